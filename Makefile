@@ -1,0 +1,39 @@
+# The commands of the project; CI runs the same ones. Set PYTHON to use another interpreter.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo serve test check format bench results clean
+
+demo: $(INSTALLED)   ## start, solve a few held-out problems, stop
+	$(BIN)/python deploy/demo.py
+
+serve: $(INSTALLED)  ## the controller on 127.0.0.1:8000
+	$(BIN)/stepback serve
+
+test: $(INSTALLED)   ## the whole test suite
+	$(BIN)/pytest
+
+check: $(INSTALLED)  ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED)  ## HTTP throughput against offline vLLM, as a ratio
+	$(BIN)/python tests/benchmarks/throughput.py
+
+results: $(INSTALLED)  ## the README's table of results
+	$(BIN)/python tests/benchmarks/accuracy.py
+
+$(INSTALLED): requirements.lock pyproject.toml
+	deploy/install.sh $(PYTHON) $(VENV)
+	touch $@
+
+clean:
+	rm -rf $(VENV)

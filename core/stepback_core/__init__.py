@@ -1,0 +1,1 @@
+"""What model, controller and caller must agree on. Standard library and pydantic only."""

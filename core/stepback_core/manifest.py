@@ -1,0 +1,61 @@
+"""`stepback.json`: what a checkpoint folder says of itself, so that a server can agree or refuse."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from stepback_core.trace import PROTOCOL_VERSION, Grammar
+
+MANIFEST_NAME = "stepback.json"
+
+
+class ManifestError(ValueError):
+    """A checkpoint folder that has no readable `stepback.json`; the message names the file."""
+
+
+class Manifest(BaseModel):
+    """The content of `stepback.json`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    protocol: int = PROTOCOL_VERSION
+    name: str = Field(min_length=1)
+    """The model's name, as `/v1/models` and every result give it."""
+    grammar: Grammar = Grammar()
+    marker_id: int = Field(ge=0)
+    end_id: int = Field(ge=0)
+    vocabulary_size: int = Field(gt=0)
+    """Rows of the embedding."""
+    answer_tokens: int | None = Field(default=None, gt=0)
+    """The most tokens that a branch may generate; None for the rest of the context."""
+    tasks: list[str]
+    base_model: str | None = None
+    """The model that training started from; None for one trained from scratch."""
+    recipe: dict[str, Any] = {}
+    """The whole recipe that made it."""
+    split: str = ""
+    """The data split, in words."""
+    training: dict[str, Any] = {}
+    """What training measured: samples, tokens, hours, final loss."""
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """Read a folder's manifest. Raises ManifestError."""
+        path = folder / MANIFEST_NAME
+        try:
+            manifest = cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise ManifestError(f"{path}: cannot be read ({error.strerror})") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"])) or "the file"
+            raise ManifestError(f"{path}: {field}: {first['msg']}") from error
+        if manifest.protocol != PROTOCOL_VERSION:
+            raise ManifestError(
+                f"{path}: protocol {manifest.protocol} is not {PROTOCOL_VERSION}, which this version serves"
+            )
+        return manifest
+
+    def write(self, folder: Path) -> None:
+        (folder / MANIFEST_NAME).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")

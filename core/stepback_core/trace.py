@@ -1,0 +1,131 @@
+"""The trace grammar: how a problem, its steps and the backtrack marker are laid out as text and tokens.
+
+This is the only definition. A trace is
+
+    <framed prompt> (<step> <separator>)* (<end> | <marker>)
+
+`end` says that the model believes it is done, the marker that its last step was wrong. The module
+knows text and token ids; it knows no task, no model library and no engine.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PROTOCOL_VERSION = 1
+
+
+class Grammar(BaseModel):
+    """The literal texts of the protocol, as a checkpoint records them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    marker: str = Field(default="<backtrack>", min_length=1)
+    """Emitted after a wrong step. One added special token."""
+    separator: str = Field(default="\n", min_length=1)
+    """Closes every step."""
+    end: str = Field(default="<end>", min_length=1)
+    """Closes an answer. The tokenizer's end-of-sequence token."""
+    prompt_frame: str = "{prompt}\n"
+    """Wraps the prompt; holds `{prompt}` exactly once."""
+
+    @model_validator(mode="after")
+    def _frame_holds_the_prompt_once(self) -> "Grammar":
+        if self.prompt_frame.count("{prompt}") != 1:
+            raise ValueError("prompt_frame must contain {prompt} exactly once")
+        return self
+
+    def frame(self, prompt: str) -> str:
+        return self.prompt_frame.replace("{prompt}", prompt)
+
+    def reserved_in(self, text: str) -> str | None:
+        """The first reserved token that user text contains, or None."""
+        return next((token for token in (self.marker, self.end) if token in text), None)
+
+
+class Tokenizer(Protocol):
+    """What the protocol needs of a tokenizer; Hugging Face tokenizers satisfy it."""
+
+    def encode(self, text: str, *, add_special_tokens: bool = ...) -> list[int]: ...
+    def decode(self, token_ids: list[int], *, skip_special_tokens: bool = ...) -> str: ...
+    def convert_tokens_to_ids(self, tokens: str) -> int | None: ...
+    def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TokenGrammar:
+    """The grammar in token ids. Rollbacks and step boundaries are slices, never new tokenisation."""
+
+    marker_id: int
+    end_id: int
+    separator_ids: frozenset[int]
+    """Every token whose text contains the separator: a step ends at such a token, even where the
+    token straddles the boundary, as byte-level BPE tokens may."""
+
+    @classmethod
+    def of(cls, grammar: Grammar, tokenizer: Tokenizer) -> "TokenGrammar":
+        """Read the ids off a tokenizer. Raises ValueError where it lacks the marker or the end."""
+        ids = {text: tokenizer.convert_tokens_to_ids(text) for text in (grammar.marker, grammar.end)}
+        for text, token_id in ids.items():
+            if token_id is None or tokenizer.encode(text, add_special_tokens=False) != [token_id]:
+                raise ValueError(f"the tokenizer has no single token {text!r}")
+        separators = frozenset(
+            token_id
+            for token_id in range(len(tokenizer))
+            if grammar.separator in tokenizer.decode([token_id], skip_special_tokens=False)
+        )
+        if not separators:
+            raise ValueError(f"no token of the tokenizer contains the separator {grammar.separator!r}")
+        marker_id, end_id = ids[grammar.marker], ids[grammar.end]
+        assert marker_id is not None and end_id is not None
+        return cls(marker_id, end_id, separators)
+
+    @property
+    def stop_ids(self) -> tuple[int, int]:
+        return (self.marker_id, self.end_id)
+
+    def step_ends(self, ids: Sequence[int]) -> list[int]:
+        """Index just past each complete step of a generated id sequence, in order."""
+        return [index + 1 for index, token in enumerate(ids) if token in self.separator_ids]
+
+    def last_good_length(self, ids: Sequence[int]) -> int:
+        """How many of the generated ids to keep once the marker has rejected the last step.
+
+        `ids` are the generated tokens, the marker included. The erroneous step (complete or still
+        being written) and the marker go; the steps before it stay.
+        """
+        body = ids[: ids.index(self.marker_id)] if self.marker_id in ids else ids
+        ends = self.step_ends(body)
+        if ends and ends[-1] == len(body):
+            ends.pop()
+        return ends[-1] if ends else 0
+
+
+@dataclass(frozen=True, slots=True)
+class TraceCodec:
+    """Text to ids and back under one grammar and one tokenizer."""
+
+    grammar: Grammar
+    tokenizer: Tokenizer
+    tokens: TokenGrammar
+
+    @classmethod
+    def of(cls, grammar: Grammar, tokenizer: Tokenizer) -> "TraceCodec":
+        return cls(grammar, tokenizer, TokenGrammar.of(grammar, tokenizer))
+
+    def encode_prompt(self, prompt: str) -> list[int]:
+        """Ids of the framed prompt, with whatever the tokenizer itself puts before a text (BOS)."""
+        return self.tokenizer.encode(self.grammar.frame(prompt), add_special_tokens=True)
+
+    def encode_step(self, step: str) -> list[int]:
+        """Ids of one step and its separator, encoded alone so that its ends are token boundaries."""
+        return self.tokenizer.encode(step + self.grammar.separator, add_special_tokens=False)
+
+    def decode_steps(self, ids: Sequence[int]) -> list[str]:
+        """The steps in generated ids; stop tokens are dropped, an unfinished last step is kept."""
+        body = [token for token in ids if token not in self.tokens.stop_ids]
+        text = self.tokenizer.decode(body, skip_special_tokens=False)
+        steps = text.split(self.grammar.separator)
+        return steps[:-1] if steps[-1] == "" else steps

@@ -1,0 +1,241 @@
+"""What crosses HTTP: the request, the result and the error body. Server and client share these."""
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from stepback_core.tasks import TASKS
+
+
+class Strategy(StrEnum):
+    """How the answer is searched for."""
+
+    SELF_BACKTRACKING = "self_backtracking"
+    GREEDY = "greedy"
+    BEST_OF_N = "best_of_n"
+    MAJORITY = "majority"
+
+
+class Select(StrEnum):
+    """How the answer is chosen among the candidates."""
+
+    PERPLEXITY = "perplexity"
+    """The candidate that the model finds likeliest per token."""
+    VOTE = "vote"
+    """The answer that most candidates agree on; perplexity breaks ties."""
+    VERIFIED = "verified"
+    """A candidate that the task's checker accepts; the search ends at the first."""
+
+
+class Status(StrEnum):
+    SOLVED = "solved"
+    """The task's checker accepts the answer."""
+    UNVERIFIED = "unverified"
+    """There is an answer and no checker for it."""
+    UNSOLVED = "unsolved"
+
+
+class StopReason(StrEnum):
+    SOLVED = "solved"
+    EXHAUSTED = "exhausted"
+    """The strategy has nothing more to try."""
+    TOKEN_BUDGET = "token_budget"
+    DEADLINE = "deadline"
+    CANCELLED = "cancelled"
+
+
+class Outcome(StrEnum):
+    """How one sampled branch ended."""
+
+    ANSWER = "answer"
+    BACKTRACK = "backtrack"
+    UNFINISHED = "unfinished"
+    """Cut by a length limit, a budget, a deadline or an early win."""
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _StrictBody(_Body):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Budget(_StrictBody):
+    """Upper limits of one search. What is left out is the server's own limit."""
+
+    tokens: int | None = Field(default=None, ge=1, le=10_000_000)
+    """Generated tokens, those of discarded branches included; never exceeded."""
+    seconds: float | None = Field(default=None, gt=0, le=3600, allow_inf_nan=False)
+    """Wall time from the start of the search, its time in the queue excluded."""
+
+
+def _problem_schema() -> dict[str, Any]:
+    """The task models as one JSON schema, for the documentation; the server validates by task."""
+    return {"anyOf": [*(t.problem_type.model_json_schema() for t in TASKS.values()), {"type": "null"}]}
+
+
+class SolveRequest(_StrictBody):
+    """One problem and how to search for its answer: `task` and `problem`, or `prompt`."""
+
+    task: str | None = Field(default=None, max_length=64, examples=["countdown"])
+    problem: Annotated[
+        dict[str, JsonValue] | None, Field(json_schema_extra=lambda schema: schema.update(_problem_schema()))
+    ] = None
+    """The task's typed problem, for example `{"numbers": [3, 5, 7, 20], "target": 41}`."""
+    prompt: str | None = Field(default=None, min_length=1, max_length=100_000)
+    """Free text, put into the checkpoint's own prompt frame; there is no checker for it."""
+    model: str | None = Field(default=None, max_length=256)
+    """A name from `/v1/models`; the served model if left out."""
+    strategy: Annotated[Strategy, Field(strict=False)] = Strategy.SELF_BACKTRACKING
+    breadth: int = Field(default=16, ge=1, le=1024)
+    """N: samples of one expansion. Greedy ignores it."""
+    backtracks: int = Field(default=1, ge=0, le=64)
+    """b: rounds of backtracking, of `self_backtracking` alone."""
+    temperature: float = Field(default=0.7, gt=0, le=10, allow_inf_nan=False)
+    """Of the sampling; scores are always of the model's own distribution. Greedy ignores it."""
+    seed: int | None = Field(default=None, ge=0, lt=2**31)
+    select: Annotated[Select | None, Field(strict=False)] = None
+    """`verified` if left out and the task has a checker, else `perplexity`."""
+    budget: Budget = Budget()
+    candidates: int = Field(default=1, ge=1, le=1024)
+    """How many candidates to return, best first."""
+    tree: bool = False
+    """Whether to return the tree of branches."""
+
+    @model_validator(mode="after")
+    def _names_one_problem(self) -> "SolveRequest":
+        if self.prompt is not None and (self.task is not None or self.problem is not None):
+            raise ValueError("prompt: give either prompt, or task and problem, not both")
+        if self.prompt is None and self.task is None:
+            raise ValueError("task: give task and problem, or prompt")
+        if self.prompt is None and self.problem is None:
+            raise ValueError("problem: the task needs a problem")
+        if self.prompt is not None and self.select is Select.VERIFIED:
+            raise ValueError("select: verified needs a task, since a bare prompt has no checker")
+        return self
+
+
+class Answer(_Body):
+    """One candidate answer."""
+
+    text: str
+    steps: list[str]
+    score: float
+    """Mean log-probability a token, of everything after the prompt; perplexity is exp(-score)."""
+    verified: bool | None
+    """The checker's strict verdict; None where the task has none."""
+    lax: bool | None = None
+    """The verdict of the paper's lax checker; None where the task has none."""
+    reason: str | None = None
+    """Why the checker refused: `not_reached`, `wrong_arithmetic`, ..."""
+    votes: int = 1
+    """Candidates that ended in this very answer."""
+
+
+class Usage(_Body):
+    """What a search cost. Token counts are as the engine counts them."""
+
+    prompt_tokens: int
+    generated_tokens: int
+    """Every sampled token, stop tokens included."""
+    discarded_tokens: int
+    """Generated tokens that are not part of the returned answer."""
+    cached_tokens: int
+    """Prompt tokens that the engine took from its prefix cache."""
+    engine_requests: int
+    """Samples asked of the engine."""
+    backtracks: int
+    """Branches that ended in the marker."""
+    seconds_queued: float
+    seconds_searching: float
+
+
+class TreeNode(_Body):
+    """One branch of the search: what was sampled from its parent state."""
+
+    id: int
+    parent: int | None
+    """The node whose kept part this branch continues; None for the root."""
+    kept_steps: int
+    """How many of the parent's steps came before this branch."""
+    steps: list[str]
+    outcome: Outcome | None
+    """None for the root."""
+    score: float | None
+    """Mean log-probability a token, from the prompt to this branch's end."""
+
+
+class SolveResult(_Body):
+    """The answer of `POST /solve`."""
+
+    id: str
+    status: Status
+    stop_reason: StopReason
+    strategy: Strategy
+    select: Select
+    model: str
+    answer: Answer | None
+    """The chosen candidate; None where no branch reached an end."""
+    candidates: list[Answer]
+    """The first `candidates` distinct answers, best first, the chosen one among them."""
+    usage: Usage
+    tree: list[TreeNode] | None = None
+
+
+class ErrorType(StrEnum):
+    INVALID_REQUEST = "invalid_request"
+    NOT_FOUND = "not_found"
+    OVERLOADED = "overloaded"
+    UNAVAILABLE = "unavailable"
+    INTERNAL = "internal"
+
+
+class ErrorDetail(_Body):
+    type: ErrorType
+    message: str
+    """What is wrong and what to do about it."""
+    param: str | None = None
+    """The field at fault, dotted."""
+    code: str
+    """A stable name for programs, such as `out_of_range`."""
+
+
+class ErrorBody(_Body):
+    """The one body of every error."""
+
+    error: ErrorDetail
+
+
+class Model(_Body):
+    """An entry of `/v1/models`."""
+
+    id: str
+    object: Literal["model"] = "model"
+    owned_by: str = "stepback"
+    tasks: list[str]
+
+
+class ModelList(_Body):
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class Version(_Body):
+    stepback: str
+    vllm: str
+    protocol: int
+    model: str
+
+
+class Health(_Body):
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(_Body):
+    ready: bool
+    reason: str | None = None
+    """Why not."""
+    searching: int
+    queued: int

@@ -1,0 +1,84 @@
+"""Limits at the edge: the size of a body, and the life of a caller."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from fastapi import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from stepback_core.wire import ErrorType
+from stepback_server.api.errors import ApiError
+
+T = TypeVar("T")
+
+
+class CallerGone(Exception):
+    """The caller hung up; nobody waits for an answer."""
+
+
+class BodyLimit:
+    """ASGI middleware: answers 413 instead of reading a body past `limit` bytes."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > self._limit:
+            await self._refusal()(scope, receive, send)
+            return
+        read = 0
+
+        async def limited() -> Message:
+            nonlocal read
+            message = await receive()
+            if message["type"] == "http.request":
+                read += len(message.get("body", b""))
+                if read > self._limit:
+                    raise _TooLarge
+            return message
+
+        try:
+            await self._app(scope, limited, send)
+        except _TooLarge:
+            await self._refusal()(scope, receive, send)
+
+    def _refusal(self) -> ASGIApp:
+        message = f"The body is too large: send at most {self._limit} bytes."
+        error = ApiError(
+            413,
+            ErrorType.INVALID_REQUEST,
+            "body_too_large",
+            message,
+            headers={"Connection": "close"},
+        )
+        return error.response()
+
+
+class _TooLarge(BaseException):
+    """Past every handler of the application, up to the middleware that raised it."""
+
+
+async def until_hang_up(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Do the work unless the caller hangs up first: then cancel it and raise CallerGone."""
+    task = asyncio.ensure_future(work)
+    watcher = asyncio.ensure_future(_hang_up(request))
+    try:
+        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise CallerGone
+        return task.result()
+    finally:
+        for each in (task, watcher):
+            each.cancel()
+        await asyncio.gather(task, watcher, return_exceptions=True)
+
+
+async def _hang_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,67 @@
+"""The application: the one place where settings, checkpoint, engine and routes meet."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import FastAPI
+
+from stepback_server.api.errors import install_error_handlers
+from stepback_server.api.limits import BodyLimit
+from stepback_server.api.routes import router
+from stepback_server.checkpoint import Checkpoint
+from stepback_server.engine.base import Engine
+from stepback_server.service import Service, StartEngine
+from stepback_server.settings import Settings
+
+
+def create_app(
+    settings: Settings,
+    checkpoint: Checkpoint,
+    start_engine: StartEngine | None = None,
+    on_failure: Callable[[], None] = lambda: None,
+) -> FastAPI:
+    """The ASGI application. The engine starts with it and stops with it; until the engine is up,
+    `/health` answers and `/ready` says no. `on_failure` is called where the engine cannot start."""
+    service = Service(settings, checkpoint, start_engine or _embedded(settings, checkpoint))
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        starting = asyncio.create_task(service.start())
+        starting.add_done_callback(
+            lambda task: on_failure() if not task.cancelled() and task.exception() else None
+        )
+        try:
+            yield
+        finally:
+            # An engine that is half up would be left behind: wait for it, then stop it.
+            with suppress(Exception):
+                await starting
+            await service.close()
+
+    app = FastAPI(
+        title="Stepback",
+        summary="Self-backtracking search for language models that know when to step back.",
+        version=service.version,
+        lifespan=lifespan,
+    )
+    app.state.service = service
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    app.include_router(router)
+    install_error_handlers(app)
+    return app
+
+
+def _embedded(settings: Settings, checkpoint: Checkpoint) -> StartEngine:
+    def start() -> Engine:
+        # Imported here: vLLM takes seconds, and /health should answer meanwhile.
+        from stepback_server.engine.embedded import EmbeddedEngine
+
+        return EmbeddedEngine.start(
+            checkpoint.folder,
+            cpu=settings.device == "cpu",
+            kv_cache_bytes=settings.kv_cache_mib << 20,
+            max_running=settings.max_running,
+        )
+
+    return start

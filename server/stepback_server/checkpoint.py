@@ -1,0 +1,115 @@
+"""The served checkpoint: opened only if its parts agree."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from stepback_core.manifest import Manifest, ManifestError
+from stepback_core.tasks import TASKS
+from stepback_core.trace import TokenGrammar, TraceCodec
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be served; the message names the part that disagrees."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What the server knows of the model that it serves."""
+
+    folder: Path
+    manifest: Manifest
+    codec: TraceCodec
+    context_tokens: int
+    """The longest sequence, prompt included."""
+
+    @classmethod
+    def open(cls, folder: Path) -> "Checkpoint":
+        """Open a folder. Raises CheckpointError where manifest, tokenizer, configuration and
+        weights do not agree."""
+        if not folder.is_dir():
+            raise CheckpointError(f"{folder}: there is no such folder (STEPBACK_MODEL names it)")
+        try:
+            manifest = Manifest.read(folder)
+        except ManifestError as error:
+            raise CheckpointError(str(error)) from error
+        config = _read_config(folder)
+        codec = _open_codec(folder, manifest)
+        _agree_on_ids(folder, manifest, codec)
+        _agree_on_size(folder, manifest, codec, config)
+        for task in manifest.tasks:
+            if task not in TASKS:
+                raise CheckpointError(f"{folder}/stepback.json: tasks: this version knows no task {task!r}")
+        context = config.get("max_position_embeddings")
+        if not isinstance(context, int):
+            raise CheckpointError(f"{folder}/config.json: max_position_embeddings is missing")
+        return cls(folder, manifest, codec, context)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        return cast("dict[str, Any]", json.loads(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error})") from error
+
+
+def _open_codec(folder: Path, manifest: Manifest) -> TraceCodec:
+    # Imported here: transformers takes seconds, and importing this module should not.
+    from transformers import AutoTokenizer
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity(logging.ERROR)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder}: the tokenizer cannot be loaded ({error})") from error
+    try:
+        return TraceCodec.of(manifest.grammar, tokenizer)
+    except ValueError as error:
+        raise CheckpointError(f"{folder}: tokenizer against stepback.json: {error}") from error
+
+
+def _agree_on_ids(folder: Path, manifest: Manifest, codec: TraceCodec) -> None:
+    tokens: TokenGrammar = codec.tokens
+    for part, said, found in (
+        ("marker_id", manifest.marker_id, tokens.marker_id),
+        ("end_id", manifest.end_id, tokens.end_id),
+    ):
+        if said != found:
+            raise CheckpointError(f"{folder}/stepback.json: {part} is {said}, but the tokenizer has {found}")
+
+
+def _agree_on_size(
+    folder: Path, manifest: Manifest, codec: TraceCodec, config: dict[str, Any]
+) -> None:
+    rows = _embedding_rows(folder)
+    for part, size in (
+        ("config.json: vocab_size", config.get("vocab_size")),
+        ("stepback.json: vocabulary_size", manifest.vocabulary_size),
+    ):
+        if size != rows:
+            raise CheckpointError(f"{folder}/{part} is {size}, but the weights embed {rows} tokens")
+    if len(codec.tokenizer) > rows:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has {len(codec.tokenizer)} tokens, but the weights embed {rows}"
+        )
+
+
+def _embedding_rows(folder: Path) -> int:
+    from safetensors import SafetensorError, safe_open
+
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise CheckpointError(f"{folder}: there are no weights (*.safetensors)")
+    for path in files:
+        try:
+            with safe_open(path, framework="np") as weights:
+                for name in weights.keys():  # noqa: SIM118 - not a mapping
+                    if name.endswith("embed_tokens.weight"):
+                        return int(weights.get_slice(name).get_shape()[0])
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{path}: the weights cannot be read ({error})") from error
+    raise CheckpointError(f"{folder}: the weights have no token embedding")

@@ -1,0 +1,89 @@
+"""The engine seam: token ids in, samples out. Nothing above it knows vLLM, nothing below it search.
+
+    EngineError
+    ├── EngineUnavailable   not started yet, dead, or shut down: try again later (503)
+    └── PromptRefused       the engine cannot take these ids: the caller's fault (422)
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+
+class EngineError(Exception):
+    """What an engine raises."""
+
+
+class EngineUnavailable(EngineError):
+    """There is no working engine now."""
+
+
+class PromptRefused(EngineError):
+    """The engine refuses the prompt: too long, empty, or ids out of its vocabulary."""
+
+
+class Finish(StrEnum):
+    """Why the engine stopped a sample."""
+
+    STOP = "stop"
+    """One of the stop ids; it is the last of the sample's ids."""
+    LENGTH = "length"
+    ABORTED = "aborted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleRequest:
+    """n continuations of one id sequence."""
+
+    ids: tuple[int, ...]
+    n: int
+    max_tokens: int
+    """Of each continuation, its stop token included."""
+    temperature: float
+    """0 is greedy."""
+    seeds: tuple[int, ...] | None
+    """One a continuation, or None for fresh randomness."""
+    stop_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One continuation and what it cost."""
+
+    index: int
+    """Its place among the request's n."""
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    """Natural log, one an id, of the model's own distribution before temperature."""
+    finish: Finish
+    cached_tokens: int
+    """Prompt tokens that came from the prefix cache."""
+
+
+OnSample = Callable[[Sample], None]
+
+
+class Engine(Protocol):
+    """What a search needs of an engine."""
+
+    async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
+        """Sample; call `deliver` with each continuation as it ends; return when all have ended.
+
+        Once `stop` is set, what still runs is aborted and delivered with what it has. Cancelling
+        the call aborts without delivery. Raises EngineError.
+        """
+        ...
+
+    async def running(self) -> int:
+        """Continuations that the engine is working on now."""
+        ...
+
+    async def check(self) -> None:
+        """Raise EngineUnavailable unless the engine lives."""
+        ...
+
+    async def close(self) -> None:
+        """Stop the engine and every process of it."""
+        ...

@@ -1,0 +1,114 @@
+"""vLLM in this process's hands: an AsyncLLM, its core in a child process."""
+
+import asyncio
+import itertools
+from pathlib import Path
+from typing import Any
+
+from vllm import SamplingParams
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.exceptions import VLLMValidationError
+from vllm.inputs import tokens_input
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
+
+from stepback_server.concurrency import run_all
+from stepback_server.engine.base import (
+    EngineUnavailable,
+    Finish,
+    OnSample,
+    PromptRefused,
+    Sample,
+    SampleRequest,
+)
+
+_FINISH = {"stop": Finish.STOP, "length": Finish.LENGTH, "abort": Finish.ABORTED}
+
+
+class EmbeddedEngine:
+    """The engine seam over an AsyncLLM. Make it with `start`."""
+
+    def __init__(self, llm: AsyncLLM) -> None:
+        self._llm = llm
+        self._names = itertools.count()
+
+    @classmethod
+    def start(
+        cls, checkpoint: Path, *, cpu: bool, kv_cache_bytes: int, max_running: int
+    ) -> "EmbeddedEngine":
+        """Load a checkpoint; blocks for seconds. `prepare_environment` must have been called."""
+        options: dict[str, Any] = {
+            "model": str(checkpoint),
+            "skip_tokenizer_init": True,
+            "enable_prefix_caching": True,
+            "generation_config": "vllm",
+            "max_num_seqs": max_running,
+            "disable_log_stats": False,
+        }
+        if cpu:
+            options |= {
+                "dtype": "bfloat16",
+                "kv_cache_memory_bytes": kv_cache_bytes,
+                "block_size": 32,
+                "enforce_eager": True,
+            }
+        return cls(AsyncLLM.from_engine_args(AsyncEngineArgs(**options)))
+
+    async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
+        names = [f"sample-{next(self._names)}" for _ in range(request.n)]
+        aborter = asyncio.create_task(self._abort_on(stop, names))
+        try:
+            await run_all(
+                self._one(name, index, request, deliver) for index, name in enumerate(names)
+            )
+        finally:
+            aborter.cancel()
+
+    async def _one(self, name: str, index: int, request: SampleRequest, deliver: OnSample) -> None:
+        params = SamplingParams(
+            temperature=request.temperature,
+            max_tokens=request.max_tokens,
+            seed=None if request.seeds is None else request.seeds[index],
+            stop_token_ids=list(request.stop_ids),
+            ignore_eos=True,
+            logprobs=0,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        try:
+            async for output in self._llm.generate(tokens_input(list(request.ids)), params, name):
+                deliver(_to_sample(index, output.outputs[0], output.num_cached_tokens or 0))
+        except EngineDeadError as error:
+            raise EngineUnavailable("the engine has died") from error
+        except VLLMValidationError as error:
+            raise PromptRefused(str(error)) from error
+
+    async def _abort_on(self, stop: asyncio.Event, names: list[str]) -> None:
+        await stop.wait()
+        await self._llm.abort(names)
+
+    async def running(self) -> int:
+        return self._llm.get_num_unfinished_requests()
+
+    async def check(self) -> None:
+        try:
+            await self._llm.check_health()
+        except EngineDeadError as error:
+            raise EngineUnavailable("the engine has died") from error
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._llm.shutdown)
+
+
+def _to_sample(index: int, completion: Any, cached_tokens: int) -> Sample:
+    ids = tuple(completion.token_ids)
+    return Sample(
+        index=index,
+        ids=ids,
+        logprobs=tuple(
+            at[token].logprob for token, at in zip(ids, completion.logprobs or (), strict=True)
+        ),
+        finish=_FINISH[completion.finish_reason],
+        cached_tokens=cached_tokens,
+    )

@@ -1,0 +1,33 @@
+"""Tokens as money: reserved before they are generated, so that a budget is never exceeded. Pure."""
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class TokenPurse:
+    """What a search may still generate. Reserve before sampling, return what was not used."""
+
+    available: int
+    reserved: int = 0
+
+    def reserve(self, samples: int, tokens_each: int) -> tuple[int, int]:
+        """As many samples as can be paid in full, and the tokens of each.
+
+        Where not even one can be paid in full and nothing is reserved elsewhere, one sample with
+        all that is left; (0, 0) says to wait for a return, or that the purse is empty.
+        """
+        count = min(samples, self.available // tokens_each)
+        if count == 0 and self.reserved == 0 and self.available > 0:
+            count, tokens_each = 1, self.available
+        self.available -= count * tokens_each
+        self.reserved += count * tokens_each
+        return (count, tokens_each) if count else (0, 0)
+
+    def settle(self, reserved: int, used: int) -> None:
+        """Close a reservation of `reserved` tokens, of which `used` were generated."""
+        self.reserved -= reserved
+        self.available += reserved - used
+
+    @property
+    def is_empty(self) -> bool:
+        return self.available == 0 and self.reserved == 0

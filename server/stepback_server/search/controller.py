@@ -1,0 +1,137 @@
+"""The search loop: pick, expand, record. The only file of the search that waits for anything."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from stepback_core.trace import TokenGrammar
+from stepback_core.wire import StopReason
+from stepback_server.concurrency import run_all
+from stepback_server.engine.base import Engine, Sample, SampleRequest
+from stepback_server.search.budget import TokenPurse
+from stepback_server.search.strategies import Expansion, SearchStrategy
+from stepback_server.search.tree import Branch, Tree
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The upper limits of one search."""
+
+    tokens: int
+    seconds: float
+    tokens_per_branch: int
+    """Of everything that one branch generates since the prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """A finished search."""
+
+    tree: Tree
+    stop_reason: StopReason
+    engine_requests: int
+    seconds: float
+
+
+class Search:
+    """One search over one engine. `run` it once."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        strategy: SearchStrategy,
+        grammar: TokenGrammar,
+        prompt_ids: tuple[int, ...],
+        limits: Limits,
+        seed: int | None,
+        is_win: Callable[[Branch], bool],
+    ) -> None:
+        self._engine = engine
+        self._strategy = strategy
+        self._tree = Tree(grammar)
+        self._prompt_ids = prompt_ids
+        self._limits = limits
+        self._seed = seed
+        self._is_win = is_win
+        self._purse = TokenPurse(limits.tokens)
+        self._paid = asyncio.Condition()
+        self._stop = asyncio.Event()
+        self._reason = StopReason.EXHAUSTED
+        self._numbers = itertools.count()
+        self._engine_requests = 0
+
+    async def run(self) -> Searched:
+        """Search to the end. Raises EngineError; cancelling it aborts the engine's work."""
+        started = time.monotonic()
+        deadline = asyncio.get_running_loop().call_later(
+            self._limits.seconds, self._finish, StopReason.DEADLINE
+        )
+        try:
+            while not self._stop.is_set() and (expansions := self._strategy.pick()):
+                await run_all(self._expand(each, self._number(each)) for each in expansions)
+        finally:
+            deadline.cancel()
+        return Searched(
+            self._tree, self._reason, self._engine_requests, time.monotonic() - started
+        )
+
+    def _finish(self, reason: StopReason) -> None:
+        """Stop, for the first reason that is given."""
+        if not self._stop.is_set():
+            self._reason = reason
+            self._stop.set()
+
+    def _number(self, expansion: Expansion) -> list[int]:
+        return [next(self._numbers) for _ in range(expansion.n)]
+
+    async def _expand(self, expansion: Expansion, numbers: list[int]) -> None:
+        """Sample a state's continuations: at once where the budget allows it, else in parts."""
+        room = self._limits.tokens_per_branch - len(expansion.state.ids)
+        while numbers and room > 0 and not self._stop.is_set():
+            count, tokens = self._purse.reserve(len(numbers), room)
+            if count:
+                part, numbers = numbers[:count], numbers[count:]
+                await self._sample(expansion, part, tokens)
+            elif self._purse.is_empty:
+                self._finish(StopReason.TOKEN_BUDGET)
+            else:
+                async with self._paid:
+                    await self._paid.wait()
+
+    async def _sample(self, expansion: Expansion, numbers: list[int], tokens: int) -> None:
+        self._engine_requests += len(numbers)
+        outstanding = len(numbers)
+
+        def deliver(sample: Sample) -> None:
+            nonlocal outstanding
+            outstanding -= 1
+            self._purse.settle(tokens, len(sample.ids))
+            branch = self._tree.add(numbers[sample.index], expansion.state, sample)
+            self._strategy.record(branch)
+            if self._is_win(branch):
+                self._finish(StopReason.SOLVED)
+
+        try:
+            await self._engine.sample(
+                self._request(expansion, numbers, tokens), self._stop, deliver
+            )
+        finally:
+            self._purse.settle(outstanding * tokens, 0)
+            async with self._paid:
+                self._paid.notify_all()
+
+    def _request(self, expansion: Expansion, numbers: list[int], tokens: int) -> SampleRequest:
+        grammar = self._tree.grammar
+        return SampleRequest(
+            ids=self._prompt_ids + expansion.state.ids,
+            n=len(numbers),
+            max_tokens=tokens,
+            temperature=expansion.temperature,
+            seeds=None
+            if self._seed is None
+            else tuple((self._seed + number) % 2**31 for number in numbers),
+            stop_ids=grammar.stop_ids,
+        )

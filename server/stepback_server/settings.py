@@ -1,0 +1,99 @@
+"""The server's settings: one frozen object, from the environment (`STEPBACK_*`) and the command line."""
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+ENVIRONMENT_PREFIX = "STEPBACK_"
+_NOT_THE_SERVERS = frozenset({"STEPBACK_URL", "STEPBACK_TORCH_INDEX"})
+"""Names with the prefix that belong to the client and to the install."""
+
+
+class SettingsError(ValueError):
+    """An unknown or malformed setting; the message is one line that names it."""
+
+
+class Settings(BaseModel):
+    """Everything that the server can be told. Values come as text and are checked at the start."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Path = Path("models/countdown-5m")
+    """The checkpoint folder to serve."""
+    host: str = "127.0.0.1"
+    """The address to listen on."""
+    port: int = Field(default=8000, ge=0, le=65535)
+    """The port to listen on; 0 takes a free one."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where vLLM runs."""
+    kv_cache_mib: int = Field(default=64, ge=8)
+    """Key-value cache on a CPU, MiB. On CUDA vLLM sizes its own."""
+    max_running: int = Field(default=256, ge=1)
+    """Sequences that the engine runs at once; more wait inside it."""
+    max_searches: int = Field(default=32, ge=1)
+    """Searches in flight; more wait in the queue."""
+    max_queued: int = Field(default=64, ge=0)
+    """Searches that may wait; more are refused with 429."""
+    max_breadth: int = Field(default=256, ge=1)
+    """The largest breadth (N) that a request may ask for."""
+    max_backtracks: int = Field(default=16, ge=0)
+    """The largest number of backtracking rounds (b) that a request may ask for."""
+    budget_tokens: int = Field(default=100_000, ge=1)
+    """Generated tokens of one search: the default and the largest budget."""
+    budget_seconds: float = Field(default=120.0, gt=0, allow_inf_nan=False)
+    """Seconds of one search: the default and the largest budget."""
+    max_body_bytes: int = Field(default=1 << 20, ge=1024)
+    """The largest request body; a larger one is refused with 413."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Of the server's own log."""
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str], arguments: Sequence[str] = ()) -> "Settings":
+        """Settings from the environment, and command-line flags over them. Raises SettingsError."""
+        values = _from_environment(environment) | _from_flags(arguments)
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = str(first["loc"][0])
+            raise SettingsError(
+                f"{ENVIRONMENT_PREFIX}{name.upper()} (--{name.replace('_', '-')}): {first['msg']}"
+            ) from error
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """One flag for each setting."""
+    for name, field in Settings.model_fields.items():
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            dest=name,
+            default=argparse.SUPPRESS,
+            metavar="VALUE",
+            help=f"{ENVIRONMENT_PREFIX}{name.upper()}; default {field.default}",
+        )
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for variable, value in environment.items():
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in _NOT_THE_SERVERS:
+            continue
+        name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
+        if name not in Settings.model_fields:
+            raise SettingsError(f"{variable}: there is no such setting")
+        values[name] = value
+    return values
+
+
+def _from_flags(arguments: Sequence[str]) -> dict[str, Any]:
+    parser = argparse.ArgumentParser("stepback serve", allow_abbrev=False)
+    add_flags(parser)
+    return vars(parser.parse_args(arguments))
+
+
+def read_settings(arguments: Sequence[str]) -> Settings:
+    return Settings.read(os.environ, arguments)

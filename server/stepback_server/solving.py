@@ -1,0 +1,217 @@
+"""From a request to a result: the checks that need the checkpoint, the search, the answer."""
+
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from stepback_core.tasks import TASKS, Task
+from stepback_core.wire import (
+    Answer,
+    ErrorType,
+    Outcome,
+    Select,
+    SolveRequest,
+    SolveResult,
+    Status,
+    Strategy,
+    TreeNode,
+    Usage,
+)
+from stepback_server.api.errors import ApiError, invalid
+from stepback_server.checkpoint import Checkpoint
+from stepback_server.engine.base import Engine
+from stepback_server.search.controller import Limits, Search, Searched
+from stepback_server.search.selection import Judge, rank
+from stepback_server.search.strategies import STRATEGIES
+from stepback_server.search.tree import Branch
+from stepback_server.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A request that has passed every check: what to search for, and how to judge it."""
+
+    request: SolveRequest
+    prompt_ids: tuple[int, ...]
+    judge: Judge | None
+    select: Select
+    limits: Limits
+
+
+class Solver:
+    """Turns requests into results, with one checkpoint under one set of limits."""
+
+    def __init__(self, checkpoint: Checkpoint, settings: Settings) -> None:
+        self._checkpoint = checkpoint
+        self._settings = settings
+
+    def accept(self, request: SolveRequest) -> Order:
+        """Check what the schema cannot. Raises ApiError with the field at fault."""
+        self._refuse_what_is_not_served(request)
+        prompt, judge = self._read_problem(request)
+        reserved = self._checkpoint.manifest.grammar.reserved_in(prompt)
+        if reserved is not None:
+            raise _invalid("prompt", "reserved_text", f"it must not contain {reserved!r}")
+        ids = tuple(self._checkpoint.codec.encode_prompt(prompt))
+        unknown = getattr(self._checkpoint.codec.tokenizer, "unk_token_id", None)
+        if unknown is not None and unknown in ids:
+            raise _invalid("prompt", "unknown_character", "it has a character that the model does not know")
+        room = self._checkpoint.context_tokens - len(ids)
+        if room < 1:
+            raise _invalid(
+                "prompt",
+                "prompt_too_long",
+                f"it has {len(ids)} tokens; the model's context is {self._checkpoint.context_tokens}",
+            )
+        limits = Limits(
+            tokens=request.budget.tokens or self._settings.budget_tokens,
+            seconds=request.budget.seconds or self._settings.budget_seconds,
+            tokens_per_branch=min(room, self._checkpoint.manifest.answer_tokens or room),
+        )
+        return Order(request, ids, judge, self._choose_select(request, judge), limits)
+
+    async def solve(self, order: Order, engine: Engine, seconds_queued: float) -> SolveResult:
+        """Search and answer. Raises EngineError; cancelling it aborts the engine's work."""
+        request, codec = order.request, self._checkpoint.codec
+        judge = order.judge if order.select is Select.VERIFIED else None
+
+        def is_win(branch: Branch) -> bool:
+            return (
+                judge is not None
+                and branch.outcome is Outcome.ANSWER
+                and judge(codec.decode_steps(branch.ids)).strict
+            )
+
+        search = Search(
+            engine=engine,
+            strategy=STRATEGIES[request.strategy](request, codec.tokens),
+            grammar=codec.tokens,
+            prompt_ids=order.prompt_ids,
+            limits=order.limits,
+            seed=request.seed,
+            is_win=is_win,
+        )
+        return self._result(order, await search.run(), seconds_queued)
+
+    def _refuse_what_is_not_served(self, request: SolveRequest) -> None:
+        limits = self._settings
+        for field, value, most in (
+            ("breadth", request.breadth, limits.max_breadth),
+            ("backtracks", request.backtracks, limits.max_backtracks),
+            ("budget.tokens", request.budget.tokens or 0, limits.budget_tokens),
+            ("budget.seconds", request.budget.seconds or 0, limits.budget_seconds),
+        ):
+            if value > most:
+                raise _invalid(field, "out_of_range", f"this server allows at most {most}")
+        if request.model is not None and request.model != self._checkpoint.manifest.name:
+            raise ApiError(
+                404,
+                ErrorType.NOT_FOUND,
+                "unknown_model",
+                f"model: this server has {self._checkpoint.manifest.name!r}; leave the field out to take it.",
+                param="model",
+            )
+
+    def _read_problem(self, request: SolveRequest) -> tuple[str, Judge | None]:
+        if request.prompt is not None:
+            return request.prompt, None
+        served = self._checkpoint.manifest.tasks
+        if request.task not in served:
+            raise ApiError(
+                404,
+                ErrorType.NOT_FOUND,
+                "unknown_task",
+                f"task: the model knows {', '.join(served)}; give one of these, or a prompt.",
+                param="task",
+            )
+        task: Task[Any] = TASKS[request.task]
+        try:
+            problem: BaseModel = task.problem_type.model_validate(request.problem)
+        except ValidationError as error:
+            raise invalid(error.errors(), under="problem") from error
+        return task.prompt(problem), lambda steps: task.check(problem, steps)
+
+    def _choose_select(self, request: SolveRequest, judge: Judge | None) -> Select:
+        if request.strategy is Strategy.MAJORITY:
+            if request.select not in (None, Select.VOTE):
+                raise _invalid("select", "invalid_value", "the strategy majority always votes")
+            return Select.VOTE
+        if request.select is not None:
+            return request.select
+        return Select.VERIFIED if judge else Select.PERPLEXITY
+
+    def _result(self, order: Order, searched: Searched, seconds_queued: float) -> SolveResult:
+        tree, codec = searched.tree, self._checkpoint.codec
+        ranked = rank(
+            tree.answers,
+            order.select,
+            lambda branch: codec.decode_steps(branch.ids),
+            codec.grammar.separator,
+            order.judge,
+        )
+        chosen = ranked[0] if ranked else None
+        return SolveResult(
+            id=f"s-{uuid.uuid4().hex}",
+            status=_status(chosen, order.judge),
+            stop_reason=searched.stop_reason,
+            strategy=order.request.strategy,
+            select=order.select,
+            model=self._checkpoint.manifest.name,
+            answer=chosen,
+            candidates=ranked[: order.request.candidates],
+            usage=self._usage(order, searched, chosen, seconds_queued),
+            tree=self._tree_nodes(searched) if order.request.tree else None,
+        )
+
+    def _usage(
+        self, order: Order, searched: Searched, chosen: Answer | None, seconds_queued: float
+    ) -> Usage:
+        tree, codec = searched.tree, self._checkpoint.codec
+        kept = next(
+            (
+                len(branch.ids)
+                for branch in tree.answers
+                if chosen is not None and codec.decode_steps(branch.ids) == chosen.steps
+            ),
+            0,
+        )
+        return Usage(
+            prompt_tokens=len(order.prompt_ids),
+            generated_tokens=tree.generated_tokens,
+            discarded_tokens=tree.generated_tokens - kept,
+            cached_tokens=tree.cached_tokens,
+            engine_requests=searched.engine_requests,
+            backtracks=tree.backtracks,
+            seconds_queued=seconds_queued,
+            seconds_searching=searched.seconds,
+        )
+
+    def _tree_nodes(self, searched: Searched) -> list[TreeNode]:
+        codec = self._checkpoint.codec
+        root = TreeNode(id=0, parent=None, kept_steps=0, steps=[], outcome=None, score=None)
+        branches = sorted(searched.tree.branches, key=lambda branch: branch.number)
+        return [root] + [
+            TreeNode(
+                id=branch.number + 1,
+                parent=0 if branch.state.branch is None else branch.state.branch + 1,
+                kept_steps=len(codec.decode_steps(branch.state.ids)),
+                steps=codec.decode_steps(branch.sample.ids),
+                outcome=branch.outcome,
+                score=branch.score,
+            )
+            for branch in branches
+        ]
+
+
+def _status(chosen: Answer | None, judge: Judge | None) -> Status:
+    if chosen is None:
+        return Status.UNSOLVED
+    if judge is None:
+        return Status.UNVERIFIED
+    return Status.SOLVED if chosen.verified else Status.UNSOLVED
+
+
+def _invalid(field: str, code: str, message: str) -> ApiError:
+    return ApiError(422, ErrorType.INVALID_REQUEST, code, f"{field}: {message}", param=field)

@@ -1,0 +1,1 @@
+"""Training: from a task to a backtrack-aware checkpoint. Never imports the server."""

@@ -1,0 +1,78 @@
+"""`stepback data` and `stepback train`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from stepback_core.tasks import ErrorKind
+from stepback_training.recipe import DataRecipe, Recipe, RecipeError
+from stepback_training.samples import SampleError, write_samples
+
+
+def data(arguments: Sequence[str]) -> int:
+    """Write training samples as JSONL. Returns 0, or 2 for a recipe that is refused."""
+    parser = argparse.ArgumentParser(
+        "stepback data", description="Write the training samples of a recipe as JSONL."
+    )
+    parser.add_argument("--recipe", type=Path, required=True, help="a recipe, in TOML")
+    parser.add_argument("--out", type=Path, required=True, help="the JSONL file to write")
+    parser.add_argument("--samples", type=int, help="instead of the recipe's number of samples")
+    parser.add_argument("--seed", type=int, help="instead of the recipe's seed")
+    parser.add_argument(
+        "--errors",
+        type=_weights,
+        metavar="KIND=WEIGHT,...",
+        help=f"kinds of wrong step and their weights, of {', '.join(ErrorKind)}",
+    )
+    parser.add_argument("--backtrack-share", type=float, help="share of samples that backtrack")
+    parser.add_argument("--processes", type=int, default=None, help="default: one a core")
+    given = parser.parse_args(arguments)
+    changes = {
+        name: value
+        for name in ("samples", "seed", "errors", "backtrack_share")
+        if (value := getattr(given, name)) is not None
+    }
+    try:
+        recipe = Recipe.read(given.recipe).data
+        recipe = DataRecipe.model_validate(recipe.model_dump() | changes)
+    except (RecipeError, ValueError) as error:
+        return _refuse("data", error)
+    write_samples(recipe, given.out, processes=given.processes)
+    return 0
+
+
+def train(arguments: Sequence[str]) -> int:
+    """Train a checkpoint, or go on with a run that was cut short. Returns 0 or 2."""
+    parser = argparse.ArgumentParser(
+        "stepback train",
+        description="Train a checkpoint from samples. The same command resumes a killed run.",
+    )
+    parser.add_argument("--recipe", type=Path, required=True, help="a recipe, in TOML")
+    parser.add_argument("--data", type=Path, required=True, help="samples, as stepback data writes")
+    parser.add_argument("--out", type=Path, required=True, help="the run's folder")
+    given = parser.parse_args(arguments)
+    # Imported here: torch takes seconds, and a bad command line should not wait for it.
+    from stepback_training.sft import train as run_training
+
+    try:
+        folder = run_training(Recipe.read(given.recipe), given.data, given.out)
+    except (RecipeError, SampleError, OSError, ValueError) as error:
+        return _refuse("train", error)
+    print(folder)  # noqa: T201
+    return 0
+
+
+def _weights(text: str) -> dict[str, float]:
+    try:
+        return {
+            ErrorKind(kind).value: float(weight)
+            for kind, _, weight in (part.partition("=") for part in text.split(","))
+        }
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _refuse(command: str, error: Exception) -> int:
+    print(f"stepback {command}: {error}", file=sys.stderr)  # noqa: T201
+    return 2

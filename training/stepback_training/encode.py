@@ -1,0 +1,130 @@
+"""Samples to token ids and loss mask, in one pass, and packed into rows of equal length.
+
+No loss on the prompt, on the wrong step, or on padding. Samples that share a row do not see each
+other: positions start at 0 for each, which `transformers` turns into a block-diagonal mask.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from stepback_core.trace import TraceCodec
+from stepback_training.samples import Sample
+
+IGNORED = -100
+"""The label that `transformers` leaves out of the loss."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One sample: its ids and, of equal length, whether each token carries loss."""
+
+    ids: list[int]
+    has_loss: list[bool]
+    prompt_tokens: int
+
+
+def encode(sample: Sample, codec: TraceCodec) -> Encoded:
+    """Encode step by step, so that step boundaries are token boundaries with any tokenizer."""
+    pieces = [(codec.encode_prompt(sample.prompt), False)]
+    pieces += [(codec.encode_step(step), True) for step in sample.steps]
+    if sample.wrong_step is None:
+        pieces.append(([codec.tokens.end_id], True))
+    else:
+        pieces.append((codec.encode_step(sample.wrong_step), False))
+        pieces.append(([codec.tokens.marker_id], True))
+    ids = [token for piece, _ in pieces for token in piece]
+    return Encoded(ids, [loss for piece, loss in pieces for _ in piece], len(pieces[0][0]))
+
+
+class EncodedSamples:
+    """Many encoded samples in three flat arrays: ids, loss flags, and where each sample starts."""
+
+    def __init__(self, samples: Iterable[Sample], codec: TraceCodec) -> None:
+        ids: list[NDArray[np.int32]] = []
+        loss: list[NDArray[np.bool_]] = []
+        self.longest_answer = 0
+        """Tokens of the longest answer, the prompt left out."""
+        for sample in samples:
+            encoded = encode(sample, codec)
+            ids.append(np.asarray(encoded.ids, np.int32))
+            loss.append(np.asarray(encoded.has_loss, np.bool_))
+            answer = len(encoded.ids) - encoded.prompt_tokens
+            self.longest_answer = max(self.longest_answer, answer)
+        self.lengths = np.asarray([len(sample) for sample in ids], np.int64)
+        self.starts = np.concatenate([[0], np.cumsum(self.lengths)])
+        self.ids = np.concatenate(ids) if ids else np.zeros(0, np.int32)
+        self.has_loss = np.concatenate(loss) if loss else np.zeros(0, np.bool_)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+
+class PackedRows(Dataset[dict[str, torch.Tensor]]):
+    """Samples in a seeded random order, packed into rows of `row_tokens`.
+
+    A row is `input_ids`, `position_ids` and `labels`, each int64 of shape [row_tokens]. Raises
+    ValueError for a sample longer than a row.
+    """
+
+    def __init__(self, samples: EncodedSamples, row_tokens: int, pad_id: int, seed: int) -> None:
+        if not len(samples):
+            raise ValueError("there are no samples to train on")
+        longest = int(samples.lengths.max())
+        if longest > row_tokens:
+            raise ValueError(f"row_tokens is {row_tokens}, but the longest sample has {longest} tokens")
+        self._samples = samples
+        self._row_tokens = row_tokens
+        self._pad_id = pad_id
+        order = np.random.default_rng(seed).permutation(len(samples))
+        self._rows = _pack(order.tolist(), samples.lengths.tolist(), row_tokens)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def fill(self) -> float:
+        """Share of the rows' tokens that are not padding."""
+        return float(self._samples.lengths.sum()) / (len(self) * self._row_tokens)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        ids = np.full(self._row_tokens, self._pad_id, np.int64)
+        labels = np.full(self._row_tokens, IGNORED, np.int64)
+        positions = np.zeros(self._row_tokens, np.int64)
+        at = 0
+        for sample in self._rows[index]:
+            start, length = int(self._samples.starts[sample]), int(self._samples.lengths[sample])
+            here, there = slice(at, at + length), slice(start, start + length)
+            ids[here] = self._samples.ids[there]
+            labels[here] = np.where(self._samples.has_loss[there], ids[here], IGNORED)
+            positions[here] = np.arange(length)
+            at += length
+        positions[at:] = np.arange(self._row_tokens - at)
+        return {
+            "input_ids": torch.from_numpy(ids),
+            "position_ids": torch.from_numpy(positions),
+            "labels": torch.from_numpy(labels),
+        }
+
+
+def _pack(order: list[int], lengths: list[int], row_tokens: int, open_rows: int = 16) -> list[list[int]]:
+    """First fit over a few open rows: close to full rows, and neighbours stay in random order."""
+    closed: list[list[int]] = []
+    rows: list[tuple[list[int], int]] = []
+    for sample in order:
+        length = lengths[sample]
+        for index, (row, free) in enumerate(rows):
+            if length <= free:
+                row.append(sample)
+                rows[index] = (row, free - length)
+                break
+        else:
+            if len(rows) == open_rows:
+                fullest = min(range(open_rows), key=lambda index: rows[index][1])
+                closed.append(rows.pop(fullest)[0])
+            rows.append(([sample], row_tokens - length))
+    return closed + [row for row, _ in rows]

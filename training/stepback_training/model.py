@@ -1,0 +1,70 @@
+"""The model that training starts from: a small Llama of its own, or any Hugging Face causal model."""
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from stepback_core.trace import Grammar
+from stepback_training.recipe import BaseModelChoice, Recipe, ScratchModel
+from stepback_training.vocabulary import make_tokenizer
+
+
+def make_model(recipe: Recipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Grammar]:
+    """The untrained model, its tokenizer with the marker in it, and the grammar of both."""
+    torch.manual_seed(recipe.seed)
+    if recipe.scratch is not None:
+        grammar = Grammar()
+        tokenizer = make_tokenizer(grammar, recipe.scratch.digits_per_token)
+        return _from_scratch(recipe.scratch, tokenizer), tokenizer, grammar
+    assert recipe.base is not None
+    return _from_base(recipe.base)
+
+
+def _from_scratch(shape: ScratchModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        max_position_embeddings=shape.max_positions,
+        # Untied: with tied embeddings vLLM on a CPU keeps the old head when weights are reloaded.
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlamaForCausalLM(config)
+
+
+def _from_base(base: BaseModelChoice) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Grammar]:
+    tokenizer = AutoTokenizer.from_pretrained(base.path)
+    model = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32)
+    if tokenizer.eos_token is None:
+        raise ValueError(f"{base.path}: the tokenizer has no end-of-sequence token")
+    grammar = Grammar(end=tokenizer.eos_token)
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": [grammar.marker]}, replace_extra_special_tokens=False
+    )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    add_marker_row(model, tokenizer.convert_tokens_to_ids(grammar.marker), len(tokenizer))
+    return model, tokenizer, grammar
+
+
+def add_marker_row(model: PreTrainedModel, marker_id: int, vocabulary_size: int) -> None:
+    """Give the marker a row in the embedding and in the head, each the mean of the other rows."""
+    if model.get_input_embeddings().weight.shape[0] < vocabulary_size:
+        model.resize_token_embeddings(vocabulary_size, mean_resizing=False)
+    with torch.no_grad():
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+            rows = layer.weight
+            others = torch.ones(rows.shape[0], dtype=torch.bool)
+            others[marker_id:] = False
+            rows[marker_id] = rows[others].mean(0)

@@ -1,0 +1,130 @@
+"""A training run as one TOML file. Every field is checked when the file is read."""
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from stepback_core.tasks import TASKS, ErrorKind
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be used; the message names the file and the field."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataRecipe(_Section):
+    """What `stepback data` writes."""
+
+    task: str = "countdown"
+    samples: int = Field(gt=0)
+    seed: int = 0
+    backtrack_share: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Share of the samples that end in a wrong step and the marker; 0.5 is the paper's 1 : 1."""
+    errors: dict[ErrorKind, float] = {
+        ErrorKind.EXPLORATION: 1.0,
+        ErrorKind.COMPUTATIONAL: 2.0,
+        ErrorKind.RULE_VIOLATION: 2.0,
+    }
+    """Relative weights of the kinds of wrong step; the paper's are 1 : 2 : 2."""
+    paths: Literal["uniform", "plainest"] = "uniform"
+    """Which of a problem's correct paths is taught: any of them with equal chance, or always the
+    one that the task calls the plainest."""
+
+    @model_validator(mode="after")
+    def _is_usable(self) -> "DataRecipe":
+        if self.task not in TASKS:
+            raise ValueError(f"unknown task {self.task!r}; known: {', '.join(TASKS)}")
+        if any(weight < 0 for weight in self.errors.values()):
+            raise ValueError("errors: weights must not be negative")
+        if self.backtrack_share > 0 and not sum(self.errors.values()) > 0:
+            raise ValueError("errors: at least one weight must be positive")
+        return self
+
+
+class ScratchModel(_Section):
+    """A Llama trained from scratch, with a vocabulary of its own."""
+
+    hidden_size: int = Field(default=256, gt=0)
+    layers: int = Field(default=6, gt=0)
+    heads: int = Field(default=8, gt=0)
+    intermediate_size: int = Field(default=704, gt=0)
+    max_positions: int = Field(default=256, gt=0)
+    digits_per_token: Literal[1, 2, 3] = 1
+    """How many digits of a number one token holds at most."""
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> "ScratchModel":
+        if self.hidden_size % self.heads:
+            raise ValueError("hidden_size must be a multiple of heads")
+        return self
+
+
+class BaseModelChoice(_Section):
+    """A Hugging Face causal language model to start from."""
+
+    path: str
+    """A local folder, or a hub name where the hub can be reached."""
+
+
+class TrainRecipe(_Section):
+    """How the weights are fitted."""
+
+    epochs: float = Field(default=1.0, gt=0)
+    batch_tokens: int = Field(default=16384, gt=0)
+    """Tokens of one optimizer step, padding included."""
+    row_tokens: int = Field(default=256, gt=0)
+    """Samples are packed into rows of this length; a sample longer than a row is refused."""
+    micro_rows: int | None = Field(default=None, gt=0)
+    """Rows of one forward pass; None for the whole step. Smaller saves memory."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    learning_rate: float = Field(gt=0)
+    adamw_learning_rate: float | None = Field(default=None, gt=0)
+    """With muon: the rate of embeddings, output head and norms, which AdamW fits."""
+    weight_decay: float = Field(default=0.1, ge=0)
+    warmup_steps: int = Field(default=50, ge=0)
+    """Optimizer steps with a rising learning rate."""
+    schedule: Literal["linear", "cosine", "wsd"] = "cosine"
+    """wsd (warmup, stable, decay) does not depend on the run's length until its decay starts, so a
+    run can be cut short or prolonged by `epochs` and resumed."""
+    decay: float = Field(default=0.25, gt=0, le=1)
+    """With wsd: share of the steps in which the rate falls to zero."""
+    checkpoint_every: int = Field(default=250, gt=0)
+    """Optimizer steps between resumable checkpoints."""
+    compile: bool = False
+    """torch.compile; needs a C++ compiler on a CPU."""
+
+
+class Recipe(_Section):
+    """One run: data, model, training."""
+
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")
+    seed: int = 0
+    data: DataRecipe
+    scratch: ScratchModel | None = None
+    base: BaseModelChoice | None = None
+    train: TrainRecipe
+
+    @model_validator(mode="after")
+    def _starts_from_one_model(self) -> "Recipe":
+        if (self.scratch is None) == (self.base is None):
+            raise ValueError("give exactly one of [scratch] and [base]")
+        return self
+
+    @classmethod
+    def read(cls, path: Path) -> "Recipe":
+        """Read a TOML recipe. Raises RecipeError."""
+        try:
+            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{path}: not TOML: {error}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"])) or "the recipe"
+            raise RecipeError(f"{path}: {field}: {first['msg']}") from error

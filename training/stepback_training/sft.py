@@ -1,0 +1,161 @@
+"""Supervised fine-tuning on steps and markers, with `transformers.Trainer`.
+
+A run lives in one folder: `checkpoints/` (resumable), `tensorboard/`, and at the end `model/`.
+"""
+
+import math
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Sampler, SequentialSampler
+from torch.utils.tensorboard import SummaryWriter
+from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers.integrations import TensorBoardCallback
+
+from stepback_core.manifest import Manifest
+from stepback_core.trace import TraceCodec
+from stepback_training.checkpoint import export, resumable
+from stepback_training.encode import EncodedSamples, PackedRows
+from stepback_training.model import make_model
+from stepback_training.optimizer import MuonWithAdamW
+from stepback_training.recipe import Recipe, TrainRecipe
+from stepback_training.samples import read_samples
+
+_KEPT = 2
+SPLIT_IN_WORDS = (
+    "test split: first byte of SHA-256 over the canonical inputs below 26 (about 10 %); "
+    "Countdown targets 17, 27, ... 97 held out of training altogether (new targets)"
+)
+
+
+class StepbackTrainer(Trainer):
+    """The Trainer, with rows in their packed order, whole checkpoints only, and Muon by option."""
+
+    def __init__(self, *, recipe: TrainRecipe, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._recipe = recipe
+        self._staging: Path | None = None
+
+    def create_optimizer(self, model: PreTrainedModel | None = None) -> torch.optim.Optimizer:
+        if self._recipe.optimizer == "muon" and self.optimizer is None:
+            self.optimizer = MuonWithAdamW(
+                model or self.model,
+                lr=self._recipe.learning_rate,
+                adamw_lr=self._recipe.adamw_learning_rate or self._recipe.learning_rate,
+                weight_decay=self._recipe.weight_decay,
+            )
+        return super().create_optimizer(model)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        # The rows are packed from samples in random order already.
+        return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging) if self._staging else super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Save beside the others, then rename: a kill never leaves half a checkpoint."""
+        folder = Path(self.args.output_dir)
+        self._staging = folder / "partial"
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            staging, self._staging = self._staging, None
+        if self.args.should_save:
+            for saved in staging.iterdir():
+                replaced = folder / saved.name
+                shutil.rmtree(replaced, ignore_errors=True)
+                saved.replace(replaced)
+            for stale in resumable(folder)[:-_KEPT]:
+                shutil.rmtree(stale)
+
+
+def train(recipe: Recipe, data: Path, run: Path) -> Path:
+    """Train, or go on with, one run; returns the finished checkpoint folder.
+
+    Raises SampleError for a bad data file and ValueError for a recipe that does not fit the data.
+    """
+    model, tokenizer, grammar = make_model(recipe)
+    codec = TraceCodec.of(grammar, tokenizer)
+    samples = EncodedSamples(read_samples(data), codec)
+    rows = PackedRows(samples, recipe.train.row_tokens, tokenizer.pad_token_id, recipe.seed)
+    trainer = StepbackTrainer(
+        recipe=recipe.train,
+        model=model,
+        args=_arguments(recipe, run, len(rows)),
+        train_dataset=rows,
+        callbacks=[TensorBoardCallback(SummaryWriter(str(run / "tensorboard")))],
+    )
+    checkpoints = resumable(run / "checkpoints")
+    started = time.monotonic()
+    result = trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
+    manifest = Manifest(
+        name=recipe.name,
+        grammar=grammar,
+        marker_id=codec.tokens.marker_id,
+        end_id=codec.tokens.end_id,
+        vocabulary_size=model.get_input_embeddings().weight.shape[0],
+        # Room for wrong answers that are longer than any right one.
+        answer_tokens=samples.longest_answer * 3 // 2,
+        tasks=[recipe.data.task],
+        base_model=recipe.base.path if recipe.base else None,
+        recipe=recipe.model_dump(mode="json"),
+        split=SPLIT_IN_WORDS,
+        training={
+            "samples": len(samples),
+            "tokens": int(samples.lengths.sum()),
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "optimizer_steps": trainer.state.global_step,
+            "mean_loss": result.training_loss,
+            "hours_since_last_start": (time.monotonic() - started) / 3600,
+        },
+    )
+    folder = run / "model"
+    export(folder, trainer.accelerator.unwrap_model(trainer.model), tokenizer, manifest)
+    return folder
+
+
+def _arguments(recipe: Recipe, run: Path, rows: int) -> TrainingArguments:
+    fit = recipe.train
+    rows_per_step = max(1, fit.batch_tokens // fit.row_tokens)
+    rows_per_pass = min(fit.micro_rows or rows_per_step, rows_per_step)
+    steps = math.ceil(rows * fit.epochs / rows_per_step)
+    shutil.rmtree(run / "checkpoints" / "partial", ignore_errors=True)
+    return TrainingArguments(
+        output_dir=str(run / "checkpoints"),
+        seed=recipe.seed,
+        max_steps=steps,
+        per_device_train_batch_size=rows_per_pass,
+        gradient_accumulation_steps=rows_per_step // rows_per_pass,
+        learning_rate=fit.learning_rate,
+        adam_beta2=0.95,
+        weight_decay=fit.weight_decay,
+        warmup_steps=fit.warmup_steps,
+        lr_scheduler_type="warmup_stable_decay" if fit.schedule == "wsd" else fit.schedule,
+        lr_scheduler_kwargs=_schedule_options(recipe.train, steps),
+        use_cpu=not torch.cuda.is_available(),
+        bf16=_has_bf16(),
+        torch_compile=fit.compile,
+        save_strategy="steps",
+        save_steps=fit.checkpoint_every,
+        logging_steps=20,
+        report_to="none",
+        dataloader_pin_memory=torch.cuda.is_available(),
+        remove_unused_columns=False,
+    )
+
+
+def _schedule_options(fit: TrainRecipe, steps: int) -> dict[str, Any]:
+    if fit.schedule != "wsd":
+        return {}
+    return {"num_decay_steps": math.ceil(steps * fit.decay), "decay_type": "linear"}
+
+
+def _has_bf16() -> bool:
+    """Whether bfloat16 is fast here: on a GPU that has it, or a CPU with the instructions."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.cpu._is_avx512_bf16_supported())  # pyright: ignore[reportPrivateUsage]
