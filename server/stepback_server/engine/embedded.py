@@ -98,7 +98,9 @@ class EmbeddedEngine:
             raise EngineUnavailable("the engine has died") from error
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._llm.shutdown)
+        # On the event loop's own thread: from another, vLLM's reader would see its core vanish
+        # and log a death before it is told to stop.
+        self._llm.shutdown()
 
 
 def _to_sample(index: int, completion: Any, cached_tokens: int) -> Sample:

@@ -1,0 +1,53 @@
+"""The Python client of a Stepback controller.
+
+    from stepback_client import Client, CountdownProblem
+
+    with Client() as client:
+        result = client.solve(CountdownProblem(numbers=[3, 5, 7, 20], target=41))
+"""
+
+from stepback_client.async_client import AsyncClient
+from stepback_client.base import Retry
+from stepback_client.client import Client
+from stepback_client.errors import (
+    ApiError,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    StepbackError,
+    TransportError,
+    Unavailable,
+)
+from stepback_core.tasks import CountdownProblem
+from stepback_core.wire import (
+    Answer,
+    Select,
+    SolveResult,
+    Status,
+    StopReason,
+    Strategy,
+    TreeNode,
+    Usage,
+)
+
+__all__ = [
+    "Answer",
+    "ApiError",
+    "AsyncClient",
+    "Client",
+    "CountdownProblem",
+    "InvalidRequest",
+    "NotFound",
+    "Overloaded",
+    "Retry",
+    "Select",
+    "SolveResult",
+    "Status",
+    "StepbackError",
+    "StopReason",
+    "Strategy",
+    "TransportError",
+    "TreeNode",
+    "Unavailable",
+    "Usage",
+]

@@ -1,0 +1,100 @@
+"""The asyncio client."""
+
+import asyncio
+from types import TracebackType
+from typing import Self, Unpack
+
+import httpx
+
+from stepback_client.base import (
+    DEFAULT_TIMEOUT,
+    DEFAULT_URL,
+    LIMITS,
+    Problem,
+    Retry,
+    SolveOptions,
+    read,
+    solve_body,
+)
+from stepback_client.errors import TransportError
+from stepback_core.wire import ModelList, Readiness, SolveResult, Version
+
+
+class AsyncClient:
+    """Talks to one controller; an async context manager. Safe to share between tasks.
+
+    `timeout` is in seconds, or httpx's own. `transport` replaces the network, for tests.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        timeout: float | httpx.Timeout = DEFAULT_TIMEOUT,
+        retry: Retry | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._retry = retry or Retry()
+        self._http = httpx.AsyncClient(
+            base_url=url, timeout=timeout, limits=LIMITS, transport=transport
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._http.aclose()
+
+    async def solve(
+        self, problem: Problem = None, **options: Unpack[SolveOptions]
+    ) -> SolveResult:
+        """Search for the answer to a task's problem, or to a prompt.
+
+        An unsolved problem is a result, not an error. Raises StepbackError, and pydantic's
+        ValidationError for arguments that are refused unsent.
+        """
+        body = solve_body(problem, options)
+        return read(await self._send("POST", "/solve", body), SolveResult)
+
+    async def ready(self) -> Readiness:
+        """Whether the server would take a search now; never tries again."""
+        try:
+            response = await self._http.get("/ready")
+        except httpx.HTTPError as error:
+            raise TransportError(f"GET /ready: {error}") from error
+        if response.status_code == 503:
+            return Readiness.model_validate_json(response.content)
+        return read(response, Readiness)
+
+    async def version(self) -> Version:
+        return read(await self._send("GET", "/version"), Version)
+
+    async def models(self) -> ModelList:
+        return read(await self._send("GET", "/v1/models"), ModelList)
+
+    async def _send(self, method: str, path: str, body: object = None) -> httpx.Response:
+        tried = 0
+        while True:
+            tried += 1
+            response, failure = None, None
+            try:
+                response = await self._http.request(method, path, json=body)
+            except httpx.ConnectError as error:
+                failure = error
+            except httpx.HTTPError as error:
+                raise TransportError(f"{method} {path}: {error or type(error).__name__}") from error
+            wait = self._retry.wait(tried, response)
+            if wait is None:
+                if response is None:
+                    raise TransportError(f"{method} {path}: {failure}") from failure
+                return response
+            await asyncio.sleep(wait)

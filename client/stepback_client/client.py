@@ -1,0 +1,100 @@
+"""The blocking client."""
+
+import time
+from types import TracebackType
+from typing import Self, Unpack
+
+import httpx
+
+from stepback_client.base import (
+    DEFAULT_TIMEOUT,
+    DEFAULT_URL,
+    LIMITS,
+    Problem,
+    Retry,
+    SolveOptions,
+    read,
+    solve_body,
+)
+from stepback_client.errors import TransportError
+from stepback_core.wire import ModelList, Readiness, SolveResult, Version
+
+
+class Client:
+    """Talks to one controller; a context manager. Safe to share between threads.
+
+    `timeout` is in seconds, or httpx's own. `transport` replaces the network, for tests.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        timeout: float | httpx.Timeout = DEFAULT_TIMEOUT,
+        retry: Retry | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._retry = retry or Retry()
+        self._http = httpx.Client(
+            base_url=url, timeout=timeout, limits=LIMITS, transport=transport
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._http.close()
+
+    def solve(
+        self, problem: Problem = None, **options: Unpack[SolveOptions]
+    ) -> SolveResult:
+        """Search for the answer to a task's problem, or to a prompt.
+
+        An unsolved problem is a result, not an error. Raises StepbackError, and pydantic's
+        ValidationError for arguments that are refused unsent.
+        """
+        body = solve_body(problem, options)
+        return read(self._send("POST", "/solve", body), SolveResult)
+
+    def ready(self) -> Readiness:
+        """Whether the server would take a search now; never tries again."""
+        try:
+            response = self._http.get("/ready")
+        except httpx.HTTPError as error:
+            raise TransportError(f"GET /ready: {error}") from error
+        if response.status_code == 503:
+            return Readiness.model_validate_json(response.content)
+        return read(response, Readiness)
+
+    def version(self) -> Version:
+        return read(self._send("GET", "/version"), Version)
+
+    def models(self) -> ModelList:
+        return read(self._send("GET", "/v1/models"), ModelList)
+
+    def _send(self, method: str, path: str, body: object = None) -> httpx.Response:
+        tried = 0
+        while True:
+            tried += 1
+            response, failure = None, None
+            try:
+                response = self._http.request(method, path, json=body)
+            except httpx.ConnectError as error:
+                failure = error
+            except httpx.HTTPError as error:
+                raise TransportError(f"{method} {path}: {error or type(error).__name__}") from error
+            wait = self._retry.wait(tried, response)
+            if wait is None:
+                if response is None:
+                    raise TransportError(f"{method} {path}: {failure}") from failure
+                return response
+            time.sleep(wait)

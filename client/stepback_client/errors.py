@@ -1,0 +1,68 @@
+"""What the client raises.
+
+    StepbackError
+    ├── TransportError      no answer: refused, reset, or timed out
+    └── ApiError            an answer with an error body
+        ├── InvalidRequest  400, 413, 422: change the request; `param` names the field
+        ├── NotFound        404: unknown task, model or path
+        ├── Overloaded      429: the queue is full; `retry_after` says when
+        └── Unavailable     503: the engine is not ready, or has died
+"""
+
+from stepback_core.wire import ErrorBody
+
+
+class StepbackError(Exception):
+    """The root of what the client raises."""
+
+
+class TransportError(StepbackError):
+    """No HTTP answer could be had."""
+
+
+class ApiError(StepbackError):
+    """The server answered with an error."""
+
+    def __init__(self, status: int, body: ErrorBody | None, retry_after: float | None) -> None:
+        detail = body.error if body else None
+        super().__init__(detail.message if detail else f"HTTP {status} without an error body")
+        self.status = status
+        self.code = detail.code if detail else None
+        self.param = detail.param if detail else None
+        self.retry_after = retry_after
+
+
+class InvalidRequest(ApiError):
+    """The request is at fault."""
+
+
+class NotFound(ApiError):
+    """There is no such task, model or path."""
+
+
+class Overloaded(ApiError):
+    """The server's queue is full."""
+
+
+class Unavailable(ApiError):
+    """The server's engine is not ready."""
+
+
+_BY_STATUS: dict[int, type[ApiError]] = {
+    400: InvalidRequest,
+    404: NotFound,
+    413: InvalidRequest,
+    422: InvalidRequest,
+    429: Overloaded,
+    503: Unavailable,
+}
+
+
+def error_for(status: int, content: bytes, retry_after: str | None) -> ApiError:
+    """The error that an answer stands for."""
+    try:
+        body = ErrorBody.model_validate_json(content)
+    except ValueError:
+        body = None
+    seconds = float(retry_after) if retry_after and retry_after.isdigit() else None
+    return _BY_STATUS.get(status, ApiError)(status, body, seconds)
