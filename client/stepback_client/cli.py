@@ -100,3 +100,7 @@ def _solve_parser() -> argparse.ArgumentParser:
     parser.add_argument("--tokens", type=int, help="budget in generated tokens")
     parser.add_argument("--seconds", type=float, help="budget in seconds of searching")
     return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

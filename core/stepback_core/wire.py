@@ -238,4 +238,8 @@ class Readiness(_Body):
     reason: str | None = None
     """Why not."""
     searching: int
+    """Searches in flight."""
     queued: int
+    """Searches that wait for a place."""
+    running: int
+    """Continuations that the engine is working on."""

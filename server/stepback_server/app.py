@@ -59,6 +59,7 @@ def _embedded(settings: Settings, checkpoint: Checkpoint) -> StartEngine:
 
         return EmbeddedEngine.start(
             checkpoint.folder,
+            context_tokens=checkpoint.context_tokens,
             cpu=settings.device == "cpu",
             kv_cache_bytes=settings.kv_cache_mib << 20,
             max_running=settings.max_running,

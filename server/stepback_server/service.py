@@ -57,8 +57,9 @@ class Service:
 
     async def readiness(self) -> Readiness:
         reason = "the queue is full" if self._admission.is_full else None
+        running = 0
         try:
-            await self._working_engine()
+            running = await (await self._working_engine()).running()
         except EngineUnavailable as error:
             reason = str(error)
         return Readiness(
@@ -66,6 +67,7 @@ class Service:
             reason=reason,
             searching=self._admission.searching,
             queued=self._admission.queued,
+            running=running,
         )
 
     async def _working_engine(self) -> Engine:

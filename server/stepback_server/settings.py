@@ -30,7 +30,7 @@ class Settings(BaseModel):
     """The port to listen on; 0 takes a free one."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where vLLM runs."""
-    kv_cache_mib: int = Field(default=64, ge=8)
+    kv_cache_mib: int = Field(default=128, ge=8)
     """Key-value cache on a CPU, MiB. On CUDA vLLM sizes its own."""
     max_running: int = Field(default=256, ge=1)
     """Sequences that the engine runs at once; more wait inside it."""

@@ -64,6 +64,8 @@ def invalid(errors: Sequence[Any], *, under: str | None = None) -> ApiError:
         field, _, message = message.partition(": ")
         path = [field]
     param = ".".join(path) or None
+    if param is None:
+        message = "the body must be a JSON object; see /docs for its fields"
     code = _CODES.get(kind)
     if code is None:
         code = "out_of_range" if any(part in kind for part in _OUT_OF_RANGE) else "wrong_type"

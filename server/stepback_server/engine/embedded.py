@@ -35,7 +35,13 @@ class EmbeddedEngine:
 
     @classmethod
     def start(
-        cls, checkpoint: Path, *, cpu: bool, kv_cache_bytes: int, max_running: int
+        cls,
+        checkpoint: Path,
+        *,
+        context_tokens: int,
+        cpu: bool,
+        kv_cache_bytes: int,
+        max_running: int,
     ) -> "EmbeddedEngine":
         """Load a checkpoint; blocks for seconds. `prepare_environment` must have been called."""
         options: dict[str, Any] = {
@@ -52,6 +58,10 @@ class EmbeddedEngine:
                 "kv_cache_memory_bytes": kv_cache_bytes,
                 "block_size": 32,
                 "enforce_eager": True,
+                # A prefill cut in two makes vLLM 0.32 rewind the generator of a seeded request,
+                # which a CPU generator cannot do: the engine core dies of it.
+                "enable_chunked_prefill": False,
+                "max_num_batched_tokens": max(8192, context_tokens),
             }
         return cls(AsyncLLM.from_engine_args(AsyncEngineArgs(**options)))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from stepback_core.trace import TokenGrammar
 from stepback_core.wire import StopReason
 from stepback_server.concurrency import run_all
-from stepback_server.engine.base import Engine, Sample, SampleRequest
+from stepback_server.engine.base import Engine, Finish, Sample, SampleRequest
 from stepback_server.search.budget import TokenPurse
 from stepback_server.search.strategies import Expansion, SearchStrategy
 from stepback_server.search.tree import Branch, Tree
@@ -89,7 +89,7 @@ class Search:
 
     async def _expand(self, expansion: Expansion, numbers: list[int]) -> None:
         """Sample a state's continuations: at once where the budget allows it, else in parts."""
-        room = self._limits.tokens_per_branch - len(expansion.state.ids)
+        room = self._room(expansion)
         while numbers and room > 0 and not self._stop.is_set():
             count, tokens = self._purse.reserve(len(numbers), room)
             if count:
@@ -100,6 +100,10 @@ class Search:
             else:
                 async with self._paid:
                     await self._paid.wait()
+
+    def _room(self, expansion: Expansion) -> int:
+        """Tokens that a continuation may have, were there no budget."""
+        return self._limits.tokens_per_branch - len(expansion.state.ids)
 
     async def _sample(self, expansion: Expansion, numbers: list[int], tokens: int) -> None:
         self._engine_requests += len(numbers)
@@ -113,6 +117,8 @@ class Search:
             self._strategy.record(branch)
             if self._is_win(branch):
                 self._finish(StopReason.SOLVED)
+            elif sample.finish is Finish.LENGTH and tokens < self._room(expansion):
+                self._finish(StopReason.TOKEN_BUDGET)
 
         try:
             await self._engine.sample(

@@ -1,0 +1,170 @@
+"""Countdown: the rules, the wrong steps, both verdicts, and the split."""
+
+from hashlib import sha256
+from itertools import islice
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from stepback_core.tasks import TASKS, CountdownProblem, ErrorKind, Reason, Split
+from stepback_core.tasks.countdown import NEW_TARGETS, reachable
+
+TASK = TASKS["countdown"]
+PROBLEM = CountdownProblem(numbers=[20, 3, 7, 5], target=41)
+PATH = ["7*3=21", "20/5=4", "21-4=17"]
+
+problems = st.builds(
+    lambda seed, split: next(iter(TASK.stream(split, Random(seed)))),
+    st.integers(0, 10_000),
+    st.sampled_from(Split),
+)
+
+
+def test_the_prompt_sorts_the_inputs() -> None:
+    assert TASK.prompt(PROBLEM) == "countdown:3,5,7,20=41"
+
+
+@settings(deadline=None, max_examples=60)
+@given(problems)
+def test_every_reference_path_is_accepted(problem: CountdownProblem) -> None:
+    paths = TASK.reference_paths(problem)
+    assert paths
+    for path in paths:
+        verdict = TASK.check(problem, path)
+        assert verdict.strict and verdict.reason is None
+    assert len({tuple(path) for path in paths}) == len(paths)
+
+
+@settings(deadline=None, max_examples=60)
+@given(problems, st.sampled_from(ErrorKind), st.integers(0, 2), st.randoms(use_true_random=False))
+def test_every_wrong_step_is_refused(
+    problem: CountdownProblem, kind: ErrorKind, depth: int, rng: Random
+) -> None:
+    prefix = TASK.reference_paths(problem)[0][:depth]
+    wrong = TASK.wrong_step(problem, prefix, kind, rng)
+    if wrong is None:
+        assert kind is ErrorKind.EXPLORATION
+        return
+    reason = TASK.check_step(problem, prefix, wrong)
+    expected = {
+        ErrorKind.EXPLORATION: None,
+        ErrorKind.COMPUTATIONAL: Reason.WRONG_ARITHMETIC,
+        ErrorKind.RULE_VIOLATION: Reason.UNAVAILABLE_OPERAND,
+    }
+    assert reason == expected[kind]
+    assert not TASK.check(problem, [*prefix, wrong]).strict
+    if kind is ErrorKind.EXPLORATION:
+        paths = TASK.reference_paths(problem)
+        assert [*prefix, wrong] not in [path[: depth + 1] for path in paths]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(1, 30), min_size=2, max_size=4), st.integers(10, 100))
+def test_the_exhaustive_search_agrees_with_brute_force(numbers: list[int], target: int) -> None:
+    problem = CountdownProblem(numbers=numbers, target=target)
+    assert bool(TASK.reference_paths(problem)) == _brute_force(numbers, target)
+
+
+def _brute_force(numbers: list[int], target: int) -> bool:
+    if len(numbers) == 1:
+        return numbers[0] == target
+    for i, a in enumerate(numbers):
+        for j, b in enumerate(numbers):
+            if i == j:
+                continue
+            rest = [n for k, n in enumerate(numbers) if k not in (i, j)]
+            results = [a + b, a * b] + ([a - b] if a >= b else [])
+            results += [a // b] if b and a % b == 0 else []
+            if any(_brute_force([*rest, result], target) for result in results):
+                return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("steps", "reason", "lax"),
+    [
+        (["20+7=27", "5*3=15", "27+15=42"], Reason.NOT_REACHED, False),
+        (["20+7=27", "5*3=15"], Reason.NOT_REACHED, False),
+        ([], Reason.NOT_REACHED, False),
+        (["20+7=28"], Reason.WRONG_ARITHMETIC, False),
+        (["20/3=6"], Reason.WRONG_ARITHMETIC, False),
+        (["20+8=28"], Reason.UNAVAILABLE_OPERAND, False),
+        (["20+20=40"], Reason.UNAVAILABLE_OPERAND, False),
+        (["20 + 7 = 27"], Reason.MALFORMED_STEP, False),
+        (["3-5=-2"], Reason.MALFORMED_STEP, False),
+        (["20+7"], Reason.MALFORMED_STEP, False),
+        (["20+07=27"], Reason.MALFORMED_STEP, False),
+        (["٢٠+7=27"], Reason.MALFORMED_STEP, False),
+        (["__import__('os')"], Reason.MALFORMED_STEP, False),
+        (["9" * 5000 + "+1=2"], Reason.MALFORMED_STEP, False),
+        # What the paper's checker lets pass: inputs left over, floored division, trailing text.
+        (["20*3=60", "60-7=53", "53-12=41"], Reason.UNAVAILABLE_OPERAND, False),
+        (["20+7=27", "27+5=32", "32+3=35"], Reason.NOT_REACHED, False),
+    ],
+)
+def test_refusals(steps: list[str], reason: Reason, lax: bool) -> None:
+    verdict = TASK.check(PROBLEM, steps)
+    assert (verdict.strict, verdict.reason, verdict.lax) == (False, reason, lax)
+
+
+def test_where_lax_accepts_and_strict_does_not() -> None:
+    unused = CountdownProblem(numbers=[20, 21, 7, 5], target=41)
+    assert TASK.check(unused, ["20+21=41"]).lax
+    assert TASK.check(unused, ["20+21=41"]).reason is Reason.NOT_REACHED
+    floored = CountdownProblem(numbers=[20, 3, 7, 5], target=18)
+    verdict = TASK.check(floored, ["20/3=6", "6+7=13", "13+5=18"])
+    assert verdict.lax and verdict.reason is Reason.WRONG_ARITHMETIC
+
+
+def test_where_strict_accepts_and_lax_does_not() -> None:
+    twins = CountdownProblem(numbers=[6, 6, 6], target=42)
+    verdict = TASK.check(twins, ["6*6=36", "36+6=42"])
+    assert verdict.strict and not verdict.lax
+
+
+def test_an_impossible_problem_has_no_path() -> None:
+    assert TASK.reference_paths(CountdownProblem(numbers=[1, 1], target=99)) == []
+
+
+def test_the_split_is_the_first_byte_of_the_canonical_inputs() -> None:
+    for seed in range(200):
+        rng = Random(seed)
+        numbers = [rng.randint(1, 99) for _ in range(4)]
+        target = rng.randint(10, 100)
+        canonical = "countdown:" + ",".join(str(n) for n in sorted(numbers))
+        in_test = sha256(canonical.encode("utf-8")).digest()[0] < 26
+        split = TASK.split(CountdownProblem(numbers=numbers, target=target))
+        if in_test:
+            assert split is (Split.TEST_NEW if target in NEW_TARGETS else Split.TEST_SEEN)
+        else:
+            assert split is (None if target in NEW_TARGETS else Split.TRAIN)
+    assert sorted(NEW_TARGETS) == [17, 27, 37, 47, 57, 67, 77, 87, 97]
+
+
+@pytest.mark.parametrize("split", Split)
+def test_drawn_problems_belong_to_their_split_and_are_solvable(split: Split) -> None:
+    for problem in islice(TASK.stream(split, Random(3)), 100):
+        assert TASK.split(problem) is split
+        assert problem.target in reachable(tuple(sorted(problem.numbers)))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"numbers": [3], "target": 41},
+        {"numbers": [3, 0], "target": 41},
+        {"numbers": [3, 100], "target": 41},
+        {"numbers": [3, 5], "target": 9},
+        {"numbers": [3, 5], "target": 101},
+        {"numbers": [3, True], "target": 41},
+        {"numbers": [3, 5.0], "target": 41},
+        {"numbers": [1] * 7, "target": 41},
+        {"numbers": [3, 5], "target": 41, "hint": 1},
+    ],
+)
+def test_a_malformed_problem_is_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        CountdownProblem.model_validate(fields)

@@ -1,0 +1,60 @@
+"""A hand-written engine: answers from a script, keeps count, can be slow. For what vLLM would hide."""
+
+import asyncio
+from collections.abc import Callable
+
+from stepback_core.trace import TokenGrammar
+from stepback_server.engine.base import Finish, OnSample, Sample, SampleRequest
+
+END, MARKER, NEWLINE = 1, 2, 3
+GRAMMAR = TokenGrammar(marker_id=MARKER, end_id=END, separator_ids=frozenset({NEWLINE}))
+
+Script = Callable[[SampleRequest, int], tuple[int, ...]]
+"""The ids that continuation `index` of a request would generate with no limit."""
+
+
+class ScriptedEngine:
+    def __init__(self, script: Script, *, delay: float = 0.0) -> None:
+        self._script = script
+        self._delay = delay
+        self.requests: list[SampleRequest] = []
+        self.active = 0
+        self.promised = 0
+        """Tokens that the requests at work may still generate."""
+        self.most_promised = 0
+
+    async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
+        self.requests.append(request)
+        self.active += request.n
+        self.promised += request.n * request.max_tokens
+        self.most_promised = max(self.most_promised, self.promised)
+        undelivered = request.n
+        try:
+            for index in range(request.n):
+                if self._delay:
+                    await asyncio.sleep(self._delay)
+                deliver(self._sample(request, index, aborted=stop.is_set()))
+                undelivered -= 1
+                self.active -= 1
+        finally:
+            self.active -= undelivered
+            self.promised -= request.n * request.max_tokens
+
+    def _sample(self, request: SampleRequest, index: int, *, aborted: bool) -> Sample:
+        whole = self._script(request, index)
+        ids = () if aborted else whole[: request.max_tokens]
+        finish = Finish.ABORTED if aborted else Finish.STOP
+        if not aborted and len(ids) < len(whole):
+            finish = Finish.LENGTH
+        return Sample(
+            index=index, ids=ids, logprobs=(-0.5,) * len(ids), finish=finish, cached_tokens=0
+        )
+
+    async def running(self) -> int:
+        return self.active
+
+    async def check(self) -> None:
+        return None
+
+    async def close(self) -> None:
+        return None

@@ -1,0 +1,139 @@
+"""The loop: exact budgets, deadlines, early wins, cancellation, faults."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from stepback_core.wire import Outcome, StopReason
+from stepback_server.engine.base import EngineUnavailable, OnSample, SampleRequest
+from stepback_server.search.controller import Limits, Search, Searched
+from stepback_server.search.strategies import OneRound, SearchStrategy, SelfBacktracking
+from stepback_server.search.tree import Branch
+from tests.server.search.scripted import END, GRAMMAR, MARKER, NEWLINE, Script, ScriptedEngine
+
+ANSWER = (10, NEWLINE, END)
+
+
+def always(*ids: int) -> Script:
+    return lambda request, index: ids
+
+
+def search(
+    engine: ScriptedEngine,
+    strategy: SearchStrategy,
+    *,
+    tokens: int = 10_000,
+    seconds: float = 10.0,
+    is_win: Callable[[Branch], bool] = lambda branch: False,
+    seed: int | None = None,
+) -> Search:
+    return Search(
+        engine=engine,
+        strategy=strategy,
+        grammar=GRAMMAR,
+        prompt_ids=(7, 8),
+        limits=Limits(tokens=tokens, seconds=seconds, tokens_per_branch=20),
+        seed=seed,
+        is_win=is_win,
+    )
+
+
+def run(searching: Search) -> Searched:
+    return asyncio.run(searching.run())
+
+
+def test_it_ends_exhausted_with_every_branch_in_the_tree() -> None:
+    searched = run(search(ScriptedEngine(always(*ANSWER)), OneRound(8, 0.7)))
+    assert searched.stop_reason is StopReason.EXHAUSTED
+    assert len(searched.tree.answers) == searched.engine_requests == 8
+    assert searched.tree.generated_tokens == 24
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 5, 19, 20, 21, 39, 100, 239, 240, 241])
+@pytest.mark.parametrize("length", [3, 20, 60])
+def test_a_token_budget_is_never_exceeded_not_even_by_what_is_in_flight(
+    tokens: int, length: int
+) -> None:
+    engine = ScriptedEngine(always(*([10] * (length - 1)), END), delay=0.0001)
+    searched = run(search(engine, OneRound(12, 0.7), tokens=tokens))
+    assert searched.tree.generated_tokens <= tokens
+    assert engine.most_promised <= tokens
+    in_full = 12 * min(length, 20) <= tokens
+    assert searched.stop_reason is (StopReason.EXHAUSTED if in_full else StopReason.TOKEN_BUDGET)
+    if not in_full:
+        assert searched.tree.generated_tokens == tokens
+
+
+def test_a_budget_is_shared_by_the_expansions_of_a_round() -> None:
+    def script(request: SampleRequest, index: int) -> tuple[int, ...]:
+        return (10 + index, NEWLINE, 99, NEWLINE, MARKER)
+
+    engine = ScriptedEngine(script, delay=0.0001)
+    searched = run(search(engine, SelfBacktracking(9, 3, 0.7, GRAMMAR), tokens=101))
+    assert searched.tree.generated_tokens == 101
+    assert engine.most_promised <= 101
+    assert searched.stop_reason is StopReason.TOKEN_BUDGET
+
+
+def test_a_deadline_returns_what_there_is() -> None:
+    engine = ScriptedEngine(always(*ANSWER), delay=0.02)
+    searched = run(search(engine, OneRound(50, 0.7), seconds=0.1))
+    assert searched.stop_reason is StopReason.DEADLINE
+    assert 0 < len(searched.tree.answers) < 50
+    assert engine.active == 0
+
+
+def test_a_win_stops_the_rest() -> None:
+    engine = ScriptedEngine(always(*ANSWER), delay=0.001)
+    searched = run(
+        search(
+            engine, OneRound(50, 0.7), is_win=lambda branch: branch.outcome is Outcome.ANSWER
+        )
+    )
+    assert searched.stop_reason is StopReason.SOLVED
+    assert len(searched.tree.answers) == 1
+    assert len(searched.tree.branches) == 50
+
+
+def test_cancelling_a_search_frees_the_engine() -> None:
+    async def hang_up() -> int:
+        engine = ScriptedEngine(always(*ANSWER), delay=0.01)
+        task = asyncio.create_task(search(engine, OneRound(50, 0.7)).run())
+        await asyncio.sleep(0.03)
+        assert engine.active > 0
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return engine.active
+
+    assert asyncio.run(hang_up()) == 0
+
+
+def test_an_engine_fault_reaches_the_caller_as_itself() -> None:
+    class Dead(ScriptedEngine):
+        async def sample(
+            self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample
+        ) -> None:
+            raise EngineUnavailable("the engine has died")
+
+    with pytest.raises(EngineUnavailable, match="has died"):
+        run(search(Dead(always(*ANSWER)), OneRound(4, 0.7)))
+
+
+def test_each_sample_has_a_seed_of_its_own_and_the_same_one_every_time() -> None:
+    def seeds() -> list[int]:
+        engine = ScriptedEngine(always(10, NEWLINE, 99, NEWLINE, MARKER))
+        run(search(engine, SelfBacktracking(4, 1, 0.7, GRAMMAR), seed=2**31 - 2))
+        return [seed for request in engine.requests for seed in request.seeds or ()]
+
+    assert seeds() == seeds()
+    assert len(set(seeds())) == len(seeds()) == 8
+
+
+def test_the_engine_is_asked_for_the_prompt_and_what_was_kept() -> None:
+    engine = ScriptedEngine(always(10, NEWLINE, 99, NEWLINE, MARKER))
+    run(search(engine, SelfBacktracking(4, 1, 0.7, GRAMMAR)))
+    assert [request.ids for request in engine.requests] == [(7, 8), (7, 8, 10, NEWLINE)]
+    assert engine.requests[0].max_tokens == 20
+    assert engine.requests[1].max_tokens == 18

@@ -1,0 +1,43 @@
+"""Ranking candidates."""
+
+from stepback_core.tasks import Reason, Verdict
+from stepback_core.wire import Outcome, Select
+from stepback_server.engine.base import Finish, Sample
+from stepback_server.search.selection import rank
+from stepback_server.search.tree import Branch, State
+
+
+def branch(number: int, step: int, logprob: float) -> Branch:
+    sample = Sample(index=0, ids=(step,), logprobs=(logprob,), finish=Finish.STOP, cached_tokens=0)
+    return Branch(number, State(), sample, Outcome.ANSWER)
+
+
+LIKELY, AGREED, RIGHT = 1, 2, 3
+BRANCHES = [
+    branch(0, LIKELY, -0.1),
+    branch(1, AGREED, -0.5),
+    branch(2, AGREED, -0.5),
+    branch(3, RIGHT, -0.9),
+]
+
+
+def judge(steps: object) -> Verdict:
+    right = steps == [str(RIGHT)]
+    return Verdict(right, right, None if right else Reason.NOT_REACHED)
+
+
+def order(select: Select) -> list[int]:
+    ranked = rank(BRANCHES, select, lambda b: [str(b.ids[0])], "\n", judge)
+    return [int(answer.steps[0]) for answer in ranked]
+
+
+def test_each_selection_prefers_its_own() -> None:
+    assert order(Select.PERPLEXITY) == [LIKELY, AGREED, RIGHT]
+    assert order(Select.VOTE) == [AGREED, LIKELY, RIGHT]
+    assert order(Select.VERIFIED) == [RIGHT, LIKELY, AGREED]
+
+
+def test_equal_answers_are_one_with_votes() -> None:
+    ranked = rank(BRANCHES, Select.VOTE, lambda b: [str(b.ids[0])], "\n", None)
+    assert [answer.votes for answer in ranked] == [2, 1, 1]
+    assert ranked[0].verified is None

@@ -1,0 +1,63 @@
+"""The import arrows: core <- client <- training, core <- server. And one home for the marker."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from stepback_core.trace import Grammar
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {
+    "stepback_core": ("core", set[str]()),
+    "stepback_client": ("client", {"stepback_core"}),
+    "stepback_server": ("server", {"stepback_core"}),
+    "stepback_training": ("training", {"stepback_core", "stepback_client"}),
+}
+HEAVY = {"torch", "transformers", "vllm", "fastapi", "uvicorn", "numpy"}
+PURE = ["search/tree.py", "search/strategies.py", "search/selection.py", "search/budget.py"]
+
+
+def imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def sources(package: str) -> list[Path]:
+    folder, _ = PACKAGES[package]
+    found = sorted((ROOT / folder / package).rglob("*.py"))
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_imports_only_what_its_arrows_allow(package: str) -> None:
+    allowed = PACKAGES[package][1] | {package}
+    for path in sources(package):
+        strangers = {name for name in imports(path) if name in PACKAGES} - allowed
+        assert not strangers, f"{path} imports {strangers}"
+
+
+@pytest.mark.parametrize("package", ["stepback_core", "stepback_client"])
+def test_core_and_client_need_nothing_heavy(package: str) -> None:
+    for path in sources(package):
+        assert not imports(path) & HEAVY, path
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_deciding_is_pure(name: str) -> None:
+    path = ROOT / "server/stepback_server" / name
+    assert not imports(path) & {"asyncio", "httpx", "torch", "vllm", "fastapi", "time"}
+
+
+def test_the_marker_is_spelled_in_one_module() -> None:
+    marker = Grammar().marker
+    homes = [
+        path.name for name in PACKAGES for path in sources(name) if marker in path.read_text()
+    ]
+    assert homes == ["trace.py"]

@@ -1,0 +1,29 @@
+"""The names that users may rely on. A change here is a change of the interface."""
+
+import stepback_client
+
+
+def test_the_client_exports_exactly_this() -> None:
+    assert sorted(stepback_client.__all__) == [
+        "Answer",
+        "ApiError",
+        "AsyncClient",
+        "Client",
+        "CountdownProblem",
+        "InvalidRequest",
+        "NotFound",
+        "Overloaded",
+        "Retry",
+        "Select",
+        "SolveResult",
+        "Status",
+        "StepbackError",
+        "StopReason",
+        "Strategy",
+        "TransportError",
+        "TreeNode",
+        "Unavailable",
+        "Usage",
+    ]
+    for name in stepback_client.__all__:
+        assert hasattr(stepback_client, name)
