@@ -27,9 +27,10 @@ def free_port() -> int:
         return port
 
 
-@contextmanager
-def controller(log: Path, model: Path = CHECKPOINT, **settings: object) -> Iterator[str]:
-    """A controller as a user starts it; gives its URL once it is ready, and stops it after."""
+def start_controller(
+    log: Path, model: Path = CHECKPOINT, **settings: object
+) -> tuple[subprocess.Popen[bytes], str]:
+    """Start a controller as a user does; gives the process and its URL, before it is ready."""
     port = free_port()
     environment = os.environ | {
         "STEPBACK_PORT": str(port),
@@ -39,13 +40,19 @@ def controller(log: Path, model: Path = CHECKPOINT, **settings: object) -> Itera
     command = [sys.executable, "-m", "stepback_client.cli", "serve"]
     with log.open("w") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
-        url = f"http://127.0.0.1:{port}"
-        try:
-            wait_until_ready(url, process, log)
-            yield url
-        finally:
-            process.terminate()
-            process.wait(timeout=30)
+    return process, f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def controller(log: Path, model: Path = CHECKPOINT, **settings: object) -> Iterator[str]:
+    """A controller that is ready; stopped at the end."""
+    process, url = start_controller(log, model, **settings)
+    try:
+        wait_until_ready(url, process, log)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

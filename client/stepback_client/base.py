@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, TypedDict, TypeVar
 
 import httpx
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from stepback_client.errors import error_for
+from stepback_client.errors import TransportError, error_for
 from stepback_core.wire import Select, SolveRequest, Strategy
 
 T = TypeVar("T", bound=BaseModel)
@@ -92,7 +92,10 @@ def solve_body(problem: Problem, options: SolveOptions) -> dict[str, Any]:
 
 
 def read(response: httpx.Response, kind: type[T]) -> T:
-    """The typed answer. Raises ApiError."""
+    """The typed answer. Raises ApiError, or TransportError for an answer of something else."""
     if response.is_success:
-        return kind.model_validate_json(response.content)
+        try:
+            return kind.model_validate_json(response.content)
+        except ValidationError as error:
+            raise TransportError(f"{response.url} gave what is not a Stepback answer") from error
     raise error_for(response.status_code, response.content, response.headers.get("Retry-After"))

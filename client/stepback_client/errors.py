@@ -1,7 +1,7 @@
 """What the client raises.
 
     StepbackError
-    ├── TransportError      no answer: refused, reset, or timed out
+    ├── TransportError      no answer: refused, reset, timed out, or not a Stepback server's
     └── ApiError            an answer with an error body
         ├── InvalidRequest  400, 413, 422: change the request; `param` names the field
         ├── NotFound        404: unknown task, model or path
@@ -17,7 +17,7 @@ class StepbackError(Exception):
 
 
 class TransportError(StepbackError):
-    """No HTTP answer could be had."""
+    """No answer of a Stepback server could be had."""
 
 
 class ApiError(StepbackError):

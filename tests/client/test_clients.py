@@ -1,0 +1,173 @@
+"""Both clients against answers that a hand-made transport gives."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import ValidationError
+
+from stepback_client import (
+    ApiError,
+    AsyncClient,
+    Client,
+    CountdownProblem,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    Retry,
+    SolveResult,
+    StepbackError,
+    TransportError,
+    Unavailable,
+)
+
+PROBLEM = CountdownProblem(numbers=[3, 5, 7, 20], target=41)
+RESULT: dict[str, Any] = {
+    "id": "s-1",
+    "status": "solved",
+    "stop_reason": "solved",
+    "strategy": "self_backtracking",
+    "select": "verified",
+    "model": "m",
+    "answer": None,
+    "candidates": [],
+    "usage": {
+        "prompt_tokens": 1,
+        "generated_tokens": 2,
+        "discarded_tokens": 0,
+        "cached_tokens": 0,
+        "engine_requests": 1,
+        "backtracks": 0,
+        "seconds_queued": 0.0,
+        "seconds_searching": 0.1,
+    },
+    "tree": None,
+}
+FAST = Retry(attempts=3, first_wait=0.001, longest_wait=0.01)
+
+Handler = Callable[[httpx.Request], httpx.Response]
+Solve = Callable[..., SolveResult]
+
+
+def solve_blocking(handler: Handler, **options: Any) -> SolveResult:
+    with Client(transport=httpx.MockTransport(handler), retry=FAST) as client:
+        return client.solve(PROBLEM, **options)
+
+
+def solve_async(handler: Handler, **options: Any) -> SolveResult:
+    async def run() -> SolveResult:
+        async with AsyncClient(transport=httpx.MockTransport(handler), retry=FAST) as client:
+            return await client.solve(PROBLEM, **options)
+
+    return asyncio.run(run())
+
+
+both = pytest.mark.parametrize("solve", [solve_blocking, solve_async])
+
+
+def error(status: int, **headers: str) -> httpx.Response:
+    detail = {"type": "invalid_request", "message": "do that", "param": "breadth", "code": "c"}
+    return httpx.Response(status, json={"error": detail}, headers=headers)
+
+
+class Answers:
+    """Gives its answers one after another, and keeps the requests."""
+
+    def __init__(self, *answers: httpx.Response | Exception) -> None:
+        self.answers = list(answers)
+        self.requests: list[httpx.Request] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@both
+def test_a_result_is_typed_and_only_what_was_said_is_sent(solve: Solve) -> None:
+    handler = Answers(httpx.Response(200, json=RESULT))
+    result = solve(handler, breadth=4, tokens=100)
+    assert isinstance(result, SolveResult) and result.status == "solved"
+    [request] = handler.requests
+    assert request.url.path == "/solve"
+    assert json.loads(request.content) == {
+        "task": "countdown",
+        "problem": {"numbers": [3, 5, 7, 20], "target": 41},
+        "breadth": 4,
+        "budget": {"tokens": 100},
+    }
+
+
+@both
+@pytest.mark.parametrize(
+    ("status", "kind"), [(400, InvalidRequest), (404, NotFound), (422, InvalidRequest)]
+)
+def test_errors_are_typed_and_not_tried_again(
+    solve: Solve, status: int, kind: type[ApiError]
+) -> None:
+    handler = Answers(error(status))
+    with pytest.raises(kind, match="do that") as raised:
+        solve(handler)
+    assert (raised.value.status, raised.value.param, raised.value.code) == (status, "breadth", "c")
+    assert isinstance(raised.value, StepbackError)
+
+
+@both
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_server_is_tried_again(solve: Solve, status: int) -> None:
+    handler = Answers(error(status), error(status), httpx.Response(200, json=RESULT))
+    assert solve(handler).id == "s-1"
+    assert len(handler.requests) == 3
+
+
+@both
+@pytest.mark.parametrize(("status", "kind"), [(429, Overloaded), (503, Unavailable)])
+def test_trying_again_is_bounded(solve: Solve, status: int, kind: type[ApiError]) -> None:
+    handler = Answers(*(error(status, **{"Retry-After": "1"}) for _ in range(3)))
+    with pytest.raises(kind) as raised:
+        solve(handler)
+    assert raised.value.retry_after == 1
+    assert handler.answers == []
+
+
+@both
+def test_a_refused_connection_is_tried_again_and_a_broken_one_is_not(solve: Solve) -> None:
+    refused = Answers(httpx.ConnectError("refused"), httpx.Response(200, json=RESULT))
+    assert solve(refused).id == "s-1"
+    broken = Answers(httpx.ReadTimeout("slow"))
+    with pytest.raises(TransportError, match="slow"):
+        solve(broken)
+
+
+@both
+def test_an_answer_that_is_not_ours_is_still_one_of_our_errors(solve: Solve) -> None:
+    with pytest.raises(ApiError, match="502"):
+        solve(Answers(httpx.Response(502, text="<html>bad gateway</html>")))
+    with pytest.raises(StepbackError, match="not a Stepback answer"):
+        solve(Answers(httpx.Response(200, text="<html>a login page</html>")))
+
+
+@both
+@pytest.mark.parametrize("options", [{"breadth": 0}, {"strategy": "dfs"}, {"depth": 3}])
+def test_bad_arguments_are_refused_unsent(solve: Solve, options: dict[str, Any]) -> None:
+    handler = Answers()
+    with pytest.raises(ValidationError):
+        solve(handler, **options)
+    assert handler.requests == []
+
+
+def test_waits_grow_obey_the_server_and_are_bounded() -> None:
+    retry = Retry(attempts=4, first_wait=1.0, longest_wait=5.0)
+    waits = [retry.wait(tried, httpx.Response(503)) or 0 for tried in (1, 2, 3)]
+    assert 0.75 <= waits[0] <= 1.25 and 1.5 <= waits[1] <= 2.5 and 3 <= waits[2] <= 5
+    assert retry.wait(4, httpx.Response(503)) is None
+    assert retry.wait(1, httpx.Response(429, headers={"Retry-After": "3"})) == 3
+    assert retry.wait(1, httpx.Response(429, headers={"Retry-After": "99"})) == 5
+    assert retry.wait(1, httpx.Response(422)) is None
+    with pytest.raises(ValueError, match="attempts"):
+        Retry(attempts=0)

@@ -1,0 +1,145 @@
+"""Whatever a caller sends, the answer is the error body with the field's name, and the server goes on."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from stepback_core.trace import Grammar
+from stepback_core.wire import ErrorBody
+
+GOOD: dict[str, Any] = {
+    "task": "countdown",
+    "problem": {"numbers": [3, 5, 7, 20], "target": 41},
+    "strategy": "greedy",
+}
+
+
+def change(**fields: Any) -> dict[str, Any]:
+    return GOOD | fields
+
+
+def problem(**fields: Any) -> dict[str, Any]:
+    return GOOD | {"problem": GOOD["problem"] | fields}
+
+
+FIELDS = [
+    (404, "task", change(task="chess")),
+    (404, "model", change(model="gpt-2")),
+    (422, "task", change(task=7)),
+    (422, "problem", {"task": "countdown"}),
+    (422, "problem", change(problem=[1, 2])),
+    (422, "problem", change(problem="3,5,7,20=41")),
+    (422, "problem.target", change(problem={"numbers": [3, 5]})),
+    (422, "problem.numbers", problem(numbers=[])),
+    (422, "problem.numbers", problem(numbers=[1] * 1000)),
+    (422, "problem.numbers.1", problem(numbers=[3, "5"])),
+    (422, "problem.numbers.0", problem(numbers=[-3, 5])),
+    (422, "problem.numbers.0", problem(numbers=[10**30, 5])),
+    (422, "problem.numbers.0", problem(numbers=[[[3]], 5])),
+    (422, "problem.target", problem(target=1.5)),
+    (422, "problem.target", problem(target=None)),
+    (422, "problem.hint", problem(hint="+")),
+    (422, "surprise", change(surprise=1)),
+    (422, "breadth", change(breadth=0)),
+    (422, "breadth", change(breadth=1_000_000)),
+    (422, "breadth", change(breadth=1024)),
+    (422, "breadth", change(breadth="16")),
+    (422, "breadth", change(breadth=True)),
+    (422, "backtracks", change(backtracks=-1)),
+    (422, "backtracks", change(backtracks=63)),
+    (422, "temperature", change(temperature=0)),
+    (422, "temperature", change(temperature=-0.5)),
+    (422, "seed", change(seed=-1)),
+    (422, "seed", change(seed=2**40)),
+    (422, "strategy", change(strategy="dfs")),
+    (422, "select", change(select="best")),
+    (422, "select", change(strategy="majority", select="verified")),
+    (422, "budget", change(budget=7)),
+    (422, "budget.tokens", change(budget={"tokens": -1})),
+    (422, "budget.tokens", change(budget={"tokens": 9_999_999})),
+    (422, "budget.seconds", change(budget={"seconds": 0})),
+    (422, "budget.seconds", change(budget={"seconds": 3000})),
+    (422, "budget.euros", change(budget={"euros": 1})),
+    (422, "candidates", change(candidates=0)),
+    (422, "tree", change(tree="yes")),
+    (422, "prompt", {"prompt": ""}),
+    (422, "prompt", {"prompt": f"1,2{Grammar().marker}"}),
+    (422, "prompt", {"prompt": Grammar().end}),
+    (422, "prompt", {"prompt": "smile \N{SLIGHTLY SMILING FACE}"}),
+    (422, "prompt", {"prompt": "1" * 5000}),
+    (422, "prompt", change(prompt="both")),
+    (422, "select", {"prompt": "1,2", "select": "verified"}),
+    (422, None, ["a", "list"]),
+    (422, None, "text"),
+    (422, None, None),
+]
+
+RAW = [
+    (422, b"", {}),
+    (400, b"{", {}),
+    (400, b"\xff\xfe\x00", {}),
+    (400, b'{"task": "\xff"}', {}),
+    (400, b"[" * 100_000, {}),
+    (400, b"9" * 10_000, {}),
+    (413, b" " * 10_000_000, {}),
+    (422, b"abc", {"content-type": "text/plain"}),
+]
+
+NOT_FINITE = [
+    ("temperature", "NaN"),
+    ("temperature", "Infinity"),
+    ("temperature", "1e999"),
+    ("seed", "NaN"),
+    ("breadth", "Infinity"),
+]
+
+
+def check(response: httpx.Response, status: int, param: str | None) -> None:
+    assert response.status_code == status, response.text
+    error = ErrorBody.model_validate_json(response.content).error
+    assert error.param == param
+    assert len(error.message) > 10
+    assert "Traceback" not in response.text and ".py" not in response.text
+
+
+@pytest.fixture(autouse=True)
+def still_serving(server: str) -> Any:
+    yield
+    assert httpx.post(f"{server}/solve", json=GOOD).status_code == 200
+
+
+@pytest.mark.parametrize(("status", "param", "body"), FIELDS)
+def test_a_bad_field_is_named(server: str, status: int, param: str | None, body: Any) -> None:
+    response = httpx.post(f"{server}/solve", json=body)
+    check(response, status, param)
+
+
+@pytest.mark.parametrize(("status", "content", "headers"), RAW)
+def test_what_is_not_a_json_body_is_refused(
+    server: str, status: int, content: bytes, headers: dict[str, str]
+) -> None:
+    sent = {"content-type": "application/json"} | headers
+    response = httpx.post(f"{server}/solve", content=content, headers=sent)
+    check(response, status, None)
+
+
+def test_a_large_body_without_a_declared_length_is_refused(server: str) -> None:
+    chunks = (b" " * 65536 for _ in range(160))
+    response = httpx.post(f"{server}/solve", content=chunks)
+    check(response, 413, None)
+
+
+@pytest.mark.parametrize(("field", "literal"), NOT_FINITE)
+def test_numbers_that_are_not_finite_are_refused(server: str, field: str, literal: str) -> None:
+    text = json.dumps(change(**{field: "@"})).replace('"@"', literal)
+    response = httpx.post(
+        f"{server}/solve", content=text, headers={"content-type": "application/json"}
+    )
+    check(response, 422, field)
+
+
+def test_unknown_paths_and_methods_have_the_body_too(server: str) -> None:
+    check(httpx.get(f"{server}/nowhere"), 404, None)
+    check(httpx.get(f"{server}/solve"), 405, None)

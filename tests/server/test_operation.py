@@ -1,0 +1,150 @@
+"""Health, readiness, version, models, documentation; start, refusal and stop of the process."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from stepback_client import Client
+from stepback_core.manifest import Manifest
+from stepback_server.checkpoint import Checkpoint, CheckpointError
+from tests.conftest import CHECKPOINT, start_controller, wait_until_ready
+
+
+def test_the_operators_paths_answer(server: str) -> None:
+    with Client(server) as client:
+        assert client.ready().ready
+        assert client.version().vllm == "0.32.0"
+        [model] = client.models().data
+    assert model.id == client_name()
+    assert model.tasks == ["countdown"]
+    assert httpx.get(f"{server}/health").json() == {"status": "ok"}
+    assert "swagger" in httpx.get(f"{server}/docs").text.lower()
+
+
+def client_name() -> str:
+    return Manifest.read(CHECKPOINT).name
+
+
+def test_the_schema_documents_every_error_and_the_tasks_problem(server: str) -> None:
+    schema = httpx.get(f"{server}/openapi.json").json()
+    responses = schema["paths"]["/solve"]["post"]["responses"]
+    assert set(responses) == {"200", "400", "404", "413", "422", "429", "503"}
+    for status, response in responses.items():
+        reference = response["content"]["application/json"]["schema"]["$ref"]
+        assert reference.endswith("/SolveResult" if status == "200" else "/ErrorBody")
+    problem = schema["components"]["schemas"]["SolveRequest"]["properties"]["problem"]
+    assert "numbers" in json.dumps(problem)
+
+
+def serve(*flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "stepback_client.cli", "serve", *flags],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "name"),
+    [
+        ({"STEPBACK_BREADTH": "3"}, "STEPBACK_BREADTH"),
+        ({"STEPBACK_PORT": "eighty"}, "STEPBACK_PORT"),
+        ({"STEPBACK_MAX_SEARCHES": "0"}, "STEPBACK_MAX_SEARCHES"),
+        ({"STEPBACK_BUDGET_SECONDS": "nan"}, "STEPBACK_BUDGET_SECONDS"),
+        ({"STEPBACK_MODEL": "/nowhere"}, "STEPBACK_MODEL"),
+    ],
+)
+def test_a_bad_setting_stops_the_start_with_one_line(
+    environment: dict[str, str], name: str
+) -> None:
+    stopped = serve(**environment)
+    assert stopped.returncode == 2
+    [line] = stopped.stderr.strip().splitlines()
+    assert name in line
+
+
+def test_a_flag_overrides_the_environment() -> None:
+    stopped = serve("--port", "-1", STEPBACK_PORT="8000")
+    assert stopped.returncode == 2
+    assert "STEPBACK_PORT" in stopped.stderr
+
+
+def edit(folder: Path, name: str, **fields: object) -> None:
+    path = folder / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+@pytest.mark.parametrize(
+    ("breaking", "part"),
+    [
+        (lambda f: (f / "stepback.json").unlink(), "stepback.json"),
+        (lambda f: (f / "stepback.json").write_text("{"), "stepback.json"),
+        (lambda f: edit(f, "stepback.json", protocol=99), "protocol"),
+        (lambda f: edit(f, "stepback.json", marker_id=5), "marker_id"),
+        (lambda f: edit(f, "stepback.json", end_id=5), "end_id"),
+        (lambda f: edit(f, "stepback.json", vocabulary_size=5), "vocabulary_size"),
+        (lambda f: edit(f, "stepback.json", tasks=["chess"]), "tasks"),
+        (lambda f: edit(f, "stepback.json", grammar={"marker": "<undo>"}), "tokenizer"),
+        (lambda f: edit(f, "config.json", vocab_size=5), "vocab_size"),
+        (lambda f: (f / "config.json").unlink(), "config.json"),
+        (lambda f: (f / "tokenizer.json").unlink(), "tokenizer"),
+        (lambda f: (f / "model.safetensors").unlink(), "weights"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"broken"), "weights"),
+    ],
+)
+def test_a_checkpoint_whose_parts_disagree_is_refused_by_name(
+    tmp_path: Path, breaking: object, part: str
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(CHECKPOINT, folder)
+    Checkpoint.open(folder)
+    assert callable(breaking)
+    breaking(folder)
+    with pytest.raises(CheckpointError, match=part):
+        Checkpoint.open(folder)
+
+
+def children(pid: int) -> list[int]:
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for text in lists for child in text.read_text().split()]
+
+
+@pytest.mark.timeout(120)
+def test_health_answers_before_the_engine_is_up_and_a_signal_leaves_nothing_behind(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "log.txt"
+    body = {"prompt": "countdown:3,5=15"}
+    process, url = start_controller(log)
+    seen_before_ready = False
+    while not seen_before_ready:
+        assert process.poll() is None, log.read_text()
+        try:
+            early = httpx.get(f"{url}/ready")
+            assert httpx.get(f"{url}/health").status_code == 200
+            assert early.status_code == 503, "ready at once: this test has lost its point"
+            refused = httpx.post(f"{url}/solve", json=body)
+            assert refused.status_code == 503 and refused.json()["error"]["code"]
+            seen_before_ready = True
+        except httpx.ConnectError:
+            time.sleep(0.1)
+    wait_until_ready(url, process, log)
+    family = [process.pid, *children(process.pid)]
+    assert len(family) > 1
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=30)
+    deadline = time.monotonic() + 5
+    while any(Path(f"/proc/{pid}").exists() for pid in family):
+        assert time.monotonic() < deadline, "a process was left behind"
+        time.sleep(0.1)

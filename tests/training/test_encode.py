@@ -1,0 +1,89 @@
+"""Ids and loss mask from one pass; rows that keep their samples apart."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from stepback_core.trace import Grammar, TraceCodec
+from stepback_training.encode import IGNORED, EncodedSamples, PackedRows, encode
+from stepback_training.samples import Sample
+from stepback_training.vocabulary import make_tokenizer
+
+CODEC = TraceCodec.of(Grammar(), make_tokenizer(Grammar(), 1))
+RIGHT = Sample(prompt="countdown:3,5=15", steps=["5*3=15"])
+WRONG = Sample(prompt="countdown:3,5,2=30", steps=["5*3=15"], wrong_step="15*3=45")
+
+
+def text_with_loss(sample: Sample) -> tuple[str, str]:
+    encoded = encode(sample, CODEC)
+    trained = [t for t, loss in zip(encoded.ids, encoded.has_loss, strict=True) if loss]
+    return CODEC.tokenizer.decode(encoded.ids), CODEC.tokenizer.decode(trained)
+
+
+def test_an_optimal_sample_carries_loss_on_its_steps_and_its_end() -> None:
+    whole, trained = text_with_loss(RIGHT)
+    assert whole == "countdown:3,5=15\n5*3=15\n<end>"
+    assert trained == "5*3=15\n<end>"
+
+
+def test_a_backtrack_sample_carries_none_on_its_wrong_step() -> None:
+    whole, trained = text_with_loss(WRONG)
+    assert whole == f"countdown:3,5,2=30\n5*3=15\n15*3=45\n{Grammar().marker}"
+    assert trained == f"5*3=15\n{Grammar().marker}"
+
+
+@pytest.mark.parametrize(
+    ("digits", "pieces"),
+    [(1, ["1", "2", "0", "5"]), (2, ["12", "05"]), (3, ["120", "5"])],
+)
+def test_numbers_are_cut_from_the_left(digits: int, pieces: list[str]) -> None:
+    tokenizer = make_tokenizer(Grammar(), digits)
+    assert tokenizer.convert_ids_to_tokens(tokenizer.encode("1205")) == pieces
+    assert tokenizer.decode(tokenizer.encode("countdown:1205+7\n")) == "countdown:1205+7\n"
+
+
+def test_rows_hold_every_sample_once_and_pad_without_loss() -> None:
+    samples = EncodedSamples([RIGHT, WRONG] * 20, CODEC)
+    rows = PackedRows(samples, 128, pad_id=0, seed=0)
+    ids = torch.stack([rows[i]["input_ids"] for i in range(len(rows))])
+    labels = torch.stack([rows[i]["labels"] for i in range(len(rows))])
+    assert (ids == CODEC.tokens.end_id).sum() == (ids == CODEC.tokens.marker_id).sum() == 20
+    assert (labels != IGNORED).sum() == samples.has_loss.sum()
+    assert ((labels == IGNORED) | (labels == ids)).all()
+    assert 0.8 < rows.fill <= 1.0
+
+
+def test_a_sample_longer_than_a_row_is_refused() -> None:
+    with pytest.raises(ValueError, match="longest sample"):
+        PackedRows(EncodedSamples([WRONG], CODEC), 16, pad_id=0, seed=0)
+
+
+def test_no_samples_are_refused() -> None:
+    with pytest.raises(ValueError, match="no samples"):
+        PackedRows(EncodedSamples([], CODEC), 16, pad_id=0, seed=0)
+
+
+def test_samples_in_a_row_do_not_see_each_other() -> None:
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(CODEC.tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+        )
+    ).eval()
+    rows = PackedRows(EncodedSamples([RIGHT, WRONG, RIGHT], CODEC), 128, pad_id=0, seed=0)
+    [row] = [rows[i] for i in range(len(rows))]
+    starts = np.flatnonzero(row["position_ids"].numpy() == 0)
+    with torch.no_grad():
+        packed = model(
+            input_ids=row["input_ids"][None],
+            position_ids=row["position_ids"][None],
+            use_cache=False,
+        ).logits[0]
+        for start, end in zip(starts, starts[1:], strict=False):
+            alone = model(input_ids=row["input_ids"][None, start:end], use_cache=False).logits[0]
+            torch.testing.assert_close(packed[start:end], alone, atol=1e-4, rtol=1e-4)

@@ -1,0 +1,133 @@
+"""Training samples: what is in them, and that a seed decides them."""
+
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stepback_core.tasks import TASKS, CountdownProblem, ErrorKind, Reason, Split
+from stepback_training.recipe import DataRecipe, Recipe, RecipeError
+from stepback_training.samples import Sample, SampleError, read_samples, write_samples
+
+TASK = TASKS["countdown"]
+
+
+def problem_of(sample: Sample) -> CountdownProblem:
+    numbers, _, target = sample.prompt.removeprefix("countdown:").partition("=")
+    return CountdownProblem(numbers=[int(n) for n in numbers.split(",")], target=int(target))
+
+
+def make(path: Path, *, processes: int = 2, **changes: object) -> list[Sample]:
+    recipe = DataRecipe.model_validate({"samples": 4500, "seed": 3} | changes)
+    write_samples(recipe, path, processes=processes)
+    return list(read_samples(path))
+
+
+def test_a_seed_decides_the_bytes_whatever_the_number_of_processes(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("one", "two", "other")]
+    make(files[0], processes=1)
+    make(files[1], processes=2)
+    make(files[2], seed=4)
+    assert files[0].read_bytes() == files[1].read_bytes() != files[2].read_bytes()
+
+
+def test_samples_are_right_where_they_should_be_and_wrong_where_they_should_be(
+    tmp_path: Path,
+) -> None:
+    samples = make(tmp_path / "samples")
+    assert len(samples) == 4500
+    kinds = Counter[ErrorKind | None]()
+    for sample in samples:
+        problem = problem_of(sample)
+        # Nothing of the test split, and no held-out target.
+        assert TASK.split(problem) is Split.TRAIN
+        if sample.wrong_step is None:
+            assert TASK.check(problem, sample.steps).strict
+            kinds[None] += 1
+            continue
+        reason = TASK.check_step(problem, sample.steps, sample.wrong_step)
+        kinds[
+            {
+                None: ErrorKind.EXPLORATION,
+                Reason.WRONG_ARITHMETIC: ErrorKind.COMPUTATIONAL,
+                Reason.UNAVAILABLE_OPERAND: ErrorKind.RULE_VIOLATION,
+            }[reason]
+        ] += 1
+    assert kinds[None] / 4500 == pytest.approx(0.5, abs=0.03)
+    wrong = 4500 - kinds[None]
+    assert kinds[ErrorKind.EXPLORATION] / wrong == pytest.approx(0.2, abs=0.03)
+    assert kinds[ErrorKind.COMPUTATIONAL] / wrong == pytest.approx(0.4, abs=0.03)
+
+
+def test_kinds_and_shares_are_options(tmp_path: Path) -> None:
+    only_rule = make(tmp_path / "a", errors={"rule_violation": 1.0}, backtrack_share=1.0)
+    for sample in only_rule:
+        assert sample.wrong_step is not None
+        reason = TASK.check_step(problem_of(sample), sample.steps, sample.wrong_step)
+        assert reason is Reason.UNAVAILABLE_OPERAND
+    assert all(s.wrong_step is None for s in make(tmp_path / "b", backtrack_share=0.0))
+
+
+def test_the_plainest_path_is_the_first_reference_path(tmp_path: Path) -> None:
+    for sample in make(tmp_path / "a", samples=300, paths="plainest", backtrack_share=0.0):
+        assert sample.steps == TASK.reference_paths(problem_of(sample))[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [("{", "the line"), ('{"prompt": "p"}', "steps"), ('{"prompt": 1, "steps": []}', "prompt")],
+)
+def test_a_bad_line_is_named(tmp_path: Path, line: str, field: str) -> None:
+    path = tmp_path / "samples.jsonl"
+    path.write_text('{"prompt": "p", "steps": []}\n' + line + "\n")
+    with pytest.raises(SampleError, match=f"samples.jsonl:2: {field}"):
+        list(read_samples(path))
+
+
+def test_an_interrupted_write_leaves_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    with pytest.raises(FileNotFoundError):
+        list(read_samples(path))
+    make(path, samples=10)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["samples.jsonl"]
+
+
+GOOD = """
+name = "x"
+[data]
+samples = 10
+[scratch]
+[train]
+learning_rate = 1e-3
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("name = ", "not TOML"),
+        (GOOD.replace("samples = 10", "samples = 0"), "data.samples"),
+        (GOOD.replace("samples = 10", 'samples = 1\ntask = "chess"'), "chess"),
+        (GOOD.replace("samples = 10", "samples = 1\nerrors = { typo = 1 }"), "data.errors"),
+        (GOOD + "speed = 3\n", "train.speed"),
+        (GOOD.replace("[scratch]", ""), "scratch"),
+        (GOOD.replace("[scratch]", "[scratch]\nhidden_size = 100\nheads = 3"), "multiple of heads"),
+    ],
+)
+def test_a_bad_recipe_is_refused_by_field(tmp_path: Path, text: str, named: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=named):
+        Recipe.read(path)
+
+
+@given(st.integers(0, 2**32))
+def test_wrong_steps_are_never_legal_solutions(seed: int) -> None:
+    rng = Random(seed)
+    problem = next(TASK.stream(Split.TRAIN, rng))
+    path = TASK.reference_paths(problem)[0]
+    wrong = TASK.wrong_step(problem, path[:2], ErrorKind.EXPLORATION, rng)
+    assert wrong is None or not TASK.check(problem, [*path[:2], wrong]).strict

@@ -1,0 +1,193 @@
+"""Whole runs on tiny models: from scratch, from a base model, killed and resumed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+from random import Random
+
+import httpx
+import pytest
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+from stepback_core.manifest import Manifest
+from stepback_core.trace import TraceCodec
+from stepback_server.checkpoint import Checkpoint
+from stepback_training.checkpoint import resumable
+from stepback_training.encode import encode
+from stepback_training.model import add_marker_row
+from stepback_training.recipe import DataRecipe
+from stepback_training.samples import make_samples, read_samples, write_samples
+from tests.conftest import controller
+
+SCRATCH = "[scratch]\nhidden_size = 32\nintermediate_size = 64\nlayers = 2\nheads = 1\n"
+
+
+def write_recipe(folder: Path, *, model: str = SCRATCH, optimizer: str = "muon") -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(
+        f"""
+name = "tiny"
+[data]
+samples = 2000
+{model}
+[train]
+learning_rate = 1e-3
+optimizer = "{optimizer}"
+batch_tokens = 2048
+row_tokens = 128
+checkpoint_every = 5
+"""
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "samples.jsonl"
+    write_samples(DataRecipe(samples=2000), path, processes=2)
+    return path
+
+
+def train_command(recipe: Path, samples: Path, run: Path) -> list[str]:
+    flags = ["--recipe", recipe, "--data", samples, "--out", run]
+    return [sys.executable, "-m", "stepback_client.cli", "train", *map(str, flags)]
+
+
+def finish(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_a_run_ends_in_a_checkpoint_that_transformers_loads(tmp_path: Path, samples: Path) -> None:
+    run = tmp_path / "run"
+    finish(train_command(write_recipe(tmp_path), samples, run))
+    model = AutoModelForCausalLM.from_pretrained(run / "model")
+    tokenizer = AutoTokenizer.from_pretrained(run / "model")
+    checkpoint = Checkpoint.open(run / "model")
+    manifest = checkpoint.manifest
+    assert manifest.name == "tiny" and manifest.tasks == ["countdown"]
+    assert manifest.recipe["data"]["samples"] == 2000
+    assert tokenizer.decode([manifest.marker_id]) == manifest.grammar.marker
+    assert model.get_input_embeddings().weight.shape[0] == manifest.vocabulary_size
+    assert list((run / "tensorboard").iterdir())
+
+
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, samples: Path) -> None:
+    recipe = write_recipe(tmp_path)
+    finish(train_command(recipe, samples, tmp_path / "whole"))
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(
+        train_command(recipe, samples, killed),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 100
+    while not resumable(killed / "checkpoints"):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (killed / "model").exists(), "it ended before it was killed"
+    finish(train_command(recipe, samples, killed))
+    weights = [load_file(tmp_path / run / "model/model.safetensors") for run in ("whole", "killed")]
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(tensor, weights[1][name], rtol=0, atol=0)
+
+
+def test_a_bad_data_file_stops_the_run_with_one_line(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text("{}\n")
+    command = train_command(write_recipe(tmp_path), bad, tmp_path / "run")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 2
+    assert "bad.jsonl:1: prompt" in done.stderr
+
+
+def make_base_model(folder: Path, *, tied: bool) -> None:
+    """A small model of the Llama 3 kind: byte-level BPE, digits in groups of three, a BOS."""
+    recipe = DataRecipe(samples=1)
+    texts = [
+        "\n".join([s.prompt, *s.steps, ""]) for s in islice(make_samples(recipe, Random(0)), 500)
+    ]
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=False),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    backend.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=400,
+            special_tokens=["<|begin|>", "<|eot|>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<|begin|>", eos_token="<|eot|>"
+    )
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            tie_word_embeddings=tied,
+            bos_token_id=0,
+            eos_token_id=1,
+        )
+    ).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_markers_row_starts_at_the_mean_of_the_others(tmp_path: Path, tied: bool) -> None:
+    make_base_model(tmp_path, tied=tied)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    before = model.get_input_embeddings().weight.detach().clone()
+    rows = before.shape[0]
+    add_marker_row(model, rows, rows + 1)
+    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+        torch.testing.assert_close(layer.weight[rows], layer.weight[:rows].mean(0))
+    torch.testing.assert_close(model.get_input_embeddings().weight[:rows], before)
+
+
+@pytest.mark.timeout(240)
+def test_the_whole_line_from_a_base_model_to_an_answer(tmp_path: Path, samples: Path) -> None:
+    base = tmp_path / "base"
+    make_base_model(base, tied=True)
+    recipe = write_recipe(tmp_path, model=f'[base]\npath = "{base}"\n', optimizer="adamw")
+    finish(train_command(recipe, samples, tmp_path / "run"))
+    folder = tmp_path / "run/model"
+    manifest = Manifest.read(folder)
+    assert manifest.grammar.end == "<|eot|>"
+    codec = TraceCodec.of(manifest.grammar, AutoTokenizer.from_pretrained(folder))
+    for sample in islice(read_samples(samples), 200):
+        ids = encode(sample, codec).ids[len(codec.encode_prompt(sample.prompt)) :]
+        steps = [*sample.steps] + ([sample.wrong_step] if sample.wrong_step else [])
+        # Step boundaries are token boundaries, under byte-level BPE too.
+        assert len(codec.tokens.step_ends(ids)) == len(steps)
+        assert codec.decode_steps(ids) == steps
+    with controller(tmp_path / "log.txt", folder) as url:
+        body = {"task": "countdown", "problem": {"numbers": [3, 5, 7, 20], "target": 41}}
+        response = httpx.post(f"{url}/solve", json=body)
+    assert response.status_code == 200
+    assert response.json()["usage"]["generated_tokens"] > 0
