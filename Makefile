@@ -26,10 +26,10 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 bench: $(INSTALLED)  ## HTTP throughput against offline vLLM, as a ratio
-	$(BIN)/python tests/benchmarks/throughput.py
+	$(BIN)/python -m tests.benchmarks.throughput
 
 results: $(INSTALLED)  ## the README's table of results
-	$(BIN)/python tests/benchmarks/accuracy.py
+	$(BIN)/python -m tests.benchmarks.accuracy
 
 $(INSTALLED): requirements.lock pyproject.toml
 	deploy/install.sh $(PYTHON) $(VENV)

@@ -57,7 +57,5 @@ def test_deciding_is_pure(name: str) -> None:
 
 def test_the_marker_is_spelled_in_one_module() -> None:
     marker = Grammar().marker
-    homes = [
-        path.name for name in PACKAGES for path in sources(name) if marker in path.read_text()
-    ]
+    homes = [path.name for name in PACKAGES for path in sources(name) if marker in path.read_text()]
     assert homes == ["trace.py"]

@@ -1,9 +1,9 @@
 """The Python client of a Stepback controller.
 
-    from stepback_client import Client, CountdownProblem
+from stepback_client import Client, CountdownProblem
 
-    with Client() as client:
-        result = client.solve(CountdownProblem(numbers=[3, 5, 7, 20], target=41))
+with Client() as client:
+    result = client.solve(CountdownProblem(numbers=[3, 5, 7, 20], target=41))
 """
 
 from stepback_client.async_client import AsyncClient

@@ -54,9 +54,7 @@ class AsyncClient:
         """Close every connection."""
         await self._http.aclose()
 
-    async def solve(
-        self, problem: Problem = None, **options: Unpack[SolveOptions]
-    ) -> SolveResult:
+    async def solve(self, problem: Problem = None, **options: Unpack[SolveOptions]) -> SolveResult:
         """Search for the answer to a task's problem, or to a prompt.
 
         An unsolved problem is a result, not an error. Raises StepbackError, and pydantic's

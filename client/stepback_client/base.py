@@ -1,4 +1,4 @@
-"""What both clients share, without I/O: requests out of arguments, results out of answers, retries."""
+"""What both clients share, without I/O: bodies, results, and when to try again."""
 
 import random
 from collections.abc import Mapping
@@ -81,7 +81,7 @@ class SolveOptions(TypedDict, total=False):
 
 
 def solve_body(problem: Problem, options: SolveOptions) -> dict[str, Any]:
-    """The checked body of `POST /solve`. Raises pydantic's ValidationError before anything is sent."""
+    """The checked body of `POST /solve`. Raises pydantic's ValidationError."""
     fields: dict[str, Any] = dict(options)
     budget = {name: fields.pop(name) for name in ("tokens", "seconds") if name in fields}
     if problem is not None:

@@ -28,14 +28,14 @@ def main() -> int:
     """Run one command. Returns its exit status: 0, 1 for what failed, 2 for what was refused."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name not in _COMMANDS:
-        print(f"usage: stepback {{{','.join(_COMMANDS)}}} ...  (each has --help)", file=sys.stderr)  # noqa: T201
+        print(f"usage: stepback {{{','.join(_COMMANDS)}}} ...  (each has --help)", file=sys.stderr)
         return 0 if name in {"-h", "--help"} else 2
     module, function, extra = _COMMANDS[name]
     try:
         command = getattr(importlib.import_module(module), function)
         status: int = command(arguments)
     except ModuleNotFoundError as error:
-        print(  # noqa: T201
+        print(
             f"stepback {name}: {error.name} is not installed; pip install 'stepback[{extra}]'",
             file=sys.stderr,
         )
@@ -57,12 +57,14 @@ def solve(arguments: Sequence[str]) -> int:
             result = client.solve(problem, **options)
     except ValidationError as error:
         first = error.errors()[0]
-        print(f"stepback solve: {'.'.join(map(str, first['loc']))}: {first['msg']}", file=sys.stderr)  # noqa: T201
+        print(
+            f"stepback solve: {'.'.join(map(str, first['loc']))}: {first['msg']}", file=sys.stderr
+        )
         return 2
     except StepbackError as error:
-        print(f"stepback solve: {error}", file=sys.stderr)  # noqa: T201
+        print(f"stepback solve: {error}", file=sys.stderr)
         return 2
-    print(describe(result))  # noqa: T201
+    print(describe(result))
     return 0 if result.status is Status.SOLVED else 1
 
 

@@ -35,9 +35,7 @@ class Client:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._retry = retry or Retry()
-        self._http = httpx.Client(
-            base_url=url, timeout=timeout, limits=LIMITS, transport=transport
-        )
+        self._http = httpx.Client(base_url=url, timeout=timeout, limits=LIMITS, transport=transport)
 
     def __enter__(self) -> Self:
         return self
@@ -54,9 +52,7 @@ class Client:
         """Close every connection."""
         self._http.close()
 
-    def solve(
-        self, problem: Problem = None, **options: Unpack[SolveOptions]
-    ) -> SolveResult:
+    def solve(self, problem: Problem = None, **options: Unpack[SolveOptions]) -> SolveResult:
         """Search for the answer to a task's problem, or to a prompt.
 
         An unsolved problem is a result, not an error. Raises StepbackError, and pydantic's

@@ -1,12 +1,12 @@
 """What the client raises.
 
-    StepbackError
-    ├── TransportError      no answer: refused, reset, timed out, or not a Stepback server's
-    └── ApiError            an answer with an error body
-        ├── InvalidRequest  400, 413, 422: change the request; `param` names the field
-        ├── NotFound        404: unknown task, model or path
-        ├── Overloaded      429: the queue is full; `retry_after` says when
-        └── Unavailable     503: the engine is not ready, or has died
+StepbackError
+├── TransportError      no answer: refused, reset, timed out, or not a Stepback server's
+└── ApiError            an answer with an error body
+    ├── InvalidRequest  400, 413, 422: change the request; `param` names the field
+    ├── NotFound        404: unknown task, model or path
+    ├── Overloaded      429: the queue is full; `retry_after` says when
+    └── Unavailable     503: the engine is not ready, or has died
 """
 
 from stepback_core.wire import ErrorBody

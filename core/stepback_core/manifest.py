@@ -1,4 +1,4 @@
-"""`stepback.json`: what a checkpoint folder says of itself, so that a server can agree or refuse."""
+"""`stepback.json`: what a checkpoint says of itself, so that a server can agree or refuse."""
 
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class Manifest(BaseModel):
             raise ManifestError(f"{path}: {field}: {first['msg']}") from error
         if manifest.protocol != PROTOCOL_VERSION:
             raise ManifestError(
-                f"{path}: protocol {manifest.protocol} is not {PROTOCOL_VERSION}, which this version serves"
+                f"{path}: protocol is {manifest.protocol}; this version serves {PROTOCOL_VERSION}"
             )
         return manifest
 

@@ -1,4 +1,4 @@
-"""The trace grammar: how a problem, its steps and the backtrack marker are laid out as text and tokens.
+"""The trace grammar: how a problem, its steps and the backtrack marker become text and tokens.
 
 This is the only definition. A trace is
 
@@ -56,7 +56,7 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TokenGrammar:
-    """The grammar in token ids. Rollbacks and step boundaries are slices, never new tokenisation."""
+    """The grammar in token ids. Rollbacks are slices at step boundaries, never new tokenisation."""
 
     marker_id: int
     end_id: int
@@ -67,7 +67,9 @@ class TokenGrammar:
     @classmethod
     def of(cls, grammar: Grammar, tokenizer: Tokenizer) -> "TokenGrammar":
         """Read the ids off a tokenizer. Raises ValueError where it lacks the marker or the end."""
-        ids = {text: tokenizer.convert_tokens_to_ids(text) for text in (grammar.marker, grammar.end)}
+        ids = {
+            text: tokenizer.convert_tokens_to_ids(text) for text in (grammar.marker, grammar.end)
+        }
         for text, token_id in ids.items():
             if token_id is None or tokenizer.encode(text, add_special_tokens=False) != [token_id]:
                 raise ValueError(f"the tokenizer has no single token {text!r}")
@@ -77,7 +79,9 @@ class TokenGrammar:
             if grammar.separator in tokenizer.decode([token_id], skip_special_tokens=False)
         )
         if not separators:
-            raise ValueError(f"no token of the tokenizer contains the separator {grammar.separator!r}")
+            raise ValueError(
+                f"no token of the tokenizer contains the separator {grammar.separator!r}"
+            )
         marker_id, end_id = ids[grammar.marker], ids[grammar.end]
         assert marker_id is not None and end_id is not None
         return cls(marker_id, end_id, separators)
@@ -120,7 +124,7 @@ class TraceCodec:
         return self.tokenizer.encode(self.grammar.frame(prompt), add_special_tokens=True)
 
     def encode_step(self, step: str) -> list[int]:
-        """Ids of one step and its separator, encoded alone so that its ends are token boundaries."""
+        """Ids of one step and its separator, encoded alone: its ends are token boundaries."""
         return self.tokenizer.encode(step + self.grammar.separator, add_special_tokens=False)
 
     def decode_steps(self, ids: Sequence[int]) -> list[str]:

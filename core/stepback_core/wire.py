@@ -73,7 +73,9 @@ class Budget(_StrictBody):
 
 def _problem_schema() -> dict[str, Any]:
     """The task models as one JSON schema, for the documentation; the server validates by task."""
-    return {"anyOf": [*(t.problem_type.model_json_schema() for t in TASKS.values()), {"type": "null"}]}
+    return {
+        "anyOf": [*(t.problem_type.model_json_schema() for t in TASKS.values()), {"type": "null"}]
+    }
 
 
 class SolveRequest(_StrictBody):
@@ -81,7 +83,8 @@ class SolveRequest(_StrictBody):
 
     task: str | None = Field(default=None, max_length=64, examples=["countdown"])
     problem: Annotated[
-        dict[str, JsonValue] | None, Field(json_schema_extra=lambda schema: schema.update(_problem_schema()))
+        dict[str, JsonValue] | None,
+        Field(json_schema_extra=lambda schema: schema.update(_problem_schema())),
     ] = None
     """The task's typed problem, for example `{"numbers": [3, 5, 7, 20], "target": 41}`."""
     prompt: str | None = Field(default=None, min_length=1, max_length=100_000)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 
@@ -30,7 +30,7 @@ class Admission:
         return self.queued >= self._max_queued and self._slots.locked()
 
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[float]:
+    async def slot(self) -> AsyncGenerator[float]:
         """Hold a place among the running searches; gives the seconds that it took to get one.
 
         Raises QueueFull. Leaving the queue by cancellation frees its place.

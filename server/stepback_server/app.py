@@ -1,7 +1,7 @@
 """The application: the one place where settings, checkpoint, engine and routes meet."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
@@ -26,7 +26,7 @@ def create_app(
     service = Service(settings, checkpoint, start_engine or _embedded(settings, checkpoint))
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         starting = asyncio.create_task(service.start())
         starting.add_done_callback(
             lambda task: on_failure() if not task.cancelled() and task.exception() else None

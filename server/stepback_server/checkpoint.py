@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from stepback_core.manifest import Manifest, ManifestError
 from stepback_core.tasks import TASKS
-from stepback_core.trace import TokenGrammar, TraceCodec
+from stepback_core.trace import TokenGrammar, Tokenizer, TraceCodec
 
 
 class CheckpointError(ValueError):
@@ -41,7 +41,9 @@ class Checkpoint:
         _agree_on_size(folder, manifest, codec, config)
         for task in manifest.tasks:
             if task not in TASKS:
-                raise CheckpointError(f"{folder}/stepback.json: tasks: this version knows no task {task!r}")
+                raise CheckpointError(
+                    f"{folder}/stepback.json: tasks: this version knows no task {task!r}"
+                )
         context = config.get("max_position_embeddings")
         if not isinstance(context, int):
             raise CheckpointError(f"{folder}/config.json: max_position_embeddings is missing")
@@ -63,7 +65,9 @@ def _open_codec(folder: Path, manifest: Manifest) -> TraceCodec:
 
     transformers_logging.set_verbosity(logging.ERROR)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        # Typed in part only; the protocol in trace.py says what is used of it.
+        loader: Any = AutoTokenizer
+        tokenizer: Tokenizer = loader.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder}: the tokenizer cannot be loaded ({error})") from error
     try:
@@ -79,7 +83,9 @@ def _agree_on_ids(folder: Path, manifest: Manifest, codec: TraceCodec) -> None:
         ("end_id", manifest.end_id, tokens.end_id),
     ):
         if said != found:
-            raise CheckpointError(f"{folder}/stepback.json: {part} is {said}, but the tokenizer has {found}")
+            raise CheckpointError(
+                f"{folder}/stepback.json: {part} is {said}, but the tokenizer has {found}"
+            )
 
 
 def _agree_on_size(
@@ -94,7 +100,7 @@ def _agree_on_size(
             raise CheckpointError(f"{folder}/{part} is {size}, but the weights embed {rows} tokens")
     if len(codec.tokenizer) > rows:
         raise CheckpointError(
-            f"{folder}: the tokenizer has {len(codec.tokenizer)} tokens, but the weights embed {rows}"
+            f"{folder}: the tokenizer has {len(codec.tokenizer)} tokens, the weights embed {rows}"
         )
 
 
@@ -106,7 +112,7 @@ def _embedding_rows(folder: Path) -> int:
         raise CheckpointError(f"{folder}: there are no weights (*.safetensors)")
     for path in files:
         try:
-            with safe_open(path, framework="np") as weights:
+            with cast("Any", safe_open)(path, framework="np") as weights:
                 for name in weights.keys():  # noqa: SIM118 - not a mapping
                     if name.endswith("embed_tokens.weight"):
                         return int(weights.get_slice(name).get_shape()[0])

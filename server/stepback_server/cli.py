@@ -14,7 +14,7 @@ def serve(arguments: Sequence[str]) -> int:
     try:
         settings = read_settings(arguments)
     except SettingsError as error:
-        print(f"stepback serve: {error}", file=sys.stderr)  # noqa: T201
+        print(f"stepback serve: {error}", file=sys.stderr)
         return 2
     # Before anything imports torch.
     prepare_environment(cpu=settings.device == "cpu")
@@ -30,7 +30,7 @@ def serve(arguments: Sequence[str]) -> int:
     try:
         checkpoint = Checkpoint.open(settings.model)
     except CheckpointError as error:
-        print(f"stepback serve: {error}", file=sys.stderr)  # noqa: T201
+        print(f"stepback serve: {error}", file=sys.stderr)
         return 2
 
     failed = False

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine, Iterable
-from typing import Any
+from typing import Any, cast
 
 
 async def run_all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
@@ -16,7 +16,8 @@ async def run_all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
         raise _first_leaf(errors) from None
 
 
-def _first_leaf(error: Exception) -> Exception:
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    return error
+def _first_leaf(group: ExceptionGroup[Exception]) -> Exception:
+    first = group.exceptions[0]
+    if isinstance(first, ExceptionGroup):
+        return _first_leaf(cast("ExceptionGroup[Exception]", first))
+    return first

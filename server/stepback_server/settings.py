@@ -1,4 +1,4 @@
-"""The server's settings: one frozen object, from the environment (`STEPBACK_*`) and the command line."""
+"""The server's settings: one frozen object, from the environment and the command line."""
 
 import argparse
 import os

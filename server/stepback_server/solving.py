@@ -57,13 +57,15 @@ class Solver:
         ids = tuple(self._checkpoint.codec.encode_prompt(prompt))
         unknown = getattr(self._checkpoint.codec.tokenizer, "unk_token_id", None)
         if unknown is not None and unknown in ids:
-            raise _invalid("prompt", "unknown_character", "it has a character that the model does not know")
+            raise _invalid(
+                "prompt", "unknown_character", "it has a character that the model does not know"
+            )
         room = self._checkpoint.context_tokens - len(ids)
         if room < 1:
             raise _invalid(
                 "prompt",
                 "prompt_too_long",
-                f"it has {len(ids)} tokens; the model's context is {self._checkpoint.context_tokens}",
+                f"it has {len(ids)} tokens, of a context of {self._checkpoint.context_tokens}",
             )
         limits = Limits(
             tokens=request.budget.tokens or self._settings.budget_tokens,
@@ -110,7 +112,7 @@ class Solver:
                 404,
                 ErrorType.NOT_FOUND,
                 "unknown_model",
-                f"model: this server has {self._checkpoint.manifest.name!r}; leave the field out to take it.",
+                f"model: this server has {self._checkpoint.manifest.name!r}; or leave it out.",
                 param="model",
             )
 

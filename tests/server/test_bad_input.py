@@ -1,4 +1,4 @@
-"""Whatever a caller sends, the answer is the error body with the field's name, and the server goes on."""
+"""Whatever a caller sends: the error body, the field's name, and a server that goes on."""
 
 import json
 from typing import Any

@@ -122,9 +122,7 @@ def assert_published_rule(result: SolveResult, breadth: int, backtracks: int) ->
         if not frontier:
             break
     assert remaining == []
-    answers = {
-        tuple(trace[n.id]): n.score for n in nodes.values() if n.outcome == Outcome.ANSWER
-    }
+    answers = {tuple(trace[n.id]): n.score for n in nodes.values() if n.outcome == Outcome.ANSWER}
     assert {tuple(c.steps) for c in result.candidates} == set(answers)
     scores = [candidate.score for candidate in result.candidates]
     assert scores == sorted(scores, reverse=True)

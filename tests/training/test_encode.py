@@ -1,5 +1,8 @@
 """Ids and loss mask from one pass; rows that keep their samples apart."""
 
+from itertools import pairwise
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,8 @@ from stepback_training.encode import IGNORED, EncodedSamples, PackedRows, encode
 from stepback_training.samples import Sample
 from stepback_training.vocabulary import make_tokenizer
 
-CODEC = TraceCodec.of(Grammar(), make_tokenizer(Grammar(), 1))
+TOKENIZER: Any = make_tokenizer(Grammar(), 1)
+CODEC = TraceCodec.of(Grammar(), TOKENIZER)
 RIGHT = Sample(prompt="countdown:3,5=15", steps=["5*3=15"])
 WRONG = Sample(prompt="countdown:3,5,2=30", steps=["5*3=15"], wrong_step="15*3=45")
 
@@ -84,6 +88,6 @@ def test_samples_in_a_row_do_not_see_each_other() -> None:
             position_ids=row["position_ids"][None],
             use_cache=False,
         ).logits[0]
-        for start, end in zip(starts, starts[1:], strict=False):
+        for start, end in pairwise(starts):
             alone = model(input_ids=row["input_ids"][None, start:end], use_cache=False).logits[0]
             torch.testing.assert_close(packed[start:end], alone, atol=1e-4, rtol=1e-4)

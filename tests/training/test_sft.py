@@ -8,6 +8,7 @@ import time
 from itertools import islice
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import httpx
 import pytest
@@ -144,7 +145,7 @@ def make_base_model(folder: Path, *, tied: bool) -> None:
     )
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
-    LlamaForCausalLM(
+    model: Any = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=64,
@@ -155,13 +156,14 @@ def make_base_model(folder: Path, *, tied: bool) -> None:
             bos_token_id=0,
             eos_token_id=1,
         )
-    ).save_pretrained(folder)
+    )
+    model.save_pretrained(folder)
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_markers_row_starts_at_the_mean_of_the_others(tmp_path: Path, tied: bool) -> None:
     make_base_model(tmp_path, tied=tied)
-    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    model: Any = AutoModelForCausalLM.from_pretrained(tmp_path)
     before = model.get_input_embeddings().weight.detach().clone()
     rows = before.shape[0]
     add_marker_row(model, rows, rows + 1)

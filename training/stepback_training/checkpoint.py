@@ -9,7 +9,6 @@ import re
 import shutil
 from pathlib import Path
 
-import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from stepback_core.manifest import Manifest
@@ -28,7 +27,7 @@ def export(
         eos_token_id=[manifest.end_id, manifest.marker_id], pad_token_id=tokenizer.pad_token_id
     )
     model.config.use_cache = True
-    model.to(torch.bfloat16).save_pretrained(staging)
+    model.bfloat16().save_pretrained(staging)
     tokenizer.save_pretrained(staging)
     manifest.write(staging)
     replace_folder(staging, folder)

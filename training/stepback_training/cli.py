@@ -59,7 +59,7 @@ def train(arguments: Sequence[str]) -> int:
         folder = run_training(Recipe.read(given.recipe), given.data, given.out)
     except (RecipeError, SampleError, OSError, ValueError) as error:
         return _refuse("train", error)
-    print(folder)  # noqa: T201
+    print(folder)
     return 0
 
 
@@ -74,5 +74,5 @@ def _weights(text: str) -> dict[str, float]:
 
 
 def _refuse(command: str, error: Exception) -> int:
-    print(f"stepback {command}: {error}", file=sys.stderr)  # noqa: T201
+    print(f"stepback {command}: {error}", file=sys.stderr)
     return 2

@@ -76,7 +76,9 @@ class PackedRows(Dataset[dict[str, torch.Tensor]]):
             raise ValueError("there are no samples to train on")
         longest = int(samples.lengths.max())
         if longest > row_tokens:
-            raise ValueError(f"row_tokens is {row_tokens}, but the longest sample has {longest} tokens")
+            raise ValueError(
+                f"row_tokens is {row_tokens}, but the longest sample has {longest} tokens"
+            )
         self._samples = samples
         self._row_tokens = row_tokens
         self._pad_id = pad_id
@@ -111,7 +113,9 @@ class PackedRows(Dataset[dict[str, torch.Tensor]]):
         }
 
 
-def _pack(order: list[int], lengths: list[int], row_tokens: int, open_rows: int = 16) -> list[list[int]]:
+def _pack(
+    order: list[int], lengths: list[int], row_tokens: int, open_rows: int = 16
+) -> list[list[int]]:
     """First fit over a few open rows: close to full rows, and neighbours stay in random order."""
     closed: list[list[int]] = []
     rows: list[tuple[list[int], int]] = []

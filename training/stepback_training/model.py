@@ -1,21 +1,26 @@
-"""The model that training starts from: a small Llama of its own, or any Hugging Face causal model."""
+"""The model that training starts from: a small Llama, or any Hugging Face causal model."""
+
+from typing import Any, TypeAlias, cast
 
 import torch
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 
 from stepback_core.trace import Grammar
 from stepback_training.recipe import BaseModelChoice, Recipe, ScratchModel
 from stepback_training.vocabulary import make_tokenizer
 
+# Typed in part only by transformers; trace.py's protocol says what is used of it.
+AnyTokenizer: TypeAlias = Any
 
-def make_model(recipe: Recipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Grammar]:
+
+def make_model(recipe: Recipe) -> tuple[PreTrainedModel, AnyTokenizer, Grammar]:
     """The untrained model, its tokenizer with the marker in it, and the grammar of both."""
     torch.manual_seed(recipe.seed)
     if recipe.scratch is not None:
@@ -26,7 +31,7 @@ def make_model(recipe: Recipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
     return _from_base(recipe.base)
 
 
-def _from_scratch(shape: ScratchModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+def _from_scratch(shape: ScratchModel, tokenizer: AnyTokenizer) -> PreTrainedModel:
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=shape.hidden_size,
@@ -43,7 +48,7 @@ def _from_scratch(shape: ScratchModel, tokenizer: PreTrainedTokenizerBase) -> Pr
     return LlamaForCausalLM(config)
 
 
-def _from_base(base: BaseModelChoice) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Grammar]:
+def _from_base(base: BaseModelChoice) -> tuple[PreTrainedModel, AnyTokenizer, Grammar]:
     tokenizer = AutoTokenizer.from_pretrained(base.path)
     model = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32)
     if tokenizer.eos_token is None:
@@ -60,11 +65,14 @@ def _from_base(base: BaseModelChoice) -> tuple[PreTrainedModel, PreTrainedTokeni
 
 def add_marker_row(model: PreTrainedModel, marker_id: int, vocabulary_size: int) -> None:
     """Give the marker a row in the embedding and in the head, each the mean of the other rows."""
-    if model.get_input_embeddings().weight.shape[0] < vocabulary_size:
+    if embedding_rows(model) < vocabulary_size:
         model.resize_token_embeddings(vocabulary_size, mean_resizing=False)
     with torch.no_grad():
         for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
-            rows = layer.weight
-            others = torch.ones(rows.shape[0], dtype=torch.bool)
-            others[marker_id:] = False
-            rows[marker_id] = rows[others].mean(0)
+            rows = cast("nn.Linear | nn.Embedding", layer).weight
+            rows[marker_id] = rows[:marker_id].mean(0)
+
+
+def embedding_rows(model: PreTrainedModel) -> int:
+    """Tokens that the model embeds, padding rows included."""
+    return cast("nn.Embedding", model.get_input_embeddings()).weight.shape[0]

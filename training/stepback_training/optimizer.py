@@ -7,7 +7,6 @@ only; embeddings, the output head, norms and biases stay with AdamW.
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
@@ -18,7 +17,9 @@ class MuonWithAdamW(Optimizer):
     `lr` is Muon's rate and `adamw_lr` the other's; a scheduler scales both.
     """
 
-    def __init__(self, model: nn.Module, *, lr: float, adamw_lr: float, weight_decay: float) -> None:
+    def __init__(
+        self, model: nn.Module, *, lr: float, adamw_lr: float, weight_decay: float
+    ) -> None:
         matrices, others = split_parameters(model)
         self._parts: tuple[Optimizer, Optimizer] = (
             Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),

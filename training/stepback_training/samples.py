@@ -6,7 +6,6 @@ A sample with a `wrong_step` ends in that step and the marker; one without ends 
 """
 
 import json
-
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice

@@ -6,20 +6,22 @@ A run lives in one folder: `checkpoints/` (resumable), `tensorboard/`, and at th
 import math
 import shutil
 import time
+from collections.abc import Sized
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 from torch.utils.data import Sampler, SequentialSampler
 from torch.utils.tensorboard import SummaryWriter
-from transformers import PreTrainedModel, Trainer, TrainingArguments
-from transformers.integrations import TensorBoardCallback
+from transformers import Trainer, TrainingArguments
+from transformers.integrations.integration_utils import TensorBoardCallback
 
 from stepback_core.manifest import Manifest
 from stepback_core.trace import TraceCodec
 from stepback_training.checkpoint import export, resumable
 from stepback_training.encode import EncodedSamples, PackedRows
-from stepback_training.model import make_model
+from stepback_training.model import embedding_rows, make_model
 from stepback_training.optimizer import MuonWithAdamW
 from stepback_training.recipe import Recipe, TrainRecipe
 from stepback_training.samples import read_samples
@@ -39,10 +41,10 @@ class StepbackTrainer(Trainer):
         self._recipe = recipe
         self._staging: Path | None = None
 
-    def create_optimizer(self, model: PreTrainedModel | None = None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self._recipe.optimizer == "muon" and self.optimizer is None:
             self.optimizer = MuonWithAdamW(
-                model or self.model,
+                cast("nn.Module", model or self.model),
                 lr=self._recipe.learning_rate,
                 adamw_lr=self._recipe.adamw_learning_rate or self._recipe.learning_rate,
                 weight_decay=self._recipe.weight_decay,
@@ -51,14 +53,14 @@ class StepbackTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         # The rows are packed from samples in random order already.
-        return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
+        return SequentialSampler(cast("Sized", train_dataset or self.train_dataset))
 
     def _get_output_dir(self, trial: Any) -> str:
-        return str(self._staging) if self._staging else super()._get_output_dir(trial)
+        return str(self._staging or super()._get_output_dir(trial))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Save beside the others, then rename: a kill never leaves half a checkpoint."""
-        folder = Path(self.args.output_dir)
+        folder = Path(str(self.args.output_dir))
         self._staging = folder / "partial"
         try:
             super()._save_checkpoint(model, trial)
@@ -97,7 +99,7 @@ def train(recipe: Recipe, data: Path, run: Path) -> Path:
         grammar=grammar,
         marker_id=codec.tokens.marker_id,
         end_id=codec.tokens.end_id,
-        vocabulary_size=model.get_input_embeddings().weight.shape[0],
+        vocabulary_size=embedding_rows(model),
         # Room for wrong answers that are longer than any right one.
         answer_tokens=samples.longest_answer * 3 // 2,
         tasks=[recipe.data.task],

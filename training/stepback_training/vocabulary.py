@@ -2,7 +2,7 @@
 
 One token for each printable ASCII character and the newline, one for each task's name, and, where
 asked for, one for each run of two or three digits. A number is cut from the left ("1205" is "120",
-"5" with three digits a token). Other characters have no token: encoding them gives the unknown token.
+"5" with three digits a token). Other characters become the unknown token.
 """
 
 from itertools import product
@@ -23,7 +23,11 @@ def make_tokenizer(grammar: Grammar, digits_per_token: int) -> PreTrainedTokeniz
     plain = [
         *(c for c in "\n " + punctuation + ascii_letters),
         *TASKS,
-        *("".join(run) for size in range(1, digits_per_token + 1) for run in product(digits, repeat=size)),
+        *(
+            "".join(run)
+            for size in range(1, digits_per_token + 1)
+            for run in product(digits, repeat=size)
+        ),
     ]
     special = [_PAD, _UNKNOWN, grammar.end]
     vocabulary = {token: index for index, token in enumerate(special + plain)}

@@ -83,7 +83,7 @@ class Task(Protocol[P]):
         ...
 
     def reference_paths(self, problem: P) -> list[list[str]]:
-        """Every correct path, as steps, the plainest first. Empty where the problem is impossible."""
+        """Every correct path, as steps, the plainest first; none where there is no solution."""
         ...
 
     def wrong_step(

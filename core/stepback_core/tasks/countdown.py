@@ -133,7 +133,7 @@ def reachable(state: State) -> frozenset[int]:
         return frozenset(state)
     if len(state) == 2:
         return frozenset(result for _, result in _results(state[1], state[0]))
-    return frozenset().union(*(reachable(after) for _, after in moves(state)))
+    return frozenset[int]().union(*(reachable(after) for _, after in moves(state)))
 
 
 def _paths(state: State, target: int) -> Iterator[list[str]]:
@@ -194,8 +194,8 @@ def _strict(problem: CountdownProblem, steps: Sequence[str]) -> tuple[Reason | N
         state = after
     if len(state) > 1:
         return Reason.NOT_REACHED, f"numbers left over: {', '.join(map(str, state))}"
-    if state[0] != problem.target:
-        return Reason.NOT_REACHED, f"ends in {state[0]}, not in {problem.target}"
+    if state != (problem.target,):
+        return Reason.NOT_REACHED, f"ends in {state}, not in {problem.target}"
     return None, ""
 
 

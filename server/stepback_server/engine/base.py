@@ -1,8 +1,8 @@
 """The engine seam: token ids in, samples out. Nothing above it knows vLLM, nothing below it search.
 
-    EngineError
-    ├── EngineUnavailable   not started yet, dead, or shut down: try again later (503)
-    └── PromptRefused       the engine cannot take these ids: the caller's fault (422)
+EngineError
+├── EngineUnavailable   not started yet, dead, or shut down: try again later (503)
+└── PromptRefused       the engine cannot take these ids: the caller's fault (422)
 """
 
 import asyncio

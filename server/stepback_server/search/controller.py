@@ -74,9 +74,7 @@ class Search:
                 await run_all(self._expand(each, self._number(each)) for each in expansions)
         finally:
             deadline.cancel()
-        return Searched(
-            self._tree, self._reason, self._engine_requests, time.monotonic() - started
-        )
+        return Searched(self._tree, self._reason, self._engine_requests, time.monotonic() - started)
 
     def _finish(self, reason: StopReason) -> None:
         """Stop, for the first reason that is given."""

@@ -9,7 +9,7 @@ from stepback_server.engine.base import Finish, Sample
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What has been kept so far: generated ids (the prompt left out) and their log-probabilities."""
+    """What has been kept so far: ids since the prompt, and their log-probabilities."""
 
     ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()

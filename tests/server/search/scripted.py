@@ -1,4 +1,4 @@
-"""A hand-written engine: answers from a script, keeps count, can be slow. For what vLLM would hide."""
+"""A hand-written engine: answers from a script and keeps count, for what vLLM would hide."""
 
 import asyncio
 from collections.abc import Callable

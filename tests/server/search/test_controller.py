@@ -87,9 +87,7 @@ def test_a_deadline_returns_what_there_is() -> None:
 def test_a_win_stops_the_rest() -> None:
     engine = ScriptedEngine(always(*ANSWER), delay=0.001)
     searched = run(
-        search(
-            engine, OneRound(50, 0.7), is_win=lambda branch: branch.outcome is Outcome.ANSWER
-        )
+        search(engine, OneRound(50, 0.7), is_win=lambda branch: branch.outcome is Outcome.ANSWER)
     )
     assert searched.stop_reason is StopReason.SOLVED
     assert len(searched.tree.answers) == 1

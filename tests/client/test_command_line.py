@@ -1,0 +1,76 @@
+"""The `stepback` command and the examples, as a user runs them, against the real controller."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, free_port
+
+
+def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def stepback(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return run(sys.executable, "-m", "stepback_client.cli", *arguments)
+
+
+def test_solve_prints_the_steps_and_the_cost(server: str) -> None:
+    done = stepback("solve", "3", "5", "--target", "15", "--url", server, "--breadth", "4")
+    *steps, cost = done.stdout.splitlines()
+    assert done.returncode == (0 if cost.startswith("solved") else 1)
+    assert "tokens" in cost
+    if done.returncode == 0:
+        assert [step.strip() for step in steps] == ["5*3=15"]
+
+
+def test_an_impossible_problem_exits_with_1(server: str) -> None:
+    done = stepback("solve", "1", "1", "--target", "99", "--url", server, "--breadth", "2")
+    assert done.returncode == 1
+    assert "unsolved" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["3", "500", "--target", "15"], "numbers.1"),
+        (["3", "5", "--target", "1500"], "target"),
+        (["3", "5", "--target", "15", "--breadth", "0"], "breadth"),
+        (["3", "five", "--target", "15"], "five"),
+        (["3", "5", "--target", "15", "--strategy", "dfs"], "dfs"),
+    ],
+)
+def test_bad_arguments_exit_with_2_and_name_the_field(arguments: list[str], named: str) -> None:
+    done = stepback("solve", *arguments)
+    assert done.returncode == 2
+    assert named in done.stderr and "Traceback" not in done.stderr
+
+
+def test_no_server_is_said_in_one_line() -> None:
+    done = stepback("solve", "3", "5", "--target", "15", "--url", f"http://127.0.0.1:{free_port()}")
+    assert done.returncode == 2
+    [line] = done.stderr.strip().splitlines()
+    assert "POST /solve" in line
+
+
+def test_an_unknown_command_is_refused() -> None:
+    done = stepback("sovle")
+    assert done.returncode == 2
+    assert "usage: stepback" in done.stderr
+
+
+@pytest.mark.parametrize("example", ["solve.py", "solve_many.py"])
+def test_the_examples_run(server: str, example: str) -> None:
+    done = run(sys.executable, ROOT / "client/examples" / example, server)
+    assert done.returncode == 0, done.stderr
+    assert "solved" in done.stdout
+
+
+def test_the_shell_example_runs(server: str) -> None:
+    done = run(ROOT / "client/examples/solve.sh", server)
+    assert done.returncode == 0, done.stderr
+    assert '"status"' in done.stdout
