@@ -28,7 +28,7 @@ from stepback_core.trace import TraceCodec
 from stepback_server.checkpoint import Checkpoint
 from stepback_training.checkpoint import resumable
 from stepback_training.encode import encode
-from stepback_training.model import add_marker_row
+from stepback_training.model import add_marker_row, embedding_rows
 from stepback_training.recipe import DataRecipe
 from stepback_training.samples import make_samples, read_samples, write_samples
 from tests.conftest import controller
@@ -82,7 +82,7 @@ def test_a_run_ends_in_a_checkpoint_that_transformers_loads(tmp_path: Path, samp
     assert manifest.name == "tiny" and manifest.tasks == ["countdown"]
     assert manifest.recipe["data"]["samples"] == 2000
     assert tokenizer.decode([manifest.marker_id]) == manifest.grammar.marker
-    assert model.get_input_embeddings().weight.shape[0] == manifest.vocabulary_size
+    assert embedding_rows(model) == manifest.vocabulary_size
     assert list((run / "tensorboard").iterdir())
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from stepback_core.manifest import Manifest
+from stepback_training.card import model_card
 
 _RESUMABLE = re.compile(r"checkpoint-(\d+)")
 
@@ -30,6 +31,7 @@ def export(
     model.bfloat16().save_pretrained(staging)
     tokenizer.save_pretrained(staging)
     manifest.write(staging)
+    (staging / "README.md").write_text(model_card(manifest), encoding="utf-8")
     replace_folder(staging, folder)
 
 

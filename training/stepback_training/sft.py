@@ -27,6 +27,8 @@ from stepback_training.recipe import Recipe, TrainRecipe
 from stepback_training.samples import read_samples
 
 _KEPT = 2
+_SECONDS = "seconds.txt"
+"""In each resumable checkpoint: how long training had taken."""
 SPLIT_IN_WORDS = (
     "test split: first byte of SHA-256 over the canonical inputs below 26 (about 10 %); "
     "Countdown targets 17, 27, ... 97 held out of training altogether (new targets)"
@@ -36,10 +38,17 @@ SPLIT_IN_WORDS = (
 class StepbackTrainer(Trainer):
     """The Trainer, with rows in their packed order, whole checkpoints only, and Muon by option."""
 
-    def __init__(self, *, recipe: TrainRecipe, **kwargs: Any) -> None:
+    def __init__(self, *, recipe: TrainRecipe, seconds_before: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self._seconds_before = seconds_before
+        self._started = time.monotonic()
         self._recipe = recipe
         self._staging: Path | None = None
+
+    @property
+    def hours(self) -> float:
+        """Hours of training, those before the last resume included."""
+        return (self._seconds_before + time.monotonic() - self._started) / 3600
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self._recipe.optimizer == "muon" and self.optimizer is None:
@@ -68,6 +77,7 @@ class StepbackTrainer(Trainer):
             staging, self._staging = self._staging, None
         if self.args.should_save:
             for saved in staging.iterdir():
+                (saved / _SECONDS).write_text(str(self.hours * 3600))
                 replaced = folder / saved.name
                 shutil.rmtree(replaced, ignore_errors=True)
                 saved.replace(replaced)
@@ -84,16 +94,16 @@ def train(recipe: Recipe, data: Path, run: Path) -> Path:
     codec = TraceCodec.of(grammar, tokenizer)
     samples = EncodedSamples(read_samples(data), codec)
     rows = PackedRows(samples, recipe.train.row_tokens, tokenizer.pad_token_id, recipe.seed)
+    last = next(reversed(resumable(run / "checkpoints")), None)
     trainer = StepbackTrainer(
         recipe=recipe.train,
+        seconds_before=_seconds(last),
         model=model,
         args=_arguments(recipe, run, len(rows)),
         train_dataset=rows,
         callbacks=[TensorBoardCallback(SummaryWriter(str(run / "tensorboard")))],
     )
-    checkpoints = resumable(run / "checkpoints")
-    started = time.monotonic()
-    result = trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
+    result = trainer.train(resume_from_checkpoint=str(last) if last else None)
     manifest = Manifest(
         name=recipe.name,
         grammar=grammar,
@@ -108,11 +118,13 @@ def train(recipe: Recipe, data: Path, run: Path) -> Path:
         split=SPLIT_IN_WORDS,
         training={
             "samples": len(samples),
-            "tokens": int(samples.lengths.sum()),
+            "epochs": recipe.train.epochs,
+            "tokens": round(int(samples.lengths.sum()) * recipe.train.epochs),
             "parameters": sum(p.numel() for p in model.parameters()),
             "optimizer_steps": trainer.state.global_step,
-            "mean_loss": result.training_loss,
-            "hours_since_last_start": (time.monotonic() - started) / 3600,
+            "mean_loss": round(result.training_loss, 4),
+            "hours": round(trainer.hours, 2),
+            "threads": torch.get_num_threads(),
         },
     )
     folder = run / "model"
@@ -148,6 +160,11 @@ def _arguments(recipe: Recipe, run: Path, rows: int) -> TrainingArguments:
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
     )
+
+
+def _seconds(checkpoint: Path | None) -> float:
+    record = checkpoint / _SECONDS if checkpoint else None
+    return float(record.read_text()) if record and record.exists() else 0.0
 
 
 def _schedule_options(fit: TrainRecipe, steps: int) -> dict[str, Any]:
