@@ -246,3 +246,5 @@ class Readiness(_Body):
     """Searches that wait for a place."""
     running: int
     """Continuations that the engine is working on."""
+    restarts: int
+    """How often a lost engine was replaced."""

@@ -1,8 +1,9 @@
 """The application: the one place where settings, checkpoint, engine and routes meet."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
@@ -11,8 +12,11 @@ from stepback_server.api.limits import BodyLimit
 from stepback_server.api.routes import router
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine
-from stepback_server.service import Service, StartEngine
+from stepback_server.engine.supervisor import StartEngine
+from stepback_server.service import Service
 from stepback_server.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 
 def create_app(
@@ -25,19 +29,20 @@ def create_app(
     `/health` answers and `/ready` says no. `on_failure` is called where the engine cannot start."""
     service = Service(settings, checkpoint, start_engine or _embedded(settings, checkpoint))
 
+    def failed(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            _log.error("the engine did not start: %s", error)
+            on_failure()
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
-        starting = asyncio.create_task(service.start())
-        starting.add_done_callback(
-            lambda task: on_failure() if not task.cancelled() and task.exception() else None
-        )
+        running = asyncio.create_task(service.run())
+        running.add_done_callback(failed)
         try:
             yield
         finally:
-            # An engine that is half up would be left behind: wait for it, then stop it.
-            with suppress(Exception):
-                await starting
-            await service.close()
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
 
     app = FastAPI(
         title="Stepback",

@@ -1,8 +1,14 @@
-"""Running coroutines side by side, and answering for them as one."""
+"""Running coroutines side by side, and giving one up for another."""
 
 import asyncio
 from collections.abc import Coroutine, Iterable
-from typing import Any, cast
+from typing import Any, TypeVar, cast
+
+T = TypeVar("T")
+
+
+class Interrupted(Exception):
+    """The work was given up, since its interruption came first."""
 
 
 async def run_all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
@@ -14,6 +20,24 @@ async def run_all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
     except ExceptionGroup as errors:
         # Several siblings often meet the same fault; the caller needs it once.
         raise _first_leaf(errors) from None
+
+
+async def run_unless(work: Coroutine[Any, Any, T], interruption: Coroutine[Any, Any, object]) -> T:
+    """Do the work; if the interruption ends first, cancel the work and raise Interrupted.
+
+    Neither is left running, also when the caller himself is cancelled.
+    """
+    task = asyncio.ensure_future(work)
+    watcher = asyncio.ensure_future(interruption)
+    try:
+        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise Interrupted
+        return task.result()
+    finally:
+        for each in (task, watcher):
+            each.cancel()
+        await asyncio.gather(task, watcher, return_exceptions=True)
 
 
 def _first_leaf(group: ExceptionGroup[Exception]) -> Exception:

@@ -15,7 +15,7 @@ import pytest
 from stepback_client import Client
 from stepback_core.manifest import Manifest
 from stepback_server.checkpoint import Checkpoint, CheckpointError
-from tests.conftest import CHECKPOINT, start_controller, wait_until_ready
+from tests.conftest import CHECKPOINT, children, start_controller, wait_until_ready
 
 
 def test_the_operators_paths_answer(server: str) -> None:
@@ -113,11 +113,6 @@ def test_a_checkpoint_whose_parts_disagree_is_refused_by_name(
     breaking(folder)
     with pytest.raises(CheckpointError, match=part):
         Checkpoint.open(folder)
-
-
-def children(pid: int) -> list[int]:
-    lists = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for text in lists for child in text.read_text().split()]
 
 
 @pytest.mark.timeout(120)

@@ -1,6 +1,5 @@
 """Limits at the edge: the size of a body, and the life of a caller."""
 
-import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -9,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stepback_core.wire import ErrorType
 from stepback_server.api.errors import ApiError
+from stepback_server.concurrency import Interrupted, run_unless
 
 T = TypeVar("T")
 
@@ -66,17 +66,10 @@ class _TooLarge(BaseException):
 
 async def until_hang_up(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Do the work unless the caller hangs up first: then cancel it and raise CallerGone."""
-    task = asyncio.ensure_future(work)
-    watcher = asyncio.ensure_future(_hang_up(request))
     try:
-        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise CallerGone
-        return task.result()
-    finally:
-        for each in (task, watcher):
-            each.cancel()
-        await asyncio.gather(task, watcher, return_exceptions=True)
+        return await run_unless(work, _hang_up(request))
+    except Interrupted:
+        raise CallerGone from None
 
 
 async def _hang_up(request: Request) -> None:

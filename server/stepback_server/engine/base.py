@@ -84,6 +84,11 @@ class Engine(Protocol):
         """Raise EngineUnavailable unless the engine lives."""
         ...
 
-    async def close(self) -> None:
-        """Stop the engine and every process of it."""
+    @property
+    def ended(self) -> int:
+        """Continuations that have ended since the start; no progress hints at a hang."""
+        ...
+
+    async def close(self, *, kill: bool) -> None:
+        """Stop the engine and every process of it; `kill` does not ask it first."""
         ...

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,12 @@ class EmbeddedEngine:
     def __init__(self, llm: AsyncLLM) -> None:
         self._llm = llm
         self._names = itertools.count()
+        self._processes = [
+            child
+            for child in multiprocessing.active_children()
+            if child.name.startswith("EngineCore")
+        ]
+        self.ended = 0
 
     @classmethod
     def start(
@@ -76,6 +83,7 @@ class EmbeddedEngine:
         )
         try:
             async for output in self._llm.generate(tokens_input(list(request.ids)), params, name):
+                self.ended += 1
                 deliver(_to_sample(index, output.outputs[0], output.num_cached_tokens or 0))
         except EngineDeadError as error:
             raise EngineUnavailable("the engine has died") from error
@@ -95,7 +103,11 @@ class EmbeddedEngine:
         except EngineDeadError as error:
             raise EngineUnavailable("the engine has died") from error
 
-    async def close(self) -> None:
+    async def close(self, *, kill: bool) -> None:
+        if kill:
+            # A stopped process takes no SIGTERM, and vLLM would wait for it.
+            for process in self._processes:
+                process.kill()
         # On the event loop's own thread: from another, vLLM's reader would see its core vanish
         # and log a death before it is told to stop.
         self._llm.shutdown()

@@ -22,6 +22,7 @@ class ScriptedEngine:
         self.promised = 0
         """Tokens that the requests at work may still generate."""
         self.most_promised = 0
+        self.ended = 0
 
     async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
         self.requests.append(request)
@@ -36,6 +37,7 @@ class ScriptedEngine:
                 deliver(self._sample(request, index, aborted=stop.is_set()))
                 undelivered -= 1
                 self.active -= 1
+                self.ended += 1
         finally:
             self.active -= undelivered
             self.promised -= request.n * request.max_tokens
@@ -56,5 +58,5 @@ class ScriptedEngine:
     async def check(self) -> None:
         return None
 
-    async def close(self) -> None:
+    async def close(self, *, kill: bool) -> None:
         return None

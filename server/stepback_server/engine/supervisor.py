@@ -1,0 +1,129 @@
+"""Keeps an engine alive: notices its death or its hang, and starts another, with backoff."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from stepback_server.concurrency import Interrupted, run_unless
+from stepback_server.engine.base import Engine, EngineUnavailable, SampleRequest
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+StartEngine = Callable[[], Engine]
+"""Brings an engine up; blocks for seconds, so it runs in a thread."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How closely an engine is watched, in seconds."""
+
+    between_checks: float = 0.25
+    between_canaries: float = 3.0
+    canary_deadline: float = 10.0
+    """An engine that ends no continuation at all for so long, the canary's included, hangs."""
+    first_backoff: float = 0.5
+    longest_backoff: float = 30.0
+
+
+class Supervisor:
+    """Owns the engine. `run` it in a task; lend the engine with `use`."""
+
+    def __init__(
+        self, start_engine: StartEngine, canary: SampleRequest, patience: Patience | None = None
+    ) -> None:
+        self._start_engine = start_engine
+        self._canary = canary
+        self._patience = patience or Patience()
+        self._engine: Engine | None = None
+        self._lost = asyncio.Event()
+        self._reason = "it is still starting"
+        self.restarts = 0
+
+    async def run(self) -> None:
+        """Start an engine and replace it whenever it is lost; ends by cancellation.
+
+        A first start that fails is raised: it is the configuration's fault. Later ones are retried.
+        """
+        try:
+            await self._start()
+            while True:
+                await self._replace(await self._until_lost())
+        finally:
+            await self._retire(kill=False)
+
+    async def use(self, work: Callable[[Engine], Coroutine[Any, Any, T]]) -> T:
+        """Do some work with the engine; raises EngineUnavailable if there is none or it is lost."""
+        engine, lost = self.engine, self._lost
+        try:
+            return await run_unless(work(engine), lost.wait())
+        except Interrupted:
+            raise EngineUnavailable(self._reason) from None
+
+    @property
+    def engine(self) -> Engine:
+        """The engine at work. Raises EngineUnavailable where there is none."""
+        if self._engine is None:
+            raise EngineUnavailable(self._reason)
+        return self._engine
+
+    async def _start(self) -> None:
+        starting = asyncio.ensure_future(asyncio.to_thread(self._start_engine))
+        try:
+            engine = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # A thread cannot be cancelled, and an engine that is half up would be left behind.
+            with suppress(Exception):
+                await (await starting).close(kill=False)
+            raise
+        self._engine, self._lost = engine, asyncio.Event()
+        _log.info("the engine is up")
+
+    async def _until_lost(self) -> str:
+        """Watch the engine; returns why it is lost."""
+        engine, patience = self.engine, self._patience
+        checks = max(1, round(patience.between_canaries / patience.between_checks))
+        while True:
+            try:
+                for _ in range(checks):
+                    await asyncio.sleep(patience.between_checks)
+                    await engine.check()
+                if await self._hangs(engine):
+                    return "it hangs"
+            except EngineUnavailable as error:
+                return str(error)
+
+    async def _hangs(self, engine: Engine) -> bool:
+        ended = engine.ended
+        try:
+            async with asyncio.timeout(self._patience.canary_deadline):
+                await engine.sample(self._canary, asyncio.Event(), lambda sample: None)
+        except TimeoutError:
+            return engine.ended == ended
+        return False
+
+    async def _replace(self, reason: str) -> None:
+        _log.error("the engine is lost (%s); starting another", reason)
+        self._reason = f"{reason}; another one is starting"
+        await self._retire(kill=True)
+        wait = self._patience.first_backoff
+        while self._engine is None:
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, self._patience.longest_backoff)
+            self.restarts += 1
+            try:
+                await self._start()
+            except Exception as error:
+                _log.error("the engine did not start, next try in %.1f s: %s", wait, error)
+                self._reason = f"its start failed: {error}"
+
+    async def _retire(self, *, kill: bool) -> None:
+        engine, self._engine = self._engine, None
+        # Whoever uses it is told first: a dead engine may never answer them.
+        self._lost.set()
+        if engine is not None:
+            await engine.close(kill=kill)

@@ -1,0 +1,92 @@
+"""Real processes killed and stopped: the engine core, and the controller."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import children, start_controller, wait_until_ready
+
+SLOW = {
+    "task": "countdown",
+    "problem": {"numbers": [3, 5, 7, 20], "target": 41},
+    "select": "perplexity",
+    "breadth": 256,
+    "backtracks": 16,
+}
+QUICK = {"task": "countdown", "problem": {"numbers": [3, 5], "target": 15}, "breadth": 8}
+
+Controller = tuple[subprocess.Popen[bytes], str, Path]
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Controller]:
+    """A controller of this test's own, since the test breaks it."""
+    log = tmp_path / "log.txt"
+    process, url = start_controller(log)
+    try:
+        wait_until_ready(url, process, log)
+        yield process, url, log
+    finally:
+        process.kill()
+        process.wait()
+
+
+def core_of(process: subprocess.Popen[bytes]) -> int:
+    [core] = [pid for pid in children(process.pid) if "EngineCore" in title(pid)]
+    return core
+
+
+def title(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text() + Path(f"/proc/{pid}/cmdline").read_text()
+
+
+async def break_under_load(url: str, core: int, number: signal.Signals) -> tuple[list[int], float]:
+    """Break the core while searches run; gives their statuses and the seconds until the last."""
+    async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+        calls = [asyncio.create_task(http.post("/solve", json=SLOW)) for _ in range(8)]
+        while not (await http.get("/ready")).json()["running"]:
+            assert not any(call.done() for call in calls)
+        os.kill(core, number)
+        broken = time.monotonic()
+        answers = await asyncio.gather(*calls)
+        seconds = time.monotonic() - broken
+        bodies = [answer.json() for answer in answers]
+        assert all(body["error"]["code"] == "engine_unavailable" for body in bodies)
+        return [answer.status_code for answer in answers], seconds
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(("number", "told_within"), [(signal.SIGKILL, 2.0), (signal.SIGSTOP, 15.0)])
+def test_a_core_that_dies_or_hangs_is_replaced_and_every_caller_told(
+    running: Controller, number: signal.Signals, told_within: float
+) -> None:
+    process, url, log = running
+    core = core_of(process)
+    statuses, seconds = asyncio.run(break_under_load(url, core, number))
+    assert statuses == [503] * 8
+    assert seconds < told_within
+    assert httpx.get(f"{url}/health").status_code == 200
+    wait_until_ready(url, process, log)
+    assert httpx.get(f"{url}/ready").json()["restarts"] >= 1
+    assert core_of(process) != core and not Path(f"/proc/{core}").exists()
+    assert httpx.post(f"{url}/solve", json=QUICK).status_code == 200
+
+
+@pytest.mark.timeout(120)
+def test_a_controller_killed_hard_takes_its_engine_with_it(running: Controller) -> None:
+    process, _, _ = running
+    family = children(process.pid)
+    assert family
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 5
+    while any(Path(f"/proc/{pid}").exists() for pid in family):
+        assert time.monotonic() < deadline, "the engine outlived its controller"
+        time.sleep(0.1)
