@@ -9,7 +9,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from stepback_client.errors import TransportError, error_for
-from stepback_core.wire import Select, SolveRequest, Strategy
+from stepback_core.wire import Readiness, Select, SolveRequest, Strategy
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -17,8 +17,8 @@ Problem = BaseModel | Mapping[str, Any] | None
 """A task's model, or its fields."""
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-DEFAULT_TIMEOUT = httpx.Timeout(150.0, connect=5.0)
-"""A search may take as long as the server's own limit, 120 s unless set otherwise."""
+DEFAULT_TIMEOUT = httpx.Timeout(240.0, connect=5.0)
+"""Longer than a server lets a search wait (60 s) and run (120 s), unless it is set otherwise."""
 LIMITS = httpx.Limits(max_connections=256, keepalive_expiry=4.0)
 """Idle connections are dropped before the server's 5 s, so that none is reused as it closes."""
 _RETRIED = frozenset({429, 503})
@@ -28,7 +28,7 @@ _RETRIED = frozenset({429, 503})
 class Retry:
     """How often and how patiently 429, 503 and refused connections are tried again.
 
-    A request is tried again only where the server cannot have started on it.
+    A search has no side effects, so one whose engine died on the way is tried again too.
     """
 
     attempts: int = 4
@@ -89,6 +89,13 @@ def solve_body(problem: Problem, options: SolveOptions) -> dict[str, Any]:
         fields = {"task": "countdown", "problem": plain} | fields
     request = SolveRequest.model_validate(fields | {"budget": budget})
     return request.model_dump(mode="json", exclude_unset=True)
+
+
+def read_readiness(response: httpx.Response) -> Readiness:
+    """Readiness, whether it is yes (200) or no (503)."""
+    if response.status_code == 503:
+        response = httpx.Response(200, content=response.content, request=response.request)
+    return read(response, Readiness)
 
 
 def read(response: httpx.Response, kind: type[T]) -> T:

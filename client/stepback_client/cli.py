@@ -24,6 +24,19 @@ _COMMANDS = {
 }
 
 
+_OPTIONS = (
+    "strategy",
+    "breadth",
+    "backtracks",
+    "temperature",
+    "seed",
+    "select",
+    "tokens",
+    "seconds",
+)
+"""Flags of `solve` that are fields of the request, sent only where given."""
+
+
 def main() -> int:
     """Run one command. Returns its exit status: 0, 1 for what failed, 2 for what was refused."""
     name, *arguments = sys.argv[1:] or ["--help"]
@@ -47,8 +60,8 @@ def solve(arguments: Sequence[str]) -> int:
     """Solve one Countdown problem over HTTP and print the steps of the answer. Returns 0 when
     solved, 1 when not, 2 where the request is refused or the server does not answer."""
     given = _solve_parser().parse_args(arguments)
-    options: SolveOptions = {"strategy": given.strategy, "temperature": given.temperature}
-    for name in ("breadth", "backtracks", "seed", "select", "tokens", "seconds"):
+    options: SolveOptions = {}
+    for name in _OPTIONS:
         if getattr(given, name) is not None:
             options[name] = getattr(given, name)
     try:
@@ -91,12 +104,10 @@ def _solve_parser() -> argparse.ArgumentParser:
         default=os.environ.get("STEPBACK_URL", DEFAULT_URL),
         help=f"the controller; STEPBACK_URL or {DEFAULT_URL} if left out",
     )
-    parser.add_argument(
-        "--strategy", choices=[*Strategy], default=Strategy.SELF_BACKTRACKING, type=str
-    )
+    parser.add_argument("--strategy", choices=[*Strategy], type=str)
     parser.add_argument("--breadth", type=int, help="N, samples of one expansion")
     parser.add_argument("--backtracks", type=int, help="b, rounds of backtracking")
-    parser.add_argument("--temperature", type=float, default=0.7)
+    parser.add_argument("--temperature", type=float)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--select", choices=[*Select], type=str)
     parser.add_argument("--tokens", type=int, help="budget in generated tokens")

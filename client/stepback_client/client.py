@@ -14,6 +14,7 @@ from stepback_client.base import (
     Retry,
     SolveOptions,
     read,
+    read_readiness,
     solve_body,
 )
 from stepback_client.errors import TransportError
@@ -67,9 +68,7 @@ class Client:
             response = self._http.get("/ready")
         except httpx.HTTPError as error:
             raise TransportError(f"GET /ready: {error}") from error
-        if response.status_code == 503:
-            return Readiness.model_validate_json(response.content)
-        return read(response, Readiness)
+        return read_readiness(response)
 
     def version(self) -> Version:
         return read(self._send("GET", "/version"), Version)

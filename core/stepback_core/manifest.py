@@ -25,6 +25,8 @@ class Manifest(BaseModel):
     grammar: Grammar = Grammar()
     marker_id: int = Field(ge=0)
     end_id: int = Field(ge=0)
+    separator_ids: list[int]
+    """Ids of the separator, encoded alone."""
     vocabulary_size: int = Field(gt=0)
     """Rows of the embedding."""
     answer_tokens: int | None = Field(default=None, gt=0)

@@ -32,6 +32,15 @@ class Grammar(BaseModel):
     """Wraps the prompt; holds `{prompt}` exactly once."""
 
     @model_validator(mode="after")
+    def _texts_are_apart(self) -> "Grammar":
+        texts = {"marker": self.marker, "separator": self.separator, "end": self.end}
+        for name, text in texts.items():
+            for other, container in texts.items():
+                if name != other and text in container:
+                    raise ValueError(f"{name} {text!r} is part of {other} {container!r}")
+        return self
+
+    @model_validator(mode="after")
     def _frame_holds_the_prompt_once(self) -> "Grammar":
         if self.prompt_frame.count("{prompt}") != 1:
             raise ValueError("prompt_frame must contain {prompt} exactly once")
@@ -39,10 +48,6 @@ class Grammar(BaseModel):
 
     def frame(self, prompt: str) -> str:
         return self.prompt_frame.replace("{prompt}", prompt)
-
-    def reserved_in(self, text: str) -> str | None:
-        """The first reserved token that user text contains, or None."""
-        return next((token for token in (self.marker, self.end) if token in text), None)
 
 
 class Tokenizer(Protocol):

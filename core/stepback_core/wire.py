@@ -146,7 +146,8 @@ class Usage(_Body):
     discarded_tokens: int
     """Generated tokens that are not part of the returned answer."""
     cached_tokens: int
-    """Prompt tokens that the engine took from its prefix cache."""
+    """Tokens that the engine did not compute anew, its prefix cache had them; summed over all
+    requests, kept prefixes of rolled-back branches included."""
     engine_requests: int
     """Samples asked of the engine."""
     backtracks: int

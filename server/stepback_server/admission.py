@@ -17,13 +17,17 @@ class QueueFull(Exception):
 class Admission:
     """A bounded queue before a bounded number of searches in flight, first come first served."""
 
-    def __init__(self, *, max_searches: int, max_queued: int) -> None:
+    def __init__(self, *, max_searches: int, max_queued: int, max_seconds: float = 60.0) -> None:
         self._max_searches = max_searches
         self._max_queued = max_queued
+        self._max_seconds = max_seconds
         self._slots = asyncio.Semaphore(max_searches)
         self._mean_seconds = 1.0
         self.searching = 0
         self.queued = 0
+        self.idle = asyncio.Event()
+        """Set while no search is in flight."""
+        self.idle.set()
 
     @property
     def is_full(self) -> bool:
@@ -33,22 +37,29 @@ class Admission:
     async def slot(self) -> AsyncGenerator[float]:
         """Hold a place among the running searches; gives the seconds that it took to get one.
 
-        Raises QueueFull. Leaving the queue by cancellation frees its place.
+        Raises QueueFull, at once or after `max_seconds` in the queue. Leaving the queue by
+        cancellation frees the place there.
         """
         if self.is_full:
             raise QueueFull(self._retry_after())
         arrived = time.monotonic()
         self.queued += 1
         try:
-            await self._slots.acquire()
+            async with asyncio.timeout(self._max_seconds):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise QueueFull(self._retry_after()) from None
         finally:
             self.queued -= 1
         started = time.monotonic()
         self.searching += 1
+        self.idle.clear()
         try:
             yield started - arrived
         finally:
             self.searching -= 1
+            if not self.searching:
+                self.idle.set()
             self._slots.release()
             self._mean_seconds += 0.1 * (time.monotonic() - started - self._mean_seconds)
 

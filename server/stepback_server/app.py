@@ -31,7 +31,7 @@ def create_app(
 
     def failed(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
-            _log.error("the engine did not start: %s", error)
+            _log.error("there is no engine, and none will come: %s", error)
             on_failure()
 
     @asynccontextmanager

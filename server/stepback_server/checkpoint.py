@@ -25,6 +25,16 @@ class Checkpoint:
     context_tokens: int
     """The longest sequence, prompt included."""
 
+    @property
+    def reserved_texts(self) -> list[str]:
+        """What a caller's text must not contain: it would be read as a token of control."""
+        return list(getattr(self.codec.tokenizer, "all_special_tokens", ()))
+
+    @property
+    def unknown_id(self) -> int | None:
+        """The token for what the vocabulary lacks; None where it lacks nothing."""
+        return getattr(self.codec.tokenizer, "unk_token_id", None)
+
     @classmethod
     def open(cls, folder: Path) -> "Checkpoint":
         """Open a folder. Raises CheckpointError where manifest, tokenizer, configuration and
@@ -53,9 +63,12 @@ class Checkpoint:
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
-        return cast("dict[str, Any]", json.loads(path.read_bytes()))
+        config = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path}: is not a JSON object")
+    return cast("dict[str, Any]", config)
 
 
 def _open_codec(folder: Path, manifest: Manifest) -> TraceCodec:
@@ -68,8 +81,8 @@ def _open_codec(folder: Path, manifest: Manifest) -> TraceCodec:
         # Typed in part only; the protocol in trace.py says what is used of it.
         loader: Any = AutoTokenizer
         tokenizer: Tokenizer = loader.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder}: the tokenizer cannot be loaded ({error})") from error
+    except Exception as error:  # transformers raises whatever a broken file makes it meet
+        raise CheckpointError(f"{folder}: the tokenizer cannot be loaded ({error!r})") from error
     try:
         return TraceCodec.of(manifest.grammar, tokenizer)
     except ValueError as error:
@@ -81,6 +94,7 @@ def _agree_on_ids(folder: Path, manifest: Manifest, codec: TraceCodec) -> None:
     for part, said, found in (
         ("marker_id", manifest.marker_id, tokens.marker_id),
         ("end_id", manifest.end_id, tokens.end_id),
+        ("separator_ids", manifest.separator_ids, codec.encode_step("")),
     ):
         if said != found:
             raise CheckpointError(

@@ -1,6 +1,9 @@
 """`stepback serve`: the controller, with its engine, until a signal."""
 
+import asyncio
 import logging
+import math
+import socket
 import sys
 from collections.abc import Sequence
 
@@ -41,13 +44,21 @@ def serve(arguments: Sequence[str]) -> int:
         server.should_exit = True
 
     app = create_app(settings, checkpoint, on_failure=stop)
-    server = uvicorn.Server(
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            # Before uvicorn waits for its connections, so that they have something to say.
+            draining = asyncio.create_task(app.state.service.drain())
+            await super().shutdown(sockets)
+            draining.cancel()
+
+    server = Server(
         uvicorn.Config(
             app,
             host=settings.host,
             port=settings.port,
             log_level=settings.log_level,
-            timeout_graceful_shutdown=10,
+            timeout_graceful_shutdown=math.ceil(settings.grace_seconds) + 10,
         )
     )
     server.run()

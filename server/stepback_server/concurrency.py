@@ -18,8 +18,9 @@ async def run_all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
             for coroutine in coroutines:
                 group.create_task(coroutine)
     except ExceptionGroup as errors:
-        # Several siblings often meet the same fault; the caller needs it once.
-        raise _first_leaf(errors) from None
+        # Several siblings often meet the same fault; the caller needs it once, with its own cause.
+        first = _first_leaf(errors)
+        raise first from first.__cause__
 
 
 async def run_unless(work: Coroutine[Any, Any, T], interruption: Coroutine[Any, Any, object]) -> T:

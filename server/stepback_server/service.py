@@ -1,5 +1,7 @@
 """The service behind the routes: a supervised engine, a queue before it, a solver over it."""
 
+import asyncio
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as distribution_version
 
@@ -20,9 +22,13 @@ class Service:
     ) -> None:
         self._solver = Solver(checkpoint, settings)
         self._admission = Admission(
-            max_searches=settings.max_searches, max_queued=settings.max_queued
+            max_searches=settings.max_searches,
+            max_queued=settings.max_queued,
+            max_seconds=settings.max_queue_seconds,
         )
         self._supervisor = Supervisor(start_engine, _canary(checkpoint))
+        self._grace_seconds = settings.grace_seconds
+        self._draining = False
         self.model = Model(id=checkpoint.manifest.name, tasks=checkpoint.manifest.tasks)
 
     async def run(self) -> None:
@@ -34,13 +40,25 @@ class Service:
         order = self._solver.accept(request)
         # Whoever would wait for nothing is told so now.
         self._supervisor.engine  # noqa: B018
+        if self._draining:
+            raise EngineUnavailable("the server is shutting down")
         async with self._admission.slot() as seconds_queued:
             return await self._supervisor.use(
                 lambda engine: self._solver.solve(order, engine, seconds_queued)
             )
 
+    async def drain(self) -> None:
+        """Take no more searches; those in flight may go on for the grace period, then they return
+        the best that they have."""
+        self._draining = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._grace_seconds):
+                await self._admission.idle.wait()
+        self._solver.cancel_all()
+
     async def readiness(self) -> Readiness:
         reason = "the queue is full" if self._admission.is_full else None
+        reason = "the server is shutting down" if self._draining else reason
         running = 0
         try:
             engine = self._supervisor.engine

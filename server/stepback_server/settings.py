@@ -38,16 +38,20 @@ class Settings(BaseModel):
     """Searches in flight; more wait in the queue."""
     max_queued: int = Field(default=64, ge=0)
     """Searches that may wait; more are refused with 429."""
-    max_breadth: int = Field(default=256, ge=1)
+    max_queue_seconds: float = Field(default=60.0, gt=0, le=3600)
+    """How long a search may wait; after that it is refused with 429."""
+    max_breadth: int = Field(default=256, ge=1, le=1024)
     """The largest breadth (N) that a request may ask for."""
-    max_backtracks: int = Field(default=16, ge=0)
+    max_backtracks: int = Field(default=16, ge=0, le=64)
     """The largest number of backtracking rounds (b) that a request may ask for."""
-    budget_tokens: int = Field(default=100_000, ge=1)
+    budget_tokens: int = Field(default=100_000, ge=1, le=10_000_000)
     """Generated tokens of one search: the default and the largest budget."""
-    budget_seconds: float = Field(default=120.0, gt=0, allow_inf_nan=False)
+    budget_seconds: float = Field(default=120.0, gt=0, le=3600)
     """Seconds of one search: the default and the largest budget."""
     max_body_bytes: int = Field(default=1 << 20, ge=1024)
     """The largest request body; a larger one is refused with 413."""
+    grace_seconds: float = Field(default=5.0, ge=0, le=600)
+    """After SIGTERM: how long searches may go on before they return the best so far."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Of the server's own log."""
 

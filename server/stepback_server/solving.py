@@ -23,7 +23,7 @@ from stepback_server.api.errors import ApiError, invalid
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine
 from stepback_server.search.controller import Limits, Search, Searched
-from stepback_server.search.selection import Judge, rank
+from stepback_server.search.selection import Candidate, Judge, rank
 from stepback_server.search.strategies import STRATEGIES
 from stepback_server.search.tree import Branch
 from stepback_server.settings import Settings
@@ -47,19 +47,22 @@ class Solver:
         self._checkpoint = checkpoint
         self._settings = settings
 
+        self._searches: set[Search] = set()
+
     def accept(self, request: SolveRequest) -> Order:
         """Check what the schema cannot. Raises ApiError with the field at fault."""
         self._refuse_what_is_not_served(request)
+        request = self._with_defaults_in_range(request)
         prompt, judge = self._read_problem(request)
-        reserved = self._checkpoint.manifest.grammar.reserved_in(prompt)
+        codec = self._checkpoint.codec
+        reserved = next((text for text in self._checkpoint.reserved_texts if text in prompt), None)
         if reserved is not None:
             raise _invalid("prompt", "reserved_text", f"it must not contain {reserved!r}")
-        ids = tuple(self._checkpoint.codec.encode_prompt(prompt))
-        unknown = getattr(self._checkpoint.codec.tokenizer, "unk_token_id", None)
-        if unknown is not None and unknown in ids:
+        if self._checkpoint.unknown_id in codec.tokenizer.encode(prompt, add_special_tokens=False):
             raise _invalid(
                 "prompt", "unknown_character", "it has a character that the model does not know"
             )
+        ids = tuple(codec.encode_prompt(prompt))
         room = self._checkpoint.context_tokens - len(ids)
         if room < 1:
             raise _invalid(
@@ -95,17 +98,27 @@ class Solver:
             seed=request.seed,
             is_win=is_win,
         )
-        return self._result(order, await search.run(), seconds_queued)
+        self._searches.add(search)
+        try:
+            searched = await search.run()
+        finally:
+            self._searches.discard(search)
+        return self._result(order, searched, seconds_queued)
+
+    def cancel_all(self) -> None:
+        """End every search in flight with the best that it has."""
+        for search in self._searches:
+            search.cancel()
 
     def _refuse_what_is_not_served(self, request: SolveRequest) -> None:
-        limits = self._settings
+        settings, budget = self._settings, request.budget
         for field, value, most in (
-            ("breadth", request.breadth, limits.max_breadth),
-            ("backtracks", request.backtracks, limits.max_backtracks),
-            ("budget.tokens", request.budget.tokens or 0, limits.budget_tokens),
-            ("budget.seconds", request.budget.seconds or 0, limits.budget_seconds),
+            ("breadth", _if_given(request, "breadth"), settings.max_breadth),
+            ("backtracks", _if_given(request, "backtracks"), settings.max_backtracks),
+            ("budget.tokens", budget.tokens, settings.budget_tokens),
+            ("budget.seconds", budget.seconds, settings.budget_seconds),
         ):
-            if value > most:
+            if value is not None and value > most:
                 raise _invalid(field, "out_of_range", f"this server allows at most {most}")
         if request.model is not None and request.model != self._checkpoint.manifest.name:
             raise ApiError(
@@ -115,6 +128,15 @@ class Solver:
                 f"model: this server has {self._checkpoint.manifest.name!r}; or leave it out.",
                 param="model",
             )
+
+    def _with_defaults_in_range(self, request: SolveRequest) -> SolveRequest:
+        """What the caller left out must not exceed what this server allows."""
+        return request.model_copy(
+            update={
+                "breadth": min(request.breadth, self._settings.max_breadth),
+                "backtracks": min(request.backtracks, self._settings.max_backtracks),
+            }
+        )
 
     def _read_problem(self, request: SolveRequest) -> tuple[str, Judge | None]:
         if request.prompt is not None:
@@ -153,32 +175,26 @@ class Solver:
             codec.grammar.separator,
             order.judge,
         )
+        candidates = [candidate.answer for candidate in ranked]
         chosen = ranked[0] if ranked else None
         return SolveResult(
             id=f"s-{uuid.uuid4().hex}",
-            status=_status(chosen, order.judge),
+            status=_status(chosen.answer if chosen else None, order.judge),
             stop_reason=searched.stop_reason,
             strategy=order.request.strategy,
             select=order.select,
             model=self._checkpoint.manifest.name,
-            answer=chosen,
-            candidates=ranked[: order.request.candidates],
+            answer=chosen.answer if chosen else None,
+            candidates=candidates[: order.request.candidates],
             usage=self._usage(order, searched, chosen, seconds_queued),
             tree=self._tree_nodes(searched) if order.request.tree else None,
         )
 
     def _usage(
-        self, order: Order, searched: Searched, chosen: Answer | None, seconds_queued: float
+        self, order: Order, searched: Searched, chosen: Candidate | None, seconds_queued: float
     ) -> Usage:
-        tree, codec = searched.tree, self._checkpoint.codec
-        kept = next(
-            (
-                len(branch.ids)
-                for branch in tree.answers
-                if chosen is not None and codec.decode_steps(branch.ids) == chosen.steps
-            ),
-            0,
-        )
+        tree = searched.tree
+        kept = len(chosen.branch.ids) if chosen else 0
         return Usage(
             prompt_tokens=len(order.prompt_ids),
             generated_tokens=tree.generated_tokens,
@@ -217,3 +233,7 @@ def _status(chosen: Answer | None, judge: Judge | None) -> Status:
 
 def _invalid(field: str, code: str, message: str) -> ApiError:
     return ApiError(422, ErrorType.INVALID_REQUEST, code, f"{field}: {message}", param=field)
+
+
+def _if_given(request: SolveRequest, field: str) -> int | None:
+    return getattr(request, field) if field in request.model_fields_set else None

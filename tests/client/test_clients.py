@@ -161,6 +161,17 @@ def test_bad_arguments_are_refused_unsent(solve: Solve, options: dict[str, Any])
     assert handler.requests == []
 
 
+@pytest.mark.parametrize("status", [200, 503])
+def test_readiness_is_an_answer_either_way(status: int) -> None:
+    state = {"ready": status == 200, "reason": None, "searching": 0, "queued": 0}
+    state |= {"running": 0, "restarts": 0}
+    handler = Answers(httpx.Response(status, json=state), httpx.Response(503, text="<html>"))
+    with Client(transport=httpx.MockTransport(handler)) as client:
+        assert client.ready().ready == (status == 200)
+        with pytest.raises(StepbackError, match="not a Stepback answer"):
+            client.ready()
+
+
 def test_waits_grow_obey_the_server_and_are_bounded() -> None:
     retry = Retry(attempts=4, first_wait=1.0, longest_wait=5.0)
     waits = [retry.wait(tried, httpx.Response(503)) or 0 for tried in (1, 2, 3)]

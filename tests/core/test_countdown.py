@@ -100,7 +100,6 @@ def _brute_force(numbers: list[int], target: int) -> bool:
         (["٢٠+7=27"], Reason.MALFORMED_STEP, False),
         (["__import__('os')"], Reason.MALFORMED_STEP, False),
         (["9" * 5000 + "+1=2"], Reason.MALFORMED_STEP, False),
-        # What the paper's checker lets pass: inputs left over, floored division, trailing text.
         (["20*3=60", "60-7=53", "53-12=41"], Reason.UNAVAILABLE_OPERAND, False),
         (["20+7=27", "27+5=32", "32+3=35"], Reason.NOT_REACHED, False),
     ],
@@ -117,6 +116,39 @@ def test_where_lax_accepts_and_strict_does_not() -> None:
     floored = CountdownProblem(numbers=[20, 3, 7, 5], target=18)
     verdict = TASK.check(floored, ["20/3=6", "6+7=13", "13+5=18"])
     assert verdict.lax and verdict.reason is Reason.WRONG_ARITHMETIC
+
+
+@pytest.mark.parametrize(
+    ("numbers", "target", "steps"),
+    [
+        ([20, 3, 7, 5], 27, ["20+7=27 and so on"]),
+        ([20, 3, 7, 5], 27, ["20 + 7 = 27"]),
+        # It looks for each operand by itself, so one 20 serves twice.
+        ([20, 3, 7, 5], 40, ["20+20=40"]),
+    ],
+)
+def test_what_else_the_papers_checker_lets_pass(
+    numbers: list[int], target: int, steps: list[str]
+) -> None:
+    verdict = TASK.check(CountdownProblem(numbers=numbers, target=target), steps)
+    assert verdict.lax and not verdict.strict
+
+
+def test_training_meets_targets_that_end_like_the_held_out_ones() -> None:
+    """Else a model that reads digits learns that a last result ending in 7 is always wrong."""
+    targets = {p.target for p in islice(TASK.stream(Split.TRAIN, Random(1)), 5000)}
+    assert not targets & NEW_TARGETS
+    assert {7, 107, 117, 147} <= targets
+
+
+@settings(deadline=None, max_examples=200)
+@given(problems, st.sampled_from(ErrorKind), st.randoms(use_true_random=False))
+def test_no_wrong_step_ends_in_a_held_out_target(
+    problem: CountdownProblem, kind: ErrorKind, rng: Random
+) -> None:
+    prefix = TASK.reference_paths(problem)[0][:2]
+    wrong = TASK.wrong_step(problem, prefix, kind, rng)
+    assert wrong is None or int(wrong.rpartition("=")[2]) not in NEW_TARGETS
 
 
 def test_where_strict_accepts_and_lax_does_not() -> None:
@@ -157,8 +189,8 @@ def test_drawn_problems_belong_to_their_split_and_are_solvable(split: Split) -> 
         {"numbers": [3], "target": 41},
         {"numbers": [3, 0], "target": 41},
         {"numbers": [3, 100], "target": 41},
-        {"numbers": [3, 5], "target": 9},
-        {"numbers": [3, 5], "target": 101},
+        {"numbers": [3, 5], "target": 0},
+        {"numbers": [3, 5], "target": 200},
         {"numbers": [3, True], "target": 41},
         {"numbers": [3, 5.0], "target": 41},
         {"numbers": [1] * 7, "target": 41},

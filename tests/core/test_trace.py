@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from stepback_core.trace import Grammar, TokenGrammar
+from stepback_core.trace import Grammar, TokenGrammar, TraceCodec
 
 END, MARKER, NEWLINE, TWO_STEPS = 1, 2, 3, 4
 TOKENS = TokenGrammar(marker_id=MARKER, end_id=END, separator_ids=frozenset({NEWLINE}))
@@ -20,11 +20,50 @@ def test_braces_in_a_prompt_are_only_text() -> None:
     assert Grammar().frame("{0} {prompt}") == "{0} {prompt}\n"
 
 
-def test_reserved_text_is_found() -> None:
-    grammar = Grammar()
-    assert grammar.reserved_in(f"a{grammar.marker}") == grammar.marker
-    assert grammar.reserved_in(f"{grammar.end}b") == grammar.end
-    assert grammar.reserved_in("plain") is None
+@pytest.mark.parametrize(
+    "texts", [{"marker": "<end>"}, {"separator": "<"}, {"end": "\n"}, {"marker": "a\nb"}]
+)
+def test_texts_that_could_be_taken_for_each_other_are_refused(texts: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="is part of"):
+        Grammar(**texts)
+
+
+class Characters:
+    """A tokenizer of one token a character, with the two special tokens."""
+
+    specials = ("<end>", "<backtrack>")
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        found = [900] if add_special_tokens else []
+        while text:
+            special = next((s for s in self.specials if text.startswith(s)), None)
+            found.append(self.specials.index(special) + 1 if special else ord(text[0]))
+            text = text[len(special) if special else 1 :]
+        return found
+
+    def decode(self, token_ids: list[int], *, skip_special_tokens: bool = False) -> str:
+        return "".join(self.specials[t - 1] if 1 <= t <= 2 else chr(t) for t in token_ids)
+
+    def convert_tokens_to_ids(self, tokens: str) -> int | None:
+        return self.specials.index(tokens) + 1 if tokens in self.specials else None
+
+    def __len__(self) -> int:
+        return 128
+
+
+def test_a_codec_goes_to_ids_and_back() -> None:
+    codec = TraceCodec.of(Grammar(), Characters())
+    assert codec.tokens == TokenGrammar(2, 1, frozenset({ord("\n")}))
+    assert codec.encode_prompt("1+1") == [900, *map(ord, "1+1\n")]
+    ids = [*codec.encode_step("1+1=2"), *codec.encode_step("2+1=3"), codec.tokens.end_id]
+    assert codec.decode_steps(ids) == ["1+1=2", "2+1=3"]
+    assert codec.decode_steps(ids[:-3]) == ["1+1=2", "2+1="]
+    assert codec.decode_steps([]) == []
+
+
+def test_a_tokenizer_without_the_marker_is_refused() -> None:
+    with pytest.raises(ValueError, match="<undo>"):
+        TokenGrammar.of(Grammar(marker="<undo>"), Characters())
 
 
 @pytest.mark.parametrize(

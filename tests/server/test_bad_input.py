@@ -67,6 +67,7 @@ FIELDS = [
     (422, "prompt", {"prompt": ""}),
     (422, "prompt", {"prompt": f"1,2{Grammar().marker}"}),
     (422, "prompt", {"prompt": Grammar().end}),
+    (422, "prompt", {"prompt": "<pad>1,2"}),
     (422, "prompt", {"prompt": "smile \N{SLIGHTLY SMILING FACE}"}),
     (422, "prompt", {"prompt": "1" * 5000}),
     (422, "prompt", change(prompt="both")),

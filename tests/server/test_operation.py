@@ -1,5 +1,6 @@
 """Health, readiness, version, models, documentation; start, refusal and stop of the process."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -97,7 +98,11 @@ def edit(folder: Path, name: str, **fields: object) -> None:
         (lambda f: edit(f, "stepback.json", tasks=["chess"]), "tasks"),
         (lambda f: edit(f, "stepback.json", grammar={"marker": "<undo>"}), "tokenizer"),
         (lambda f: edit(f, "config.json", vocab_size=5), "vocab_size"),
+        (lambda f: edit(f, "stepback.json", separator_ids=[5]), "separator_ids"),
+        (lambda f: edit(f, "stepback.json", grammar={"marker": "<end>"}), "grammar"),
         (lambda f: (f / "config.json").unlink(), "config.json"),
+        (lambda f: (f / "config.json").write_text("[]"), "config.json"),
+        (lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer"),
         (lambda f: (f / "tokenizer.json").unlink(), "tokenizer"),
         (lambda f: (f / "model.safetensors").unlink(), "weights"),
         (lambda f: (f / "model.safetensors").write_bytes(b"broken"), "weights"),
@@ -113,6 +118,35 @@ def test_a_checkpoint_whose_parts_disagree_is_refused_by_name(
     breaking(folder)
     with pytest.raises(CheckpointError, match=part):
         Checkpoint.open(folder)
+
+
+@pytest.mark.timeout(120)
+def test_sigterm_returns_the_best_so_far_of_searches_in_flight(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    # Defaults of a request that exceed what the server allows are lowered to it, not refused.
+    process, url = start_controller(log, grace_seconds=0.3, max_backtracks=0)
+    try:
+        wait_until_ready(url, process, log)
+        assert httpx.post(f"{url}/solve", json={"prompt": "countdown:3,5=15"}).status_code == 200
+
+        async def stop_under_load() -> list[httpx.Response]:
+            body = {"task": "countdown", "problem": {"numbers": [3, 5, 7, 20], "target": 41}}
+            body |= {"breadth": 256, "select": "perplexity"}
+            async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+                calls = [asyncio.create_task(http.post("/solve", json=body)) for _ in range(30)]
+                while not (await http.get("/ready")).json()["running"]:
+                    assert not any(call.done() for call in calls)
+                process.terminate()
+                return await asyncio.gather(*calls)
+
+        responses = asyncio.run(stop_under_load())
+        assert {response.status_code for response in responses} == {200}
+        reasons = {response.json()["stop_reason"] for response in responses}
+        assert "cancelled" in reasons and reasons <= {"cancelled", "exhausted"}
+        process.wait(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.timeout(120)

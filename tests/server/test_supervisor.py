@@ -115,7 +115,7 @@ def test_a_busy_engine_that_makes_progress_is_left_alone() -> None:
         engine.hangs = True
         for _ in range(30):
             await asyncio.sleep(0.02)
-            engine.ended += 1
+            engine.progress += 1
         engine.hangs = False
         assert supervisor.restarts == 0
 

@@ -1,7 +1,7 @@
 """Checkpoints: the finished, self-describing folder, and the resumable ones during a run.
 
-Everything is written beside its place and renamed into it, so a kill leaves the old or the new,
-never half of one.
+Everything is written beside its place, forced to disk and renamed into it, so a kill never leaves
+half of one under its name.
 """
 
 import os
@@ -36,11 +36,12 @@ def export(
 
 
 def replace_folder(staging: Path, folder: Path) -> None:
-    """Put a finished folder in its place, over an older one."""
-    _sync(staging)
+    """Put a finished folder in its place, over an older one. After a kill in between the older one
+    is still there, under its own name or with `.old` behind it."""
+    sync(staging)
     old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
         folder.replace(old)
     staging.replace(folder)
     shutil.rmtree(old, ignore_errors=True)
@@ -52,7 +53,7 @@ def resumable(run: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def _sync(folder: Path) -> None:
+def sync(folder: Path) -> None:
     """Force a folder's files to disk before it is renamed."""
     for path in [*folder.rglob("*"), folder]:
         descriptor = os.open(path, os.O_RDONLY)

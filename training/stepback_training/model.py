@@ -54,12 +54,15 @@ def _from_base(base: BaseModelChoice) -> tuple[PreTrainedModel, AnyTokenizer, Gr
     if tokenizer.eos_token is None:
         raise ValueError(f"{base.path}: the tokenizer has no end-of-sequence token")
     grammar = Grammar(end=tokenizer.eos_token)
+    # A model that was trained here before has the marker, and its row is not to be touched.
+    is_new = tokenizer.convert_tokens_to_ids(grammar.marker) in (None, tokenizer.unk_token_id)
     tokenizer.add_special_tokens(
         {"additional_special_tokens": [grammar.marker]}, replace_extra_special_tokens=False
     )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    add_marker_row(model, tokenizer.convert_tokens_to_ids(grammar.marker), len(tokenizer))
+    if is_new:
+        add_marker_row(model, tokenizer.convert_tokens_to_ids(grammar.marker), len(tokenizer))
     return model, tokenizer, grammar
 
 

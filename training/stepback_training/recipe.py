@@ -98,6 +98,22 @@ class TrainRecipe(_Section):
     compile: bool = False
     """torch.compile; needs a C++ compiler on a CPU."""
 
+    @model_validator(mode="after")
+    def _rows_divide_the_batch(self) -> "TrainRecipe":
+        if self.batch_tokens % self.row_tokens:
+            raise ValueError("batch_tokens must be a multiple of row_tokens")
+        if self.rows_per_step % self.rows_per_pass:
+            raise ValueError("micro_rows must divide batch_tokens / row_tokens")
+        return self
+
+    @property
+    def rows_per_step(self) -> int:
+        return self.batch_tokens // self.row_tokens
+
+    @property
+    def rows_per_pass(self) -> int:
+        return self.micro_rows or self.rows_per_step
+
 
 class Recipe(_Section):
     """One run: data, model, training."""

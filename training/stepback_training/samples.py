@@ -43,6 +43,7 @@ def write_samples(recipe: DataRecipe, path: Path, *, processes: int | None = Non
     sizes = [min(_CHUNK, recipe.samples - start) for start in chunks]
     partial = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
+    _recipe_path(path).unlink(missing_ok=True)
     with (
         ProcessPoolExecutor(processes) as pool,
         partial.open("w", encoding="utf-8") as file,
@@ -54,6 +55,19 @@ def write_samples(recipe: DataRecipe, path: Path, *, processes: int | None = Non
             file.write(lines)
             bar.update(size)
     partial.replace(path)
+    _recipe_path(path).write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def recipe_of(path: Path) -> DataRecipe | None:
+    """The recipe that a file was written by; None for samples from elsewhere."""
+    try:
+        return DataRecipe.model_validate_json(_recipe_path(path).read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def _recipe_path(path: Path) -> Path:
+    return path.with_name(path.name + ".recipe.json")
 
 
 def read_samples(path: Path) -> Iterator[Sample]:

@@ -7,7 +7,9 @@ import math
 import shutil
 import time
 from collections.abc import Sized
+from hashlib import sha256
 from pathlib import Path
+from statistics import fmean
 from typing import Any, cast
 
 import torch
@@ -19,12 +21,13 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 
 from stepback_core.manifest import Manifest
 from stepback_core.trace import TraceCodec
-from stepback_training.checkpoint import export, resumable
+from stepback_training.checkpoint import export, resumable, sync
 from stepback_training.encode import EncodedSamples, PackedRows
 from stepback_training.model import embedding_rows, make_model
 from stepback_training.optimizer import MuonWithAdamW
 from stepback_training.recipe import Recipe, TrainRecipe
-from stepback_training.samples import read_samples
+from stepback_training.run import held
+from stepback_training.samples import read_samples, recipe_of
 
 _KEPT = 2
 _SECONDS = "seconds.txt"
@@ -78,6 +81,7 @@ class StepbackTrainer(Trainer):
         if self.args.should_save:
             for saved in staging.iterdir():
                 (saved / _SECONDS).write_text(str(self.hours * 3600))
+                sync(saved)
                 replaced = folder / saved.name
                 shutil.rmtree(replaced, ignore_errors=True)
                 saved.replace(replaced)
@@ -88,8 +92,14 @@ class StepbackTrainer(Trainer):
 def train(recipe: Recipe, data: Path, run: Path) -> Path:
     """Train, or go on with, one run; returns the finished checkpoint folder.
 
-    Raises SampleError for a bad data file and ValueError for a recipe that does not fit the data.
+    Raises SampleError for a bad data file, and ValueError for a recipe that does not fit the data
+    or the run that is to go on.
     """
+    with held(run, recipe, data):
+        return _train(recipe, data, run)
+
+
+def _train(recipe: Recipe, data: Path, run: Path) -> Path:
     model, tokenizer, grammar = make_model(recipe)
     codec = TraceCodec.of(grammar, tokenizer)
     samples = EncodedSamples(read_samples(data), codec)
@@ -101,28 +111,30 @@ def train(recipe: Recipe, data: Path, run: Path) -> Path:
         model=model,
         args=_arguments(recipe, run, len(rows)),
         train_dataset=rows,
-        callbacks=[TensorBoardCallback(SummaryWriter(str(run / "tensorboard")))],
+        callbacks=[TensorBoardCallback(_loss_curve(run, last))],
     )
-    result = trainer.train(resume_from_checkpoint=str(last) if last else None)
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
     manifest = Manifest(
         name=recipe.name,
         grammar=grammar,
         marker_id=codec.tokens.marker_id,
         end_id=codec.tokens.end_id,
+        separator_ids=codec.encode_step(""),
         vocabulary_size=embedding_rows(model),
         # Room for wrong answers that are longer than any right one.
         answer_tokens=samples.longest_answer * 3 // 2,
         tasks=[recipe.data.task],
         base_model=recipe.base.path if recipe.base else None,
         recipe=recipe.model_dump(mode="json"),
-        split=SPLIT_IN_WORDS,
+        split=SPLIT_IN_WORDS if recipe_of(data) else "unknown: the samples are from elsewhere",
         training={
             "samples": len(samples),
+            "samples_sha256": sha256(data.read_bytes()).hexdigest(),
             "epochs": recipe.train.epochs,
             "tokens": round(int(samples.lengths.sum()) * recipe.train.epochs),
             "parameters": sum(p.numel() for p in model.parameters()),
             "optimizer_steps": trainer.state.global_step,
-            "mean_loss": round(result.training_loss, 4),
+            "final_loss": _final_loss(trainer.state.log_history),
             "hours": round(trainer.hours, 2),
             "threads": torch.get_num_threads(),
         },
@@ -132,18 +144,29 @@ def train(recipe: Recipe, data: Path, run: Path) -> Path:
     return folder
 
 
+def _loss_curve(run: Path, last: Path | None) -> SummaryWriter:
+    """Goes on where the last checkpoint was; what a killed run wrote past it is dropped."""
+    step = int(last.name.rpartition("-")[2]) + 1 if last else None
+    return SummaryWriter(str(run / "tensorboard"), purge_step=step)
+
+
+def _final_loss(history: list[dict[str, float]]) -> float:
+    """Mean loss a token over the last twentieth of the run."""
+    losses = [entry["loss"] for entry in history if "loss" in entry]
+    tail = losses[-max(1, len(losses) // 20) :]
+    return round(fmean(tail), 4) if tail else math.nan
+
+
 def _arguments(recipe: Recipe, run: Path, rows: int) -> TrainingArguments:
     fit = recipe.train
-    rows_per_step = max(1, fit.batch_tokens // fit.row_tokens)
-    rows_per_pass = min(fit.micro_rows or rows_per_step, rows_per_step)
-    steps = math.ceil(rows * fit.epochs / rows_per_step)
+    steps = math.ceil(rows * fit.epochs / fit.rows_per_step)
     shutil.rmtree(run / "checkpoints" / "partial", ignore_errors=True)
     return TrainingArguments(
         output_dir=str(run / "checkpoints"),
         seed=recipe.seed,
         max_steps=steps,
-        per_device_train_batch_size=rows_per_pass,
-        gradient_accumulation_steps=rows_per_step // rows_per_pass,
+        per_device_train_batch_size=fit.rows_per_pass,
+        gradient_accumulation_steps=fit.rows_per_step // fit.rows_per_pass,
         learning_rate=fit.learning_rate,
         adam_beta2=0.95,
         weight_decay=fit.weight_decay,

@@ -9,7 +9,7 @@ The rules are those of Stream of Search (arXiv 2404.03683): inputs 1..99, target
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from random import Random
 from typing import Annotated
@@ -22,8 +22,14 @@ INPUT_RANGE = range(1, 100)
 TARGET_RANGE = range(10, 101)
 NEW_TARGETS = frozenset(range(17, 98, 10))
 SEEN_TARGETS = tuple(target for target in TARGET_RANGE if target not in NEW_TARGETS)
+# Every held-out target ends in 7. A model that reads digits and never met a target that ends in 7
+# learns that a last result ending in 7 is wrong, and rejects its own right answers. So training
+# draws targets around the range too, where 7 ends some: 7, 107, 117, ... The held-out stay out.
+EXTRA_TARGETS = (*range(1, TARGET_RANGE.start), *range(TARGET_RANGE.stop, 200))
 _INPUTS_PER_DRAW = 4
-_TARGETS_TRIED_IN_TRAINING = 41
+_SEEN_TRIED_IN_TRAINING = 41
+_EXTRA_TRIED_IN_TRAINING = 20
+_SHARE_OF_FLOORED_DIVISIONS = 0.2
 
 # ASCII digits without leading zeros; what else int() would take ("٣", "1_0", "+1") is malformed.
 _STEP = re.compile(r"(0|[1-9][0-9]{0,9})([-+*/])(0|[1-9][0-9]{0,9})=(0|[1-9][0-9]{0,19})", re.ASCII)
@@ -42,7 +48,8 @@ class CountdownProblem(BaseModel):
         min_length=2, max_length=6, examples=[[3, 5, 7, 20]]
     )
     """Two to six inputs, each 1..99; order is irrelevant."""
-    target: int = Field(ge=10, le=100, examples=[41])
+    target: int = Field(ge=1, le=199, examples=[41])
+    """Test problems have 10..100; training goes a little beyond."""
 
 
 class Countdown:
@@ -61,12 +68,11 @@ class Countdown:
         return None if new_target else Split.TRAIN
 
     def stream(self, split: Split, rng: Random) -> Iterator[CountdownProblem]:
-        """Uniform over the solvable (inputs, target) pairs of a split, four inputs each."""
-        targets = tuple(sorted(NEW_TARGETS)) if split is Split.TEST_NEW else SEEN_TARGETS
-        tries = _TARGETS_TRIED_IN_TRAINING if split is Split.TRAIN else 1
+        """Four inputs each. Test problems are uniform over the solvable (inputs, target) pairs of
+        their kind; training problems have targets around the range beside."""
         while True:
             numbers = self._draw_inputs(rng, test=split is not Split.TRAIN)
-            for target in rng.sample(targets, tries):
+            for target in _draw_targets(split, rng):
                 if target in reachable(numbers):
                     yield CountdownProblem(numbers=list(numbers), target=target)
 
@@ -83,12 +89,12 @@ class Countdown:
     def wrong_step(
         self, problem: CountdownProblem, prefix: Sequence[str], kind: ErrorKind, rng: Random
     ) -> str | None:
-        state = _replay(problem.numbers, prefix)
+        state, path = _replay(problem.numbers, prefix)
         if kind is ErrorKind.EXPLORATION:
             return _exploration_error(state, problem.target, rng)
         if kind is ErrorKind.COMPUTATIONAL:
-            return _computational_error(state, rng)
-        return _rule_violation(state, rng)
+            return _draw_unless_new(state, lambda: _computational_error(state, rng))
+        return _draw_unless_new(state, lambda: _rule_violation(state, path, rng))
 
     def check(self, problem: CountdownProblem, steps: Sequence[str]) -> Verdict:
         reason, detail = _strict(problem, steps)
@@ -97,11 +103,18 @@ class Countdown:
     def check_step(
         self, problem: CountdownProblem, prefix: Sequence[str], step: str
     ) -> Reason | None:
-        after = _apply(_replay(problem.numbers, prefix), step)
+        after = _apply(_replay(problem.numbers, prefix)[0], step)
         return after if isinstance(after, Reason) else None
 
     def _canonical(self, numbers: Sequence[int]) -> str:
         return f"{self.name}:{','.join(map(str, sorted(numbers)))}"
+
+
+def _draw_targets(split: Split, rng: Random) -> list[int]:
+    if split is Split.TRAIN:
+        seen = rng.sample(SEEN_TARGETS, _SEEN_TRIED_IN_TRAINING)
+        return seen + rng.sample(EXTRA_TARGETS, _EXTRA_TRIED_IN_TRAINING)
+    return [rng.choice(sorted(NEW_TARGETS) if split is Split.TEST_NEW else SEEN_TARGETS)]
 
 
 def moves(state: State) -> Iterator[tuple[str, State]]:
@@ -174,15 +187,19 @@ def _is_exact(a: int, op: str, b: int, result: int) -> bool:
     return {"+": a + b, "-": a - b, "*": a * b}[op] == result
 
 
-def _replay(numbers: Sequence[int], steps: Sequence[str]) -> State:
-    """The state after a legal prefix. Raises ValueError where the prefix is not legal."""
+def _replay(numbers: Sequence[int], steps: Sequence[str]) -> tuple[State, State]:
+    """The state after a legal prefix, and every number met on the way there.
+
+    Raises ValueError where the prefix is not legal.
+    """
     state: State = tuple(sorted(numbers))
+    met = state
     for step in steps:
         after = _apply(state, step)
         if isinstance(after, Reason):
             raise ValueError(f"step {step!r} is not legal here: {after}")
-        state = after
-    return state
+        state, met = after, met + after
+    return state, met
 
 
 def _strict(problem: CountdownProblem, steps: Sequence[str]) -> tuple[Reason | None, str]:
@@ -222,11 +239,30 @@ def _lax(problem: CountdownProblem, steps: Sequence[str]) -> bool:
 
 
 def _exploration_error(state: State, target: int, rng: Random) -> str | None:
-    dead = [step for step, after in moves(state) if target not in reachable(after)]
+    dead = [
+        step
+        for step, after in moves(state)
+        if target not in reachable(after) and not _ends_in_new_target(state, step)
+    ]
     return rng.choice(dead) if dead else None
 
 
+def _ends_in_new_target(state: State, step: str) -> bool:
+    """Whether a step ends the path in a held-out target. As a wrong step it would teach that such
+    an end is always wrong, since training never shows it right."""
+    return len(state) == 2 and int(step.rpartition("=")[2]) in NEW_TARGETS
+
+
+def _draw_unless_new(state: State, draw: Callable[[], str]) -> str:
+    while _ends_in_new_target(state, step := draw()):
+        pass
+    return step
+
+
 def _computational_error(state: State, rng: Random) -> str:
+    a, b = sorted(rng.sample(state, 2), reverse=True)
+    if b and a % b and rng.random() < _SHARE_OF_FLOORED_DIVISIONS:
+        return f"{a}/{b}={a // b}"
     step, _ = rng.choice(list(moves(state)))
     equation, _, right = step.partition("=")
     result = int(right)
@@ -238,9 +274,11 @@ def _computational_error(state: State, rng: Random) -> str:
             return f"{equation}={wrong}"
 
 
-def _rule_violation(state: State, rng: Random) -> str:
+def _rule_violation(state: State, met: State, rng: Random) -> str:
+    """A step with a number that is not there: used already, or never there."""
     while True:
-        stranger, own = rng.choice(INPUT_RANGE), rng.choice(state)
+        stranger = rng.choice(met) if rng.random() < 0.5 else rng.choice(INPUT_RANGE)
+        own = rng.choice(state)
         a, b = max(stranger, own), min(stranger, own)
         if _is_available(state, (a, b)):
             continue

@@ -9,7 +9,6 @@ from stepback_core.trace import PROTOCOL_VERSION
 from stepback_core.wire import (
     ErrorBody,
     Health,
-    Model,
     ModelList,
     Readiness,
     SolveRequest,
@@ -81,6 +80,3 @@ async def version(service: TheService) -> Version:
 async def models(service: TheService) -> ModelList:
     """The served model and the tasks that it knows."""
     return ModelList(data=[service.model])
-
-
-__all__ = ["Model", "router"]

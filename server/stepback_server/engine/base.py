@@ -85,8 +85,8 @@ class Engine(Protocol):
         ...
 
     @property
-    def ended(self) -> int:
-        """Continuations that have ended since the start; no progress hints at a hang."""
+    def progress(self) -> int:
+        """Grows while the engine works; one that has work and makes no progress hangs."""
         ...
 
     async def close(self, *, kill: bool) -> None:

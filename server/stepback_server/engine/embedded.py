@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from vllm import SamplingParams
+from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMValidationError
 from vllm.inputs import tokens_input
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
-from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+from vllm.v1.metrics.loggers import StatLoggerBase
 
 from stepback_server.concurrency import run_all
 from stepback_server.engine.base import (
@@ -24,21 +26,39 @@ from stepback_server.engine.base import (
     SampleRequest,
 )
 
+_BETWEEN_ABORTS = 0.02
 _FINISH = {"stop": Finish.STOP, "length": Finish.LENGTH, "abort": Finish.ABORTED}
+
+
+class _StepCounter(StatLoggerBase):
+    """Counts the steps that the engine core reports: while it works, they grow."""
+
+    def __init__(self, vllm_config: VllmConfig, engine_index: int = 0) -> None:
+        self.steps = 0
+
+    def record(self, *arguments: Any, **named: Any) -> None:
+        self.steps += 1
+
+    def log_engine_initialized(self) -> None:
+        """Nothing to say."""
 
 
 class EmbeddedEngine:
     """The engine seam over an AsyncLLM. Make it with `start`."""
 
-    def __init__(self, llm: AsyncLLM) -> None:
+    def __init__(self, llm: AsyncLLM, steps: "list[_StepCounter]") -> None:
         self._llm = llm
+        self._steps = steps
         self._names = itertools.count()
         self._processes = [
             child
             for child in multiprocessing.active_children()
             if child.name.startswith("EngineCore")
         ]
-        self.ended = 0
+
+    @property
+    def progress(self) -> int:
+        return sum(counter.steps for counter in self._steps)
 
     @classmethod
     def start(
@@ -58,7 +78,14 @@ class EmbeddedEngine:
             kv_cache_bytes=kv_cache_bytes,
             max_running=max_running,
         )
-        return cls(AsyncLLM.from_engine_args(AsyncEngineArgs(**options)))
+        counters: list[_StepCounter] = []
+
+        def count_steps(config: VllmConfig, engine_index: int = 0) -> _StepCounter:
+            counters.append(_StepCounter(config, engine_index))
+            return counters[-1]
+
+        arguments = AsyncEngineArgs(**options)
+        return cls(AsyncLLM.from_engine_args(arguments, stat_loggers=[count_steps]), counters)
 
     async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
         names = [f"sample-{next(self._names)}" for _ in range(request.n)]
@@ -83,16 +110,20 @@ class EmbeddedEngine:
         )
         try:
             async for output in self._llm.generate(tokens_input(list(request.ids)), params, name):
-                self.ended += 1
                 deliver(_to_sample(index, output.outputs[0], output.num_cached_tokens or 0))
         except EngineDeadError as error:
             raise EngineUnavailable("the engine has died") from error
         except VLLMValidationError as error:
             raise PromptRefused(str(error)) from error
+        except EngineGenerateError as error:
+            raise EngineUnavailable("the engine failed at a request") from error
 
     async def _abort_on(self, stop: asyncio.Event, names: list[str]) -> None:
         await stop.wait()
-        await self._llm.abort(names)
+        while True:
+            # Again and again: vLLM ignores names that are still on their way in.
+            await self._llm.abort(names)
+            await asyncio.sleep(_BETWEEN_ABORTS)
 
     async def running(self) -> int:
         return self._llm.get_num_unfinished_requests()
@@ -123,6 +154,7 @@ def engine_options(
         "enable_prefix_caching": True,
         "generation_config": "vllm",
         "max_num_seqs": max_running,
+        "max_model_len": context_tokens,
     }
     if not cpu:
         return options

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from stepback_server.concurrency import Interrupted, run_unless
-from stepback_server.engine.base import Engine, EngineUnavailable, SampleRequest
+from stepback_server.engine.base import Engine, EngineError, EngineUnavailable, SampleRequest
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class Patience:
     between_checks: float = 0.25
     between_canaries: float = 3.0
     canary_deadline: float = 10.0
-    """An engine that ends no continuation at all for so long, the canary's included, hangs."""
+    """An engine that has a canary to work on and makes no progress for so long hangs."""
     first_backoff: float = 0.5
     longest_backoff: float = 30.0
 
@@ -94,16 +94,16 @@ class Supervisor:
                     await engine.check()
                 if await self._hangs(engine):
                     return "it hangs"
-            except EngineUnavailable as error:
+            except EngineError as error:
                 return str(error)
 
     async def _hangs(self, engine: Engine) -> bool:
-        ended = engine.ended
+        progress = engine.progress
         try:
             async with asyncio.timeout(self._patience.canary_deadline):
                 await engine.sample(self._canary, asyncio.Event(), lambda sample: None)
         except TimeoutError:
-            return engine.ended == ended
+            return engine.progress == progress
         return False
 
     async def _replace(self, reason: str) -> None:

@@ -5,6 +5,7 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 
 from stepback_core.trace import TokenGrammar
 from stepback_core.wire import StopReason
@@ -57,7 +58,7 @@ class Search:
         self._seed = seed
         self._is_win = is_win
         self._purse = TokenPurse(limits.tokens)
-        self._paid = asyncio.Condition()
+        self._returned = asyncio.Event()
         self._stop = asyncio.Event()
         self._reason = StopReason.EXHAUSTED
         self._numbers = itertools.count()
@@ -76,28 +77,35 @@ class Search:
             deadline.cancel()
         return Searched(self._tree, self._reason, self._engine_requests, time.monotonic() - started)
 
+    def cancel(self) -> None:
+        """End now, with the best so far."""
+        self._finish(StopReason.CANCELLED)
+
     def _finish(self, reason: StopReason) -> None:
         """Stop, for the first reason that is given."""
         if not self._stop.is_set():
             self._reason = reason
             self._stop.set()
+            self._returned.set()
 
     def _number(self, expansion: Expansion) -> list[int]:
         return [next(self._numbers) for _ in range(expansion.n)]
 
     async def _expand(self, expansion: Expansion, numbers: list[int]) -> None:
-        """Sample a state's continuations: at once where the budget allows it, else in parts."""
+        """Sample a state's continuations: all at once where the budget allows it, else each part as
+        soon as others return what they did not use."""
         room = self._room(expansion)
-        while numbers and room > 0 and not self._stop.is_set():
-            count, tokens = self._purse.reserve(len(numbers), room)
-            if count:
-                part, numbers = numbers[:count], numbers[count:]
-                await self._sample(expansion, part, tokens)
-            elif self._purse.is_empty:
-                self._finish(StopReason.TOKEN_BUDGET)
-            else:
-                async with self._paid:
-                    await self._paid.wait()
+        async with asyncio.TaskGroup() as parts:
+            while numbers and room > 0 and not self._stop.is_set():
+                self._returned.clear()
+                count, tokens = self._purse.reserve(len(numbers), room)
+                if count:
+                    part, numbers = numbers[:count], numbers[count:]
+                    parts.create_task(self._sample(expansion, part, tokens))
+                elif self._purse.is_empty:
+                    self._finish(StopReason.TOKEN_BUDGET)
+                else:
+                    await self._returned.wait()
 
     def _room(self, expansion: Expansion) -> int:
         """Tokens that a continuation may have, were there no budget."""
@@ -110,7 +118,7 @@ class Search:
         def deliver(sample: Sample) -> None:
             nonlocal outstanding
             outstanding -= 1
-            self._purse.settle(tokens, len(sample.ids))
+            self._settle(tokens, len(sample.ids))
             branch = self._tree.add(numbers[sample.index], expansion.state, sample)
             self._strategy.record(branch)
             if self._is_win(branch):
@@ -123,9 +131,11 @@ class Search:
                 self._request(expansion, numbers, tokens), self._stop, deliver
             )
         finally:
-            self._purse.settle(outstanding * tokens, 0)
-            async with self._paid:
-                self._paid.notify_all()
+            self._settle(outstanding * tokens, 0)
+
+    def _settle(self, reserved: int, used: int) -> None:
+        self._purse.settle(reserved, used)
+        self._returned.set()
 
     def _request(self, expansion: Expansion, numbers: list[int], tokens: int) -> SampleRequest:
         grammar = self._tree.grammar
@@ -134,8 +144,11 @@ class Search:
             n=len(numbers),
             max_tokens=tokens,
             temperature=expansion.temperature,
-            seeds=None
-            if self._seed is None
-            else tuple((self._seed + number) % 2**31 for number in numbers),
+            seeds=None if self._seed is None else tuple(_seed(self._seed, n) for n in numbers),
             stop_ids=grammar.stop_ids,
         )
+
+
+def _seed(seed: int, number: int) -> int:
+    """A sample's own seed: hashed, so that searches with neighbouring seeds share no sample."""
+    return int.from_bytes(sha256(f"{seed}:{number}".encode()).digest()[:4]) & 0x7FFFFFFF

@@ -19,14 +19,16 @@ class ScriptedEngine:
         self._delay = delay
         self.requests: list[SampleRequest] = []
         self.active = 0
+        self.most_active = 0
         self.promised = 0
-        """Tokens that the requests at work may still generate."""
+        """Tokens generated so far, and those that the requests at work may still generate."""
         self.most_promised = 0
-        self.ended = 0
+        self.progress = 0
 
     async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
         self.requests.append(request)
         self.active += request.n
+        self.most_active = max(self.most_active, self.active)
         self.promised += request.n * request.max_tokens
         self.most_promised = max(self.most_promised, self.promised)
         undelivered = request.n
@@ -34,13 +36,15 @@ class ScriptedEngine:
             for index in range(request.n):
                 if self._delay:
                     await asyncio.sleep(self._delay)
-                deliver(self._sample(request, index, aborted=stop.is_set()))
+                sample = self._sample(request, index, aborted=stop.is_set())
                 undelivered -= 1
                 self.active -= 1
-                self.ended += 1
+                self.progress += 1
+                self.promised -= request.max_tokens - len(sample.ids)
+                deliver(sample)
         finally:
             self.active -= undelivered
-            self.promised -= request.n * request.max_tokens
+            self.promised -= undelivered * request.max_tokens
 
     def _sample(self, request: SampleRequest, index: int, *, aborted: bool) -> Sample:
         whole = self._script(request, index)

@@ -129,6 +129,36 @@ def test_each_sample_has_a_seed_of_its_own_and_the_same_one_every_time() -> None
     assert len(set(seeds())) == len(seeds()) == 8
 
 
+def test_searches_with_neighbouring_seeds_share_no_sample() -> None:
+    def seeds(seed: int) -> set[int]:
+        engine = ScriptedEngine(always(*ANSWER))
+        run(search(engine, OneRound(64, 0.7), seed=seed))
+        return set(engine.requests[0].seeds or ())
+
+    assert not seeds(1) & seeds(2)
+
+
+def test_what_samples_return_to_a_budget_is_spent_at_once() -> None:
+    engine = ScriptedEngine(always(*ANSWER), delay=0.001)
+    searched = run(search(engine, OneRound(30, 0.7), tokens=100))
+    # 5 branches are paid in full at first; each returns 17 of its 20 tokens as it ends.
+    assert len(searched.tree.answers) == 30
+    assert engine.most_active >= 5
+    assert engine.most_promised <= 100
+
+
+def test_a_cancelled_search_answers_with_what_it_has() -> None:
+    async def scenario() -> Searched:
+        engine = ScriptedEngine(always(*ANSWER), delay=0.01)
+        searching = search(engine, OneRound(50, 0.7))
+        asyncio.get_running_loop().call_later(0.05, searching.cancel)
+        return await searching.run()
+
+    searched = asyncio.run(scenario())
+    assert searched.stop_reason is StopReason.CANCELLED
+    assert 0 < len(searched.tree.answers) < 50
+
+
 def test_the_engine_is_asked_for_the_prompt_and_what_was_kept() -> None:
     engine = ScriptedEngine(always(10, NEWLINE, 99, NEWLINE, MARKER))
     run(search(engine, SelfBacktracking(4, 1, 0.7, GRAMMAR)))

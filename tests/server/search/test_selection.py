@@ -28,7 +28,7 @@ def judge(steps: object) -> Verdict:
 
 def order(select: Select) -> list[int]:
     ranked = rank(BRANCHES, select, lambda b: [str(b.ids[0])], "\n", judge)
-    return [int(answer.steps[0]) for answer in ranked]
+    return [int(candidate.answer.steps[0]) for candidate in ranked]
 
 
 def test_each_selection_prefers_its_own() -> None:
@@ -39,5 +39,6 @@ def test_each_selection_prefers_its_own() -> None:
 
 def test_equal_answers_are_one_with_votes() -> None:
     ranked = rank(BRANCHES, Select.VOTE, lambda b: [str(b.ids[0])], "\n", None)
-    assert [answer.votes for answer in ranked] == [2, 1, 1]
-    assert ranked[0].verified is None
+    assert [candidate.answer.votes for candidate in ranked] == [2, 1, 1]
+    assert ranked[0].answer.verified is None
+    assert ranked[0].branch in BRANCHES[1:3]

@@ -1,0 +1,53 @@
+"""A run's folder: one process at a time, one recipe and one data file for all resumptions."""
+
+import fcntl
+import json
+from collections.abc import Generator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from stepback_training.recipe import Recipe
+from stepback_training.samples import recipe_of
+
+# What may change between a run's start and a resumption of it. With a schedule that does not look
+# ahead, more or fewer epochs give what a run with them from the start would have given.
+_CHANGEABLE = ("epochs", "checkpoint_every")
+
+
+@contextmanager
+def held(run: Path, recipe: Recipe, data: Path) -> Generator[None]:
+    """Hold a run's folder. Raises ValueError where another process holds it, or where it was
+    started with another recipe or other data, or where the data is of another recipe."""
+    made_by = recipe_of(data)
+    if made_by is not None and made_by != recipe.data:
+        raise ValueError(f"{data} was not written by this recipe's [data]: write it anew")
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"{run}: another process is training there") from error
+        _agree(run / "run.json", _identity(recipe, data))
+        yield
+
+
+def _identity(recipe: Recipe, data: Path) -> dict[str, Any]:
+    plain = recipe.model_dump(mode="json")
+    for field in _CHANGEABLE:
+        del plain["train"][field]
+    return {"recipe": plain, "data_sha256": sha256(data.read_bytes()).hexdigest()}
+
+
+def _agree(path: Path, identity: dict[str, Any]) -> None:
+    if not path.exists():
+        path.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
+        return
+    started = json.loads(path.read_text(encoding="utf-8"))
+    for part in identity:
+        if started[part] != identity[part]:
+            raise ValueError(
+                f"{path.parent} was started with another {part}; use another --out, or go on with "
+                "the one that it was started with"
+            )
