@@ -3,6 +3,7 @@
 Exits with 0 only when at least one problem was solved and the controller stopped cleanly.
 """
 
+import signal
 import socket
 import subprocess
 import sys
@@ -41,9 +42,15 @@ def main() -> int:
                 solved = solve_some(client)
         finally:
             process.terminate()
-            process.wait(timeout=_STOPPED_WITHIN)
-    print("controller stopped")
-    return 0 if solved else 1
+            try:
+                status = process.wait(timeout=_STOPPED_WITHIN)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+    # uvicorn stops in order and then hands the signal on.
+    stopped_cleanly = status in (0, -signal.SIGTERM)
+    print("controller stopped" if stopped_cleanly else f"controller stopped with {status}")
+    return 0 if solved and stopped_cleanly else 1
 
 
 def wait_until_ready(client: Client, process: subprocess.Popen[bytes]) -> bool:

@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from stepback_core.trace import Grammar, TraceCodec
-from stepback_training.encode import IGNORED, EncodedSamples, PackedRows, encode
+from stepback_training.encode import IGNORED, EncodedSamples, PackedRows, check_round_trip, encode
 from stepback_training.samples import Sample
 from stepback_training.vocabulary import make_tokenizer
 
@@ -91,3 +91,20 @@ def test_samples_in_a_row_do_not_see_each_other() -> None:
         for start, end in pairwise(starts):
             alone = model(input_ids=row["input_ids"][None, start:end], use_cache=False).logits[0]
             torch.testing.assert_close(packed[start:end], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_a_tokenizer_that_changes_steps_is_refused() -> None:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = {piece: index for index, piece in enumerate(["<end>", "\u2581", *"0123456789+=\n"])}
+    backend = Tokenizer(models.BPE(pieces, []))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.decoder = decoders.Metaspace()
+    tokenizer: Any = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>")
+    tokenizer.add_special_tokens({"additional_special_tokens": [Grammar().marker]})
+    codec = TraceCodec.of(Grammar(), tokenizer)
+    with pytest.raises(ValueError, match="does not give back"):
+        check_round_trip(Sample(prompt="1", steps=["1+1=2", "2+1=3"]), codec)
+    check_round_trip(RIGHT, CODEC)
+    check_round_trip(WRONG, CODEC)

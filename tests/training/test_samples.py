@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stepback_core.manifest import Manifest
 from stepback_core.tasks import TASKS, CountdownProblem, ErrorKind, Reason, Split
 from stepback_training.recipe import DataRecipe, Recipe, RecipeError
-from stepback_training.samples import Sample, SampleError, read_samples, write_samples
+from stepback_training.samples import Sample, SampleError, read_samples, recipe_of, write_samples
+from tests.conftest import CHECKPOINT, ROOT
 
 TASK = TASKS["countdown"]
 
@@ -87,12 +89,24 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, field: str) -> None:
         list(read_samples(path))
 
 
-def test_an_interrupted_write_leaves_no_file(tmp_path: Path) -> None:
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "samples.jsonl"
-    with pytest.raises(FileNotFoundError):
-        list(read_samples(path))
+    make(path, samples=20)
+    before = path.read_bytes()
+    with pytest.raises(KeyError):
+        write_samples(
+            DataRecipe(samples=4000).model_copy(update={"task": "chess"}), path, processes=1
+        )
+    assert path.read_bytes() == before
+    path.unlink()
+    with pytest.raises(KeyError):
+        write_samples(
+            DataRecipe(samples=4000).model_copy(update={"task": "chess"}), path, processes=1
+        )
+    assert not path.exists() and recipe_of(path) is None
     make(path, samples=10)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["samples.jsonl"]
+    assert path.exists()
+    assert recipe_of(path) == DataRecipe(samples=10, seed=3)
 
 
 GOOD = """
@@ -113,6 +127,8 @@ learning_rate = 1e-3
         (GOOD.replace("samples = 10", 'samples = 1\ntask = "chess"'), "chess"),
         (GOOD.replace("samples = 10", "samples = 1\nerrors = { typo = 1 }"), "data.errors"),
         (GOOD + "speed = 3\n", "train.speed"),
+        (GOOD + "batch_tokens = 1000\n", "multiple of row_tokens"),
+        (GOOD + "batch_tokens = 8192\nmicro_rows = 20\n", "micro_rows must divide"),
         (GOOD.replace("[scratch]", ""), "scratch"),
         (GOOD.replace("[scratch]", "[scratch]\nhidden_size = 100\nheads = 3"), "multiple of heads"),
     ],
@@ -122,6 +138,13 @@ def test_a_bad_recipe_is_refused_by_field(tmp_path: Path, text: str, named: str)
     path.write_text(text)
     with pytest.raises(RecipeError, match=named):
         Recipe.read(path)
+
+
+def test_the_bundled_checkpoint_was_made_by_the_recipe_in_the_repository() -> None:
+    manifest = Manifest.read(CHECKPOINT)
+    assert manifest.recipe == Recipe.read(ROOT / "training/recipes/countdown.toml").model_dump(
+        mode="json"
+    )
 
 
 @given(st.integers(0, 2**32))

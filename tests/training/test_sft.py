@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
@@ -28,8 +28,9 @@ from stepback_core.trace import TraceCodec
 from stepback_server.checkpoint import Checkpoint
 from stepback_training.checkpoint import resumable
 from stepback_training.encode import encode
-from stepback_training.model import add_marker_row, embedding_rows
-from stepback_training.recipe import DataRecipe
+from stepback_training.model import add_marker_row, embedding_rows, make_model
+from stepback_training.recipe import DataRecipe, Recipe
+from stepback_training.run import held
 from stepback_training.samples import make_samples, read_samples, write_samples
 from tests.conftest import controller
 
@@ -47,8 +48,12 @@ samples = 2000
 [train]
 learning_rate = 1e-3
 optimizer = "{optimizer}"
+schedule = "wsd"
+warmup_steps = 5
+epochs = 1.5
 batch_tokens = 2048
 row_tokens = 128
+micro_rows = 8
 checkpoint_every = 5
 """
     )
@@ -86,26 +91,105 @@ def test_a_run_ends_in_a_checkpoint_that_transformers_loads(tmp_path: Path, samp
     assert list((run / "tensorboard").iterdir())
 
 
-def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, samples: Path) -> None:
+def last_step(run: Path) -> int:
+    found = resumable(run / "checkpoints")
+    return int(found[-1].name.rpartition("-")[2]) if found else 0
+
+
+def train_until(step: int, command: list[str], run: Path, number: signal.Signals) -> None:
+    """Train until a checkpoint past a step is there, then send a signal."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while last_step(run) < step:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.005)
+        os.kill(process.pid, number)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.timeout(300)
+def test_a_run_killed_twice_resumes_to_the_same_weights(tmp_path: Path, samples: Path) -> None:
     recipe = write_recipe(tmp_path)
-    finish(train_command(recipe, samples, tmp_path / "whole"))
-    killed = tmp_path / "killed"
-    process = subprocess.Popen(
-        train_command(recipe, samples, killed),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 100
-    while not resumable(killed / "checkpoints"):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finish(train_command(recipe, samples, whole))
+    command = train_command(recipe, samples, killed)
+    for step in (10, 25):
+        train_until(step, command, killed, signal.SIGKILL)
     assert not (killed / "model").exists(), "it ended before it was killed"
-    finish(train_command(recipe, samples, killed))
-    weights = [load_file(tmp_path / run / "model/model.safetensors") for run in ("whole", "killed")]
-    for name, tensor in weights[0].items():
-        torch.testing.assert_close(tensor, weights[1][name], rtol=0, atol=0)
+    resumed_from = last_step(killed)
+    assert resumed_from >= 25
+    finish(command)
+    assert last_step(killed) == last_step(whole) > resumed_from
+    assert (killed / "model/stepback.json").exists()
+    # In float32, as they were trained, and the optimizer's state too.
+    for name in ("model.safetensors", "optimizer.pt"):
+        files = [resumable(run / "checkpoints")[-1] / name for run in (whole, killed)]
+        assert_same(*map(read_tensors, files))
+
+
+def test_a_resumed_run_does_not_start_again(tmp_path: Path, samples: Path) -> None:
+    """Weights put into the checkpoint in between must show in the end."""
+    recipe, run = write_recipe(tmp_path), tmp_path / "run"
+    command = train_command(recipe, samples, run)
+    train_until(25, command, run, signal.SIGKILL)
+    path = resumable(run / "checkpoints")[-1] / "model.safetensors"
+    weights = load_file(path)
+    name = "model.layers.0.mlp.down_proj.weight"
+    weights[name] += 100
+    save_file(weights, path, {"format": "pt"})
+    finish(command)
+    assert load_file(run / "model/model.safetensors")[name].float().mean() > 50
+
+
+def read_tensors(path: Path) -> dict[str, Any]:
+    return load_file(path) if path.suffix == ".safetensors" else torch.load(path)
+
+
+def assert_same(one: Any, other: Any) -> None:
+    if isinstance(one, torch.Tensor):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list):
+        for left, right in zip(one, other, strict=True):
+            assert_same(left, right)
+    else:
+        assert one == other
+
+
+@pytest.mark.parametrize("change", ["recipe", "data"])
+def test_a_run_does_not_go_on_with_another_recipe_or_other_data(
+    tmp_path: Path, samples: Path, change: str
+) -> None:
+    recipe, run = write_recipe(tmp_path), tmp_path / "run"
+    plain = tmp_path / "plain.jsonl"
+    plain.write_bytes(samples.read_bytes())
+    with (
+        held(run, Recipe.read(recipe), plain),
+        pytest.raises(ValueError, match="another process"),
+        held(run, Recipe.read(recipe), plain),
+    ):
+        pass
+    if change == "recipe":
+        recipe.write_text(recipe.read_text().replace("1e-3", "2e-3"))
+    else:
+        plain.write_text('{"prompt": "p", "steps": []}\n')
+    with (
+        pytest.raises(ValueError, match=f"another {change}"),
+        held(run, Recipe.read(recipe), plain),
+    ):
+        pass
+    other = Recipe.read(recipe).model_copy(update={"data": DataRecipe(samples=7)})
+    with (
+        pytest.raises(ValueError, match=r"this recipe's \[data\]"),
+        held(tmp_path / "other", other, samples),
+    ):
+        pass
 
 
 def test_a_bad_data_file_stops_the_run_with_one_line(tmp_path: Path) -> None:
@@ -170,6 +254,15 @@ def test_the_markers_row_starts_at_the_mean_of_the_others(tmp_path: Path, tied: 
     for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
         torch.testing.assert_close(layer.weight[rows], layer.weight[:rows].mean(0))
     torch.testing.assert_close(model.get_input_embeddings().weight[:rows], before)
+
+
+def test_a_marker_that_was_trained_before_keeps_its_row(tmp_path: Path, samples: Path) -> None:
+    finish(train_command(write_recipe(tmp_path), samples, tmp_path / "first"))
+    folder = tmp_path / "first/model"
+    before: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    recipe = write_recipe(tmp_path, model=f'[base]\npath = "{folder}"\n')
+    after, _, _ = make_model(Recipe.read(recipe))
+    assert_same(before.state_dict(), after.state_dict())
 
 
 @pytest.mark.timeout(240)

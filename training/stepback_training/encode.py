@@ -41,6 +41,22 @@ def encode(sample: Sample, codec: TraceCodec) -> Encoded:
     return Encoded(ids, [loss for piece, loss in pieces for _ in piece], len(pieces[0][0]))
 
 
+def check_round_trip(sample: Sample | None, codec: TraceCodec) -> None:
+    """Raise ValueError unless a sample's steps come back from their ids as they were.
+
+    Tokenizers that put a space before every text (the Metaspace kind) do not give them back.
+    """
+    if sample is None:
+        return
+    ids = encode(sample, codec).ids[len(codec.encode_prompt(sample.prompt)) :]
+    steps = sample.steps + ([sample.wrong_step] if sample.wrong_step is not None else [])
+    if codec.decode_steps(ids) != steps:
+        raise ValueError(
+            f"the tokenizer does not give back what it encodes step by step: {steps} became "
+            f"{codec.decode_steps(ids)}; take a model with another tokenizer (byte-level BPE works)"
+        )
+
+
 class EncodedSamples:
     """Many encoded samples in three flat arrays: ids, loss flags, and where each sample starts."""
 

@@ -22,7 +22,7 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 from stepback_core.manifest import Manifest
 from stepback_core.trace import TraceCodec
 from stepback_training.checkpoint import export, resumable, sync
-from stepback_training.encode import EncodedSamples, PackedRows
+from stepback_training.encode import EncodedSamples, PackedRows, check_round_trip
 from stepback_training.model import embedding_rows, make_model
 from stepback_training.optimizer import MuonWithAdamW
 from stepback_training.recipe import Recipe, TrainRecipe
@@ -102,6 +102,7 @@ def train(recipe: Recipe, data: Path, run: Path) -> Path:
 def _train(recipe: Recipe, data: Path, run: Path) -> Path:
     model, tokenizer, grammar = make_model(recipe)
     codec = TraceCodec.of(grammar, tokenizer)
+    check_round_trip(next(read_samples(data), None), codec)
     samples = EncodedSamples(read_samples(data), codec)
     rows = PackedRows(samples, recipe.train.row_tokens, tokenizer.pad_token_id, recipe.seed)
     last = next(reversed(resumable(run / "checkpoints")), None)
