@@ -1,10 +1,12 @@
-"""`make results`: the README's table, on held-out problems through a running controller.
+"""`make results`: the README's table, on held-out problems through a controller of its own.
 
-    python -m tests.benchmarks.accuracy [--problems 1000] [--url URL] [--out runs/results.json]
+    python -m tests.benchmarks.accuracy [--problems 1000] [--out runs/results.json]
 
 Each run solves the same problems of both test kinds. Runs without early stop return every
-candidate, so one run gives the accuracy of every selection; runs with `verified` stop at the first
-accepted answer and show what that saves. Percentages carry their 95 % Wilson interval.
+candidate, so one run gives the accuracy of every selection; runs until `verified` stop at the first
+accepted answer and show what that saves. Best-of-N is the published rule with b=0; the matched run
+has the N that spends as many tokens as self-backtracking did, kind by kind. Percentages carry their
+95 % Wilson interval.
 """
 
 import argparse
@@ -13,8 +15,8 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterable
-from contextlib import nullcontext
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import islice
 from math import sqrt
 from pathlib import Path
@@ -26,10 +28,18 @@ from tqdm import tqdm
 from stepback_client import AsyncClient, CountdownProblem, SolveResult
 from stepback_core.tasks import TASKS, Split
 from stepback_core.wire import Answer, Select
-from tests.conftest import controller
+from tests.conftest import CHECKPOINT, controller
 
 TASK = TASKS["countdown"]
 KINDS = (Split.TEST_SEEN, Split.TEST_NEW)
+N = 16
+BEST = f"best-of-N, N={N}"
+SEARCH = f"self-backtracking, N={N}, b=1"
+MATCHED = "best-of-N at its tokens"
+UNTIL_VERIFIED = ", until verified"
+
+Outcome = dict[str, Any]
+Results = dict[str, dict[str, list[Outcome]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,31 +60,32 @@ def first_verified(strategy: str, **options: Any) -> dict[str, Any]:
     return {"strategy": strategy, "select": "verified", **options}
 
 
-RUNS = [
-    Run("greedy", every("greedy")),
-    Run("best-of-N, N=16", every("best_of_n", breadth=16)),
-    Run("best-of-N, N=32", every("best_of_n", breadth=32)),
-    Run("self-backtracking, N=16, b=1", every("self_backtracking", breadth=16, backtracks=1)),
-    Run("best-of-N, N=32, until verified", first_verified("best_of_n", breadth=32)),
-    Run(
-        "self-backtracking, N=16, b=1, until verified",
-        first_verified("self_backtracking", breadth=16, backtracks=1),
-    ),
-]
+def runs_of(kind: Split, results: Results) -> Iterable[Run]:
+    """The runs in order; the matched ones depend on what was measured before them."""
+    yield Run("greedy", every("greedy"))
+    yield Run(BEST, every("best_of_n", breadth=N))
+    yield Run(SEARCH, every("self_backtracking", breadth=N, backtracks=1))
+    of_a_sample = tokens(results[BEST][kind]) / N
+    breadth = round(tokens(results[SEARCH][kind]) / of_a_sample)
+    yield Run(MATCHED, every("best_of_n", breadth=breadth))
+    searching = first_verified("self_backtracking", breadth=N, backtracks=1)
+    yield Run(SEARCH + UNTIL_VERIFIED, searching)
+    yield Run(MATCHED + UNTIL_VERIFIED, first_verified("best_of_n", breadth=breadth))
 
 
 def problems(kind: Split, count: int) -> list[CountdownProblem]:
     return list(islice(TASK.stream(kind, Random(2026)), count))
 
 
-def outcome(result: SolveResult, *, every_candidate: bool) -> dict[str, Any]:
+def outcome(result: SolveResult, run: Run) -> Outcome:
     """What the table needs of one result."""
-    answers = result.candidates if every_candidate else [result.answer] if result.answer else []
+    answers = [result.answer] if result.answer else []
+    answers = answers if run.stops_early else result.candidates
     likeliest = max(answers, key=lambda a: a.score, default=None)
     voted = max(answers, key=lambda a: (a.votes, a.score), default=None)
     return {
         "tokens": result.usage.generated_tokens,
-        "requests": result.usage.engine_requests,
+        "samples": result.usage.engine_requests,
         "backtracks": result.usage.backtracks,
         "perplexity": _strict(likeliest),
         "lax": bool(likeliest and likeliest.lax),
@@ -88,20 +99,52 @@ def _strict(answer: Answer | None) -> bool:
     return answer is not None and answer.verified is True
 
 
-async def solve_all(url: str, run: Run, kind: Split, count: int, flying: int) -> list[Any]:
+async def solve_all(url: str, run: Run, kind: Split, count: int, flying: int) -> list[Outcome]:
     limit = asyncio.Semaphore(flying)
     async with AsyncClient(url) as client:
         with tqdm(total=count, desc=f"{run.name} ({kind})", leave=False) as bar:
 
-            async def solve(number: int, problem: CountdownProblem) -> dict[str, Any]:
+            async def solve(number: int, problem: CountdownProblem) -> Outcome:
                 async with limit:
                     result = await client.solve(problem, seed=number, **run.options)
                 bar.update()
-                return outcome(result, every_candidate=not run.stops_early)
+                return outcome(result, run)
 
             return await asyncio.gather(
                 *(solve(number, p) for number, p in enumerate(problems(kind, count)))
             )
+
+
+def identity(run: Run, count: int) -> str:
+    """Names a measurement: another checkpoint, other options or other problems, another name."""
+    digest = sha256(json.dumps([run.options, count], sort_keys=True).encode())
+    for path in sorted(CHECKPOINT.iterdir()):
+        if path.suffix in {".json", ".safetensors"}:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+async def measure(url: str, given: argparse.Namespace) -> Results:
+    """Every run on every kind; what the output file holds of this checkpoint is not run again."""
+    held: dict[str, list[Outcome]] = {}
+    if given.out.exists():
+        held = json.loads(given.out.read_text())
+    results: Results = {}
+    for kind in KINDS:
+        for run in runs_of(kind, results):
+            key = f"{run.name} ({kind}) {identity(run, given.problems)}"
+            if key not in held:
+                held[key] = await solve_all(url, run, kind, given.problems, given.in_flight)
+                save(given.out, held)
+            results.setdefault(run.name, {})[kind] = held[key]
+    return results
+
+
+def save(path: Path, held: dict[str, list[Outcome]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(held))
+    partial.replace(path)
 
 
 def wilson(hits: int, total: int) -> tuple[float, float]:
@@ -112,61 +155,48 @@ def wilson(hits: int, total: int) -> tuple[float, float]:
     return 100 * (middle - half), 100 * (middle + half)
 
 
-def percent(outcomes: list[Any], field: str) -> str:
+def percent(outcomes: list[Outcome], field: str) -> str:
     hits = sum(outcome[field] for outcome in outcomes)
     low, high = wilson(hits, len(outcomes))
     return f"{100 * hits / len(outcomes):.1f} ({low:.0f} to {high:.0f})"
 
 
-def mean(values: Iterable[float]) -> float:
-    numbers = list(values)
-    return sum(numbers) / len(numbers)
+def mean(outcomes: list[Outcome], field: str) -> float:
+    return sum(outcome[field] for outcome in outcomes) / len(outcomes)
 
 
-def table(results: dict[str, dict[str, list[Any]]]) -> str:
+def tokens(outcomes: list[Outcome]) -> float:
+    return mean(outcomes, "tokens")
+
+
+def table(results: Results) -> str:
     lines = [
-        "| strategy | targets | tokens a problem | by perplexity | by vote | verified | lax |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| strategy | targets | samples | tokens | by perplexity | by vote | verified | lax |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for run in RUNS:
-        for kind in KINDS:
-            outcomes = results[run.name][kind]
+    for name, kinds in results.items():
+        for kind, outcomes in kinds.items():
             shares = [percent(outcomes, f) for f in ("perplexity", "vote", "verified", "lax")]
-            if run.stops_early:
+            if name.endswith(UNTIL_VERIFIED):
                 shares = ["", "", shares[2], ""]
-            tokens = mean(outcome["tokens"] for outcome in outcomes)
-            name = kind.removeprefix("test_")
-            lines.append(f"| {run.name} | {name} | {tokens:.0f} | " + " | ".join(shares) + " |")
+            cost = f"{mean(outcomes, 'samples'):.1f} | {tokens(outcomes):.0f}"
+            lines.append(
+                f"| {name} | {kind.removeprefix('test_')} | {cost} | " + " | ".join(shares) + " |"
+            )
     return "\n".join(lines)
-
-
-async def measure(url: str, given: argparse.Namespace) -> dict[str, dict[str, list[Any]]]:
-    """Every run on every kind; what the output file holds already is not run again."""
-    done: dict[str, dict[str, list[Any]]] = {}
-    if given.out.exists():
-        done = json.loads(given.out.read_text())
-    for run in RUNS:
-        for kind in KINDS:
-            held = done.setdefault(run.name, {})
-            if len(held.get(kind, [])) != given.problems:
-                held[kind] = await solve_all(url, run, kind, given.problems, given.in_flight)
-                given.out.parent.mkdir(parents=True, exist_ok=True)
-                given.out.write_text(json.dumps(done))
-    return done
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--problems", type=int, default=1000, help="of each kind")
-    parser.add_argument("--url", help="a running controller; one is started if left out")
     parser.add_argument("--in-flight", type=int, default=16)
     parser.add_argument("--out", type=Path, default=Path("runs/results.json"))
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log.txt"
-        start = nullcontext(given.url) if given.url else controller(log, log_level="warning")
-        with start as url:
-            results = asyncio.run(measure(url, given))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        controller(Path(folder) / "log.txt", log_level="warning") as url,
+    ):
+        results = asyncio.run(measure(url, given))
     print(table(results))
     return 0
 

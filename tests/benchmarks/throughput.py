@@ -1,8 +1,9 @@
 """`make bench`: tokens/s through HTTP against one offline `LLM.generate` call, as a ratio.
 
-Both sides sample the same prompts with the same settings, seeds and breadth, so they generate the
-same work; each runs in a process of its own, in turn, several times, in one run of this file. The
-ratio is of the medians.
+Both sides sample the same new problems with the same engine and sampling settings and breadth, so
+the work is the same but for chance; each round has other problems, so no prompt is cached. Offline
+runs before and after HTTP, in processes of their own, in one run of this file. The ratio is of the
+medians. The first round of each warms up and is not counted.
 """
 
 import argparse
@@ -26,51 +27,47 @@ from tests.conftest import CHECKPOINT, controller
 TASK = TASKS["countdown"]
 
 
-def problems(count: int) -> list[CountdownProblem]:
-    return list(islice(TASK.stream(Split.TEST_SEEN, Random(99)), count))
+def problems(count: int, number: int) -> list[CountdownProblem]:
+    """The problems of a round."""
+    return list(islice(TASK.stream(Split.TEST_SEEN, Random(number)), count))
 
 
 def offline(count: int, breadth: int, rounds: int) -> list[float]:
     """Tokens/s of LLM.generate, each round one call with every problem."""
-    from transformers import AutoTokenizer
     from vllm import LLM, SamplingParams
     from vllm.inputs import tokens_input
 
-    from stepback_core.manifest import Manifest
-    from stepback_core.trace import TraceCodec
+    from stepback_server.checkpoint import Checkpoint
     from stepback_server.engine.embedded import engine_options
     from stepback_server.settings import Settings
 
     settings = Settings()
-    manifest = Manifest.read(CHECKPOINT)
-    codec = TraceCodec.of(manifest.grammar, AutoTokenizer.from_pretrained(CHECKPOINT))
+    checkpoint = Checkpoint.open(CHECKPOINT)
+    manifest, codec = checkpoint.manifest, checkpoint.codec
     llm = LLM(
         **engine_options(
             CHECKPOINT,
-            context_tokens=256,
+            context_tokens=checkpoint.context_tokens,
             cpu=True,
             kv_cache_bytes=settings.kv_cache_mib << 20,
             max_running=settings.max_running,
         )
     )
-    prompts: list[Any] = [
-        tokens_input(codec.encode_prompt(TASK.prompt(problem)))
-        for problem in problems(count)
-        for _ in range(breadth)
-    ]
-    params = [
-        SamplingParams(
-            temperature=0.7,
-            max_tokens=manifest.answer_tokens,
-            stop_token_ids=list(codec.tokens.stop_ids),
-            ignore_eos=True,
-            logprobs=0,
-            detokenize=False,
-        )
-        for _ in prompts
-    ]
+    params = SamplingParams(
+        temperature=0.7,
+        max_tokens=manifest.answer_tokens,
+        stop_token_ids=list(codec.tokens.stop_ids),
+        ignore_eos=True,
+        logprobs=0,
+        detokenize=False,
+    )
     rates: list[float] = []
-    for _ in range(rounds + 1):
+    for number in range(rounds + 1):
+        prompts: list[Any] = [
+            tokens_input(codec.encode_prompt(TASK.prompt(problem)))
+            for problem in problems(count, number)
+            for _ in range(breadth)
+        ]
         started = time.monotonic()
         outputs = llm.generate(prompts, params, use_tqdm=False)
         tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
@@ -82,8 +79,8 @@ async def over_http(url: str, count: int, breadth: int, rounds: int, flying: int
     """Tokens/s of POST /solve with `flying` searches in flight."""
     rates: list[float] = []
     async with AsyncClient(url) as client:
-        for _ in range(rounds + 1):
-            queue = iter(problems(count))
+        for number in range(rounds + 1):
+            queue = iter(problems(count, number))
             started = time.monotonic()
             used = await asyncio.gather(*(worker(client, queue, breadth) for _ in range(flying)))
             rates.append(sum(used) / (time.monotonic() - started))
