@@ -55,7 +55,7 @@ def test_usage_adds_up(client: Client) -> None:
     result = client.solve(PROBLEM, select="perplexity", tree=True, seed=3)
     usage, tree = result.usage, result.tree
     assert tree is not None and result.answer is not None
-    assert usage.engine_requests == len(tree) - 1 > 16
+    assert usage.engine_requests == len(tree) - 1 >= 16
     assert usage.backtracks == sum(node.outcome == "backtrack" for node in tree)
 
     def tokens(steps: list[str]) -> int:
