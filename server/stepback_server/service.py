@@ -40,9 +40,9 @@ class Service:
         order = self._solver.accept(request)
         # Whoever would wait for nothing is told so now.
         self._supervisor.engine  # noqa: B018
-        if self._draining:
-            raise EngineUnavailable("the server is shutting down")
+        self._refuse_while_draining()
         async with self._admission.slot() as seconds_queued:
+            self._refuse_while_draining()
             return await self._supervisor.use(
                 lambda engine: self._solver.solve(order, engine, seconds_queued)
             )
@@ -55,6 +55,10 @@ class Service:
             async with asyncio.timeout(self._grace_seconds):
                 await self._admission.idle.wait()
         self._solver.cancel_all()
+
+    def _refuse_while_draining(self) -> None:
+        if self._draining:
+            raise EngineUnavailable("the server is shutting down")
 
     async def readiness(self) -> Readiness:
         reason = "the queue is full" if self._admission.is_full else None

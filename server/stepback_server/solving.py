@@ -46,8 +46,8 @@ class Solver:
     def __init__(self, checkpoint: Checkpoint, settings: Settings) -> None:
         self._checkpoint = checkpoint
         self._settings = settings
-
         self._searches: set[Search] = set()
+        self._is_ending = False
 
     def accept(self, request: SolveRequest) -> Order:
         """Check what the schema cannot. Raises ApiError with the field at fault."""
@@ -99,6 +99,8 @@ class Solver:
             is_win=is_win,
         )
         self._searches.add(search)
+        if self._is_ending:
+            search.cancel()
         try:
             searched = await search.run()
         finally:
@@ -106,7 +108,8 @@ class Solver:
         return self._result(order, searched, seconds_queued)
 
     def cancel_all(self) -> None:
-        """End every search in flight with the best that it has."""
+        """End every search, those in flight and any still to come, with the best that it has."""
+        self._is_ending = True
         for search in self._searches:
             search.cancel()
 
