@@ -10,6 +10,7 @@ from stepback_server.admission import Admission
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import EngineUnavailable, SampleRequest
 from stepback_server.engine.supervisor import StartEngine, Supervisor
+from stepback_server.metrics import Metrics
 from stepback_server.settings import Settings
 from stepback_server.solving import Solver
 
@@ -27,6 +28,11 @@ class Service:
             max_seconds=settings.max_queue_seconds,
         )
         self._supervisor = Supervisor(start_engine, _canary(checkpoint))
+        self.metrics = Metrics(
+            searching=lambda: self._admission.searching,
+            queued=lambda: self._admission.queued,
+            restarts=lambda: self._supervisor.restarts,
+        )
         self._grace_seconds = settings.grace_seconds
         self._draining = False
         self.model = Model(id=checkpoint.manifest.name, tasks=checkpoint.manifest.tasks)
@@ -37,6 +43,11 @@ class Service:
 
     async def solve(self, request: SolveRequest) -> SolveResult:
         """Raises ApiError, QueueFull and EngineError."""
+        result = await self._solve(request)
+        self.metrics.answered(result)
+        return result
+
+    async def _solve(self, request: SolveRequest) -> SolveResult:
         order = self._solver.accept(request)
         # Whoever would wait for nothing is told so now.
         self._supervisor.engine  # noqa: B018

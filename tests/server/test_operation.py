@@ -45,6 +45,37 @@ def test_the_schema_documents_every_error_and_the_tasks_problem(server: str) -> 
     assert "numbers" in json.dumps(problem)
 
 
+def test_metrics_count_results_refusals_and_the_engine(server: str) -> None:
+    def count(metric: str) -> float:
+        lines = httpx.get(f"{server}/metrics").text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(metric))
+
+    body = {"task": "countdown", "problem": {"numbers": [3, 5], "target": 15}}
+    before = [
+        count(m)
+        for m in (
+            "stepback_searches_total",
+            "stepback_tokens_total",
+            'stepback_refused_total{code="out_of_range"}',
+        )
+    ]
+    result = httpx.post(f"{server}/solve", json=body).json()
+    httpx.post(f"{server}/solve", json=body | {"breadth": 0})
+    usage = result["usage"]
+    tokens = sum(usage[f"{kind}_tokens"] for kind in ("generated", "discarded", "cached"))
+    after = [
+        count(m)
+        for m in (
+            "stepback_searches_total",
+            "stepback_tokens_total",
+            'stepback_refused_total{code="out_of_range"}',
+        )
+    ]
+    assert [b - a for a, b in zip(before, after, strict=True)] == [1, tokens, 1]
+    assert count("vllm:generation_tokens_total") > 0
+    assert count("stepback_searching") == count("vllm:num_requests_running") == 0
+
+
 def serve(*flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "stepback_client.cli", "serve", *flags],

@@ -107,54 +107,70 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_defect)
 
 
-async def _on_api_error(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, ApiError)
+def _answer(request: Request, error: ApiError) -> JSONResponse:
+    """Answer with an error; a search that is refused so is counted."""
+    if request.url.path == "/solve":
+        request.app.state.service.metrics.refused(error.body.error.code)
     return error.response()
 
 
-async def _on_validation(_: Request, error: Exception) -> JSONResponse:
+async def _on_api_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ApiError)
+    return _answer(request, error)
+
+
+async def _on_validation(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return invalid(error.errors()).response()
+    return _answer(request, invalid(error.errors()))
 
 
-async def _on_http(_: Request, error: Exception) -> JSONResponse:
+async def _on_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if error.status_code == 400:
-        return _unparsable().response()
+        return _answer(request, _unparsable())
     kind = ErrorType.NOT_FOUND if error.status_code == 404 else ErrorType.INVALID_REQUEST
     code = {404: "no_such_path", 405: "method_not_allowed"}.get(error.status_code, "http_error")
     message = f"{error.detail}: see /docs for the paths and methods."
     headers = dict(error.headers) if error.headers else None
-    return ApiError(error.status_code, kind, code, message, headers=headers).response()
+    return _answer(request, ApiError(error.status_code, kind, code, message, headers=headers))
 
 
-async def _on_queue_full(_: Request, error: Exception) -> JSONResponse:
+async def _on_queue_full(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, QueueFull)
-    return ApiError(
-        429,
-        ErrorType.OVERLOADED,
-        "queue_full",
-        f"Too many searches are waiting: try again in {error.retry_after} s.",
-        headers={"Retry-After": str(error.retry_after)},
-    ).response()
+    return _answer(
+        request,
+        ApiError(
+            429,
+            ErrorType.OVERLOADED,
+            "queue_full",
+            f"Too many searches are waiting: try again in {error.retry_after} s.",
+            headers={"Retry-After": str(error.retry_after)},
+        ),
+    )
 
 
-async def _on_unavailable(_: Request, error: Exception) -> JSONResponse:
-    return not_ready(str(error)).response()
+async def _on_unavailable(request: Request, error: Exception) -> JSONResponse:
+    return _answer(request, not_ready(str(error)))
 
 
-async def _on_refused(_: Request, error: Exception) -> JSONResponse:
-    return ApiError(
-        422,
-        ErrorType.INVALID_REQUEST,
-        "prompt_refused",
-        f"prompt: the engine refuses it: {error}",
-        param="prompt",
-    ).response()
+async def _on_refused(request: Request, error: Exception) -> JSONResponse:
+    return _answer(
+        request,
+        ApiError(
+            422,
+            ErrorType.INVALID_REQUEST,
+            "prompt_refused",
+            f"prompt: the engine refuses it: {error}",
+            param="prompt",
+        ),
+    )
 
 
-async def _on_defect(_: Request, error: Exception) -> JSONResponse:
+async def _on_defect(request: Request, error: Exception) -> JSONResponse:
     _log.error("unexpected error", exc_info=error)
-    return ApiError(
-        500, ErrorType.INTERNAL, "internal", "An error of the server's own; it has been logged."
-    ).response()
+    return _answer(
+        request,
+        ApiError(
+            500, ErrorType.INTERNAL, "internal", "An error of the server's own; it has been logged."
+        ),
+    )

@@ -3,7 +3,8 @@
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from stepback_core.trace import PROTOCOL_VERSION
 from stepback_core.wire import (
@@ -64,6 +65,12 @@ async def ready(service: TheService) -> Readiness:
     if readiness.ready:
         return readiness
     return cast("Readiness", JSONResponse(readiness.model_dump(), 503))
+
+
+@router.get("/metrics", response_class=PlainTextResponse, tags=["operation"])
+async def metrics(service: TheService) -> Response:
+    """Prometheus' text form: the server's own metrics and the engine's."""
+    return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/version", tags=["operation"])
