@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stepback_core.tasks import TASKS, CountdownProblem, ErrorKind, Reason, Split
-from stepback_core.tasks.countdown import NEW_TARGETS, reachable
+from stepback_core.tasks.arithmetic import reachable
+from stepback_core.tasks.countdown import NEW_TARGETS
 
 TASK = TASKS["countdown"]
 PROBLEM = CountdownProblem(numbers=[20, 3, 7, 5], target=41)

@@ -25,7 +25,9 @@ def make_model(recipe: Recipe) -> tuple[PreTrainedModel, AnyTokenizer, Grammar]:
     torch.manual_seed(recipe.seed)
     if recipe.scratch is not None:
         grammar = Grammar()
-        tokenizer = make_tokenizer(grammar, recipe.scratch.digits_per_token)
+        tokenizer = make_tokenizer(
+            grammar, task=recipe.data.task, digits_per_token=recipe.scratch.digits_per_token
+        )
         return _from_scratch(recipe.scratch, tokenizer), tokenizer, grammar
     assert recipe.base is not None
     return _from_base(recipe.base)

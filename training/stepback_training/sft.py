@@ -20,6 +20,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from stepback_core.manifest import Manifest
+from stepback_core.tasks import TASKS
 from stepback_core.trace import TraceCodec
 from stepback_training.checkpoint import export, resumable, sync
 from stepback_training.encode import EncodedSamples, PackedRows, check_round_trip
@@ -32,10 +33,6 @@ from stepback_training.samples import read_samples, recipe_of
 _KEPT = 2
 _SECONDS = "seconds.txt"
 """In each resumable checkpoint: how long training had taken."""
-SPLIT_IN_WORDS = (
-    "test split: first byte of SHA-256 over the canonical inputs below 26 (about 10 %); "
-    "Countdown targets 17, 27, ... 97 held out of training altogether (new targets)"
-)
 
 
 class StepbackTrainer(Trainer):
@@ -127,7 +124,7 @@ def _train(recipe: Recipe, data: Path, run: Path) -> Path:
         tasks=[recipe.data.task],
         base_model=recipe.base.path if recipe.base else None,
         recipe=recipe.model_dump(mode="json"),
-        split=SPLIT_IN_WORDS if recipe_of(data) else "unknown: the samples are from elsewhere",
+        split=_split(recipe, data),
         training={
             "samples": len(samples),
             "samples_sha256": sha256(data.read_bytes()).hexdigest(),
@@ -143,6 +140,12 @@ def _train(recipe: Recipe, data: Path, run: Path) -> Path:
     folder = run / "model"
     export(folder, trainer.accelerator.unwrap_model(trainer.model), tokenizer, manifest)
     return folder
+
+
+def _split(recipe: Recipe, data: Path) -> str:
+    if recipe_of(data) is None:
+        return "unknown: the samples are from elsewhere"
+    return TASKS[recipe.data.task].split_rule
 
 
 def _loss_curve(run: Path, last: Path | None) -> SummaryWriter:

@@ -51,7 +51,6 @@ class Verdict:
     lax: bool
     reason: Reason | None
     """Why strict refused; None where it accepted."""
-    detail: str = ""
 
 
 def is_test_input(canonical: str) -> bool:
@@ -69,6 +68,11 @@ class Task(Protocol[P]):
     def name(self) -> str: ...
     @property
     def problem_type(self) -> type[P]: ...
+    @property
+    def split_rule(self) -> str:
+        """The data split in words, for model cards."""
+        ...
+
     def prompt(self, problem: P) -> str:
         """The problem as the model reads it, before framing."""
         ...

@@ -1,0 +1,72 @@
+"""Wrong steps of Countdown, one function for each kind that training data is made of."""
+
+from collections.abc import Callable
+from random import Random
+
+from stepback_core.tasks.arithmetic import State, moves, reachable, results
+
+_STRANGERS = range(1, 100)
+_SHARE_OF_FLOORED_DIVISIONS = 0.2
+
+
+def exploration_error(state: State, target: int, unseen: frozenset[int], rng: Random) -> str | None:
+    """A legal step after which the target cannot be reached; None where there is none."""
+    dead = [
+        step
+        for step, after in moves(state)
+        if target not in reachable(after) and not _ends_in(unseen, state, step)
+    ]
+    return rng.choice(dead) if dead else None
+
+
+def _ends_in(unseen: frozenset[int], state: State, step: str) -> bool:
+    """Whether a step ends the path in a target that training never shows as right. As a wrong step
+    it would teach that such an end is always wrong."""
+    return len(state) == 2 and int(step.rpartition("=")[2]) in unseen
+
+
+def computational_error(state: State, unseen: frozenset[int], rng: Random) -> str:
+    """An equation whose result is wrong."""
+    return _draw_unless(unseen, state, lambda: _wrong_equation(state, rng))
+
+
+def _wrong_equation(state: State, rng: Random) -> str:
+    a, b = sorted(rng.sample(state, 2), reverse=True)
+    if b and a % b and rng.random() < _SHARE_OF_FLOORED_DIVISIONS:
+        return f"{a}/{b}={a // b}"
+    step, _ = rng.choice(list(moves(state)))
+    equation, _, right = step.partition("=")
+    result = int(right)
+    while True:
+        # Mostly near misses, as a model makes them; now and then a digit elsewhere.
+        scale = rng.choice((1, 1, 1, 10, 10, 100))
+        wrong = result + scale * rng.choice((-3, -2, -1, 1, 2, 3))
+        if wrong >= 0:
+            return f"{equation}={wrong}"
+
+
+def rule_violation(state: State, met: State, unseen: frozenset[int], rng: Random) -> str:
+    """A step with a number that is not there: used already, or never there. `met` are the numbers
+    of the states on the way here."""
+    return _draw_unless(unseen, state, lambda: _stranger_step(state, met, rng))
+
+
+def _draw_unless(unseen: frozenset[int], state: State, draw: Callable[[], str]) -> str:
+    while _ends_in(unseen, state, step := draw()):
+        pass
+    return step
+
+
+def _stranger_step(state: State, met: State, rng: Random) -> str:
+    while True:
+        stranger = rng.choice(met) if rng.random() < 0.5 else rng.choice(_STRANGERS)
+        own = rng.choice(state)
+        a, b = max(stranger, own), min(stranger, own)
+        if _is_available(state, (a, b)):
+            continue
+        op, result = rng.choice(list(results(a, b)))
+        return f"{a}{op}{b}={result}"
+
+
+def _is_available(state: State, operands: tuple[int, int]) -> bool:
+    return all(state.count(operand) >= operands.count(operand) for operand in operands)
