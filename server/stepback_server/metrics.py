@@ -35,7 +35,7 @@ class Metrics:
         )
         self._refused = Counter(
             "stepback_refused",
-            "Searches that were refused, by the code of their error",
+            "Requests to /solve that ended in an error, by its code",
             ["code"],
             registry=self._registry,
         )

@@ -20,7 +20,7 @@ class SettingsError(ValueError):
 class Settings(BaseModel):
     """Everything that the server can be told. Values come as text and are checked at the start."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     model: Path = Path("models/countdown-5m")
     """The checkpoint folder to serve."""
@@ -29,7 +29,7 @@ class Settings(BaseModel):
     port: int = Field(default=8000, ge=0, le=65535)
     """The port to listen on; 0 takes a free one."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where vLLM runs."""
+    """Where vLLM runs: cpu or cuda."""
     kv_cache_mib: int = Field(default=128, ge=8)
     """Key-value cache on a CPU, MiB. On CUDA vLLM sizes its own."""
     max_running: int = Field(default=256, ge=1)
@@ -53,7 +53,7 @@ class Settings(BaseModel):
     grace_seconds: float = Field(default=5.0, ge=0, le=600)
     """After SIGTERM: how long searches may go on before they return the best so far."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Of the server's own log."""
+    """Of the server's own log: debug, info, warning or error."""
 
     @classmethod
     def read(cls, environment: Mapping[str, str], arguments: Sequence[str] = ()) -> "Settings":
@@ -77,7 +77,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
             dest=name,
             default=argparse.SUPPRESS,
             metavar="VALUE",
-            help=f"{ENVIRONMENT_PREFIX}{name.upper()}; default {field.default}",
+            help=f"{field.description} ({ENVIRONMENT_PREFIX}{name.upper()}; {field.default})",
         )
 
 

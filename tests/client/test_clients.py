@@ -24,7 +24,7 @@ from stepback_client import (
     Unavailable,
 )
 
-PROBLEM = CountdownProblem(numbers=[3, 5, 7, 20], target=41)
+PROBLEM = CountdownProblem(numbers=[3, 5, 7, 25], target=41)
 RESULT: dict[str, Any] = {
     "id": "s-1",
     "status": "solved",
@@ -97,7 +97,7 @@ def test_a_result_is_typed_and_only_what_was_said_is_sent(solve: Solve) -> None:
     assert request.url.path == "/solve"
     assert json.loads(request.content) == {
         "task": "countdown",
-        "problem": {"numbers": [3, 5, 7, 20], "target": 41},
+        "problem": {"numbers": [3, 5, 7, 25], "target": 41},
         "breadth": 4,
         "budget": {"tokens": 100},
     }

@@ -11,7 +11,7 @@ from stepback_core.wire import ErrorBody
 
 GOOD: dict[str, Any] = {
     "task": "countdown",
-    "problem": {"numbers": [3, 5, 7, 20], "target": 41},
+    "problem": {"numbers": [3, 5, 7, 25], "target": 41},
     "strategy": "greedy",
 }
 
@@ -30,7 +30,7 @@ FIELDS = [
     (422, "task", change(task=7)),
     (422, "problem", {"task": "countdown"}),
     (422, "problem", change(problem=[1, 2])),
-    (422, "problem", change(problem="3,5,7,20=41")),
+    (422, "problem", change(problem="3,5,7,25=41")),
     (422, "problem.target", change(problem={"numbers": [3, 5]})),
     (422, "problem.numbers", problem(numbers=[])),
     (422, "problem.numbers", problem(numbers=[1] * 1000)),

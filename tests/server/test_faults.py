@@ -15,7 +15,7 @@ from tests.conftest import children, start_controller, wait_until_ready
 
 SLOW = {
     "task": "countdown",
-    "problem": {"numbers": [3, 5, 7, 20], "target": 41},
+    "problem": {"numbers": [3, 5, 7, 25], "target": 41},
     "select": "perplexity",
     "breadth": 256,
     "backtracks": 16,

@@ -18,7 +18,7 @@ from stepback_core.tasks import TASKS, Split
 from stepback_core.wire import Outcome
 from tests.conftest import CHECKPOINT
 
-PROBLEM = CountdownProblem(numbers=[3, 5, 7, 20], target=41)
+PROBLEM = CountdownProblem(numbers=[3, 5, 7, 25], target=41)
 TASK = TASKS["countdown"]
 
 
@@ -68,7 +68,7 @@ def test_usage_adds_up(client: Client) -> None:
     assert generated - len(ended) <= usage.generated_tokens <= generated
     assert usage.generated_tokens - usage.discarded_tokens == tokens(result.answer.steps)
     # "countdown" is one token.
-    assert usage.prompt_tokens == 1 + len(":3,5,7,20=41\n")
+    assert usage.prompt_tokens == 1 + len(":3,5,7,25=41\n")
 
 
 def test_the_same_seed_gives_the_same_answer_and_tree(client: Client) -> None:

@@ -282,7 +282,7 @@ def test_the_whole_line_from_a_base_model_to_an_answer(tmp_path: Path, samples: 
         assert len(codec.tokens.step_ends(ids)) == len(steps)
         assert codec.decode_steps(ids) == steps
     with controller(tmp_path / "log.txt", folder) as url:
-        body = {"task": "countdown", "problem": {"numbers": [3, 5, 7, 20], "target": 41}}
+        body = {"task": "countdown", "problem": {"numbers": [3, 5, 7, 25], "target": 41}}
         response = httpx.post(f"{url}/solve", json=body)
     assert response.status_code == 200
     assert response.json()["usage"]["generated_tokens"] > 0

@@ -7,7 +7,7 @@ from stepback_core.manifest import Manifest
 _TEMPLATE = """\
 ---
 library_name: transformers
-pipeline_tag: text-generation
+{licence}pipeline_tag: text-generation
 tags: [self-backtracking, {tasks}]
 ---
 
@@ -41,6 +41,8 @@ def model_card(manifest: Manifest) -> str:
         name=manifest.name,
         marker=manifest.grammar.marker,
         tasks=", ".join(manifest.tasks),
+        # A model that started from another one is under that one's licence.
+        licence="" if manifest.base_model else "license: apache-2.0\n",
         base=manifest.base_model or "random weights",
         split=manifest.split,
         facts="\n".join(facts),

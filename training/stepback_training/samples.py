@@ -1,6 +1,6 @@
 """Training samples: made from a task, written and read as JSONL.
 
-    {"prompt": "countdown:3,5,7,20=41", "steps": ["20+7=27"], "wrong_step": "27*5=136"}
+    {"prompt": "countdown:3,5,7,25=41", "steps": ["25-5=20"], "wrong_step": "7*3=22"}
 
 A sample with a `wrong_step` ends in that step and the marker; one without ends in the end token.
 """

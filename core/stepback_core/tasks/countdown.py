@@ -1,9 +1,9 @@
 """Countdown: combine the numbers with + - * / so that the last result is the target.
 
-    prompt   countdown:3,5,7,20=41
-    steps    20+7=27
-             5*3=15      (each input is used exactly once, division is exact, nothing is negative)
-             27+15=42    <- not the target: a wrong step
+    prompt   countdown:3,5,7,25=41
+    steps    25-5=20
+             7*3=21      (each input is used exactly once, division is exact, nothing is negative)
+             21+20=41
 
 The rules are those of Stream of Search (arXiv 2404.03683): inputs 1..99, targets 10..100.
 """
@@ -41,14 +41,16 @@ _LAX_STEP = re.compile(r"([0-9]+)\s*([-+*/])\s*([0-9]+)\s*=\s*([0-9]+)", re.ASCI
 class CountdownProblem(BaseModel):
     """Numbers to combine and the target to reach."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
 
     numbers: list[Annotated[int, Field(ge=1, le=99)]] = Field(
-        min_length=2, max_length=6, examples=[[3, 5, 7, 20]]
+        min_length=2, max_length=6, examples=[[3, 5, 7, 25]]
     )
     """Two to six inputs, each 1..99; order is irrelevant."""
     target: int = Field(ge=1, le=199, examples=[41])
-    """Test problems have 10..100; training goes a little beyond."""
+    """The last result that is wanted. Test problems have 10..100; training goes a little beyond."""
 
 
 class Countdown:

@@ -108,7 +108,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 def _answer(request: Request, error: ApiError) -> JSONResponse:
-    """Answer with an error; a search that is refused so is counted."""
+    """Answer with an error, and count it where a search was asked for."""
     if request.url.path == "/solve":
         request.app.state.service.metrics.refused(error.body.error.code)
     return error.response()

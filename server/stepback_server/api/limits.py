@@ -1,6 +1,6 @@
 """Limits at the edge: the size of a body, and the life of a caller."""
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -18,11 +18,12 @@ class CallerGone(Exception):
 
 
 class BodyLimit:
-    """ASGI middleware: answers 413 instead of reading a body past `limit` bytes."""
+    """ASGI middleware: answers 413 instead of reading a body past `limit` bytes, and counts it."""
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, limit: int, count: Callable[[str], None]) -> None:
         self._app = app
         self._limit = limit
+        self._count = count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -57,6 +58,7 @@ class BodyLimit:
             message,
             headers={"Connection": "close"},
         )
+        self._count(error.body.error.code)
         return error.response()
 
 

@@ -29,7 +29,8 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         413: "The body is too large",
         422: "A field is missing, unknown, of the wrong type or out of range",
         429: "The queue is full; see Retry-After",
-        503: "The engine is not ready, or has died",
+        500: "An error of the server's own",
+        503: "The engine is not ready, has died, or the server is stopping",
     }.items()
 }
 _CLIENT_CLOSED_REQUEST = 499

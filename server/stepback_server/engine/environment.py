@@ -11,6 +11,7 @@ _CPU = {
     "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
     "TORCH_COMPILE_DISABLE": "1",
+    # One child process instead of two: the worker lives in the engine core.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
 }
 _ALWAYS = {

@@ -77,6 +77,7 @@ class Supervisor:
             engine = await asyncio.shield(starting)
         except asyncio.CancelledError:
             # A thread cannot be cancelled, and an engine that is half up would be left behind.
+            # Whatever else it fails of, there is then nothing to leave behind.
             with suppress(Exception):
                 await (await starting).close(kill=False)
             raise
@@ -117,7 +118,7 @@ class Supervisor:
             self.restarts += 1
             try:
                 await self._start()
-            except Exception as error:
+            except Exception as error:  # whatever a start can fail of: it is tried again
                 _log.error("the engine did not start, next try in %.1f s: %s", wait, error)
                 self._reason = f"its start failed: {error}"
 
