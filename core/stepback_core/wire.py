@@ -184,13 +184,15 @@ class TreeNode(_Said):
     """One branch of the search: what was sampled from its parent state."""
 
     id: int
+    """In order of asking; the root is 0."""
     parent: int | None
     """The node whose kept part this branch continues; None for the root."""
     kept_steps: int
     """How many of the parent's steps came before this branch."""
     steps: list[str]
+    """What was sampled after the kept part."""
     outcome: Outcome | None
-    """None for the root."""
+    """`answer`, `backtrack` or `unfinished`; None for the root."""
     score: float | None
     """Mean log-probability a token, from the prompt to this branch's end."""
 
