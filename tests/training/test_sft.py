@@ -1,5 +1,6 @@
 """Whole runs on tiny models: from scratch, from a base model, killed and resumed."""
 
+import json
 import os
 import signal
 import subprocess
@@ -80,6 +81,14 @@ def finish(command: list[str]) -> None:
 def test_a_run_ends_in_a_checkpoint_that_transformers_loads(tmp_path: Path, samples: Path) -> None:
     run = tmp_path / "run"
     finish(train_command(write_recipe(tmp_path), samples, run))
+    weights = (run / "model/model.safetensors").read_bytes()
+    written = (run / "model/stepback.json").read_text()
+    # Once more, as after a kill between the last step and the export: the same, and no step more.
+    finish(train_command(tmp_path / "recipe.toml", samples, run))
+    assert (run / "model/model.safetensors").read_bytes() == weights
+    again = json.loads((run / "model/stepback.json").read_text())
+    assert again["training"].pop("hours") >= 0
+    assert again["training"].items() <= json.loads(written)["training"].items()
     model = AutoModelForCausalLM.from_pretrained(run / "model")
     tokenizer = AutoTokenizer.from_pretrained(run / "model")
     checkpoint = Checkpoint.open(run / "model")

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.utils.data import Sampler, SequentialSampler
 from torch.utils.tensorboard import SummaryWriter
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from stepback_core.manifest import Manifest
@@ -111,7 +111,11 @@ def _train(recipe: Recipe, data: Path, run: Path) -> Path:
         train_dataset=rows,
         callbacks=[TensorBoardCallback(_loss_curve(run, last))],
     )
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    if _step(last) < trainer.args.max_steps:
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    else:
+        # It had ended, and was killed before its export. Going on would make a step too many.
+        _restore_finished(trainer, str(last))
     manifest = Manifest(
         name=recipe.name,
         grammar=grammar,
@@ -150,8 +154,18 @@ def _split(recipe: Recipe, data: Path) -> str:
 
 def _loss_curve(run: Path, last: Path | None) -> SummaryWriter:
     """Goes on where the last checkpoint was; what a killed run wrote past it is dropped."""
-    step = int(last.name.rpartition("-")[2]) + 1 if last else None
-    return SummaryWriter(str(run / "tensorboard"), purge_step=step)
+    step = _step(last)
+    return SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else None)
+
+
+def _step(checkpoint: Path | None) -> int:
+    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+
+
+def _restore_finished(trainer: StepbackTrainer, checkpoint: str) -> None:
+    """Load a finished run's weights and history into a trainer that is not to train."""
+    trainer._load_from_checkpoint(checkpoint)  # pyright: ignore[reportPrivateUsage]
+    trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
 
 
 def _final_loss(history: list[dict[str, float]]) -> float:
