@@ -5,7 +5,7 @@ import sys
 from stepback_client import Client, CountdownProblem
 
 url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000"
-problem = CountdownProblem(numbers=[3, 5, 7, 25], target=41)
+problem = CountdownProblem(numbers=[4, 16, 25, 82], target=95)
 
 with Client(url) as client:
     result = client.solve(problem, breadth=16, backtracks=1)

@@ -6,7 +6,7 @@ import sys
 from stepback_client import AsyncClient, CountdownProblem, SolveResult
 
 PROBLEMS = [
-    CountdownProblem(numbers=[3, 5, 7, 25], target=41),
+    CountdownProblem(numbers=[4, 16, 25, 82], target=95),
     CountdownProblem(numbers=[4, 9, 50, 75], target=30),
     CountdownProblem(numbers=[2, 8, 11, 60], target=74),
 ]

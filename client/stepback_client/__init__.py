@@ -3,7 +3,7 @@
 from stepback_client import Client, CountdownProblem
 
 with Client() as client:
-    result = client.solve(CountdownProblem(numbers=[3, 5, 7, 25], target=41))
+    result = client.solve(CountdownProblem(numbers=[4, 16, 25, 82], target=95))
 """
 
 from stepback_client.async_client import AsyncClient

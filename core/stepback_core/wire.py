@@ -89,7 +89,9 @@ class SolveRequest(_Question):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"task": "countdown", "problem": {"numbers": [3, 5, 7, 25], "target": 41}}]
+            "examples": [
+                {"task": "countdown", "problem": {"numbers": [4, 16, 25, 82], "target": 95}}
+            ]
         }
     )
 
@@ -99,7 +101,7 @@ class SolveRequest(_Question):
         dict[str, JsonValue] | None,
         Field(json_schema_extra=lambda schema: schema.update(_problem_schema())),
     ] = None
-    """The task's typed problem, for example `{"numbers": [3, 5, 7, 25], "target": 41}`."""
+    """The task's typed problem, for example `{"numbers": [4, 16, 25, 82], "target": 95}`."""
     prompt: str | None = Field(default=None, min_length=1, max_length=100_000)
     """Free text, put into the checkpoint's own prompt frame; there is no checker for it."""
     model: str | None = Field(default=None, max_length=256)

@@ -21,11 +21,13 @@ def stepback(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_solve_prints_the_steps_and_the_cost(server: str) -> None:
-    done = stepback("solve", "3", "5", "7", "25", "--target", "41", "--url", server, "--seed", "1")
+    done = stepback(
+        "solve", "4", "16", "25", "82", "--target", "95", "--url", server, "--seed", "1"
+    )
     *steps, cost = done.stdout.splitlines()
     assert done.returncode == 0, done.stdout
     assert cost.startswith("solved: ") and "tokens" in cost
-    problem = CountdownProblem(numbers=[3, 5, 7, 25], target=41)
+    problem = CountdownProblem(numbers=[4, 16, 25, 82], target=95)
     assert TASKS["countdown"].check(problem, [step.strip() for step in steps]).strict
 
 

@@ -24,6 +24,12 @@ problems = st.builds(
 )
 
 
+def test_the_example_that_every_page_shows_has_a_solution_and_is_held_out() -> None:
+    example = CountdownProblem(numbers=[4, 16, 25, 82], target=95)
+    assert TASK.check(example, ["16-4=12", "25-12=13", "82+13=95"]).strict
+    assert TASK.split(example) is Split.TEST_SEEN
+
+
 def test_the_prompt_sorts_the_inputs() -> None:
     assert TASK.prompt(PROBLEM) == "countdown:3,5,7,20=41"
 

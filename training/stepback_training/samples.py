@@ -1,6 +1,6 @@
 """Training samples: made from a task, written and read as JSONL.
 
-    {"prompt": "countdown:3,5,7,25=41", "steps": ["25-5=20"], "wrong_step": "7*3=22"}
+    {"prompt": "countdown:4,16,25,82=95", "steps": ["16-4=12"], "wrong_step": "25-12=14"}
 
 A sample with a `wrong_step` ends in that step and the marker; one without ends in the end token.
 """

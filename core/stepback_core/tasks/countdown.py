@@ -1,9 +1,9 @@
 """Countdown: combine the numbers with + - * / so that the last result is the target.
 
-    prompt   countdown:3,5,7,25=41
-    steps    25-5=20
-             7*3=21      (each input is used exactly once, division is exact, nothing is negative)
-             21+20=41
+    prompt   countdown:4,16,25,82=95
+    steps    16-4=12
+             25-12=13    (each input is used exactly once, division is exact, nothing is negative)
+             82+13=95
 
 The rules are those of Stream of Search (arXiv 2404.03683): inputs 1..99, targets 10..100.
 """
@@ -46,10 +46,10 @@ class CountdownProblem(BaseModel):
     )
 
     numbers: list[Annotated[int, Field(ge=1, le=99)]] = Field(
-        min_length=2, max_length=6, examples=[[3, 5, 7, 25]]
+        min_length=2, max_length=6, examples=[[4, 16, 25, 82]]
     )
     """Two to six inputs, each 1..99; order is irrelevant."""
-    target: int = Field(ge=1, le=199, examples=[41])
+    target: int = Field(ge=1, le=199, examples=[95])
     """The last result that is wanted. Test problems have 10..100; training goes a little beyond."""
 
 
