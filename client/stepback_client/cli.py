@@ -12,6 +12,7 @@ from stepback_client.base import DEFAULT_URL, SolveOptions
 from stepback_client.client import Client
 from stepback_client.errors import StepbackError
 from stepback_core.tasks import CountdownProblem
+from stepback_core.validation import first_error
 from stepback_core.wire import Select, SolveResult, Status, Strategy
 
 # Where each command lives and which extra brings what it needs. Named, not imported: the client
@@ -76,10 +77,7 @@ def solve(arguments: Sequence[str]) -> int:
         with Client(given.url) as client:
             result = client.solve(problem, **options)
     except ValidationError as error:
-        first = error.errors()[0]
-        print(
-            f"stepback solve: {'.'.join(map(str, first['loc']))}: {first['msg']}", file=sys.stderr
-        )
+        print(f"stepback solve: {first_error(error, whole='the request')}", file=sys.stderr)
         return 2
     except StepbackError as error:
         print(f"stepback solve: {error}", file=sys.stderr)

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stepback_core.trace import PROTOCOL_VERSION, Grammar
+from stepback_core.validation import first_error
 
 MANIFEST_NAME = "stepback.json"
 
@@ -50,9 +51,7 @@ class Manifest(BaseModel):
         except OSError as error:
             raise ManifestError(f"{path}: cannot be read ({error.strerror})") from error
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"])) or "the file"
-            raise ManifestError(f"{path}: {field}: {first['msg']}") from error
+            raise ManifestError(f"{path}: {first_error(error, whole='the file')}") from error
         if manifest.protocol != PROTOCOL_VERSION:
             raise ManifestError(
                 f"{path}: protocol is {manifest.protocol}; this version serves {PROTOCOL_VERSION}"

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from stepback_core.tasks import TASKS, ErrorKind
+from stepback_core.validation import first_error
 
 
 class RecipeError(ValueError):
@@ -141,6 +142,4 @@ class Recipe(_Section):
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise RecipeError(f"{path}: not TOML: {error}") from error
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"])) or "the recipe"
-            raise RecipeError(f"{path}: {field}: {first['msg']}") from error
+            raise RecipeError(f"{path}: {first_error(error, whole='the recipe')}") from error

@@ -17,9 +17,12 @@ _CHANGEABLE = ("epochs", "checkpoint_every")
 
 
 @contextmanager
-def held(run: Path, recipe: Recipe, data: Path) -> Generator[None]:
-    """Hold a run's folder. Raises ValueError where another process holds it, or where it was
-    started with another recipe or other data, or where the data is of another recipe."""
+def held(run: Path, recipe: Recipe, data: Path) -> Generator[str]:
+    """Hold a run's folder; gives the data's SHA-256.
+
+    Raises ValueError where another process holds it, or where it was started with another recipe or
+    other data, or where the data is of another recipe.
+    """
     made_by = recipe_of(data)
     if made_by is not None and made_by != recipe.data:
         raise ValueError(f"{data} was not written by this recipe's [data]: write it anew")
@@ -29,15 +32,16 @@ def held(run: Path, recipe: Recipe, data: Path) -> Generator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ValueError(f"{run}: another process is training there") from error
-        _agree(run / "run.json", _identity(recipe, data))
-        yield
+        digest = sha256(data.read_bytes()).hexdigest()
+        _agree(run / "run.json", _identity(recipe, digest))
+        yield digest
 
 
-def _identity(recipe: Recipe, data: Path) -> dict[str, Any]:
+def _identity(recipe: Recipe, digest: str) -> dict[str, Any]:
     plain = recipe.model_dump(mode="json")
     for field in _CHANGEABLE:
         del plain["train"][field]
-    return {"recipe": plain, "data_sha256": sha256(data.read_bytes()).hexdigest()}
+    return {"recipe": plain, "data_sha256": digest}
 
 
 def _agree(path: Path, identity: dict[str, Any]) -> None:

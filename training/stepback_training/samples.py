@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tqdm import tqdm
 
 from stepback_core.tasks import TASKS, ErrorKind, Split, Task
+from stepback_core.validation import first_error
 from stepback_training.recipe import DataRecipe
 
 _CHUNK = 2000
@@ -77,9 +78,8 @@ def read_samples(path: Path) -> Iterator[Sample]:
             try:
                 yield Sample.model_validate_json(line)
             except ValidationError as error:
-                first = error.errors()[0]
-                field = ".".join(map(str, first["loc"])) or "the line"
-                raise SampleError(f"{path}:{number}: {field}: {first['msg']}") from error
+                what = first_error(error, whole="the line")
+                raise SampleError(f"{path}:{number}: {what}") from error
 
 
 def make_samples(recipe: DataRecipe, rng: Random) -> Iterator[Sample]:

@@ -7,7 +7,6 @@ import math
 import shutil
 import time
 from collections.abc import Sized
-from hashlib import sha256
 from pathlib import Path
 from statistics import fmean
 from typing import Any, cast
@@ -92,11 +91,11 @@ def train(recipe: Recipe, data: Path, run: Path) -> Path:
     Raises SampleError for a bad data file, and ValueError for a recipe that does not fit the data
     or the run that is to go on.
     """
-    with held(run, recipe, data):
-        return _train(recipe, data, run)
+    with held(run, recipe, data) as digest:
+        return _train(recipe, data, digest, run)
 
 
-def _train(recipe: Recipe, data: Path, run: Path) -> Path:
+def _train(recipe: Recipe, data: Path, digest: str, run: Path) -> Path:
     model, tokenizer, grammar = make_model(recipe)
     codec = TraceCodec.of(grammar, tokenizer)
     check_round_trip(next(read_samples(data), None), codec)
@@ -131,7 +130,7 @@ def _train(recipe: Recipe, data: Path, run: Path) -> Path:
         split=_split(recipe, data),
         training={
             "samples": len(samples),
-            "samples_sha256": sha256(data.read_bytes()).hexdigest(),
+            "samples_sha256": digest,
             "epochs": recipe.train.epochs,
             "tokens": round(int(samples.lengths.sum()) * recipe.train.epochs),
             "parameters": sum(p.numel() for p in model.parameters()),
