@@ -46,6 +46,10 @@ class SampleRequest:
     seeds: tuple[int, ...] | None
     """One a continuation, or None for fresh randomness."""
     stop_ids: tuple[int, ...]
+    watched_id: int | None = None
+    """A token whose log-probability is wanted at every position, sampled or not."""
+    tree: str = ""
+    """Requests of one search share this name: a prefix cache that has served one helps the next."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +64,8 @@ class Sample:
     finish: Finish
     cached_tokens: int
     """Prompt tokens that came from the prefix cache."""
+    watched: tuple[float, ...] = ()
+    """The watched token's log-probabilities, one an id; empty where none was watched."""
 
 
 OnSample = Callable[[Sample], None]

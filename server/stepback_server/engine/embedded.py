@@ -104,13 +104,15 @@ class EmbeddedEngine:
             seed=None if request.seeds is None else request.seeds[index],
             stop_token_ids=list(request.stop_ids),
             ignore_eos=True,
-            logprobs=0,
+            # The sampled token's own comes along with those of chosen ones.
+            logprobs=0 if request.watched_id is None else None,
+            logprob_token_ids=None if request.watched_id is None else [request.watched_id],
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         try:
             async for output in self._llm.generate(tokens_input(list(request.ids)), params, name):
-                deliver(_to_sample(index, output.outputs[0], output.num_cached_tokens or 0))
+                deliver(_to_sample(index, request.watched_id, output))
         except EngineDeadError as error:
             raise EngineUnavailable("the engine has died") from error
         except VLLMValidationError as error:
@@ -170,14 +172,15 @@ def engine_options(
     }
 
 
-def _to_sample(index: int, completion: Any, cached_tokens: int) -> Sample:
+def _to_sample(index: int, watched_id: int | None, output: Any) -> Sample:
+    completion = output.outputs[0]
     ids = tuple(completion.token_ids)
+    logprobs = completion.logprobs or ()
     return Sample(
         index=index,
         ids=ids,
-        logprobs=tuple(
-            at[token].logprob for token, at in zip(ids, completion.logprobs or (), strict=True)
-        ),
+        logprobs=tuple(at[token].logprob for token, at in zip(ids, logprobs, strict=True)),
         finish=_FINISH[completion.finish_reason],
-        cached_tokens=cached_tokens,
+        cached_tokens=output.num_cached_tokens or 0,
+        watched=() if watched_id is None else tuple(at[watched_id].logprob for at in logprobs),
     )
