@@ -134,7 +134,14 @@ class TraceCodec:
 
     def decode_steps(self, ids: Sequence[int]) -> list[str]:
         """The steps in generated ids; stop tokens are dropped, an unfinished last step is kept."""
+        steps = self._split(ids)
+        return steps[:-1] if steps[-1] == "" else steps
+
+    def closed_steps(self, ids: Sequence[int]) -> list[str]:
+        """The steps in generated ids that their separator closes."""
+        return self._split(ids)[:-1]
+
+    def _split(self, ids: Sequence[int]) -> list[str]:
         body = [token for token in ids if token not in self.tokens.stop_ids]
         text = self.tokenizer.decode(body, skip_special_tokens=False)
-        steps = text.split(self.grammar.separator)
-        return steps[:-1] if steps[-1] == "" else steps
+        return text.split(self.grammar.separator)

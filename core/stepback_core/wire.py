@@ -11,6 +11,7 @@ from stepback_core.tasks import TASKS
 class Strategy(StrEnum):
     """How the answer is searched for."""
 
+    BEST_FIRST = "best_first"
     SELF_BACKTRACKING = "self_backtracking"
     GREEDY = "greedy"
     BEST_OF_N = "best_of_n"
@@ -72,7 +73,8 @@ class Budget(_Question):
     """Upper limits of one search. What is left out is the server's own limit."""
 
     tokens: int | None = Field(default=None, ge=1, le=10_000_000)
-    """Generated tokens, those of discarded branches included; never exceeded."""
+    """Generated tokens, those of discarded branches included; never exceeded. If left out,
+    `best_first` takes the tokens of 32 full answers."""
     seconds: float | None = Field(default=None, gt=0, le=3600, allow_inf_nan=False)
     """Wall time from the start of the search, its time in the queue excluded."""
 
@@ -106,15 +108,18 @@ class SolveRequest(_Question):
     """Free text, put into the checkpoint's own prompt frame; there is no checker for it."""
     model: str | None = Field(default=None, max_length=256)
     """A name from `/v1/models`; the served model if left out."""
-    strategy: Annotated[Strategy, Field(strict=False)] = Strategy.SELF_BACKTRACKING
-    """`self_backtracking`: as published. `greedy`: one sample, the likeliest token each time.
+    strategy: Annotated[Strategy, Field(strict=False)] = Strategy.BEST_FIRST
+    """`best_first`: the likeliest text not written yet, dropped at an illegal step.
+    `self_backtracking`: as published. `greedy`: one sample, the likeliest token each time.
     `best_of_n`: N samples. `majority`: N samples, and a vote."""
     breadth: int = Field(default=16, ge=1, le=1024)
-    """N: samples of one expansion. Greedy ignores it."""
+    """N: samples of one expansion. Of `best_first`: samples in flight at most, and the answers
+    that it looks for where no check ends the search. Greedy ignores it."""
     backtracks: int = Field(default=1, ge=0, le=64)
     """b: rounds of backtracking, of `self_backtracking` alone."""
     temperature: float = Field(default=0.7, gt=0, le=10, allow_inf_nan=False)
-    """Of the sampling; scores are always of the model's own distribution. Greedy ignores it."""
+    """Of the sampling; scores are always of the model's own distribution. `greedy` and
+    `best_first` ignore it."""
     seed: int | None = Field(default=None, ge=0, lt=2**31)
     """The same seed, alone on the same engine, gives the same tree; random if left out."""
     select: Annotated[Select | None, Field(strict=False)] = None
@@ -168,7 +173,8 @@ class Usage(_Said):
     generated_tokens: int
     """Every sampled token, stop tokens included."""
     discarded_tokens: int
-    """Generated tokens that are not part of the returned answer."""
+    """Generated tokens that are not part of the returned answer. Tokens of the answer that
+    `best_first` put there itself were not generated."""
     cached_tokens: int
     """Tokens that the engine did not compute anew, its prefix cache had them; summed over all
     requests, kept prefixes of rolled-back branches included."""

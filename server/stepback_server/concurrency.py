@@ -1,7 +1,8 @@
 """Running coroutines side by side, and giving one up for another."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import AsyncGenerator, Coroutine, Iterable
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
@@ -11,16 +12,23 @@ class Interrupted(Exception):
     """The work was given up, since its interruption came first."""
 
 
-async def run_all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run them all; when one fails, cancel the rest and raise its error, bare of its group."""
+@asynccontextmanager
+async def task_group() -> AsyncGenerator[asyncio.TaskGroup]:
+    """A task group that raises the first error of its tasks bare of any group."""
     try:
         async with asyncio.TaskGroup() as group:
-            for coroutine in coroutines:
-                group.create_task(coroutine)
+            yield group
     except ExceptionGroup as errors:
         # Several siblings often meet the same fault; the caller needs it once, with its own cause.
         first = _first_leaf(errors)
         raise first from first.__cause__
+
+
+async def run_all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run them all; when one fails, cancel the rest and raise its error."""
+    async with task_group() as group:
+        for coroutine in coroutines:
+            group.create_task(coroutine)
 
 
 async def run_unless(work: Coroutine[Any, Any, T], interruption: Coroutine[Any, Any, object]) -> T:

@@ -24,9 +24,13 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine
 from stepback_server.search.controller import Limits, Search, Searched
 from stepback_server.search.selection import Candidate, Judge, rank
-from stepback_server.search.strategies import STRATEGIES
+from stepback_server.search.strategies import STRATEGIES, Setting
+from stepback_server.search.task_view import TaskView
 from stepback_server.search.tree import Branch
 from stepback_server.settings import Settings
+
+_ANSWERS_BY_DEFAULT = 32
+"""Best-first search without a token budget may spend the tokens of so many full answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class Order:
     request: SolveRequest
     prompt_ids: tuple[int, ...]
     judge: Judge | None
+    view: TaskView | None
     select: Select
     limits: Limits
 
@@ -53,7 +58,8 @@ class Solver:
         """Check what the schema cannot. Raises ApiError with the field at fault."""
         self._refuse_what_is_not_served(request)
         request = self._with_defaults_in_range(request)
-        prompt, judge = self._read_problem(request)
+        prompt, view = self._read_problem(request)
+        judge = view.judge if view else None
         codec = self._checkpoint.codec
         reserved = next((text for text in self._checkpoint.reserved_texts if text in prompt), None)
         if reserved is not None:
@@ -70,12 +76,13 @@ class Solver:
                 "prompt_too_long",
                 f"it has {len(ids)} tokens, of a context of {self._checkpoint.context_tokens}",
             )
+        answer = min(room, self._checkpoint.manifest.answer_tokens or room)
         limits = Limits(
-            tokens=request.budget.tokens or self._settings.budget_tokens,
+            tokens=request.budget.tokens or self._tokens_by_default(request.strategy, answer),
             seconds=request.budget.seconds or self._settings.budget_seconds,
-            tokens_per_branch=min(room, self._checkpoint.manifest.answer_tokens or room),
+            tokens_per_branch=answer,
         )
-        return Order(request, ids, judge, self._choose_select(request, judge), limits)
+        return Order(request, ids, judge, view, self._choose_select(request, judge), limits)
 
     async def solve(self, order: Order, engine: Engine, seconds_queued: float) -> SolveResult:
         """Search and answer. Raises EngineError; cancelling it aborts the engine's work."""
@@ -91,7 +98,15 @@ class Solver:
 
         search = Search(
             engine=engine,
-            strategy=STRATEGIES[request.strategy](request, codec.tokens),
+            strategy=STRATEGIES[request.strategy](
+                Setting(
+                    request=request,
+                    grammar=codec.tokens,
+                    view=order.view,
+                    tokens_per_branch=order.limits.tokens_per_branch,
+                    ends_at_a_win=judge is not None,
+                )
+            ),
             grammar=codec.tokens,
             prompt_ids=order.prompt_ids,
             limits=order.limits,
@@ -141,7 +156,15 @@ class Solver:
             }
         )
 
-    def _read_problem(self, request: SolveRequest) -> tuple[str, Judge | None]:
+    def _tokens_by_default(self, strategy: Strategy, answer: int) -> int:
+        """What is spent at most where the caller does not say. Best-first search goes on for as
+        long as it may; the others end by themselves."""
+        most = self._settings.budget_tokens
+        if strategy is Strategy.BEST_FIRST:
+            return min(most, _ANSWERS_BY_DEFAULT * answer)
+        return most
+
+    def _read_problem(self, request: SolveRequest) -> tuple[str, TaskView | None]:
         if request.prompt is not None:
             return request.prompt, None
         served = self._checkpoint.manifest.tasks
@@ -158,7 +181,7 @@ class Solver:
             problem: BaseModel = task.problem_type.model_validate(request.problem)
         except ValidationError as error:
             raise invalid(error.errors(), under="problem") from error
-        return task.prompt(problem), lambda steps: task.check(problem, steps)
+        return task.prompt(problem), TaskView(task, problem, self._checkpoint.codec)
 
     def _choose_select(self, request: SolveRequest, judge: Judge | None) -> Select:
         if request.strategy is Strategy.MAJORITY:
@@ -196,14 +219,14 @@ class Solver:
     def _usage(
         self, order: Order, searched: Searched, chosen: Candidate | None, seconds_queued: float
     ) -> Usage:
-        tree = searched.tree
-        kept = len(chosen.branch.ids) if chosen else 0
+        tree, spent = searched.tree, searched.spent
+        kept = chosen.branch.generated if chosen else 0
         return Usage(
             prompt_tokens=len(order.prompt_ids),
-            generated_tokens=tree.generated_tokens,
-            discarded_tokens=tree.generated_tokens - kept,
-            cached_tokens=tree.cached_tokens,
-            engine_requests=searched.engine_requests,
+            generated_tokens=spent.generated,
+            discarded_tokens=spent.generated - kept,
+            cached_tokens=spent.cached,
+            engine_requests=spent.requests,
             backtracks=tree.backtracks,
             seconds_queued=seconds_queued,
             seconds_searching=searched.seconds,
@@ -217,8 +240,8 @@ class Solver:
             TreeNode(
                 id=branch.number + 1,
                 parent=0 if branch.state.branch is None else branch.state.branch + 1,
-                kept_steps=len(codec.decode_steps(branch.state.ids)),
-                steps=codec.decode_steps(branch.sample.ids),
+                kept_steps=(kept := len(codec.closed_steps(branch.state.ids))),
+                steps=codec.decode_steps(branch.ids)[kept:],
                 outcome=branch.outcome,
                 score=branch.score,
             )

@@ -46,10 +46,14 @@ class SampleRequest:
     seeds: tuple[int, ...] | None
     """One a continuation, or None for fresh randomness."""
     stop_ids: tuple[int, ...]
-    watched_id: int | None = None
-    """A token whose log-probability is wanted at every position, sampled or not."""
+    alternatives: int = 0
+    """How many of the likeliest tokens to tell at every position."""
     tree: str = ""
     """Requests of one search share this name: a prefix cache that has served one helps the next."""
+
+
+Alternative = tuple[int, float]
+"""A token that could have been sampled, and its log-probability."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +68,9 @@ class Sample:
     finish: Finish
     cached_tokens: int
     """Prompt tokens that came from the prefix cache."""
-    watched: tuple[float, ...] = ()
-    """The watched token's log-probabilities, one an id; empty where none was watched."""
+    alternatives: tuple[tuple[Alternative, ...], ...] = ()
+    """At each position the likeliest tokens other than the sampled one, at most as many as were
+    asked for; empty where none were."""
 
 
 OnSample = Callable[[Sample], None]

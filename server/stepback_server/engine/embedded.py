@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import multiprocessing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 
 from stepback_server.concurrency import run_all
 from stepback_server.engine.base import (
+    Alternative,
     EngineUnavailable,
     Finish,
     OnSample,
@@ -104,15 +106,13 @@ class EmbeddedEngine:
             seed=None if request.seeds is None else request.seeds[index],
             stop_token_ids=list(request.stop_ids),
             ignore_eos=True,
-            # The sampled token's own comes along with those of chosen ones.
-            logprobs=0 if request.watched_id is None else None,
-            logprob_token_ids=None if request.watched_id is None else [request.watched_id],
+            logprobs=request.alternatives,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         try:
             async for output in self._llm.generate(tokens_input(list(request.ids)), params, name):
-                deliver(_to_sample(index, request.watched_id, output))
+                deliver(_to_sample(index, request.alternatives, output))
         except EngineDeadError as error:
             raise EngineUnavailable("the engine has died") from error
         except VLLMValidationError as error:
@@ -172,7 +172,7 @@ def engine_options(
     }
 
 
-def _to_sample(index: int, watched_id: int | None, output: Any) -> Sample:
+def _to_sample(index: int, alternatives: int, output: Any) -> Sample:
     completion = output.outputs[0]
     ids = tuple(completion.token_ids)
     logprobs = completion.logprobs or ()
@@ -182,5 +182,11 @@ def _to_sample(index: int, watched_id: int | None, output: Any) -> Sample:
         logprobs=tuple(at[token].logprob for token, at in zip(ids, logprobs, strict=True)),
         finish=_FINISH[completion.finish_reason],
         cached_tokens=output.num_cached_tokens or 0,
-        watched=() if watched_id is None else tuple(at[watched_id].logprob for at in logprobs),
+        alternatives=tuple(_others(token, at) for token, at in zip(ids, logprobs, strict=True))
+        if alternatives
+        else (),
     )
+
+
+def _others(sampled: int, at: Mapping[int, Any]) -> tuple[Alternative, ...]:
+    return tuple((token, entry.logprob) for token, entry in at.items() if token != sampled)

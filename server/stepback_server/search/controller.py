@@ -3,16 +3,17 @@
 import asyncio
 import itertools
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 
 from stepback_core.trace import TokenGrammar
 from stepback_core.wire import StopReason
-from stepback_server.concurrency import run_all
+from stepback_server.concurrency import task_group
 from stepback_server.engine.base import Engine, Finish, Sample, SampleRequest
 from stepback_server.search.budget import TokenPurse
-from stepback_server.search.strategies import Expansion, SearchStrategy
+from stepback_server.search.strategy import Expansion, SearchStrategy
 from stepback_server.search.tree import Branch, Tree
 
 
@@ -26,13 +27,23 @@ class Limits:
     """Of everything that one branch generates since the prompt."""
 
 
+@dataclass(slots=True)
+class Spent:
+    """What a search has cost, in tokens as the engine counts them."""
+
+    requests: int = 0
+    """Samples asked of the engine."""
+    generated: int = 0
+    cached: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Searched:
     """A finished search."""
 
     tree: Tree
     stop_reason: StopReason
-    engine_requests: int
+    spent: Spent
     seconds: float
 
 
@@ -52,17 +63,21 @@ class Search:
     ) -> None:
         self._engine = engine
         self._strategy = strategy
-        self._tree = Tree(grammar)
+        self._grammar = grammar
         self._prompt_ids = prompt_ids
         self._limits = limits
         self._seed = seed
         self._is_win = is_win
+        self._name = uuid.uuid4().hex
+        self._tree = Tree()
+        self._early: dict[int, Branch] = {}
+        self._spent = Spent()
         self._purse = TokenPurse(limits.tokens)
+        self._paying = asyncio.Lock()
         self._returned = asyncio.Event()
         self._stop = asyncio.Event()
         self._reason = StopReason.EXHAUSTED
         self._numbers = itertools.count()
-        self._engine_requests = 0
 
     async def run(self) -> Searched:
         """Search to the end. Raises EngineError; cancelling it aborts the engine's work."""
@@ -71,11 +86,15 @@ class Search:
             self._limits.seconds, self._finish, StopReason.DEADLINE
         )
         try:
-            while not self._stop.is_set() and (expansions := self._strategy.pick()):
-                await run_all(self._expand(each, self._number(each)) for each in expansions)
+            async with task_group() as group:
+                self._group = group
+                self._grow()
         finally:
             deadline.cancel()
-        return Searched(self._tree, self._reason, self._engine_requests, time.monotonic() - started)
+        if self._reason is not StopReason.SOLVED:
+            # What the strategy kept back still counts where the search was cut short.
+            self._tree.branches += [self._early[number] for number in sorted(self._early)]
+        return Searched(self._tree, self._reason, self._spent, time.monotonic() - started)
 
     def cancel(self) -> None:
         """End now, with the best so far."""
@@ -88,14 +107,17 @@ class Search:
             self._stop.set()
             self._returned.set()
 
-    def _number(self, expansion: Expansion) -> list[int]:
-        return [next(self._numbers) for _ in range(expansion.n)]
+    def _grow(self) -> None:
+        """Start on whatever the strategy picks now."""
+        for expansion in self._strategy.pick():
+            numbers = [next(self._numbers) for _ in range(expansion.n)]
+            self._group.create_task(self._expand(expansion, numbers))
 
     async def _expand(self, expansion: Expansion, numbers: list[int]) -> None:
         """Sample a state's continuations: all at once where the budget allows it, else each part as
-        soon as others return what they did not use."""
+        soon as others return what they did not use. Expansions are paid in their order."""
         room = self._room(expansion)
-        async with asyncio.TaskGroup() as parts:
+        async with asyncio.TaskGroup() as parts, self._paying:
             while numbers and room > 0 and not self._stop.is_set():
                 self._returned.clear()
                 count, tokens = self._purse.reserve(len(numbers), room)
@@ -109,21 +131,21 @@ class Search:
 
     def _room(self, expansion: Expansion) -> int:
         """Tokens that a continuation may have, were there no budget."""
-        return self._limits.tokens_per_branch - len(expansion.state.ids)
+        room = self._limits.tokens_per_branch - len(expansion.state.ids)
+        return room if expansion.max_tokens is None else min(room, expansion.max_tokens)
 
     async def _sample(self, expansion: Expansion, numbers: list[int], tokens: int) -> None:
-        self._engine_requests += len(numbers)
+        self._spent.requests += len(numbers)
         outstanding = len(numbers)
 
         def deliver(sample: Sample) -> None:
             nonlocal outstanding
             outstanding -= 1
             self._settle(tokens, len(sample.ids))
-            branch = self._tree.add(numbers[sample.index], expansion.state, sample)
-            self._strategy.record(branch)
-            if self._is_win(branch):
-                self._finish(StopReason.SOLVED)
-            elif sample.finish is Finish.LENGTH and tokens < self._room(expansion):
+            self._spent.generated += len(sample.ids)
+            self._spent.cached += sample.cached_tokens
+            self._record(Branch.of(self._grammar, numbers[sample.index], expansion.state, sample))
+            if sample.finish is Finish.LENGTH and tokens < self._room(expansion):
                 self._finish(StopReason.TOKEN_BUDGET)
 
         try:
@@ -133,19 +155,34 @@ class Search:
         finally:
             self._settle(outstanding * tokens, 0)
 
+    def _record(self, branch: Branch) -> None:
+        """Give a branch to the strategy; count what it lets count; go on from there."""
+        self._early[branch.number] = branch
+        for counted in self._strategy.record(branch):
+            if self._reason is StopReason.SOLVED:
+                return
+            self._tree.branches.append(self._early.pop(counted.number))
+            if self._is_win(counted):
+                self._finish(StopReason.SOLVED)
+        if not self._stop.is_set():
+            self._grow()
+
     def _settle(self, reserved: int, used: int) -> None:
         self._purse.settle(reserved, used)
         self._returned.set()
 
     def _request(self, expansion: Expansion, numbers: list[int], tokens: int) -> SampleRequest:
-        grammar = self._tree.grammar
+        grammar = self._grammar
+        steps = tuple(sorted(grammar.separator_ids)) if expansion.stop_at_steps else ()
         return SampleRequest(
             ids=self._prompt_ids + expansion.state.ids,
             n=len(numbers),
             max_tokens=tokens,
             temperature=expansion.temperature,
             seeds=None if self._seed is None else tuple(_seed(self._seed, n) for n in numbers),
-            stop_ids=grammar.stop_ids,
+            stop_ids=grammar.stop_ids + steps,
+            alternatives=expansion.alternatives,
+            tree=self._name,
         )
 
 

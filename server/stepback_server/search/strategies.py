@@ -1,108 +1,58 @@
-"""The search strategies: which states to expand next. Pure: they see samples, never an engine.
-
-A strategy is asked to `pick` expansions, is told of every branch with `record`, and is asked
-again; it is done when it picks nothing.
-"""
+"""The strategies by name. A new one is its class and one line here."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import isqrt
-from typing import Protocol
 
 from stepback_core.trace import TokenGrammar
-from stepback_core.wire import Outcome, SolveRequest, Strategy
-from stepback_server.search.tree import Branch, State
+from stepback_core.wire import SolveRequest, Strategy
+from stepback_server.search.best_first import BestFirst, StepView
+from stepback_server.search.published import OneRound, SelfBacktracking
+from stepback_server.search.strategy import SearchStrategy
 
 
-@dataclass(frozen=True, slots=True)
-class Expansion:
-    """Sample `n` continuations of a state."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What a strategy may know of the search that it is made for."""
 
-    state: State
-    n: int
-    temperature: float
-
-
-class SearchStrategy(Protocol):
-    def pick(self) -> list[Expansion]: ...
-    def record(self, branch: Branch) -> None: ...
-
-
-class OneRound:
-    """Sample once from the prompt: greedy with n=1 and temperature 0, best-of-N, majority."""
-
-    def __init__(self, n: int, temperature: float) -> None:
-        self._expansions = [Expansion(State(), n, temperature)]
-
-    def pick(self) -> list[Expansion]:
-        picked, self._expansions = self._expansions, []
-        return picked
-
-    def record(self, branch: Branch) -> None:
-        """One round needs no memory."""
+    request: SolveRequest
+    grammar: TokenGrammar
+    view: StepView | None
+    """What the task says of steps; None for a bare prompt."""
+    tokens_per_branch: int
+    ends_at_a_win: bool
+    """Whether a checked answer ends the search."""
 
 
-class SelfBacktracking:
-    """The published rule (arXiv 2502.04404, section 3.2), b rounds after the first expansion.
-
-    Each round expands every state of the frontier into N samples. Of the round's samples that end
-    in the marker, the first floor(sqrt(N)) whose rolled-back state was not visited before make the
-    next frontier. The prompt counts as visited. A round waits for all of its samples.
-    """
-
-    def __init__(
-        self, breadth: int, backtracks: int, temperature: float, grammar: TokenGrammar
-    ) -> None:
-        self._breadth = breadth
-        self._rounds_left = backtracks + 1
-        self._temperature = temperature
-        self._grammar = grammar
-        self._frontier = [State()]
-        self._visited: set[tuple[int, ...]] = {()}
-        self._round: list[Branch] = []
-
-    def pick(self) -> list[Expansion]:
-        if self._rounds_left == 0:
-            return []
-        self._rounds_left -= 1
-        if self._round:
-            self._frontier = self._roll_back()
-            self._round = []
-        return [Expansion(state, self._breadth, self._temperature) for state in self._frontier]
-
-    def record(self, branch: Branch) -> None:
-        self._round.append(branch)
-
-    def _roll_back(self) -> list[State]:
-        frontier: list[State] = []
-        for branch in sorted(self._round, key=lambda branch: branch.number):
-            if len(frontier) == isqrt(self._breadth):
-                break
-            if branch.outcome is not Outcome.BACKTRACK:
-                continue
-            state = branch.roll_back(self._grammar)
-            if state.ids not in self._visited:
-                self._visited.add(state.ids)
-                frontier.append(state)
-        return frontier
+def _best_first(setting: Setting) -> SearchStrategy:
+    breadth = setting.request.breadth
+    return BestFirst(
+        breadth,
+        setting.grammar,
+        setting.view,
+        longest=setting.tokens_per_branch,
+        enough=None if setting.ends_at_a_win else breadth,
+    )
 
 
-def _self_backtracking(request: SolveRequest, grammar: TokenGrammar) -> SearchStrategy:
-    return SelfBacktracking(request.breadth, request.backtracks, request.temperature, grammar)
+def _self_backtracking(setting: Setting) -> SearchStrategy:
+    request = setting.request
+    return SelfBacktracking(
+        request.breadth, request.backtracks, request.temperature, setting.grammar
+    )
 
 
-def _greedy(request: SolveRequest, grammar: TokenGrammar) -> SearchStrategy:
+def _greedy(setting: Setting) -> SearchStrategy:
     return OneRound(1, 0.0)
 
 
-def _one_round(request: SolveRequest, grammar: TokenGrammar) -> SearchStrategy:
-    return OneRound(request.breadth, request.temperature)
+def _one_round(setting: Setting) -> SearchStrategy:
+    return OneRound(setting.request.breadth, setting.request.temperature)
 
 
-STRATEGIES: dict[Strategy, Callable[[SolveRequest, TokenGrammar], SearchStrategy]] = {
+STRATEGIES: dict[Strategy, Callable[[Setting], SearchStrategy]] = {
+    Strategy.BEST_FIRST: _best_first,
     Strategy.SELF_BACKTRACKING: _self_backtracking,
     Strategy.GREEDY: _greedy,
     Strategy.BEST_OF_N: _one_round,
     Strategy.MAJORITY: _one_round,
 }
-"""A new strategy is its class and one line here."""

@@ -9,12 +9,15 @@ from stepback_server.engine.base import Finish, Sample
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What has been kept so far: ids since the prompt, and their log-probabilities."""
+    """What a continuation starts from: ids since the prompt, and their log-probabilities."""
 
     ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
     branch: int | None = None
-    """The branch that this is a prefix of; None for the root."""
+    """The branch that this is a prefix of, but for its last id where that was chosen by the
+    search; None for the root."""
+    chosen: int = 0
+    """How many of the ids the search chose itself, and the engine did not generate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +30,30 @@ class Branch:
     sample: Sample
     outcome: Outcome
 
+    @classmethod
+    def of(cls, grammar: TokenGrammar, number: int, state: State, sample: Sample) -> "Branch":
+        """A branch, with its outcome read off its last token."""
+        last = sample.ids[-1] if sample.finish is Finish.STOP and sample.ids else None
+        outcome = Outcome.UNFINISHED
+        if last == grammar.marker_id:
+            outcome = Outcome.BACKTRACK
+        elif last == grammar.end_id:
+            outcome = Outcome.ANSWER
+        return cls(number, state, sample, outcome)
+
     @property
     def ids(self) -> tuple[int, ...]:
-        """Everything generated since the prompt, the stop token included."""
+        """Everything since the prompt, the stop token included."""
         return self.state.ids + self.sample.ids
 
     @property
     def logprobs(self) -> tuple[float, ...]:
         return self.state.logprobs + self.sample.logprobs
+
+    @property
+    def generated(self) -> int:
+        """Tokens of the whole branch that the engine generated."""
+        return len(self.ids) - self.state.chosen
 
     @property
     def score(self) -> float | None:
@@ -46,23 +65,22 @@ class Branch:
         kept = grammar.last_good_length(self.ids)
         return State(self.ids[:kept], self.logprobs[:kept], self.number)
 
+    def go_on(self) -> State:
+        """The state at the end of a branch that was cut."""
+        return State(self.ids, self.logprobs, self.number, self.state.chosen)
+
+    def turn(self, position: int, token: int, logprob: float) -> State:
+        """The state that takes another token at a position of this branch's sample."""
+        at = len(self.state.ids) + position
+        ids, logprobs = (*self.ids[:at], token), (*self.logprobs[:at], logprob)
+        return State(ids, logprobs, self.number, self.state.chosen + 1)
+
 
 @dataclass(slots=True)
 class Tree:
-    """Every branch of one search, in the order in which they ended."""
+    """The branches of one search that count, in the order in which they came to."""
 
-    grammar: TokenGrammar
     branches: list[Branch] = field(default_factory=list[Branch])
-
-    def add(self, number: int, state: State, sample: Sample) -> Branch:
-        branch = Branch(number, state, sample, self._outcome(sample))
-        self.branches.append(branch)
-        return branch
-
-    def _outcome(self, sample: Sample) -> Outcome:
-        if sample.finish is not Finish.STOP or not sample.ids:
-            return Outcome.UNFINISHED
-        return Outcome.BACKTRACK if sample.ids[-1] == self.grammar.marker_id else Outcome.ANSWER
 
     @property
     def answers(self) -> list[Branch]:
@@ -73,11 +91,3 @@ class Tree:
     @property
     def backtracks(self) -> int:
         return sum(branch.outcome is Outcome.BACKTRACK for branch in self.branches)
-
-    @property
-    def generated_tokens(self) -> int:
-        return sum(len(branch.sample.ids) for branch in self.branches)
-
-    @property
-    def cached_tokens(self) -> int:
-        return sum(branch.sample.cached_tokens for branch in self.branches)

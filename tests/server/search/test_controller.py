@@ -8,7 +8,8 @@ import pytest
 from stepback_core.wire import Outcome, StopReason
 from stepback_server.engine.base import EngineUnavailable, OnSample, SampleRequest
 from stepback_server.search.controller import Limits, Search, Searched
-from stepback_server.search.strategies import OneRound, SearchStrategy, SelfBacktracking
+from stepback_server.search.published import OneRound, SelfBacktracking
+from stepback_server.search.strategy import SearchStrategy
 from stepback_server.search.tree import Branch
 from tests.server.search.scripted import END, GRAMMAR, MARKER, NEWLINE, Script, ScriptedEngine
 
@@ -46,8 +47,8 @@ def run(searching: Search) -> Searched:
 def test_it_ends_exhausted_with_every_branch_in_the_tree() -> None:
     searched = run(search(ScriptedEngine(always(*ANSWER)), OneRound(8, 0.7)))
     assert searched.stop_reason is StopReason.EXHAUSTED
-    assert len(searched.tree.answers) == searched.engine_requests == 8
-    assert searched.tree.generated_tokens == 24
+    assert len(searched.tree.answers) == searched.spent.requests == 8
+    assert searched.spent.generated == 24
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 5, 19, 20, 21, 39, 100, 239, 240, 241])
@@ -57,12 +58,12 @@ def test_a_token_budget_is_never_exceeded_not_even_by_what_is_in_flight(
 ) -> None:
     engine = ScriptedEngine(always(*([10] * (length - 1)), END), delay=0.0001)
     searched = run(search(engine, OneRound(12, 0.7), tokens=tokens))
-    assert searched.tree.generated_tokens <= tokens
+    assert searched.spent.generated <= tokens
     assert engine.most_promised <= tokens
     in_full = 12 * min(length, 20) <= tokens
     assert searched.stop_reason is (StopReason.EXHAUSTED if in_full else StopReason.TOKEN_BUDGET)
     if not in_full:
-        assert searched.tree.generated_tokens == tokens
+        assert searched.spent.generated == tokens
 
 
 def test_a_budget_is_shared_by_the_expansions_of_a_round() -> None:
@@ -71,7 +72,7 @@ def test_a_budget_is_shared_by_the_expansions_of_a_round() -> None:
 
     engine = ScriptedEngine(script, delay=0.0001)
     searched = run(search(engine, SelfBacktracking(9, 3, 0.7, GRAMMAR), tokens=101))
-    assert searched.tree.generated_tokens == 101
+    assert searched.spent.generated == 101
     assert engine.most_promised <= 101
     assert searched.stop_reason is StopReason.TOKEN_BUDGET
 
@@ -91,7 +92,8 @@ def test_a_win_stops_the_rest() -> None:
     )
     assert searched.stop_reason is StopReason.SOLVED
     assert len(searched.tree.answers) == 1
-    assert len(searched.tree.branches) == 50
+    assert len(searched.tree.branches) == 1
+    assert searched.spent.requests == 50
 
 
 def test_cancelling_a_search_frees_the_engine() -> None:

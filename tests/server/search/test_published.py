@@ -2,7 +2,8 @@
 
 from stepback_core.wire import Outcome
 from stepback_server.engine.base import Finish, Sample
-from stepback_server.search.strategies import Expansion, OneRound, SelfBacktracking
+from stepback_server.search.published import OneRound, SelfBacktracking
+from stepback_server.search.strategy import Expansion
 from stepback_server.search.tree import Branch, State
 from tests.server.search.scripted import END, GRAMMAR, MARKER, NEWLINE
 
@@ -18,6 +19,12 @@ def branch(number: int, state: State, *ids: int) -> Branch:
 def rejected(number: int, first: int, state: State = State()) -> Branch:  # noqa: B008
     """One good step that starts with `first`, one bad step, the marker."""
     return branch(number, state, first, NEWLINE, 99, NEWLINE, MARKER)
+
+
+def finish(strategy: SelfBacktracking, numbers: range) -> None:
+    """End the rest of a round in answers."""
+    for number in numbers:
+        strategy.record(branch(number, State(), 10, NEWLINE, END))
 
 
 def states(expansions: list[Expansion]) -> list[tuple[int, ...]]:
@@ -51,10 +58,12 @@ def test_a_visited_state_is_not_expanded_again() -> None:
     strategy.record(branch(0, State(), 99, NEWLINE, MARKER))  # back to the prompt
     strategy.record(rejected(1, 10))
     strategy.record(rejected(2, 10))
+    finish(strategy, range(3, 16))
     [expansion] = strategy.pick()
     assert expansion.state.ids == (10, NEWLINE)
     # One step deeper, and rejected back to where it already was.
-    strategy.record(branch(3, expansion.state, 98, NEWLINE, MARKER))
+    strategy.record(branch(16, expansion.state, 98, NEWLINE, MARKER))
+    finish(strategy, range(17, 32))
     assert strategy.pick() == []
 
 
@@ -62,10 +71,12 @@ def test_a_rollback_repeated_goes_deeper() -> None:
     strategy = SelfBacktracking(4, 3, 0.7, GRAMMAR)
     strategy.pick()
     strategy.record(branch(0, State(), 10, NEWLINE, 11, NEWLINE, 99, NEWLINE, MARKER))
+    finish(strategy, range(1, 4))
     [two_steps] = strategy.pick()
     assert two_steps.state.ids == (10, NEWLINE, 11, NEWLINE)
     # The model rejects step 11 at once: the marker follows a kept step, which is dropped too.
-    strategy.record(branch(1, two_steps.state, MARKER))
+    strategy.record(branch(4, two_steps.state, MARKER))
+    finish(strategy, range(5, 8))
     [one_step] = strategy.pick()
     assert one_step.state.ids == (10, NEWLINE)
 
@@ -78,14 +89,25 @@ def test_the_kept_part_keeps_its_log_probabilities() -> None:
 def test_without_backtracks_there_is_one_round() -> None:
     strategy = SelfBacktracking(4, 0, 0.7, GRAMMAR)
     assert len(strategy.pick()) == 1
-    strategy.record(rejected(0, 10))
+    for number in range(4):
+        strategy.record(rejected(number, 10))
     assert strategy.pick() == []
+
+
+def test_a_round_waits_for_all_of_its_samples() -> None:
+    strategy = SelfBacktracking(4, 1, 0.7, GRAMMAR)
+    strategy.pick()
+    for number in range(3):
+        strategy.record(rejected(number, 10 + number))
+        assert strategy.pick() == []
+    strategy.record(rejected(3, 13))
+    assert len(strategy.pick()) == 2
 
 
 def test_answers_alone_end_the_search() -> None:
     strategy = SelfBacktracking(4, 5, 0.7, GRAMMAR)
     strategy.pick()
-    strategy.record(branch(0, State(), 10, NEWLINE, END))
+    finish(strategy, range(4))
     assert strategy.pick() == []
 
 

@@ -1,0 +1,38 @@
+"""What a strategy is. Pure: it sees samples, never an engine.
+
+A strategy *picks* expansions, and *records* the branches that come of them, in whatever order they
+end. It is asked again after every branch; a search is over when a strategy picks nothing and
+nothing is in flight. Samples are numbered from 0 as they are picked, and a branch has the number of
+its sample.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from stepback_server.search.tree import Branch, State
+
+
+@dataclass(frozen=True, slots=True)
+class Expansion:
+    """Sample `n` continuations of a state."""
+
+    state: State
+    n: int
+    temperature: float
+    alternatives: int = 0
+    """How many of the likeliest tokens are wanted at every position."""
+    max_tokens: int | None = None
+    """Of one continuation; None for as many as an answer may have."""
+    stop_at_steps: bool = False
+    """Whether a continuation ends with its first step."""
+
+
+class SearchStrategy(Protocol):
+    def pick(self) -> list[Expansion]:
+        """What to sample next. Never waits for what is in flight unless its rule demands it."""
+        ...
+
+    def record(self, branch: Branch) -> list[Branch]:
+        """Take a branch in. Returns the branches that count from now on, in their order: a
+        strategy whose choices must not depend on which sample ends first keeps some back."""
+        ...

@@ -1,0 +1,27 @@
+"""A task's word on the states of one problem, for a search that looks at steps. Pure."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stepback_core.tasks import Task, Verdict
+from stepback_core.trace import TraceCodec
+
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """Generated ids, up to a step boundary, in the eyes of the task."""
+
+    task: Task[Any]
+    problem: Any
+    codec: TraceCodec
+
+    def judge(self, steps: Sequence[str]) -> Verdict:
+        return self.task.check(self.problem, steps)
+
+    def is_legal(self, ids: Sequence[int]) -> bool:
+        *before, last = self.codec.closed_steps(ids)
+        return self.task.check_step(self.problem, before, last) is None
+
+    def key(self, ids: Sequence[int]) -> Hashable | None:
+        return self.task.state_key(self.problem, self.codec.closed_steps(ids))

@@ -1,0 +1,176 @@
+"""Best-first search, on a model that is written down."""
+
+import asyncio
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+
+import pytest
+
+from stepback_core.wire import Outcome, StopReason
+from stepback_server.search.best_first import BestFirst, Ideas, StepView
+from stepback_server.search.controller import Limits, Search, Searched
+from stepback_server.search.tree import Branch
+from tests.server.search.scripted import END, GRAMMAR, MARKER, NEWLINE
+from tests.server.search.toy_model import Table, ToyEngine
+
+PROMPT = (7, 8)
+A, B, C, D = 10, 11, 12, 13
+
+# One token and its separator are a step. A is likeliest and leads to what the model rejects; D is
+# unlikely and right.
+TABLE: Table = {
+    (): {A: 0.5, B: 0.3, C: 0.15, D: 0.05},
+    (A, NEWLINE): {MARKER: 0.8, A: 0.12, B: 0.08},
+    (B, NEWLINE): {A: 0.6, C: 0.25, END: 0.15},
+    (B, NEWLINE, C): {NEWLINE: 1.0},
+    (B, NEWLINE, A, NEWLINE): {END: 1.0},
+    (A, NEWLINE, B, NEWLINE): {END: 0.6, D: 0.4},
+    (C, NEWLINE): {END: 0.9, A: 0.1},
+    (A,): {NEWLINE: 1.0},
+    (B,): {NEWLINE: 1.0},
+    (C,): {NEWLINE: 1.0},
+    (D,): {NEWLINE: 1.0},
+    (A, NEWLINE, A): {NEWLINE: 1.0},
+    (A, NEWLINE, B): {NEWLINE: 1.0},
+    (B, NEWLINE, A): {NEWLINE: 1.0},
+}
+
+
+class View:
+    """Steps in `illegal` are illegal; states are the same whatever the order of their steps."""
+
+    def __init__(self, *illegal: int) -> None:
+        self._illegal = illegal
+
+    def is_legal(self, ids: Sequence[int]) -> bool:
+        return ids[-2] not in self._illegal
+
+    def key(self, ids: Sequence[int]) -> Hashable | None:
+        return tuple(sorted(token for token in ids if token != NEWLINE))
+
+
+def search(
+    view: StepView | None = None,
+    *,
+    ideas: Ideas = Ideas(),  # noqa: B008
+    breadth: int = 4,
+    enough: int | None = None,
+    tokens: int = 1000,
+    order: int = 0,
+    is_win: Callable[[Branch], bool] = lambda branch: False,
+) -> tuple[Searched, ToyEngine]:
+    engine = ToyEngine(TABLE, PROMPT, END, order)
+    strategy = BestFirst(breadth, GRAMMAR, view, longest=20, enough=enough, ideas=ideas)
+    searching = Search(
+        engine=engine,
+        strategy=strategy,
+        grammar=GRAMMAR,
+        prompt_ids=PROMPT,
+        limits=Limits(tokens=tokens, seconds=10, tokens_per_branch=20),
+        seed=None,
+        is_win=is_win,
+    )
+    return asyncio.run(searching.run()), engine
+
+
+def starts(searched: Searched) -> list[tuple[int, ...]]:
+    return [branch.state.ids for branch in searched.tree.branches]
+
+
+def ends(token: int) -> Callable[[Branch], bool]:
+    return lambda branch: branch.outcome is Outcome.ANSWER and branch.ids[0] == token
+
+
+def test_the_first_continuation_is_the_greedy_answer() -> None:
+    searched, engine = search()
+    first = searched.tree.branches[0]
+    assert first.ids == (A, NEWLINE, MARKER)
+    assert engine.requests[0].temperature == 0
+
+
+def test_the_likeliest_turn_comes_next_and_the_markers_share_is_not_its() -> None:
+    searched, _ = search()
+    # B has 0.3, C 0.15, and going on behind the marker 0.5 x 0.12 and 0.5 x 0.08.
+    assert starts(searched)[:4] == [(), (B,), (C,), (B, NEWLINE, C)]
+    assert starts(searched)[4:7] == [(A, NEWLINE, A), (D,), (A, NEWLINE, B)]
+
+
+def test_no_text_is_written_twice() -> None:
+    searched, _ = search()
+    texts = [branch.ids for branch in searched.tree.branches]
+    assert len(set(texts)) == len(texts)
+    assert searched.stop_reason is StopReason.EXHAUSTED
+
+
+def test_nothing_is_followed_behind_an_illegal_step() -> None:
+    searched, _ = search(View(B))
+    assert (A, NEWLINE, A) in starts(searched)
+    assert (A, NEWLINE, B) in starts(searched)
+    assert not any(start[:2] == (B, NEWLINE) for start in starts(searched))
+
+
+def test_a_state_that_another_path_reached_is_not_followed() -> None:
+    searched, _ = search(View())
+    with_both = [ids for branch in searched.tree.branches if {A, B} <= set(ids := branch.ids)]
+    assert with_both[0][:3] == (B, NEWLINE, A)
+    assert len(with_both) == 2  # the second is seen to be the same, and left there
+
+
+def test_an_easy_problem_costs_one_continuation() -> None:
+    searched, engine = search(breadth=16, is_win=lambda branch: True)
+    assert searched.stop_reason is StopReason.SOLVED
+    assert len(engine.requests) == len(searched.tree.branches) == 1
+
+
+def test_without_a_check_it_ends_with_enough_answers() -> None:
+    searched, _ = search(enough=2)
+    assert searched.stop_reason is StopReason.EXHAUSTED
+    assert len(searched.tree.answers) >= 2
+    assert len(searched.tree.branches) < len(search()[0].tree.branches)
+
+
+@pytest.mark.parametrize("ideas", [Ideas(), Ideas(widening=False), Ideas(chunk_tokens=1)])
+def test_the_tree_does_not_depend_on_what_ends_first(ideas: Ideas) -> None:
+    trees = [search(View(C), order=order, ideas=ideas, is_win=ends(D))[0] for order in range(12)]
+    assert trees[0].stop_reason is StopReason.SOLVED
+    assert all(each.tree == trees[0].tree for each in trees)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3])
+def test_an_answer_in_chunks_is_the_same_answer(chunk: int) -> None:
+    whole, _ = search(ideas=Ideas())
+    chunked, _ = search(ideas=Ideas(chunk_tokens=chunk))
+    assert {branch.ids for branch in chunked.tree.answers} == {
+        branch.ids for branch in whole.tree.answers
+    }
+
+
+def test_stopping_at_steps_writes_nothing_behind_an_illegal_one() -> None:
+    searched, _ = search(View(A), ideas=Ideas(stop_at_steps=True))
+    assert all(branch.ids[0] != A or len(branch.ids) == 2 for branch in searched.tree.branches)
+    assert any(branch.ids[-1] == END for branch in searched.tree.branches)
+
+
+@pytest.mark.parametrize("tokens", range(1, 30))
+def test_the_budget_is_exact(tokens: int) -> None:
+    searched, _ = search(tokens=tokens)
+    in_full = search()[0].spent.generated
+    assert searched.spent.generated == min(tokens, in_full)
+    expected = StopReason.TOKEN_BUDGET if tokens < in_full else StopReason.EXHAUSTED
+    assert searched.stop_reason is expected
+
+
+def test_tokens_that_the_search_chose_were_not_generated() -> None:
+    searched, _ = search()
+    for branch in searched.tree.branches:
+        assert branch.generated == len(branch.ids) - branch.state.chosen
+    turned = next(branch for branch in searched.tree.branches if branch.state.ids == (D,))
+    assert (turned.state.chosen, turned.generated) == (1, 2)
+
+
+def test_each_idea_can_be_turned_off() -> None:
+    everything = Ideas()
+    plain = starts(search(View(C))[0])
+    for off in ("legality", "merging", "likeliest_first", "marker", "widening"):
+        without = replace(everything, **{off: False})
+        assert starts(search(View(C), ideas=without)[0]) != plain, off
