@@ -240,7 +240,7 @@ class Solver:
             TreeNode(
                 id=branch.number + 1,
                 parent=0 if branch.state.branch is None else branch.state.branch + 1,
-                kept_steps=(kept := len(codec.closed_steps(branch.state.ids))),
+                kept_steps=(kept := len(codec.closed_steps(branch.state.shared_ids))),
                 steps=codec.decode_steps(branch.ids)[kept:],
                 outcome=branch.outcome,
                 score=branch.score,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 from math import isqrt
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
@@ -15,7 +15,7 @@ import pytest
 from stepback_client import AsyncClient, Client, CountdownProblem, SolveResult, TreeNode
 from stepback_core.manifest import Manifest
 from stepback_core.tasks import TASKS, Split
-from stepback_core.wire import Outcome
+from stepback_core.wire import Outcome, Select
 from tests.conftest import CHECKPOINT
 
 PROBLEM = CountdownProblem(numbers=[3, 5, 7, 25], target=41)
@@ -45,14 +45,18 @@ def test_it_solves_held_out_problems_with_answers_that_the_checker_accepts(clien
 
 
 def test_an_impossible_problem_is_unsolved_and_not_an_error(client: Client) -> None:
-    result = client.solve(CountdownProblem(numbers=[1, 1], target=99), breadth=4)
+    result = client.solve(
+        CountdownProblem(numbers=[1, 1], target=99), strategy="best_of_n", breadth=4
+    )
     assert result.status == "unsolved"
     assert result.stop_reason == "exhausted"
 
 
 def test_usage_adds_up(client: Client) -> None:
     """Counted anew from the tree: in this vocabulary each character is a token."""
-    result = client.solve(PROBLEM, select="perplexity", tree=True, seed=3)
+    result = client.solve(
+        PROBLEM, strategy="self_backtracking", select="perplexity", tree=True, seed=3
+    )
     usage, tree = result.usage, result.tree
     assert tree is not None and result.answer is not None
     assert usage.engine_requests == len(tree) - 1 >= 16
@@ -71,14 +75,56 @@ def test_usage_adds_up(client: Client) -> None:
     assert usage.prompt_tokens == 1 + len(":3,5,7,25=41\n")
 
 
-def test_the_same_seed_gives_the_same_answer_and_tree(client: Client) -> None:
-    def once() -> tuple[object, object]:
-        result = client.solve(PROBLEM, seed=7, select="perplexity", tree=True)
-        return result.answer and result.answer.steps, [
-            (node.parent, node.steps, node.outcome) for node in result.tree or []
+@pytest.mark.parametrize("select", [Select.PERPLEXITY, Select.VERIFIED])
+@pytest.mark.parametrize("strategy", ["best_first", "self_backtracking"])
+def test_the_same_seed_gives_the_same_answer_and_tree(
+    client: Client, strategy: Literal["best_first", "self_backtracking"], select: Select
+) -> None:
+    def once() -> list[tuple[object, object]]:
+        results = [
+            client.solve(problem, strategy=strategy, seed=7, select=select, tree=True)
+            for problem in held_out(4)
+        ]
+        return [
+            (
+                result.answer and result.answer.steps,
+                [(node.parent, node.steps, node.outcome) for node in result.tree or []],
+            )
+            for result in results
         ]
 
     assert once() == once()
+
+
+def test_best_first_search_drops_illegal_steps_and_ends_at_the_first_right_answer(
+    client: Client,
+) -> None:
+    solved = 0
+    for problem in held_out(20):
+        result = client.solve(problem, tree=True)
+        assert result.strategy == "best_first"
+        assert result.usage.generated_tokens <= 32 * 66
+        assert result.tree is not None
+        trace = {0: list[str]()}
+        for node in result.tree[1:]:
+            assert node.parent is not None
+            trace[node.id] = trace[node.parent][: node.kept_steps] + node.steps
+            kept = trace[node.id][: node.kept_steps]
+            assert all(
+                TASK.check_step(problem, kept[:at], kept[at]) is None for at in range(len(kept))
+            )
+        if result.answer and result.answer.verified:
+            assert result.stop_reason == "solved"
+            assert trace[max(trace)] == result.answer.steps
+            solved += 1
+    assert solved >= 15
+
+
+def test_best_first_search_of_a_bare_prompt_looks_for_breadth_answers(client: Client) -> None:
+    result = client.solve(prompt="countdown:4,16,25,82=95", breadth=5, candidates=64)
+    assert result.status == "unverified"
+    assert result.stop_reason == "exhausted"
+    assert len(result.candidates) >= 5
 
 
 # --- the published rule, recomputed from the tree of a real search ---
@@ -93,6 +139,7 @@ def test_a_real_search_follows_the_published_rule(
         result = client.solve(
             problem,
             breadth=breadth,
+            strategy="self_backtracking",
             backtracks=backtracks,
             select="perplexity",
             candidates=1024,
@@ -183,10 +230,11 @@ def test_best_of_n_and_majority_sample_n(client: Client) -> None:
 def test_verified_stops_at_the_first_accepted_answer(client: Client) -> None:
     """With more samples than the engine runs at once, some cannot have ended by then."""
     for problem in held_out(10):
-        result = client.solve(problem, breadth=256, seed=1, tree=True)
+        result = client.solve(problem, strategy="best_of_n", breadth=256, seed=1, tree=True)
         if result.status == "solved":
             assert result.stop_reason == "solved"
-            assert any(node.outcome == "unfinished" for node in result.tree or [])
+            # The root, and the branches that had ended by then.
+            assert len(result.tree or []) - 1 < result.usage.engine_requests
             return
     pytest.fail("none of ten problems was solved")
 
@@ -213,7 +261,7 @@ def test_many_seeded_searches_at_once_leave_the_engine_alive(server: str) -> Non
         async with AsyncClient(server) as client:
             return await asyncio.gather(
                 *(
-                    client.solve(problem, breadth=64, seed=number, select="perplexity")
+                    client.solve(problem, strategy="best_of_n", breadth=64, seed=number)
                     for number, problem in enumerate(held_out(16))
                 )
             )
@@ -232,7 +280,14 @@ def test_a_token_budget_is_exact_on_the_real_engine(client: Client, tokens: int)
 
 
 def test_a_deadline_gives_the_best_so_far(client: Client) -> None:
-    result = client.solve(PROBLEM, select="perplexity", breadth=256, backtracks=16, seconds=0.3)
+    result = client.solve(
+        PROBLEM,
+        strategy="self_backtracking",
+        select="perplexity",
+        breadth=256,
+        backtracks=16,
+        seconds=0.3,
+    )
     assert result.stop_reason == "deadline"
     assert result.usage.seconds_searching < 2
 

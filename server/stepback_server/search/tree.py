@@ -18,6 +18,13 @@ class State:
     search; None for the root."""
     chosen: int = 0
     """How many of the ids the search chose itself, and the engine did not generate."""
+    turned: bool = False
+    """Whether the last id is such a one."""
+
+    @property
+    def shared_ids(self) -> tuple[int, ...]:
+        """What it has in common with its branch."""
+        return self.ids[:-1] if self.turned else self.ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,7 @@ class Branch:
         """The state that takes another token at a position of this branch's sample."""
         at = len(self.state.ids) + position
         ids, logprobs = (*self.ids[:at], token), (*self.logprobs[:at], logprob)
-        return State(ids, logprobs, self.number, self.state.chosen + 1)
+        return State(ids, logprobs, self.number, self.state.chosen + 1, turned=True)
 
 
 @dataclass(slots=True)
