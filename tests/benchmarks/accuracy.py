@@ -17,21 +17,17 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import islice
-from math import sqrt
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from tqdm import tqdm
 
 from stepback_client import AsyncClient, CountdownProblem, SolveResult
-from stepback_core.tasks import TASKS, Split
+from stepback_core.tasks import Split
 from stepback_core.wire import Answer, Select
+from tests.benchmarks.measuring import KINDS, problems, wilson
 from tests.conftest import CHECKPOINT, controller
 
-TASK = TASKS["countdown"]
-KINDS = (Split.TEST_SEEN, Split.TEST_NEW)
 N = 16
 BEST = f"best-of-N, N={N}"
 SEARCH = f"self-backtracking, N={N}, b=1"
@@ -71,10 +67,6 @@ def runs_of(kind: Split, results: Results) -> Iterable[Run]:
     searching = first_verified("self_backtracking", breadth=N, backtracks=1)
     yield Run(SEARCH + UNTIL_VERIFIED, searching)
     yield Run(MATCHED + UNTIL_VERIFIED, first_verified("best_of_n", breadth=breadth))
-
-
-def problems(kind: Split, count: int) -> list[CountdownProblem]:
-    return list(islice(TASK.stream(kind, Random(2026)), count))
 
 
 def outcome(result: SolveResult, run: Run) -> Outcome:
@@ -145,14 +137,6 @@ def save(path: Path, held: dict[str, list[Outcome]]) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(held))
     partial.replace(path)
-
-
-def wilson(hits: int, total: int) -> tuple[float, float]:
-    """95 % interval of a share, in percent."""
-    z, share = 1.96, hits / total
-    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z * sqrt(share * (1 - share) / total + z * z / (4 * total**2)) / (1 + z * z / total)
-    return 100 * (middle - half), 100 * (middle + half)
 
 
 def percent(outcomes: list[Outcome], field: str) -> str:
