@@ -127,6 +127,8 @@ class SolveRequest(_Question):
     """How many candidates to return, best first."""
     tree: bool = False
     """Whether to return the tree of branches."""
+    stream: bool = False
+    """Whether to tell the search as server-sent events while it runs."""
 
     @model_validator(mode="after")
     def _names_one_problem(self) -> "SolveRequest":

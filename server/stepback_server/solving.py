@@ -1,11 +1,13 @@
 """From a request to a result: the checks that need the checkpoint, the search, the answer."""
 
 import uuid
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from stepback_core.events import SearchLimits, StartedEvent
 from stepback_core.tasks import TASKS, Task
 from stepback_core.wire import (
     Answer,
@@ -22,17 +24,21 @@ from stepback_core.wire import (
 from stepback_server.api.errors import ApiError, invalid
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine
+from stepback_server.narration import Narrator
 from stepback_server.search.controller import Limits, Search, Searched
 from stepback_server.search.selection import Candidate, Judge, rank
 from stepback_server.search.strategies import STRATEGIES
 from stepback_server.search.tree import Branch
 from stepback_server.settings import Settings
+from stepback_server.streaming import Feed
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
     """A request that has passed every check: what to search for, and how to judge it."""
 
+    id: str
+    """The search's own name."""
     request: SolveRequest
     prompt_ids: tuple[int, ...]
     judge: Judge | None
@@ -75,10 +81,14 @@ class Solver:
             seconds=request.budget.seconds or self._settings.budget_seconds,
             tokens_per_branch=min(room, self._checkpoint.manifest.answer_tokens or room),
         )
-        return Order(request, ids, judge, self._choose_select(request, judge), limits)
+        select = self._choose_select(request, judge)
+        return Order(f"s-{uuid.uuid4().hex}", request, ids, judge, select, limits)
 
-    async def solve(self, order: Order, engine: Engine, seconds_queued: float) -> SolveResult:
-        """Search and answer. Raises EngineError; cancelling it aborts the engine's work."""
+    async def solve(
+        self, order: Order, engine: Engine, seconds_queued: float, feed: Feed | None = None
+    ) -> SolveResult:
+        """Search and answer, and feed whoever watches. Raises EngineError; cancelling it aborts
+        the engine's work."""
         request, codec = order.request, self._checkpoint.codec
         judge = order.judge if order.select is Select.VERIFIED else None
 
@@ -97,7 +107,10 @@ class Solver:
             limits=order.limits,
             seed=request.seed,
             is_win=is_win,
+            observe=feed.record if feed else lambda branch: None,
         )
+        if feed:
+            feed.begin(self._started(order), self._narrator(order))
         self._searches.add(search)
         if self._is_ending:
             search.cancel()
@@ -170,18 +183,11 @@ class Solver:
         return Select.VERIFIED if judge else Select.PERPLEXITY
 
     def _result(self, order: Order, searched: Searched, seconds_queued: float) -> SolveResult:
-        tree, codec = searched.tree, self._checkpoint.codec
-        ranked = rank(
-            tree.answers,
-            order.select,
-            lambda branch: codec.decode_steps(branch.ids),
-            codec.grammar.separator,
-            order.judge,
-        )
+        ranked = self._rank(order, searched.tree.answers)
         candidates = [candidate.answer for candidate in ranked]
         chosen = ranked[0] if ranked else None
         return SolveResult(
-            id=f"s-{uuid.uuid4().hex}",
+            id=order.id,
             status=_status(chosen.answer if chosen else None, order.judge),
             stop_reason=searched.stop_reason,
             strategy=order.request.strategy,
@@ -191,6 +197,30 @@ class Solver:
             candidates=candidates[: order.request.candidates],
             usage=self._usage(order, searched, chosen, seconds_queued),
             tree=self._tree_nodes(searched) if order.request.tree else None,
+        )
+
+    def _rank(self, order: Order, answers: Sequence[Branch]) -> list[Candidate]:
+        codec = self._checkpoint.codec
+        return rank(
+            answers,
+            order.select,
+            lambda branch: codec.decode_steps(branch.ids),
+            codec.grammar.separator,
+            order.judge,
+        )
+
+    def _started(self, order: Order) -> StartedEvent:
+        return StartedEvent(
+            id=order.id,
+            model=self._checkpoint.manifest.name,
+            strategy=order.request.strategy,
+            select=order.select,
+            limits=SearchLimits(**asdict(order.limits)),
+        )
+
+    def _narrator(self, order: Order) -> Narrator:
+        return Narrator(
+            self._checkpoint.codec, lambda branch: self._rank(order, [branch])[0].answer
         )
 
     def _usage(

@@ -49,6 +49,7 @@ class Search:
         limits: Limits,
         seed: int | None,
         is_win: Callable[[Branch], bool],
+        observe: Callable[[Branch], None] = lambda branch: None,
     ) -> None:
         self._engine = engine
         self._strategy = strategy
@@ -57,6 +58,7 @@ class Search:
         self._limits = limits
         self._seed = seed
         self._is_win = is_win
+        self._observe = observe
         self._purse = TokenPurse(limits.tokens)
         self._returned = asyncio.Event()
         self._stop = asyncio.Event()
@@ -121,6 +123,7 @@ class Search:
             self._settle(tokens, len(sample.ids))
             branch = self._tree.add(numbers[sample.index], expansion.state, sample)
             self._strategy.record(branch)
+            self._observe(branch)
             if self._is_win(branch):
                 self._finish(StopReason.SOLVED)
             elif sample.finish is Finish.LENGTH and tokens < self._room(expansion):
