@@ -1,7 +1,7 @@
 """The tree as a Mermaid flowchart, for Markdown that renders such."""
 
 from stepback_client.tree.outline import Branch, Fold, Mark, Outline, tally
-from stepback_client.tree.text import SIGNS, one_line
+from stepback_client.tree.text import SIGNS, one_line, times
 
 _CLASSES = {
     Mark.VERIFIED: "fill:#dafbe1,stroke:#1a7f37,color:#0b3d1a",
@@ -27,7 +27,7 @@ def _branch(branch: Branch) -> list[str]:
     steps = [_escape(step) for step in branch.steps]
     if steps and branch.struck is not None:
         steps[-1] = f"<s>{steps[-1]}</s>"
-    label = "<br/>".join([f"{SIGNS[branch.mark]} {branch.id}", *steps])
+    label = "<br/>".join([f"{SIGNS[branch.mark]} {branch.id} {times(branch)}".strip(), *steps])
     lines = [f'  n{branch.id}["{label}"]:::{_name(branch.mark)}', _edge(branch, f"n{branch.id}")]
     return [*lines, f"  class n{branch.id} chosen"] if branch.chosen else lines
 

@@ -7,7 +7,7 @@ kept nothing but what it had from others.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from stepback_core.wire import Answer, Outcome, SolveResult, TreeNode
@@ -44,6 +44,8 @@ class Branch:
     answer: Answer | None
     chosen: bool
     """Whether it is the search's answer."""
+    twins: tuple[int, ...] = ()
+    """Later branches that say just the same and lead nowhere; they are shown with this one."""
 
     @property
     def struck(self) -> int | None:
@@ -100,11 +102,10 @@ class Outline:
         Raises ValueError where the nodes are no tree.
         """
         branches = _branches(nodes, answers, chosen)
+        marks = Counter(branch.mark for branch in branches.values())
+        branches = _without_twins(branches)
         shown = _shown(branches, limit)
-        return cls(
-            tuple(_rows(_children(branches, shown))),
-            Counter(branch.mark for branch in branches.values()),
-        )
+        return cls(tuple(_rows(_children(branches, shown))), marks)
 
 
 def tally(marks: Mapping[Mark, int]) -> str:
@@ -141,6 +142,28 @@ def _branches(
             chosen=is_chosen,
         )
     return branches
+
+
+def _without_twins(branches: Mapping[int, Branch]) -> dict[int, Branch]:
+    """The branches, where each stands for its twins."""
+    owners = {branch.owner for branch in branches.values()}
+    firsts: dict[object, int] = {}
+    twins: dict[int, list[int]] = defaultdict(list)
+    for branch in sorted(branches.values(), key=lambda each: (each.id not in owners, each.id)):
+        said = (branch.owner, branch.first, branch.steps, branch.mark)
+        first = firsts.setdefault(said, branch.id)
+        if first != branch.id and branch.id not in owners:
+            twins[first].append(branch.id)
+    gone = {twin for found in twins.values() for twin in found}
+    return {
+        number: replace(
+            branch,
+            twins=tuple(twins[number]),
+            chosen=branch.chosen or any(branches[twin].chosen for twin in twins[number]),
+        )
+        for number, branch in branches.items()
+        if number not in gone
+    }
 
 
 def _owner(branches: Mapping[int, Branch], parent: int, kept: int) -> int:
@@ -197,7 +220,10 @@ def _children(branches: Mapping[int, Branch], shown: set[int]) -> dict[int, list
         hidden[owner].append(branch)
     for owner, folded in hidden.items():
         first = min(item.first for item in [*children[owner], *folded])
-        children[owner].append(Fold(owner, first, Counter(branch.mark for branch in folded)))
+        marks = Counter[Mark]()
+        for branch in folded:
+            marks[branch.mark] += 1 + len(branch.twins)
+        children[owner].append(Fold(owner, first, marks))
     return children
 
 

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 from stepback_client.tree.outline import ROOT, Branch, Fold, Mark, Outline, tally
 from stepback_client.tree.palette import STYLE
-from stepback_client.tree.text import SIGNS
+from stepback_client.tree.text import SIGNS, notes
 
 Element = ElementTree.Element
 
@@ -47,6 +47,7 @@ class _Picture:
         self._branches = [row.item for row in outline.rows if isinstance(row.item, Branch)]
         self._by_id = {branch.id: branch for branch in self._branches}
         self._x = _columns([row.item for row in outline.rows])
+        self._answer = next((each for each in self._branches if each.chosen), None)
         self._way = self._to_the_answer()
         ends = (self._right_end(row.item) for row in outline.rows)
         self._width = max(640.0, 60 + 9 * len(caption), 24 + max(ends, default=0.0))
@@ -91,16 +92,21 @@ class _Picture:
             f"M{_n(gutter)} {_n(start)}V{_n(y - _BEND)}"
             f"Q{_n(gutter)} {_n(y)} {_n(gutter + _BEND)} {_n(y)}H{_n(self._x[item.first])}"
         )
-        _add(lines, "path", {"d": d} | ({"class": "chosen"} if self._leads(item) else {}))
+        _add(lines, "path", {"d": d} | self._way_style(item))
 
     def _to_the_answer(self) -> set[int]:
         """The branches that the answer hangs under, and its own."""
-        branch = next((each for each in self._branches if each.chosen), None)
+        branch = self._answer
         way: set[int] = set()
         while branch is not None:
             way.add(branch.id)
             branch = self._by_id.get(branch.owner)
         return way
+
+    def _way_style(self, item: Branch | Fold) -> dict[str, str]:
+        if self._answer is None or not self._leads(item):
+            return {}
+        return {"class": f"way {self._answer.mark}"}
 
     def _leads(self, item: Branch | Fold) -> bool:
         return isinstance(item, Branch) and item.id in self._way
@@ -118,11 +124,10 @@ class _Picture:
 
     def _band(self, svg: Element) -> None:
         """Behind the answer's row."""
-        for branch in self._branches:
-            if branch.chosen:
-                y = self._y(self._row_of[branch.id]) - 14
-                box = {"x": "8", "y": _n(y), "width": _n(self._width - 16), "height": "28"}
-                _add(svg, "rect", box | {"rx": "6", "class": "band"})
+        if self._answer is not None:
+            y = self._y(self._row_of[self._answer.id]) - 14
+            box = {"x": "8", "y": _n(y), "width": _n(self._width - 16), "height": "28"}
+            _add(svg, "rect", box | {"rx": "6", "class": f"band {self._answer.mark}"})
 
     def _steps(self, group: Element, branch: Branch, y: float) -> None:
         for place, step in enumerate(branch.steps, branch.first):
@@ -205,18 +210,11 @@ def _badge(parent: Element, x: float, y: float, mark: Mark) -> None:
     sign.text = SIGNS[mark]
 
 
-def _note(branch: Branch | Fold) -> str:
-    if isinstance(branch, Fold):
-        return f"+{branch.count} more: {tally(branch.marks)}"
-    reason = branch.answer.reason if branch.answer else None
-    taken = branch.struck if not branch.steps else None
-    parts = [
-        "the answer" if branch.chosen else "",
-        reason.replace("_", " ") if reason else "",
-        f"takes back step {taken + 1}" if taken is not None else "",
-        f"{branch.score:.2f}" if branch.score is not None else "",
-    ]
-    return " · ".join(part for part in parts if part)
+def _note(item: Branch | Fold) -> str:
+    if isinstance(item, Fold):
+        return f"+{item.count} more: {tally(item.marks)}"
+    score = [f"{item.score:.2f}"] if item.score is not None else []
+    return " · ".join([*notes(item), *score])
 
 
 def _tooltip(branch: Branch) -> str:

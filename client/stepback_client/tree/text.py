@@ -63,23 +63,32 @@ def pieces(branch: Branch) -> Line:
         comma = ", " if place > branch.first else ""
         is_struck = place == branch.struck
         line += [(comma, Role.NOTE), (one_line(step), Role.STRUCK if is_struck else Role.STEP)]
-    if not branch.steps and branch.struck is not None:
-        line.append((f"takes back step {branch.struck + 1}", Role.NOTE))
-    if note := _note(branch):
-        line.append((f"  {note}", Role.NOTE))
+    if note := ", ".join(notes(branch)):
+        line.append((f"  {note}" if branch.steps else note, Role.NOTE))
     return line
+
+
+def notes(branch: Branch) -> list[str]:
+    """What is to be said of a branch beside its steps."""
+    found = [times(branch)] if branch.twins else []
+    if branch.chosen:
+        found.append("the answer")
+    if branch.answer and branch.answer.reason:
+        found.append(branch.answer.reason.replace("_", " "))
+    if branch.struck is not None and not branch.steps:
+        found.append(f"takes back step {branch.struck + 1}")
+    return found
+
+
+def times(branch: Branch) -> str:
+    """How often it was sampled; nothing for once."""
+    return f"\N{MULTIPLICATION SIGN}{1 + len(branch.twins)}" if branch.twins else ""
 
 
 def _item(item: Branch | Fold) -> Line:
     if isinstance(item, Branch):
         return pieces(item)
     return [(f"+{item.count} more: {tally(item.marks)}", Role.NOTE)]
-
-
-def _note(branch: Branch) -> str:
-    reason = branch.answer.reason if branch.answer else None
-    notes = [reason.replace("_", " ") if reason else "", "the answer" if branch.chosen else ""]
-    return ", ".join(note for note in notes if note)
 
 
 def _rails(row: Row) -> str:
