@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
@@ -116,12 +116,14 @@ def _draw(events: Iterable[ProgressEvent], watched: Watched, console: Console) -
     with Live(clock, console=console, transient=True, refresh_per_second=8) as live:
         for event in events:
             watched.take(event)
-            if (now := time.monotonic()) - drawn > _REDRAW_SECONDS:
+            now = time.monotonic()
+            # Totals are told soon after the last branch, so that no silence begins undrawn.
+            if isinstance(event, UsageEvent) or now - drawn > _REDRAW_SECONDS:
                 rows = max(1, console.height - _OTHER_LINES)
                 clock.usage = watched.usage
                 live.update(Group(*_tree(watched.outline(rows)), clock))
                 drawn = now
-    console.print(*_tree(watched.outline(DEFAULT_LIMIT)), sep="\n")
+    console.print(*_tree(watched.outline(DEFAULT_LIMIT)), sep="\n", soft_wrap=True)
 
 
 @dataclass(slots=True)
@@ -136,14 +138,10 @@ class _Clock:
         return Text(f"{time.monotonic() - self.began:.1f} s{tokens}", "bold")
 
 
-def _tree(outline: Outline) -> Sequence[RenderableType]:
-    return [
-        *(
-            Text.assemble(*((text, _STYLES[role]) for text, role in line), no_wrap=True)
-            for line in lines(outline)
-        ),
-        Text(legend(outline), "dim"),
-    ]
+def _tree(outline: Outline) -> list[Text]:
+    rows = [[(text, _STYLES[role]) for text, role in line] for line in lines(outline)]
+    drawn = [Text.assemble(*row, no_wrap=True, overflow="ellipsis") for row in rows]
+    return [*drawn, Text(legend(outline), "dim")]
 
 
 def plain_lines(events: Iterable[ProgressEvent], watched: Watched) -> Iterator[str]:

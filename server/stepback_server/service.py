@@ -48,9 +48,11 @@ class Service:
         self.metrics.answered(result)
         return result
 
-    def watch(self, request: SolveRequest) -> LiveSearch:
-        """The same, begun in a task of its own and told while it runs."""
-        return LiveSearch(lambda feed: self.solve(request, feed))
+    async def watch(self, request: SolveRequest) -> LiveSearch:
+        """The same in a task of its own, told while it runs, once it has begun."""
+        live = LiveSearch(lambda feed: self.solve(request, feed))
+        await live.begin()
+        return live
 
     async def _solve(self, request: SolveRequest, feed: Feed | None) -> SolveResult:
         order = self._solver.accept(request)

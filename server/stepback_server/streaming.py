@@ -91,14 +91,15 @@ class LiveSearch:
         feed = self._feed
         assert feed.beginning is not None
         started, narrator = feed.beginning
-        yield started
         began = time.monotonic()
+        yield started
         usage_due, is_untold = began + self._usage_seconds, False
         while feed.branches or not self._task.done():
             if feed.branches:
                 for event in narrator.tell(feed.branches.popleft()):
                     yield event
                 is_untold = True
+                await asyncio.sleep(0)  # What has piled up may be much; let others run too.
             else:
                 until_due = max(0.0, usage_due - time.monotonic())
                 came = await feed.news(until_due if is_untold else self._heartbeat_seconds)

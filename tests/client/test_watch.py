@@ -1,4 +1,4 @@
-"""`stepback solve --watch` and `stepback tree`, as a user runs them, against the real controller."""
+"""`stepback solve --watch` and `stepback tree`, as a user runs them."""
 
 import json
 import os

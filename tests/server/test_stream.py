@@ -149,11 +149,12 @@ def test_a_dead_engine_ends_in_an_error_and_a_stop_in_a_result(
 ) -> None:
     process, url = fragile
     with Client(url) as client:
-        with client.stream(PROBLEM, **LONG) as events, pytest.raises(Unavailable) as raised:
+        with client.stream(PROBLEM, **LONG) as events:
             until_first_candidate(events)
             os.kill(core_of(process), signal.SIGKILL)
             killed = time.monotonic()
-            list(events)
+            with pytest.raises(Unavailable) as raised:
+                list(events)
         assert time.monotonic() - killed < 2
         assert isinstance(raised.value, ApiError) and raised.value.code == "engine_unavailable"
         assert 'stepback_refused_total{code="engine_unavailable"} 1.0' in metrics(url)

@@ -49,8 +49,7 @@ async def solve(body: SolveRequest, request: Request, service: TheService) -> So
     """Search for the answer to one problem. With `stream`, tell the search as it runs."""
     try:
         if body.stream:
-            live = service.watch(body)
-            await until_hang_up(request, live.begin())
+            live = await until_hang_up(request, service.watch(body))
             return cast("SolveResult", EventStream(live, service.metrics.refused))
         return await until_hang_up(request, service.solve(body))
     except CallerGone:
