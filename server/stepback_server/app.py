@@ -60,6 +60,8 @@ def create_app(
 
 
 class _Application(FastAPI):
+    """Documents the events of a stream too, which no route returns by its type."""
+
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
             self.openapi_schema = with_events(super().openapi())

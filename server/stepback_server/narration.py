@@ -29,11 +29,12 @@ class Narrator:
     def tell(self, branch: Branch) -> Iterator[ProgressEvent]:
         """The branch's complete steps, then how it ended, where that is an answer or a rollback."""
         self._count(branch)
-        yield from self._steps(branch)
+        kept = len(self._codec.decode_steps(branch.state.ids))
+        yield from self._steps(branch, kept)
         if branch.outcome is Outcome.BACKTRACK:
-            yield self._backtrack(branch)
+            yield self._backtrack(branch, kept)
         elif branch.outcome is Outcome.ANSWER:
-            yield self._candidate(branch)
+            yield self._candidate(branch, kept)
 
     def usage(self, seconds: float) -> UsageEvent:
         """The totals of what has been told, after so many seconds."""
@@ -51,25 +52,24 @@ class Narrator:
         self._cached += branch.sample.cached_tokens
         self._backtracks += branch.outcome is Outcome.BACKTRACK
 
-    def _steps(self, branch: Branch) -> Iterator[StepEvent]:
-        kept = self._kept(branch)
+    def _steps(self, branch: Branch, kept: int) -> Iterator[StepEvent]:
         steps, rest = self._codec.split_steps(branch.ids)
         if rest and branch.outcome is Outcome.ANSWER:
             steps.append(rest)  # The end closes the last step too.
         for index, text in enumerate(steps[kept:], kept):
             yield StepEvent(branch=_node(branch), parent=_parent(branch), index=index, text=text)
 
-    def _backtrack(self, branch: Branch) -> BacktrackEvent:
+    def _backtrack(self, branch: Branch, kept: int) -> BacktrackEvent:
         steps = self._codec.decode_steps(branch.ids)
         good = len(self._codec.decode_steps(branch.roll_back(self._codec.tokens).ids))
         return BacktrackEvent(
             branch=_node(branch),
             parent=_parent(branch),
-            kept_steps=self._kept(branch),
+            kept_steps=kept,
             struck=[StruckStep(index=i, text=text) for i, text in enumerate(steps[good:], good)],
         )
 
-    def _candidate(self, branch: Branch) -> CandidateEvent:
+    def _candidate(self, branch: Branch, kept: int) -> CandidateEvent:
         answer = self._answer_of(branch)
         steps = tuple(answer.steps)
         self._votes[steps] += 1
@@ -77,12 +77,9 @@ class Narrator:
         return CandidateEvent(
             branch=_node(branch),
             parent=_parent(branch),
-            kept_steps=self._kept(branch),
+            kept_steps=kept,
             answer=answer,
         )
-
-    def _kept(self, branch: Branch) -> int:
-        return len(self._codec.decode_steps(branch.state.ids))
 
 
 def _node(branch: Branch) -> int:

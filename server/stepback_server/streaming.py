@@ -24,12 +24,13 @@ class Feed:
     def __init__(self) -> None:
         self.branches = deque[Branch]()
         """Those that the reader has not taken yet, in the order in which they ended."""
-        self._beginning: tuple[StartedEvent, Narrator] | None = None
+        self.beginning: tuple[StartedEvent, Narrator] | None = None
+        """None until the search begins."""
         self._news = asyncio.Event()
 
     def begin(self, started: StartedEvent, narrator: Narrator) -> None:
         """The search begins; `narrator` tells what is recorded from now on."""
-        self._beginning = started, narrator
+        self.beginning = started, narrator
         self.wake()
 
     def record(self, branch: Branch) -> None:
@@ -39,11 +40,6 @@ class Feed:
     def wake(self) -> None:
         """Let the reader look."""
         self._news.set()
-
-    @property
-    def beginning(self) -> tuple[StartedEvent, Narrator] | None:
-        """None until the search begins."""
-        return self._beginning
 
     async def news(self, seconds: float | None = None) -> bool:
         """Wait until there is something to look at, or so many seconds. Whether there is."""

@@ -22,7 +22,7 @@ class Mark(StrEnum):
 
     VERIFIED = "verified"
     ANSWER = "answer"
-    """One that no checker has judged."""
+    """One whose verdict is not known."""
     REFUSED = "refused"
     BACKTRACK = "rolled back"
     UNFINISHED = "unfinished"
