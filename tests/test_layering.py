@@ -1,6 +1,8 @@
 """The import arrows: core <- client <- training, core <- server. And one home for the marker."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,11 @@ def test_a_package_imports_only_what_its_arrows_allow(package: str) -> None:
 def test_core_and_client_need_nothing_heavy(package: str) -> None:
     for path in sources(package):
         assert not imports(path) & HEAVY, path
+
+
+def test_the_client_as_a_library_needs_nothing_of_the_terminal() -> None:
+    code = "import sys; sys.modules['rich'] = None; import stepback_client, stepback_client.cli"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("name", PURE)

@@ -1,6 +1,8 @@
 """The asyncio client."""
 
 import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -13,11 +15,14 @@ from stepback_client.base import (
     Problem,
     Retry,
     SolveOptions,
+    checked,
     read,
     read_readiness,
     solve_body,
 )
 from stepback_client.errors import TransportError
+from stepback_client.events import aread_events
+from stepback_core.events import ProgressEvent
 from stepback_core.wire import ModelList, Readiness, SolveResult, Version
 
 
@@ -64,6 +69,23 @@ class AsyncClient:
         body = solve_body(problem, options)
         return read(await self._send("POST", "/solve", body), SolveResult)
 
+    @asynccontextmanager
+    async def stream(
+        self, problem: Problem = None, **options: Unpack[SolveOptions]
+    ) -> AsyncGenerator[AsyncIterator[ProgressEvent]]:
+        """The same search, told while it runs: the events in order, the result last.
+
+        Leaving the context before the end ends the search. Raises what `solve` raises; once the
+        first event has come nothing is tried again.
+        """
+        body = solve_body(problem, options, stream=True)
+        response = await self._send("POST", "/solve", body, stream=True)
+        try:
+            async with aclosing(aread_events(checked(response))) as events:
+                yield events
+        finally:
+            await response.aclose()
+
     async def ready(self) -> Readiness:
         """Whether the server would take a search now; never tries again."""
         try:
@@ -78,13 +100,19 @@ class AsyncClient:
     async def models(self) -> ModelList:
         return read(await self._send("GET", "/v1/models"), ModelList)
 
-    async def _send(self, method: str, path: str, body: object = None) -> httpx.Response:
+    async def _send(
+        self, method: str, path: str, body: object = None, *, stream: bool = False
+    ) -> httpx.Response:
+        """The answer, tried again as `Retry` says; with `stream`, a success is not read yet."""
+        request = self._http.build_request(method, path, json=body)
         tried = 0
         while True:
             tried += 1
             response, failure = None, None
             try:
-                response = await self._http.request(method, path, json=body)
+                response = await self._http.send(request, stream=stream)
+                if not response.is_success:
+                    await response.aread()
             except httpx.ConnectError as error:
                 failure = error
             except httpx.HTTPError as error:

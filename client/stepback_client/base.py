@@ -81,9 +81,9 @@ class SolveOptions(TypedDict, total=False):
     tree: bool
 
 
-def solve_body(problem: Problem, options: SolveOptions) -> dict[str, Any]:
+def solve_body(problem: Problem, options: SolveOptions, *, stream: bool = False) -> dict[str, Any]:
     """The checked body of `POST /solve`. Raises pydantic's ValidationError."""
-    fields: dict[str, Any] = dict(options)
+    fields: dict[str, Any] = dict(options) | ({"stream": True} if stream else {})
     budget = {name: fields.pop(name) for name in ("tokens", "seconds") if name in fields}
     if problem is not None:
         plain = problem.model_dump(mode="json") if isinstance(problem, BaseModel) else dict(problem)
@@ -106,9 +106,14 @@ def read_readiness(response: httpx.Response) -> Readiness:
 
 def read(response: httpx.Response, kind: type[T]) -> T:
     """The typed answer. Raises ApiError, or TransportError for an answer of something else."""
+    try:
+        return kind.model_validate_json(checked(response).content)
+    except ValidationError as error:
+        raise TransportError(f"{response.url} gave what is not a Stepback answer") from error
+
+
+def checked(response: httpx.Response) -> httpx.Response:
+    """The answer itself. Raises ApiError where it is an error, which must have been read."""
     if response.is_success:
-        try:
-            return kind.model_validate_json(response.content)
-        except ValidationError as error:
-            raise TransportError(f"{response.url} gave what is not a Stepback answer") from error
+        return response
     raise error_for(response.status_code, response.content, response.headers.get("Retry-After"))

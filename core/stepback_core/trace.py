@@ -134,14 +134,12 @@ class TraceCodec:
 
     def decode_steps(self, ids: Sequence[int]) -> list[str]:
         """The steps in generated ids; stop tokens are dropped, an unfinished last step is kept."""
-        steps = self._split(ids)
-        return steps[:-1] if steps[-1] == "" else steps
+        complete, rest = self.split_steps(ids)
+        return [*complete, rest] if rest else complete
 
-    def closed_steps(self, ids: Sequence[int]) -> list[str]:
-        """The steps in generated ids that their separator closes."""
-        return self._split(ids)[:-1]
-
-    def _split(self, ids: Sequence[int]) -> list[str]:
+    def split_steps(self, ids: Sequence[int]) -> tuple[list[str], str]:
+        """The complete steps in generated ids, and what there is of a last one without its end."""
         body = [token for token in ids if token not in self.tokens.stop_ids]
         text = self.tokenizer.decode(body, skip_special_tokens=False)
-        return text.split(self.grammar.separator)
+        *complete, rest = text.split(self.grammar.separator)
+        return complete, rest

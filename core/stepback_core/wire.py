@@ -51,6 +51,8 @@ class Outcome(StrEnum):
 
     ANSWER = "answer"
     BACKTRACK = "backtrack"
+    ILLEGAL = "illegal"
+    """In a step that the task does not allow; what was sampled behind it is not told."""
     UNFINISHED = "unfinished"
     """Cut by a length limit, a budget, a deadline or an early win."""
 
@@ -132,6 +134,8 @@ class SolveRequest(_Question):
     """How many candidates to return, best first."""
     tree: bool = False
     """Whether to return the tree of branches."""
+    stream: bool = False
+    """Whether to tell the search as server-sent events while it runs."""
 
     @model_validator(mode="after")
     def _names_one_problem(self) -> "SolveRequest":
@@ -200,7 +204,7 @@ class TreeNode(_Said):
     steps: list[str]
     """What was sampled after the kept part."""
     outcome: Outcome | None
-    """`answer`, `backtrack` or `unfinished`; None for the root."""
+    """`answer`, `backtrack`, `illegal` or `unfinished`; None for the root."""
     score: float | None
     """Mean log-probability a token, from the prompt to this branch's end."""
 

@@ -4,12 +4,14 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 
 from stepback_server.api.errors import install_error_handlers
 from stepback_server.api.limits import BodyLimit
 from stepback_server.api.routes import router
+from stepback_server.api.sse import with_events
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine
 from stepback_server.engine.supervisor import StartEngine
@@ -44,7 +46,7 @@ def create_app(
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
 
-    app = FastAPI(
+    app = _Application(
         title="Stepback",
         summary="Self-backtracking search for language models that know when to step back.",
         version=service.version,
@@ -55,6 +57,15 @@ def create_app(
     app.include_router(router)
     install_error_handlers(app)
     return app
+
+
+class _Application(FastAPI):
+    """Documents the events of a stream too, which no route returns by its type."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = with_events(super().openapi())
+        return self.openapi_schema
 
 
 def _embedded(settings: Settings, checkpoint: Checkpoint) -> StartEngine:

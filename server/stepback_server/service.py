@@ -13,6 +13,7 @@ from stepback_server.engine.supervisor import StartEngine, Supervisor
 from stepback_server.metrics import Metrics
 from stepback_server.settings import Settings
 from stepback_server.solving import Solver
+from stepback_server.streaming import Feed, LiveSearch
 
 
 class Service:
@@ -41,13 +42,19 @@ class Service:
         """Keep an engine up until cancelled. Raises what its first start raises."""
         await self._supervisor.run()
 
-    async def solve(self, request: SolveRequest) -> SolveResult:
+    async def solve(self, request: SolveRequest, feed: Feed | None = None) -> SolveResult:
         """Raises ApiError, QueueFull and EngineError."""
-        result = await self._solve(request)
+        result = await self._solve(request, feed)
         self.metrics.answered(result)
         return result
 
-    async def _solve(self, request: SolveRequest) -> SolveResult:
+    async def watch(self, request: SolveRequest) -> LiveSearch:
+        """The same in a task of its own, told while it runs, once it has begun."""
+        live = LiveSearch(lambda feed: self.solve(request, feed))
+        await live.begin()
+        return live
+
+    async def _solve(self, request: SolveRequest, feed: Feed | None) -> SolveResult:
         order = self._solver.accept(request)
         # Whoever would wait for nothing is told so now.
         self._supervisor.engine  # noqa: B018
@@ -55,7 +62,7 @@ class Service:
         async with self._admission.slot() as seconds_queued:
             self._refuse_while_draining()
             return await self._supervisor.use(
-                lambda engine: self._solver.solve(order, engine, seconds_queued)
+                lambda engine: self._solver.solve(order, engine, seconds_queued, feed)
             )
 
     async def drain(self) -> None:

@@ -1,11 +1,13 @@
 """From a request to a result: the checks that need the checkpoint, the search, the answer."""
 
 import uuid
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from stepback_core.events import SearchLimits, StartedEvent
 from stepback_core.tasks import TASKS, Task
 from stepback_core.wire import (
     Answer,
@@ -22,12 +24,14 @@ from stepback_core.wire import (
 from stepback_server.api.errors import ApiError, invalid
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine
+from stepback_server.narration import Narrator
 from stepback_server.search.controller import Limits, Search, Searched
 from stepback_server.search.selection import Candidate, Judge, rank
 from stepback_server.search.strategies import STRATEGIES, Setting
 from stepback_server.search.task_view import TaskView
 from stepback_server.search.tree import Branch
 from stepback_server.settings import Settings
+from stepback_server.streaming import Feed
 
 _ANSWERS_BY_DEFAULT = 32
 """Best-first search without a token budget may spend the tokens of so many full answers."""
@@ -37,6 +41,8 @@ _ANSWERS_BY_DEFAULT = 32
 class Order:
     """A request that has passed every check: what to search for, and how to judge it."""
 
+    id: str
+    """The search's own name."""
     request: SolveRequest
     prompt_ids: tuple[int, ...]
     judge: Judge | None
@@ -82,10 +88,14 @@ class Solver:
             seconds=request.budget.seconds or self._settings.budget_seconds,
             tokens_per_branch=answer,
         )
-        return Order(request, ids, judge, view, self._choose_select(request, judge), limits)
+        select = self._choose_select(request, judge)
+        return Order(f"s-{uuid.uuid4().hex}", request, ids, judge, view, select, limits)
 
-    async def solve(self, order: Order, engine: Engine, seconds_queued: float) -> SolveResult:
-        """Search and answer. Raises EngineError; cancelling it aborts the engine's work."""
+    async def solve(
+        self, order: Order, engine: Engine, seconds_queued: float, feed: Feed | None = None
+    ) -> SolveResult:
+        """Search and answer, and feed whoever watches. Raises EngineError; cancelling it aborts
+        the engine's work."""
         request, codec = order.request, self._checkpoint.codec
         judge = order.judge if order.select is Select.VERIFIED else None
 
@@ -112,7 +122,10 @@ class Solver:
             limits=order.limits,
             seed=request.seed,
             is_win=is_win,
+            observe=feed.record if feed else lambda branch: None,
         )
+        if feed:
+            feed.begin(self._started(order), self._narrator(order))
         self._searches.add(search)
         if self._is_ending:
             search.cancel()
@@ -193,18 +206,11 @@ class Solver:
         return Select.VERIFIED if judge else Select.PERPLEXITY
 
     def _result(self, order: Order, searched: Searched, seconds_queued: float) -> SolveResult:
-        tree, codec = searched.tree, self._checkpoint.codec
-        ranked = rank(
-            tree.answers,
-            order.select,
-            lambda branch: codec.decode_steps(branch.ids),
-            codec.grammar.separator,
-            order.judge,
-        )
+        ranked = self._rank(order, searched.tree.answers)
         candidates = [candidate.answer for candidate in ranked]
         chosen = ranked[0] if ranked else None
         return SolveResult(
-            id=f"s-{uuid.uuid4().hex}",
+            id=order.id,
             status=_status(chosen.answer if chosen else None, order.judge),
             stop_reason=searched.stop_reason,
             strategy=order.request.strategy,
@@ -214,6 +220,30 @@ class Solver:
             candidates=candidates[: order.request.candidates],
             usage=self._usage(order, searched, chosen, seconds_queued),
             tree=self._tree_nodes(searched) if order.request.tree else None,
+        )
+
+    def _rank(self, order: Order, answers: Sequence[Branch]) -> list[Candidate]:
+        codec = self._checkpoint.codec
+        return rank(
+            answers,
+            order.select,
+            lambda branch: codec.decode_steps(branch.ids),
+            codec.grammar.separator,
+            order.judge,
+        )
+
+    def _started(self, order: Order) -> StartedEvent:
+        return StartedEvent(
+            id=order.id,
+            model=self._checkpoint.manifest.name,
+            strategy=order.request.strategy,
+            select=order.select,
+            limits=SearchLimits(**asdict(order.limits)),
+        )
+
+    def _narrator(self, order: Order) -> Narrator:
+        return Narrator(
+            self._checkpoint.codec, lambda branch: self._rank(order, [branch])[0].answer
         )
 
     def _usage(
@@ -240,8 +270,8 @@ class Solver:
             TreeNode(
                 id=branch.number + 1,
                 parent=0 if branch.state.branch is None else branch.state.branch + 1,
-                kept_steps=(kept := len(codec.closed_steps(branch.state.shared_ids))),
-                steps=codec.decode_steps(branch.ids)[kept:],
+                kept_steps=(kept := len(codec.split_steps(branch.state.shared_ids)[0])),
+                steps=codec.decode_steps(branch.told_ids)[kept:],
                 outcome=branch.outcome,
                 score=branch.score,
             )

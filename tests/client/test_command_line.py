@@ -66,7 +66,7 @@ def test_an_unknown_command_is_refused() -> None:
     assert "usage: stepback" in done.stderr
 
 
-@pytest.mark.parametrize("example", ["solve.py", "solve_many.py"])
+@pytest.mark.parametrize("example", ["solve.py", "solve_many.py", "stream.py", "stream_async.py"])
 def test_the_examples_run(server: str, example: str) -> None:
     done = run(sys.executable, ROOT / "client/examples" / example, server)
     assert done.returncode == 0, done.stderr

@@ -98,13 +98,51 @@ def not_ready(reason: str) -> ApiError:
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    app.add_exception_handler(ApiError, _on_api_error)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_http)
-    app.add_exception_handler(QueueFull, _on_queue_full)
-    app.add_exception_handler(EngineUnavailable, _on_unavailable)
-    app.add_exception_handler(PromptRefused, _on_refused)
-    app.add_exception_handler(Exception, _on_defect)
+    for failure in (ApiError, QueueFull, EngineUnavailable, PromptRefused, Exception):
+        app.add_exception_handler(failure, _on_failure)
+
+
+def failure_of(error: Exception) -> ApiError:
+    """What a search that raised is answered with; a defect is logged."""
+    match error:
+        case ApiError():
+            return error
+        case QueueFull():
+            return _queue_full(error.retry_after)
+        case EngineUnavailable():
+            return not_ready(str(error))
+        case PromptRefused():
+            return _prompt_refused(str(error))
+        case _:
+            _log.error("unexpected error", exc_info=error)
+            return ApiError(
+                500,
+                ErrorType.INTERNAL,
+                "internal",
+                "An error of the server's own; it has been logged.",
+            )
+
+
+def _queue_full(retry_after: int) -> ApiError:
+    return ApiError(
+        429,
+        ErrorType.OVERLOADED,
+        "queue_full",
+        f"Too many searches are waiting: try again in {retry_after} s.",
+        headers={"Retry-After": str(retry_after)},
+    )
+
+
+def _prompt_refused(why: str) -> ApiError:
+    return ApiError(
+        422,
+        ErrorType.INVALID_REQUEST,
+        "prompt_refused",
+        f"prompt: the engine refuses it: {why}",
+        param="prompt",
+    )
 
 
 def _answer(request: Request, error: ApiError) -> JSONResponse:
@@ -112,11 +150,6 @@ def _answer(request: Request, error: ApiError) -> JSONResponse:
     if request.url.path == "/solve":
         request.app.state.service.metrics.refused(error.body.error.code)
     return error.response()
-
-
-async def _on_api_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, ApiError)
-    return _answer(request, error)
 
 
 async def _on_validation(request: Request, error: Exception) -> JSONResponse:
@@ -135,42 +168,5 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
     return _answer(request, ApiError(error.status_code, kind, code, message, headers=headers))
 
 
-async def _on_queue_full(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, QueueFull)
-    return _answer(
-        request,
-        ApiError(
-            429,
-            ErrorType.OVERLOADED,
-            "queue_full",
-            f"Too many searches are waiting: try again in {error.retry_after} s.",
-            headers={"Retry-After": str(error.retry_after)},
-        ),
-    )
-
-
-async def _on_unavailable(request: Request, error: Exception) -> JSONResponse:
-    return _answer(request, not_ready(str(error)))
-
-
-async def _on_refused(request: Request, error: Exception) -> JSONResponse:
-    return _answer(
-        request,
-        ApiError(
-            422,
-            ErrorType.INVALID_REQUEST,
-            "prompt_refused",
-            f"prompt: the engine refuses it: {error}",
-            param="prompt",
-        ),
-    )
-
-
-async def _on_defect(request: Request, error: Exception) -> JSONResponse:
-    _log.error("unexpected error", exc_info=error)
-    return _answer(
-        request,
-        ApiError(
-            500, ErrorType.INTERNAL, "internal", "An error of the server's own; it has been logged."
-        ),
-    )
+async def _on_failure(request: Request, error: Exception) -> JSONResponse:
+    return _answer(request, failure_of(error))

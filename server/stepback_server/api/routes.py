@@ -17,6 +17,7 @@ from stepback_core.wire import (
     Version,
 )
 from stepback_server.api.limits import CallerGone, until_hang_up
+from stepback_server.api.sse import EventStream
 from stepback_server.service import Service
 
 router = APIRouter()
@@ -45,8 +46,11 @@ TheService = Annotated[Service, Depends(_service)]
 
 @router.post("/solve", responses=_ERRORS, tags=["search"])
 async def solve(body: SolveRequest, request: Request, service: TheService) -> SolveResult:
-    """Search for the answer to one problem."""
+    """Search for the answer to one problem. With `stream`, tell the search as it runs."""
     try:
+        if body.stream:
+            live = await until_hang_up(request, service.watch(body))
+            return cast("SolveResult", EventStream(live, service.metrics.refused))
         return await until_hang_up(request, service.solve(body))
     except CallerGone:
         # Nobody reads this; the status is for the access log.

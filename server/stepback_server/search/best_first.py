@@ -122,10 +122,9 @@ class BestFirst:
         committed: list[Branch] = []
         while (following := self._early.pop(self._committed, None)) is not None:
             self._committed += 1
-            self._follow(following)
+            committed.append(self._follow(following))
             # After each one, not after all: what has ended by now is an accident.
             self._choose()
-            committed.append(following)
         return committed
 
     def _choose(self) -> None:
@@ -157,21 +156,34 @@ class BestFirst:
             turn = heapq.heappop(self._turns)[-1]
             state = turn.state()
             closes_a_step = turn.token in self._grammar.separator_ids
-            if len(state.ids) < self._longest and not (closes_a_step and self._ends(state.ids)):
+            if len(state.ids) < self._longest and not (
+                closes_a_step and (self._is_illegal(state.ids) or self._was_reached(state.ids))
+            ):
                 return state
         return None
 
-    def _follow(self, branch: Branch) -> None:
+    def _follow(self, branch: Branch) -> Branch:
         """Find the turns of a branch, up to where it must not be followed."""
-        self._answers += branch.outcome is Outcome.ANSWER
         sample, at = branch.sample, len(branch.state.ids)
         likelihood = sum(branch.state.logprobs)
         for position, (token, logprob) in enumerate(zip(sample.ids, sample.logprobs, strict=True)):
             self._find_turns(branch, position, likelihood)
             likelihood += logprob
-            if token in self._grammar.separator_ids and self._ends(branch.ids[: at + position + 1]):
-                return
-        if branch.outcome is Outcome.UNFINISHED and sample.finish is not Finish.ABORTED:
+            if token not in self._grammar.separator_ids:
+                continue
+            ids = branch.ids[: at + position + 1]
+            if self._is_illegal(ids):
+                return branch.refuse(len(ids))
+            if self._was_reached(ids):
+                break
+        else:
+            self._end(branch)
+        return branch
+
+    def _end(self, branch: Branch) -> None:
+        """Count an answer, or go on with what was only cut."""
+        self._answers += branch.outcome is Outcome.ANSWER
+        if branch.outcome is Outcome.UNFINISHED and branch.sample.finish is not Finish.ABORTED:
             self._next.append(branch.go_on())
 
     def _find_turns(self, branch: Branch, position: int, likelihood: float) -> None:
@@ -188,13 +200,13 @@ class BestFirst:
                 turn = _Turn(branch, position, token, logprob)
                 heapq.heappush(self._turns, (-priority, order, turn))
 
-    def _ends(self, ids: Sequence[int]) -> bool:
-        """Whether a path is not to be followed past this step boundary."""
-        if self._view is None:
-            return False
-        if self._ideas.legality and not self._view.is_legal(ids):
-            return True
-        key = self._view.key(ids) if self._ideas.merging else None
+    def _is_illegal(self, ids: Sequence[int]) -> bool:
+        """Whether the step that ends here is."""
+        return self._view is not None and self._ideas.legality and not self._view.is_legal(ids)
+
+    def _was_reached(self, ids: Sequence[int]) -> bool:
+        """Whether another path has led to the state here before; it counts as reached now."""
+        key = self._view.key(ids) if self._view is not None and self._ideas.merging else None
         if key is None:
             return False
         if key in self._reached:

@@ -60,6 +60,7 @@ class Search:
         limits: Limits,
         seed: int | None,
         is_win: Callable[[Branch], bool],
+        observe: Callable[[Branch], None] = lambda branch: None,
     ) -> None:
         self._engine = engine
         self._strategy = strategy
@@ -72,6 +73,7 @@ class Search:
         self._tree = Tree()
         self._early: dict[int, Branch] = {}
         self._spent = Spent()
+        self._observe = observe
         self._purse = TokenPurse(limits.tokens)
         self._paying = asyncio.Lock()
         self._returned = asyncio.Event()
@@ -93,7 +95,9 @@ class Search:
             deadline.cancel()
         if self._reason is not StopReason.SOLVED:
             # What the strategy kept back still counts where the search was cut short.
-            self._tree.branches += [self._early[number] for number in sorted(self._early)]
+            for number in sorted(self._early):
+                self._tree.branches.append(self._early[number])
+                self._observe(self._early[number])
         return Searched(self._tree, self._reason, self._spent, time.monotonic() - started)
 
     def cancel(self) -> None:
@@ -161,7 +165,9 @@ class Search:
         for counted in self._strategy.record(branch):
             if self._reason is StopReason.SOLVED:
                 return
-            self._tree.branches.append(self._early.pop(counted.number))
+            del self._early[counted.number]
+            self._tree.branches.append(counted)
+            self._observe(counted)
             if self._is_win(counted):
                 self._finish(StopReason.SOLVED)
         if not self._stop.is_set():

@@ -20,8 +20,8 @@ class TaskView:
         return self.task.check(self.problem, steps)
 
     def is_legal(self, ids: Sequence[int]) -> bool:
-        *before, last = self.codec.closed_steps(ids)
+        (*before, last), _ = self.codec.split_steps(ids)
         return self.task.check_step(self.problem, before, last) is None
 
     def key(self, ids: Sequence[int]) -> Hashable | None:
-        return self.task.state_key(self.problem, self.codec.closed_steps(ids))
+        return self.task.state_key(self.problem, self.codec.split_steps(ids)[0])

@@ -1,6 +1,6 @@
 """The search tree: states to sample from, and the branches that were sampled. Pure data."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from stepback_core.trace import TokenGrammar
 from stepback_core.wire import Outcome
@@ -36,6 +36,8 @@ class Branch:
     state: State
     sample: Sample
     outcome: Outcome
+    illegal_at: int | None = None
+    """Ids up to the end of the first illegal step, where a search has found one."""
 
     @classmethod
     def of(cls, grammar: TokenGrammar, number: int, state: State, sample: Sample) -> "Branch":
@@ -58,6 +60,11 @@ class Branch:
         return self.state.logprobs + self.sample.logprobs
 
     @property
+    def told_ids(self) -> tuple[int, ...]:
+        """The ids without what came behind an illegal step."""
+        return self.ids[: self.illegal_at]
+
+    @property
     def generated(self) -> int:
         """Tokens of the whole branch that the engine generated."""
         return len(self.ids) - self.state.chosen
@@ -75,6 +82,10 @@ class Branch:
     def go_on(self) -> State:
         """The state at the end of a branch that was cut."""
         return State(self.ids, self.logprobs, self.number, self.state.chosen)
+
+    def refuse(self, illegal_at: int) -> "Branch":
+        """This branch, once its step that ends there has been found illegal."""
+        return replace(self, outcome=Outcome.ILLEGAL, illegal_at=illegal_at)
 
     def turn(self, position: int, token: int, logprob: float) -> State:
         """The state that takes another token at a position of this branch's sample."""

@@ -174,3 +174,11 @@ def test_each_idea_can_be_turned_off() -> None:
     for off in ("legality", "merging", "likeliest_first", "marker", "widening"):
         without = replace(everything, **{off: False})
         assert starts(search(View(C), ideas=without)[0]) != plain, off
+
+
+def test_an_illegal_step_is_what_a_branch_is_said_to_end_in() -> None:
+    searched, _ = search(View(A))
+    first = searched.tree.branches[0]
+    assert (first.outcome, first.told_ids) == (Outcome.ILLEGAL, (A, NEWLINE))
+    assert first.ids == (A, NEWLINE, MARKER)
+    assert all(A not in branch.ids for branch in searched.tree.answers)

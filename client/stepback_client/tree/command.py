@@ -1,0 +1,96 @@
+"""`stepback tree`: draw the tree of a search, from its result or by searching."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from stepback_client.cli import add_search_flags, search_options
+from stepback_client.client import Client
+from stepback_client.errors import StepbackError
+from stepback_client.tree import mermaid, svg, text
+from stepback_client.tree.outline import DEFAULT_LIMIT, Outline
+from stepback_core.tasks import CountdownProblem
+from stepback_core.validation import first_error
+from stepback_core.wire import SolveResult
+
+_FORMATS = {"text": text.render, "mermaid": mermaid.render, "svg": svg.render}
+_ALL_CANDIDATES = 1024
+"""So that every answer comes with its verdict."""
+
+
+def tree(arguments: Sequence[str]) -> int:
+    """Draw a tree. Returns 0, or 2 where there is none to draw."""
+    given = _parser().parse_args(arguments)
+    try:
+        result = _solved(given) if given.target is not None else _read(given.source)
+        outline = Outline.of_result(result, given.limit)
+        _write(_FORMATS[given.format](outline, caption(result)), given.output)
+    except ValidationError as error:
+        return _refuse(first_error(error, whole="the result"))
+    except (StepbackError, OSError, ValueError) as error:
+        return _refuse(str(error))
+    return 0
+
+
+def caption(result: SolveResult) -> str:
+    """What was searched, how, and what came of it."""
+    usage = result.usage
+    cost = f"{usage.generated_tokens} tokens · {usage.seconds_searching:.2f} s"
+    return f"{result.model} · {result.strategy} · {result.status} · {cost}"
+
+
+def _solved(given: argparse.Namespace) -> SolveResult:
+    numbers = [int(number) for number in given.source]
+    problem = CountdownProblem(numbers=numbers, target=given.target)
+    with Client(given.url) as client:
+        return client.solve(
+            problem, **search_options(given) | {"tree": True, "candidates": _ALL_CANDIDATES}
+        )
+
+
+def _read(source: Sequence[str]) -> SolveResult:
+    if len(source) > 1:
+        raise ValueError("give one FILE, or numbers with --target")
+    if not source or source[0] == "-":
+        return SolveResult.model_validate_json(sys.stdin.buffer.read())
+    return SolveResult.model_validate_json(Path(source[0]).read_bytes())
+
+
+def _write(drawing: str, output: Path | None) -> None:
+    if output is None:
+        sys.stdout.write(drawing)
+    else:
+        output.write_text(drawing, encoding="utf-8")
+
+
+def _refuse(message: str) -> int:
+    print(f"stepback tree: {message}", file=sys.stderr)
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "stepback tree",
+        description="Draw the tree of a search: of a result that was asked for with "
+        '"tree": true, or of a Countdown problem that a running controller solves now.',
+    )
+    parser.add_argument(
+        "source",
+        nargs="*",
+        metavar="FILE | NUMBER",
+        help="a result as JSON, standard input if left out; or the inputs, with --target",
+    )
+    parser.add_argument("--target", type=int, help="solve for this target, and draw that")
+    parser.add_argument("--format", choices=[*_FORMATS], default="text")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write it there")
+    parser.add_argument(
+        "--limit",
+        type=int,
+        default=DEFAULT_LIMIT,
+        help=f"branches to show, the rest is folded and counted; {DEFAULT_LIMIT} if left out",
+    )
+    add_search_flags(parser)
+    return parser

@@ -1,0 +1,141 @@
+"""What `POST /solve` tells while it searches, where the request says `stream`: one type an event.
+
+Over HTTP each is a server-sent event whose `event` is the type and whose `data` is the JSON: first
+`started`, then `step`, `backtrack`, `candidate` and `usage` in any number, then `result` or
+`error`. Further types may come: a reader skips those that it does not know.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from stepback_core.wire import Answer, ErrorDetail, Outcome, Select, SolveResult, Strategy
+
+
+class _Told(BaseModel):
+    """Unknown fields are ignored, so that a client outlives an addition."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, use_attribute_docstrings=True)
+
+
+class SearchLimits(_Told):
+    """The upper limits of the search, the server's own where the request left them out."""
+
+    tokens: int
+    """Generated tokens, those of discarded branches included."""
+    seconds: float
+    """Wall time from the start of the search."""
+    tokens_per_branch: int
+    """Generated tokens from the prompt to one branch's end."""
+
+
+class StartedEvent(_Told):
+    """The search has its place and its engine. Always first."""
+
+    type: Literal["started"] = "started"
+    id: str
+    """The search's own name, the same as the result's."""
+    model: str
+    """The model that searches."""
+    strategy: Strategy
+    """As it is used."""
+    select: Select
+    """As it is used."""
+    limits: SearchLimits
+    """What the search may cost at most."""
+
+
+class StepEvent(_Told):
+    """A branch has a complete step. A branch's steps are told when its sample ends, in order."""
+
+    type: Literal["step"] = "step"
+    branch: int
+    """The branch, by its id in the tree."""
+    parent: int
+    """The branch whose kept part this one continues; 0 for the prompt."""
+    index: int
+    """The step's place since the prompt, from 0; a branch's first index says how many it kept."""
+    text: str
+    """The step."""
+
+
+class StruckStep(_Told):
+    """A step that a rollback takes back."""
+
+    index: int
+    """Its place since the prompt, from 0."""
+    text: str
+    """The step; what there is of it, where the marker came before its end."""
+
+
+class BacktrackEvent(_Told):
+    """A branch ended in the marker and was rolled back, or in a step that is not legal."""
+
+    type: Literal["backtrack"] = "backtrack"
+    branch: int
+    """The branch, by its id in the tree."""
+    parent: int
+    """The branch whose kept part it continued; 0 for the prompt."""
+    kept_steps: int
+    """How many of the parent's steps came before this branch."""
+    outcome: Literal[Outcome.BACKTRACK, Outcome.ILLEGAL] = Outcome.BACKTRACK
+    """Who refuses the step: the model with its marker, or the task."""
+    struck: list[StruckStep]
+    """What is taken back; the steps before it stay. It may be a step that the branch had kept."""
+
+
+class CandidateEvent(_Told):
+    """A branch reached an answer."""
+
+    type: Literal["candidate"] = "candidate"
+    branch: int
+    """The branch, by its id in the tree."""
+    parent: int
+    """The branch whose kept part it continued; 0 for the prompt."""
+    kept_steps: int
+    """How many of the parent's steps came before this branch."""
+    answer: Answer
+    """The answer; its votes are those so far."""
+
+
+class UsageEvent(_Told):
+    """Running totals of the branches that have ended, a few times a second at most."""
+
+    type: Literal["usage"] = "usage"
+    branches: int
+    """Branches that have ended."""
+    generated_tokens: int
+    """Every sampled token, stop tokens included."""
+    cached_tokens: int
+    """Tokens that the engine did not compute anew."""
+    backtracks: int
+    """Branches that ended in the marker."""
+    seconds_searching: float
+    """Seconds since the search's start."""
+
+
+class ResultEvent(_Told):
+    """The search has ended. Always last."""
+
+    type: Literal["result"] = "result"
+    result: SolveResult
+    """What the same request without `stream` is answered with."""
+
+
+class ErrorEvent(_Told):
+    """The search failed after it had started. Always last."""
+
+    type: Literal["error"] = "error"
+    status: int
+    """The HTTP status that the error has where nothing was sent before it."""
+    error: ErrorDetail
+    """As in the body of an error."""
+
+
+ProgressEvent = (
+    StartedEvent | StepEvent | BacktrackEvent | CandidateEvent | UsageEvent | ResultEvent
+)
+"""What a search that does not fail tells."""
+
+SolveEvent = Annotated[ProgressEvent | ErrorEvent, Field(discriminator="type")]
+"""Everything that can come in a stream."""

@@ -1,0 +1,78 @@
+"""A search as server-sent events: its bytes on the wire, and when to stop sending them."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
+from pydantic import TypeAdapter
+from starlette.types import Receive, Scope, Send
+
+from stepback_core.events import ErrorEvent, SolveEvent
+from stepback_server.api.errors import failure_of
+from stepback_server.concurrency import Interrupted, run_unless
+from stepback_server.streaming import LiveSearch
+
+_log = logging.getLogger(__name__)
+_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+
+class EventStream(EventSourceResponse):
+    """Sends a search that has begun. The search ends with its caller, and not the other way round:
+    a caller who reads slowly may take `linger_seconds` longer, then he is cut off."""
+
+    def __init__(
+        self, live: LiveSearch, count: Callable[[str], None], *, linger_seconds: float = 60.0
+    ) -> None:
+        """`count` is told the code of an error that ends the stream."""
+        super().__init__(_chunks(live, count), headers=_HEADERS)
+        self._live = live
+        self._linger_seconds = linger_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await run_unless(self.stream_response(send), self._give_up(receive))
+        except Interrupted:
+            _log.info("a stream ended before its caller had read all of it")
+        finally:
+            await self._live.close()
+
+    async def _give_up(self, receive: Receive) -> None:
+        """Return when sending on makes no sense."""
+        try:
+            await run_unless(self._linger(), self.listen_for_disconnect(receive))
+        except Interrupted:
+            return
+
+    async def _linger(self) -> None:
+        await self._live.ended()
+        await asyncio.sleep(self._linger_seconds)
+
+
+async def _chunks(live: LiveSearch, count: Callable[[str], None]) -> AsyncGenerator[bytes]:
+    try:
+        async for event in live.events():
+            yield KEEPALIVE_COMMENT if event is None else _encode(event)
+    except Exception as error:  # Whatever it is: the status is sent, so it can only be told here.
+        failure = failure_of(error)
+        count(failure.body.error.code)
+        yield _encode(ErrorEvent(status=failure.status, error=failure.body.error))
+
+
+def _encode(event: SolveEvent) -> bytes:
+    # ASCII, since the formatter takes U+2028 and its kin for the end of a line.
+    return format_sse_event(event=event.type, data_str=json.dumps(event.model_dump(mode="json")))
+
+
+def with_events(schema: dict[str, Any]) -> dict[str, Any]:
+    """The OpenAPI schema with the events in it, beside the result of `POST /solve`."""
+    events = TypeAdapter[Any](SolveEvent).json_schema(
+        mode="serialization", ref_template="#/components/schemas/{model}"
+    )
+    components = schema["components"]
+    components["schemas"] = events.pop("$defs") | components["schemas"]
+    answers = schema["paths"]["/solve"]["post"]["responses"]["200"]["content"]
+    answers[EventSourceResponse.media_type] = {"schema": {"title": "SolveEvent"} | events}
+    return schema

@@ -1,0 +1,180 @@
+"""`POST /solve` with `stream`, on the bundled checkpoint, with the real vLLM behind it."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from stepback_client import (
+    ApiError,
+    AsyncClient,
+    Client,
+    CountdownProblem,
+    NotFound,
+    ProgressEvent,
+    ResultEvent,
+    Unavailable,
+)
+from stepback_core.wire import Outcome, TreeNode
+from tests.conftest import start_controller, wait_until_ready
+from tests.server.test_faults import core_of
+
+PROBLEM = CountdownProblem(numbers=[3, 5, 7, 25], target=41)
+LONG: dict[str, Any] = {"select": "perplexity", "breadth": 256, "backtracks": 16}
+
+
+@pytest.fixture(scope="module")
+def client(server: str) -> Iterator[Client]:
+    with Client(server) as client:
+        yield client
+
+
+def follow(client: Client, **options: Any) -> list[ProgressEvent]:
+    with client.stream(PROBLEM, **options) as events:
+        return list(events)
+
+
+def test_the_events_tell_the_search_and_the_result_is_the_usual_one(client: Client) -> None:
+    options: dict[str, Any] = {
+        "strategy": "self_backtracking",
+        "select": "perplexity",
+        "seed": 3,
+        "candidates": 1024,
+    }
+    events = follow(client, tree=True, backtracks=2, **options)
+    started, *told, done = events
+    assert started.type == "started" and isinstance(done, ResultEvent)
+    result = done.result
+    assert (started.id, started.model, started.select) == (result.id, result.model, result.select)
+    assert started.limits.tokens == 100_000
+    assert {event.type for event in told} >= {"step", "backtrack", "candidate"}
+    # What was told is the tree, steps that a marker cut short excepted.
+    for node in (result.tree or [])[1:]:
+        assert_told(node, told)
+    usual = client.solve(PROBLEM, tree=True, backtracks=2, **options)
+    assert usual.answer == result.answer and usual.tree == result.tree
+    assert usual.candidates == result.candidates
+
+
+def assert_told(node: TreeNode, told: list[ProgressEvent]) -> None:
+    mine = [event for event in told if event.type != "usage" and branch_of(event) == node.id]
+    steps = [event for event in mine if event.type == "step"]
+    assert [step.text for step in steps] == node.steps[: len(steps)]
+    assert len(node.steps) - len(steps) <= (node.outcome is not Outcome.ANSWER)
+    assert [step.index for step in steps] == [node.kept_steps + i for i in range(len(steps))]
+    assert all(step.parent == node.parent for step in steps)
+    [end] = [event for event in mine if event.type in ("backtrack", "candidate")]
+    assert (end.type == "backtrack") == (node.outcome is Outcome.BACKTRACK)
+    if end.type == "backtrack":
+        assert (end.parent, end.kept_steps) == (node.parent, node.kept_steps)
+        assert [step.text for step in end.struck][-1:] == node.steps[-1:] or not node.steps
+
+
+def branch_of(event: ProgressEvent) -> int | None:
+    return getattr(event, "branch", None)
+
+
+def test_totals_grow_and_a_deadline_ends_in_a_result(client: Client) -> None:
+    *told, done = follow(client, seconds=1.2, **LONG)
+    totals = [event for event in told if event.type == "usage"]
+    assert totals and len(totals) <= 6
+    tokens = [total.generated_tokens for total in totals]
+    assert tokens == sorted(tokens)
+    assert isinstance(done, ResultEvent) and done.result.stop_reason == "deadline"
+    assert tokens[-1] <= done.result.usage.generated_tokens
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_error_before_the_start_is_an_ordinary_one(server: str, stream: bool) -> None:
+    body = {"task": "chess", "problem": {}, "stream": stream}
+    refused = httpx.post(f"{server}/solve", json=body)
+    assert refused.status_code == 404 and refused.json()["error"]["code"] == "unknown_task"
+    body = {"prompt": "x", "breadth": 0, "stream": stream}
+    assert httpx.post(f"{server}/solve", json=body).status_code == 422
+    with Client(server) as client, pytest.raises(NotFound), client.stream(prompt="x", model="m"):
+        pass
+
+
+def test_leaving_in_mid_stream_ends_the_engines_work(server: str) -> None:
+    async def leave() -> list[dict[str, Any]]:
+        async with AsyncClient(server) as client, httpx.AsyncClient(base_url=server) as http:
+            async with client.stream(PROBLEM, **LONG) as events:
+                async for event in events:
+                    if event.type == "candidate":
+                        break
+                assert (await http.get("/ready")).json()["running"] > 0
+            after: list[dict[str, Any]] = []
+            for _ in range(20):
+                await asyncio.sleep(0.1)
+                after.append((await http.get("/ready")).json())
+            return after
+
+    after = asyncio.run(leave())
+    quiet = [state for state in after if state["running"] == state["searching"] == 0]
+    assert quiet and after[-1] in quiet
+
+
+def test_the_schema_documents_every_event(server: str) -> None:
+    schema = httpx.get(f"{server}/openapi.json").json()
+    answers = schema["paths"]["/solve"]["post"]["responses"]["200"]["content"]
+    events = answers["text/event-stream"]["schema"]
+    assert events["discriminator"]["propertyName"] == "type"
+    names = [each["$ref"].rpartition("/")[2] for each in events["oneOf"]]
+    assert set(events["discriminator"]["mapping"]) == {
+        "started", "step", "backtrack", "candidate", "usage", "result", "error"
+    }  # fmt: skip
+    for name in [*names, "StruckStep", "SearchLimits"]:
+        for field, text in schema["components"]["schemas"][name]["properties"].items():
+            assert field == "type" or "description" in text, f"{name}.{field} is not described"
+
+
+@pytest.fixture
+def fragile(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A controller of this test's own, since the test breaks it."""
+    log = tmp_path / "log.txt"
+    process, url = start_controller(log, grace_seconds=0.3)
+    try:
+        wait_until_ready(url, process, log)
+        yield process, url
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.timeout(180)
+def test_a_dead_engine_ends_in_an_error_and_a_stop_in_a_result(
+    fragile: tuple[subprocess.Popen[bytes], str], tmp_path: Path
+) -> None:
+    process, url = fragile
+    with Client(url) as client:
+        with client.stream(PROBLEM, **LONG) as events:
+            until_first_candidate(events)
+            os.kill(core_of(process), signal.SIGKILL)
+            killed = time.monotonic()
+            with pytest.raises(Unavailable) as raised:
+                list(events)
+        assert time.monotonic() - killed < 2
+        assert isinstance(raised.value, ApiError) and raised.value.code == "engine_unavailable"
+        assert 'stepback_refused_total{code="engine_unavailable"} 1.0' in metrics(url)
+        wait_until_ready(url, process, tmp_path / "log.txt")
+        with client.stream(PROBLEM, **LONG) as events:
+            until_first_candidate(events)
+            process.terminate()
+            *_, done = events
+        assert isinstance(done, ResultEvent) and done.result.stop_reason == "cancelled"
+    process.wait(timeout=30)
+
+
+def until_first_candidate(events: Iterator[ProgressEvent]) -> None:
+    next(event for event in events if event.type == "candidate")
+
+
+def metrics(url: str) -> str:
+    return httpx.get(f"{url}/metrics").text
