@@ -36,7 +36,7 @@ _UNTHINKABLE = -11.5
 
 
 class StepView(Protocol):
-    """What a task says of the states of one problem. `ids` end at a step boundary."""
+    """What a task says of the states of one problem. `ids` end where a step does."""
 
     def is_legal(self, ids: Sequence[int]) -> bool:
         """Whether the last step is legal after those before it."""
@@ -153,32 +153,41 @@ class BestFirst:
             if len((state := self._next.pop()).ids) < self._longest:
                 return state
         while self._turns:
-            turn = heapq.heappop(self._turns)[-1]
-            state = turn.state()
-            closes_a_step = turn.token in self._grammar.separator_ids
-            if len(state.ids) < self._longest and not (
-                closes_a_step and (self._is_illegal(state.ids) or self._was_reached(state.ids))
+            state = heapq.heappop(self._turns)[-1].state()
+            if len(state.ids) >= self._longest:
+                continue
+            if self._closes_a_step(state.ids) and (
+                self._is_illegal(state.ids) or self._was_reached(state.ids)
             ):
-                return state
+                continue
+            return state
         return None
 
     def _follow(self, branch: Branch) -> Branch:
         """Find the turns of a branch, up to where it must not be followed."""
         sample, at = branch.sample, len(branch.state.ids)
         likelihood = sum(branch.state.logprobs)
-        for position, (token, logprob) in enumerate(zip(sample.ids, sample.logprobs, strict=True)):
-            self._find_turns(branch, position, likelihood)
+        is_new = True
+        for position, logprob in enumerate(sample.logprobs):
+            if is_new:
+                self._find_turns(branch, position, likelihood)
             likelihood += logprob
-            if token not in self._grammar.separator_ids:
-                continue
             ids = branch.ids[: at + position + 1]
+            if not self._closes_a_step(ids):
+                continue
             if self._is_illegal(ids):
                 return branch.refuse(len(ids))
-            if self._was_reached(ids):
-                break
-        else:
+            is_new = is_new and not self._was_reached(ids)
+        if is_new:
             self._end(branch)
         return branch
+
+    def _closes_a_step(self, ids: Sequence[int]) -> bool:
+        """Whether the last id does: a separator, or an end that no separator came before."""
+        separators = self._grammar.separator_ids
+        if ids[-1] == self._grammar.end_id:
+            return len(ids) > 1 and ids[-2] not in separators
+        return ids[-1] in separators
 
     def _end(self, branch: Branch) -> None:
         """Count an answer, or go on with what was only cut."""

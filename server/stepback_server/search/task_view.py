@@ -10,7 +10,7 @@ from stepback_core.trace import TraceCodec
 
 @dataclass(frozen=True, slots=True)
 class TaskView:
-    """Generated ids, up to a step boundary, in the eyes of the task."""
+    """Generated ids, up to where a step ends, in the eyes of the task."""
 
     task: Task[Any]
     problem: Any
@@ -20,8 +20,8 @@ class TaskView:
         return self.task.check(self.problem, steps)
 
     def is_legal(self, ids: Sequence[int]) -> bool:
-        (*before, last), _ = self.codec.split_steps(ids)
+        *before, last = self.codec.decode_steps(ids)
         return self.task.check_step(self.problem, before, last) is None
 
     def key(self, ids: Sequence[int]) -> Hashable | None:
-        return self.task.state_key(self.problem, self.codec.split_steps(ids)[0])
+        return self.task.state_key(self.problem, self.codec.decode_steps(ids))
