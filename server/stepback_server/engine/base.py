@@ -2,6 +2,7 @@
 
 EngineError
 ├── EngineUnavailable   not started yet, dead, or shut down: try again later (503)
+├── EngineMismatch      a server that serves another model, or refuses our key: the operator's fault
 └── PromptRefused       the engine cannot take these ids: the caller's fault (422)
 """
 
@@ -18,6 +19,10 @@ class EngineError(Exception):
 
 class EngineUnavailable(EngineError):
     """There is no working engine now."""
+
+
+class EngineMismatch(EngineError):
+    """There is an engine, and it is not the one that the configuration promises."""
 
 
 class PromptRefused(EngineError):
@@ -66,6 +71,14 @@ class Sample:
     """Prompt tokens that came from the prefix cache."""
     watched: tuple[float, ...] = ()
     """The watched token's log-probabilities, one an id; empty where none was watched."""
+    unseen_tokens: int = 0
+    """Tokens that may have been generated beyond `ids`: the upper limit, where an abort left their
+    number unknown."""
+
+    @property
+    def generated_tokens(self) -> int:
+        """What this cost, never too little: a budget is settled with it."""
+        return len(self.ids) + self.unseen_tokens
 
 
 OnSample = Callable[[Sample], None]
@@ -89,6 +102,10 @@ class Engine(Protocol):
     async def check(self) -> None:
         """Raise EngineUnavailable unless the engine lives."""
         ...
+
+
+class OwnedEngine(Engine, Protocol):
+    """What a supervisor needs besides, to keep it alive."""
 
     @property
     def progress(self) -> int:
