@@ -73,9 +73,15 @@ class Settings(BaseModel):
     """Of the server's own log: debug, info, warning or error."""
 
     @classmethod
-    def read(cls, environment: Mapping[str, str], arguments: Sequence[str] = ()) -> "Settings":
+    def read(
+        cls,
+        environment: Mapping[str, str],
+        arguments: Sequence[str] = (),
+        *,
+        command: str = "serve",
+    ) -> "Settings":
         """Settings from the environment, and command-line flags over them. Raises SettingsError."""
-        values = _from_environment(environment) | _from_flags(arguments)
+        values = _from_environment(environment) | _from_flags(arguments, command)
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -110,11 +116,11 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     return values
 
 
-def _from_flags(arguments: Sequence[str]) -> dict[str, Any]:
-    parser = argparse.ArgumentParser("stepback serve", allow_abbrev=False)
+def _from_flags(arguments: Sequence[str], command: str) -> dict[str, Any]:
+    parser = argparse.ArgumentParser(f"stepback {command}", allow_abbrev=False)
     add_flags(parser)
     return vars(parser.parse_args(arguments))
 
 
-def read_settings(arguments: Sequence[str]) -> Settings:
-    return Settings.read(os.environ, arguments)
+def read_settings(arguments: Sequence[str], *, command: str = "serve") -> Settings:
+    return Settings.read(os.environ, arguments, command=command)

@@ -1,4 +1,4 @@
-"""Several engines lent as one: each search tree on one of them, on another where that one is lost."""
+"""Several engines lent as one: each search tree on one of them; if that is lost, on another."""
 
 import asyncio
 import logging

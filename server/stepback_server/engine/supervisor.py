@@ -27,15 +27,17 @@ StartEngine = Callable[[], OwnedEngine]
 class Keeper(Protocol):
     """Whoever keeps the engine of a service alive, and lends it."""
 
-    restarts: int
-    """How often an engine was lost and came back."""
-
     async def run(self) -> None: ...
+
+    async def use(self, work: Callable[[Engine], Coroutine[Any, Any, T]]) -> T: ...
 
     @property
     def engine(self) -> Engine: ...
 
-    async def use(self, work: Callable[[Engine], Coroutine[Any, Any, T]]) -> T: ...
+    @property
+    def restarts(self) -> int:
+        """How often an engine was lost and came back."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
