@@ -30,6 +30,7 @@ class Service:
             searching=lambda: self._admission.searching,
             queued=lambda: self._admission.queued,
             restarts=lambda: self._keeper.restarts,
+            engines_up=lambda: self._keeper.up,
         )
         self._grace_seconds = settings.grace_seconds
         self._draining = False

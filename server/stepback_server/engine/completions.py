@@ -4,7 +4,7 @@ Checked against vLLM 0.32: `vllm/entrypoints/openai/completion/`.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -67,7 +67,7 @@ class _Choice(BaseModel):
     index: int
     token_ids: list[int]
     logprobs: _Logprobs | None = None
-    finish_reason: str | None = None
+    finish_reason: Literal["stop", "length", "abort"] | None = None
 
 
 class _Details(BaseModel):
@@ -114,11 +114,11 @@ class Stream:
             return self._release(0) + self._cut_off(unseen=False)
         try:
             chunk = _Chunk.model_validate_json(text)
-        except ValueError as error:
+            ended = [sample for choice in chunk.choices if (sample := self._add(choice))]
+        except (ValueError, KeyError) as error:
             raise AnswerError(f"its answer cannot be read: {text[:200]}") from error
         if chunk.error is not None:
             raise AnswerError(f"it answered with an error: {chunk.error}")
-        ended = [sample for choice in chunk.choices if (sample := self._add(choice))]
         if not self._running and ended:
             self._last = ended.pop()
         details = chunk.usage.prompt_tokens_details if chunk.usage else None
@@ -148,9 +148,7 @@ class Stream:
         ]
 
     def _add(self, choice: _Choice) -> Sample | None:
-        partial = self._running.get(choice.index)
-        if partial is None:
-            raise AnswerError(f"its answer has a continuation too many: {choice.index}")
+        partial = self._running[choice.index]
         partial.ids += choice.token_ids
         if choice.logprobs is not None:
             partial.logprobs += choice.logprobs.token_logprobs

@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_ATTEMPTS = 4
+_ATTEMPTS = 3
 _BETWEEN_ATTEMPTS = 0.1
 
 
@@ -77,17 +77,22 @@ class Replicas:
 
     async def running(self) -> int:
         """At every replica that is up, for whomever they work."""
-        counts = [each.engine.running() for each in self._supervisors.values() if each.is_up]
+        counts = [each.engine.running() for each in self._supervisors.values() if each.up]
         return sum(await asyncio.gather(*counts))
 
     async def check(self) -> None:
         self.engine  # noqa: B018
 
+    @property
+    def up(self) -> int:
+        """How many replicas are up."""
+        return len(self._up())
+
     def _up(self) -> set[str]:
-        return {name for name, each in self._supervisors.items() if each.is_up}
+        return {name for name, each in self._supervisors.items() if each.up}
 
     def _reason(self) -> str:
-        return "; ".join(each.reason for each in self._supervisors.values() if not each.is_up)
+        return "; ".join(each.reason for each in self._supervisors.values() if not each.up)
 
 
 def choose(tree: str, names: Collection[str]) -> str | None:

@@ -39,6 +39,11 @@ class Keeper(Protocol):
         """How often an engine was lost and came back."""
         ...
 
+    @property
+    def up(self) -> int:
+        """How many engines can be sampled from."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
@@ -111,8 +116,8 @@ class Supervisor:
         return self._engine
 
     @property
-    def is_up(self) -> bool:
-        return self._engine is not None
+    def up(self) -> int:
+        return int(self._engine is not None)
 
     @property
     def reason(self) -> str:
