@@ -44,10 +44,10 @@ class VllmServer:
             time.sleep(0.2)
         raise AssertionError(f"the server is not up:\n{self._log.read_text()[-3000:]}")
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         os.kill(self.process.pid, number)
 
-    def signal_core(self, number: signal.Signals) -> None:
+    def send_to_core(self, number: signal.Signals) -> None:
         for child in children(self.process.pid):
             if "EngineCore" in Path(f"/proc/{child}/cmdline").read_text():
                 os.kill(child, number)

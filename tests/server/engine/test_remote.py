@@ -245,7 +245,7 @@ def test_a_replica_killed_in_the_middle_of_32_searches_loses_none_and_is_taken_b
     fleet: Fleet,
 ) -> None:
     lost = fleet.servers[0]
-    assert_all_correct(solve_side_by_side(fleet, lambda: lost.signal(signal.SIGKILL)))
+    assert_all_correct(solve_side_by_side(fleet, lambda: lost.send(signal.SIGKILL)))
     assert up(fleet) == 1
     assert httpx.get(f"{fleet.url}/ready").json()["ready"]
     lost.stop()
@@ -261,7 +261,7 @@ def test_a_replica_that_hangs_is_noticed_and_searches_go_on(fleet: Fleet, part: 
     """The whole server answers nothing at all; with its core stopped, it still says that it is
     healthy, and only a canary shows what it is."""
     stopped = fleet.servers[1]
-    send = stopped.signal if part == "server" else stopped.signal_core
+    send = stopped.send if part == "server" else stopped.send_to_core
     wait_until(lambda: up(fleet) == 2, seconds=10)
     try:
         assert_all_correct(solve_side_by_side(fleet, lambda: send(signal.SIGSTOP)))
@@ -276,7 +276,7 @@ def test_when_all_replicas_are_gone_ready_says_so_and_recovers_by_itself(fleet: 
     body = {"prompt": "countdown:3,5=15"}
     try:
         for each in fleet.servers:
-            each.signal(signal.SIGSTOP)
+            each.send(signal.SIGSTOP)
         wait_until(lambda: up(fleet) == 0, seconds=20)
         ready = httpx.get(f"{fleet.url}/ready")
         assert ready.status_code == 503
@@ -286,7 +286,7 @@ def test_when_all_replicas_are_gone_ready_says_so_and_recovers_by_itself(fleet: 
         assert refused.json()["error"]["code"] == "engine_unavailable"
     finally:
         for each in fleet.servers:
-            each.signal(signal.SIGCONT)
+            each.send(signal.SIGCONT)
     wait_until(lambda: up(fleet) == 2, seconds=20)
     assert httpx.post(f"{fleet.url}/solve", json=body).status_code == 200
     os.kill(fleet.pid, 0)
