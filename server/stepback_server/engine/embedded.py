@@ -57,10 +57,6 @@ class EmbeddedEngine:
             if child.name.startswith("EngineCore")
         ]
 
-    @property
-    def progress(self) -> int:
-        return sum(counter.steps for counter in self._steps)
-
     @classmethod
     def start(
         cls,
@@ -130,6 +126,9 @@ class EmbeddedEngine:
 
     async def running(self) -> int:
         return self._llm.get_num_unfinished_requests()
+
+    async def progress(self) -> int:
+        return sum(counter.steps for counter in self._steps)
 
     async def check(self) -> None:
         try:

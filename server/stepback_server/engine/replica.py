@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -33,7 +33,6 @@ _ABORT_SECONDS = 1.0
 _BETWEEN_ABORTS = 0.02
 _KEEP_ALIVE_SECONDS = 2.0
 """Below the server's 5 s, or a request may meet a connection that is just being closed."""
-_GAUGES = ("vllm:num_requests_running{", "vllm:num_requests_waiting{")
 _REFUSED = (400, 413, 422)
 
 
@@ -43,7 +42,7 @@ class Expected:
 
     model: str
     context_tokens: int
-    api_key: str | None
+    api_key: str | None = field(repr=False)
     """Sent as a bearer token, where the servers want one."""
     connections: int
     """Requests to one server at once; more wait here."""
@@ -77,7 +76,6 @@ class Replica:
             limits=httpx.Limits(keepalive_expiry=_KEEP_ALIVE_SECONDS),
             trust_env=False,
         )
-        self.progress = 0
 
     @classmethod
     def connect(cls, url: str, expected: Expected) -> "Replica":
@@ -123,7 +121,6 @@ class Replica:
                     for sample in stream.feed(line):
                         if sample.finish is Finish.ABORTED and not stop.is_set():
                             raise EngineUnavailable(f"{self.url} has aborted a request")
-                        self.progress += 1
                         deliver(sample)
         except httpx.TransportError as error:
             raise EngineUnavailable(f"{self.url} was lost ({_say(error)})") from error
@@ -158,11 +155,16 @@ class Replica:
             await asyncio.sleep(_BETWEEN_ABORTS)
 
     async def running(self) -> int:
-        answer = await self._get("/metrics")
+        return await self._metrics("vllm:num_requests_running{", "vllm:num_requests_waiting{")
+
+    async def progress(self) -> int:
+        return await self._metrics("vllm:generation_tokens_total{")
+
+    async def _metrics(self, *names: str) -> int:
+        """The sum of some of vLLM's own metrics."""
+        lines = (await self._get("/metrics")).text.splitlines()
         return sum(
-            round(float(line.rpartition(" ")[2]))
-            for line in answer.text.splitlines()
-            if line.startswith(_GAUGES)
+            round(float(each.rpartition(" ")[2])) for each in lines if each.startswith(names)
         )
 
     async def check(self) -> None:

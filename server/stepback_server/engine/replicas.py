@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 _ATTEMPTS = 3
 _BETWEEN_ATTEMPTS = 0.1
+_COUNT_SECONDS = 1.0
+"""A replica that hangs must not hold up whoever asks whether there is a working one."""
 
 
 class Replicas:
@@ -76,9 +78,9 @@ class Replicas:
         raise EngineUnavailable(self._reason())
 
     async def running(self) -> int:
-        """At every replica that is up, for whomever they work."""
-        counts = [each.engine.running() for each in self._supervisors.values() if each.up]
-        return sum(await asyncio.gather(*counts))
+        """At every replica that is up and answers at once, for whomever they work."""
+        up = [each.engine for each in self._supervisors.values() if each.up]
+        return sum(await asyncio.gather(*(_running(engine) for engine in up)))
 
     async def check(self) -> None:
         self.engine  # noqa: B018
@@ -110,6 +112,14 @@ def runs(indexes: Iterable[int], *, together: bool) -> list[range]:
         else:
             found.append(range(index, index + 1))
     return found
+
+
+async def _running(engine: Engine) -> int:
+    try:
+        async with asyncio.timeout(_COUNT_SECONDS):
+            return await engine.running()
+    except (EngineUnavailable, TimeoutError):
+        return 0
 
 
 async def _sample_some(

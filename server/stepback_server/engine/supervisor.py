@@ -78,7 +78,7 @@ class Supervisor:
         self._name = name
         self._engine: OwnedEngine | None = None
         self._lost = asyncio.Event()
-        self._reason = "it is still starting"
+        self._reason = f"{name} is still starting"
         self.restarts = 0
 
     async def run(self) -> None:
@@ -134,8 +134,18 @@ class Supervisor:
             with suppress(Exception):
                 await (await starting).close(kill=False)
             raise
+        await self._prove(engine)
         self._engine, self._lost = engine, asyncio.Event()
         _log.info("%s is up", self._name)
+
+    async def _prove(self, engine: OwnedEngine) -> None:
+        """An engine is up when it has sampled: a server can answer although its engine hangs."""
+        try:
+            if await self._hangs(engine):
+                raise EngineUnavailable(f"{self._name} hangs")
+        except BaseException:
+            await engine.close(kill=True)
+            raise
 
     async def _until_lost(self) -> str:
         """Watch the engine; returns why it is lost."""
@@ -147,17 +157,17 @@ class Supervisor:
                     await asyncio.sleep(patience.between_checks)
                     await engine.check()
                 if await self._hangs(engine):
-                    return "it hangs"
+                    return f"{self._name} hangs"
             except EngineError as error:
                 return str(error)
 
     async def _hangs(self, engine: OwnedEngine) -> bool:
-        progress = engine.progress
+        progress = await engine.progress()
         try:
             async with asyncio.timeout(self._patience.canary_deadline):
                 await engine.sample(self._canary, asyncio.Event(), lambda sample: None)
         except TimeoutError:
-            return engine.progress == progress
+            return await engine.progress() == progress
         return False
 
     async def _replace(self, reason: str) -> None:
@@ -175,7 +185,8 @@ class Supervisor:
                 await self._start()
             except Exception as error:  # whatever a start can fail of: it is tried again
                 _log.error("%s did not start, next try in %.1f s: %s", self._name, wait, error)
-                self._reason = f"its start failed: {error}"
+                known = isinstance(error, EngineError)
+                self._reason = str(error) if known else f"its start failed: {error}"
 
     async def _retire(self, *, kill: bool) -> None:
         engine, self._engine = self._engine, None

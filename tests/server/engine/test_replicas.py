@@ -50,10 +50,12 @@ class Server(ScriptedEngine):
             self.lives -= 1
             deliver(sample)
 
+        if request is CANARY:
+            return await self.check()
         if request.ids == (666,):
             raise PromptRefused("too long")
         await self.check()
-        await super().sample(request, stop, mortal)
+        return await super().sample(request, stop, mortal)
 
 
 def request(n: int = 8, tree: str = "a tree", ids: tuple[int, ...] = (7,)) -> SampleRequest:
