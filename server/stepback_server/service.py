@@ -8,8 +8,8 @@ from importlib.metadata import version as distribution_version
 from stepback_core.wire import Model, Readiness, SolveRequest, SolveResult
 from stepback_server.admission import Admission
 from stepback_server.checkpoint import Checkpoint
-from stepback_server.engine.base import EngineUnavailable, SampleRequest
-from stepback_server.engine.supervisor import StartEngine, Supervisor
+from stepback_server.engine.base import EngineUnavailable
+from stepback_server.engine.supervisor import Keeper
 from stepback_server.metrics import Metrics
 from stepback_server.settings import Settings
 from stepback_server.solving import Solver
@@ -19,20 +19,19 @@ from stepback_server.streaming import Feed, LiveSearch
 class Service:
     """What the routes call. `run` it in a task for as long as they do."""
 
-    def __init__(
-        self, settings: Settings, checkpoint: Checkpoint, start_engine: StartEngine
-    ) -> None:
+    def __init__(self, settings: Settings, checkpoint: Checkpoint, supervisor: Keeper) -> None:
         self._solver = Solver(checkpoint, settings)
         self._admission = Admission(
             max_searches=settings.max_searches,
             max_queued=settings.max_queued,
             max_seconds=settings.max_queue_seconds,
         )
-        self._supervisor = Supervisor(start_engine, _canary(checkpoint))
+        self._supervisor = supervisor
         self.metrics = Metrics(
             searching=lambda: self._admission.searching,
             queued=lambda: self._admission.queued,
             restarts=lambda: self._supervisor.restarts,
+            engines_up=lambda: self._supervisor.up,
         )
         self._grace_seconds = settings.grace_seconds
         self._draining = False
@@ -109,15 +108,3 @@ class Service:
             except PackageNotFoundError:
                 continue
         return "unknown"
-
-
-def _canary(checkpoint: Checkpoint) -> SampleRequest:
-    """The smallest work that shows an engine to be alive."""
-    return SampleRequest(
-        ids=(checkpoint.codec.tokens.end_id,),
-        n=1,
-        max_tokens=1,
-        temperature=0.0,
-        seeds=None,
-        stop_ids=(),
-    )

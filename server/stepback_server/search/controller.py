@@ -67,7 +67,7 @@ class Search:
         self._grammar = grammar
         self._prompt_ids = prompt_ids
         self._limits = limits
-        self._seed = seed
+        self._first_seed = None if seed is None else _first_seed(seed)
         self._is_win = is_win
         self._name = uuid.uuid4().hex
         self._tree = Tree()
@@ -145,8 +145,8 @@ class Search:
         def deliver(sample: Sample) -> None:
             nonlocal outstanding
             outstanding -= 1
-            self._settle(tokens, len(sample.ids))
-            self._spent.generated += len(sample.ids)
+            self._settle(tokens, sample.generated_tokens)
+            self._spent.generated += sample.generated_tokens
             self._spent.cached += sample.cached_tokens
             self._record(Branch.of(self._grammar, numbers[sample.index], expansion.state, sample))
             if sample.finish is Finish.LENGTH and tokens < self._room(expansion):
@@ -185,13 +185,16 @@ class Search:
             n=len(numbers),
             max_tokens=tokens,
             temperature=expansion.temperature,
-            seeds=None if self._seed is None else tuple(_seed(self._seed, n) for n in numbers),
+            seeds=None
+            if self._first_seed is None
+            else tuple(self._first_seed + number for number in numbers),
             stop_ids=grammar.stop_ids + steps,
             alternatives=expansion.alternatives,
             tree=self._name,
         )
 
 
-def _seed(seed: int, number: int) -> int:
-    """A sample's own seed: hashed, so that searches with neighbouring seeds share no sample."""
-    return int.from_bytes(sha256(f"{seed}:{number}".encode()).digest()[:4]) & 0x7FFFFFFF
+def _first_seed(seed: int) -> int:
+    """The seed of a search's sample 0; the others follow it, as they do within one request of an
+    engine. Hashed into 62 bits, so that searches with neighbouring seeds share no sample."""
+    return int.from_bytes(sha256(str(seed).encode()).digest()[:8]) >> 2

@@ -20,8 +20,13 @@ class TaskView:
         return self.task.check(self.problem, steps)
 
     def is_legal(self, ids: Sequence[int]) -> bool:
-        *before, last = self.codec.decode_steps(ids)
+        *before, last = self._steps(ids)
         return self.task.check_step(self.problem, before, last) is None
 
     def key(self, ids: Sequence[int]) -> Hashable | None:
-        return self.task.state_key(self.problem, self.codec.decode_steps(ids))
+        return self.task.state_key(self.problem, self._steps(ids))
+
+    def _steps(self, ids: Sequence[int]) -> list[str]:
+        """The steps that have ended; a token that straddles a boundary has begun another one."""
+        steps, rest = self.codec.split_steps(ids)
+        return [*steps, rest] if rest and ids[-1] == self.codec.tokens.end_id else steps
