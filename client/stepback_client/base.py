@@ -111,4 +111,4 @@ def read(response: httpx.Response, kind: type[T]) -> T:
             return kind.model_validate_json(response.content)
         except ValidationError as error:
             raise TransportError(f"{response.url} gave what is not a Stepback answer") from error
-    raise error_for(response.status_code, response.content, response.headers.get("Retry-After"))
+    raise error_for(response.status_code, response.content, response.headers)

@@ -9,6 +9,8 @@ StepbackError
     └── Unavailable     503: the engine is not ready, or has died
 """
 
+from collections.abc import Mapping
+
 from stepback_core.wire import ErrorBody
 
 
@@ -23,13 +25,25 @@ class TransportError(StepbackError):
 class ApiError(StepbackError):
     """The server answered with an error."""
 
-    def __init__(self, status: int, body: ErrorBody | None, retry_after: float | None) -> None:
+    def __init__(
+        self,
+        status: int,
+        body: ErrorBody | None,
+        retry_after: float | None,
+        request_id: str | None = None,
+    ) -> None:
         detail = body.error if body else None
         super().__init__(detail.message if detail else f"HTTP {status} without an error body")
         self.status = status
+        self.request_id = request_id
+        """The request's name in the server's log; None where the server gave none."""
         self.code = detail.code if detail else None
         self.param = detail.param if detail else None
         self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{message} (request {self.request_id})" if self.request_id else message
 
 
 class InvalidRequest(ApiError):
@@ -58,11 +72,13 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 }
 
 
-def error_for(status: int, content: bytes, retry_after: str | None) -> ApiError:
-    """The error that an answer stands for."""
+def error_for(status: int, content: bytes, headers: Mapping[str, str]) -> ApiError:
+    """The error that an answer stands for; `headers` has Retry-After and X-Request-Id."""
     try:
         body = ErrorBody.model_validate_json(content)
     except ValueError:
         body = None
-    seconds = float(retry_after) if retry_after and retry_after.isdigit() else None
-    return _BY_STATUS.get(status, ApiError)(status, body, seconds)
+    retry_after = headers.get("Retry-After", "")
+    seconds = float(retry_after) if retry_after.isdigit() else None
+    kind = _BY_STATUS.get(status, ApiError)
+    return kind(status, body, seconds, headers.get("X-Request-Id"))

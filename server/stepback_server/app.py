@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from stepback_server.api.errors import install_error_handlers
 from stepback_server.api.limits import BodyLimit
@@ -13,6 +14,8 @@ from stepback_server.api.routes import router
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine
 from stepback_server.engine.supervisor import StartEngine
+from stepback_server.observation.access import AccessLog
+from stepback_server.observation.tracing import Tracing
 from stepback_server.service import Service
 from stepback_server.settings import Settings
 
@@ -24,10 +27,12 @@ def create_app(
     checkpoint: Checkpoint,
     start_engine: StartEngine | None = None,
     on_failure: Callable[[], None] = lambda: None,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """The ASGI application. The engine starts with it and stops with it; until the engine is up,
     `/health` answers and `/ready` says no. `on_failure` is called where the engine cannot start."""
-    service = Service(settings, checkpoint, start_engine or _embedded(settings, checkpoint))
+    starter = start_engine or _embedded(settings, checkpoint)
+    service = Service(settings, checkpoint, starter, tracing)
 
     def failed(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
@@ -43,8 +48,10 @@ def create_app(
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)
 
-    app = FastAPI(
+    app = _Logged(
         title="Stepback",
         summary="Self-backtracking search for language models that know when to step back.",
         version=service.version,
@@ -55,6 +62,13 @@ def create_app(
     app.include_router(router)
     install_error_handlers(app)
     return app
+
+
+class _Logged(FastAPI):
+    """The application inside of its access log, which also sees what no handler answers."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return AccessLog(super().build_middleware_stack())
 
 
 def _embedded(settings: Settings, checkpoint: Checkpoint) -> StartEngine:

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ValidationError
 from stepback_core.tasks import TASKS, Task
 from stepback_core.wire import (
     Answer,
-    ErrorType,
     Outcome,
     Select,
     SolveRequest,
@@ -125,8 +124,6 @@ class Solver:
                 raise _invalid(field, "out_of_range", f"this server allows at most {most}")
         if request.model is not None and request.model != self._checkpoint.manifest.name:
             raise ApiError(
-                404,
-                ErrorType.NOT_FOUND,
                 "unknown_model",
                 f"model: this server has {self._checkpoint.manifest.name!r}; or leave it out.",
                 param="model",
@@ -147,8 +144,6 @@ class Solver:
         served = self._checkpoint.manifest.tasks
         if request.task not in served:
             raise ApiError(
-                404,
-                ErrorType.NOT_FOUND,
                 "unknown_task",
                 f"task: the model knows {', '.join(served)}; give one of these, or a prompt.",
                 param="task",
@@ -235,7 +230,7 @@ def _status(chosen: Answer | None, judge: Judge | None) -> Status:
 
 
 def _invalid(field: str, code: str, message: str) -> ApiError:
-    return ApiError(422, ErrorType.INVALID_REQUEST, code, f"{field}: {message}", param=field)
+    return ApiError(code, f"{field}: {message}", param=field)
 
 
 def _if_given(request: SolveRequest, field: str) -> int | None:

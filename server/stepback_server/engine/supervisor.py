@@ -71,6 +71,10 @@ class Supervisor:
             raise EngineUnavailable(self._reason)
         return self._engine
 
+    @property
+    def is_up(self) -> bool:
+        return self._engine is not None
+
     async def _start(self) -> None:
         starting = asyncio.ensure_future(asyncio.to_thread(self._start_engine))
         try:
