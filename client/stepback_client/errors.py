@@ -2,7 +2,7 @@
 
 StepbackError
 ├── TransportError      no answer: refused, reset, timed out, or not a Stepback server's
-└── ApiError            an answer with an error body
+└── ApiError            an answer with an error body; `request_id` names it in the server's log
     ├── InvalidRequest  400, 413, 422: change the request; `param` names the field
     ├── NotFound        404: unknown task, model or path
     ├── Overloaded      429: the queue is full; `retry_after` says when

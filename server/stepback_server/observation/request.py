@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
@@ -26,6 +27,14 @@ class RequestRecord:
 
 CURRENT: ContextVar[RequestRecord | None] = ContextVar("request", default=None)
 """The request at work. Tasks that it starts see the same record."""
+
+ONWARD: ContextVar[Mapping[str, str]] = ContextVar("onward", default=MappingProxyType({}))
+"""The trace context of the engine round at work; empty where nothing is traced."""
+
+
+def trace_headers() -> Mapping[str, str]:
+    """The headers by which an engine behind HTTP passes the trace on: send them with a round."""
+    return ONWARD.get()
 
 
 def note(**fields: Any) -> None:

@@ -2,7 +2,7 @@
 
 Nothing of OpenTelemetry is imported unless the standard variable OTEL_EXPORTER_OTLP_ENDPOINT is
 set; the other OTEL_ variables mean what they mean everywhere. While a round lasts its span is the
-current one, so an engine that sends HTTP passes the trace on with `opentelemetry.propagate.inject`.
+current one, and `request.trace_headers` gives what an engine behind HTTP sends to pass it on.
 """
 
 from collections.abc import Generator, Mapping
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepback_core.wire import SolveRequest, SolveResult
 from stepback_server.engine.base import Sample, SampleRequest
-from stepback_server.observation.request import CURRENT
+from stepback_server.observation.request import CURRENT, ONWARD
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -81,6 +81,7 @@ class Tracing:
     @contextmanager
     def round(self, request: SampleRequest) -> Generator["RoundSpan"]:
         """The span of one engine round, a child of the search's."""
+        from opentelemetry.propagate import inject
         from opentelemetry.trace import SpanKind
 
         asked = {
@@ -89,10 +90,13 @@ class Tracing:
             "stepback.tokens.limit": request.max_tokens,
         }
         with self._span("engine round", asked, kind=SpanKind.CLIENT) as span:
-            counts = RoundSpan()
+            counts, headers = RoundSpan(), dict[str, str]()
+            inject(headers)
+            token = ONWARD.set(headers)
             try:
                 yield counts
             finally:
+                ONWARD.reset(token)
                 counts.write(span)
 
     @contextmanager

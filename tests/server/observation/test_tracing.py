@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-from opentelemetry import propagate
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -14,6 +13,7 @@ from opentelemetry.trace import StatusCode, format_span_id
 from stepback_core.wire import SolveRequest
 from stepback_server.engine.base import EngineUnavailable, OnSample, SampleRequest
 from stepback_server.observation.engine import TracedEngine
+from stepback_server.observation.request import trace_headers
 from stepback_server.observation.tracing import Tracing, TracingError
 from tests.server.search.scripted import END, ScriptedEngine
 
@@ -30,7 +30,7 @@ class SendingEngine(ScriptedEngine):
         self.is_dead = False
 
     async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
-        propagate.inject(self.headers)
+        self.headers |= trace_headers()
         if self.is_dead:
             raise EngineUnavailable("the engine has died")
         await super().sample(request, stop, deliver)
@@ -56,6 +56,7 @@ def test_a_rounds_span_is_current_while_the_engine_works() -> None:
     assert round_span.parent is not None and round_span.context is not None
     assert search.context is not None and search.parent is None
     assert round_span.parent.span_id == search.context.span_id
+    assert not trace_headers()
     assert engine.headers["traceparent"].split("-")[2] == format_span_id(round_span.context.span_id)
     assert round_span.attributes and round_span.attributes["stepback.samples"] == 2
 
