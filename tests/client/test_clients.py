@@ -189,6 +189,6 @@ def test_an_error_names_its_request(solve: Solve) -> None:
     with pytest.raises(InvalidRequest, match=r"do that \(request r-1\)") as raised:
         solve(Answers(error(422, **{"X-Request-Id": "r-1"})))
     assert raised.value.request_id == "r-1"
-    with pytest.raises(InvalidRequest, match="do that$") as raised:
+    with pytest.raises(InvalidRequest, match=r"do that$") as raised:
         solve(Answers(error(422)))
     assert raised.value.request_id is None
