@@ -23,7 +23,7 @@ import httpx
 
 from stepback_client import AsyncClient, CountdownProblem
 from stepback_core.tasks import TASKS, Split
-from tests.conftest import children, start_controller, wait_until_ready
+from tests.conftest import CHECKPOINT, children, start_controller, wait_until_ready
 
 ROWS: list[dict[str, int]] = [
     {},
@@ -90,7 +90,7 @@ async def worker(client: AsyncClient, queue: Iterator[CountdownProblem], load: L
 def measure(settings: dict[str, int], count: int, flying: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.txt"
-        process, url = start_controller(log, log_level="warning", **settings)
+        process, url = start_controller(log, CHECKPOINT, log_level="warning", **settings)
         try:
             wait_until_ready(url, process, log)
             # Its first requests warm the engine up and are not counted.

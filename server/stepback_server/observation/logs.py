@@ -39,7 +39,7 @@ class JsonLines(JsonFormatter):
 
     def __init__(self) -> None:
         super().__init__(  # pyright: ignore[reportUnknownMemberType] - typed in part
-            ["levelname", "name", "message", "exc_info"],
+            ["levelname", "name", "message"],
             rename_fields={"levelname": "level", "name": "logger", "exc_info": "error"},
             timestamp="time",
         )

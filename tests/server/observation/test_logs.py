@@ -1,6 +1,7 @@
-"""The access log around a small application: defects, and paths that would forge a line."""
+"""The log by itself: names of requests, lines, defects, and paths that would forge a line."""
 
 import asyncio
+import json
 import logging
 
 import httpx
@@ -11,7 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from stepback_server.observation.access import AccessLog
-from stepback_server.observation.logs import TextLines
+from stepback_server.observation.logs import JsonLines, TextLines
 from stepback_server.observation.request import CURRENT, name_request, note
 
 
@@ -76,3 +77,17 @@ def test_a_malformed_name_is_replaced(offered: str | None) -> None:
 @pytest.mark.parametrize("offered", ["a", "x" * 128, "0af7-65.19:16_c"])
 def test_a_well_formed_name_is_kept(offered: str) -> None:
     assert name_request(offered) == offered
+
+
+def test_a_json_line_has_the_error_only_where_there_is_one() -> None:
+    def line(error: Exception | None) -> dict[str, object]:
+        exc_info = None if error is None else (type(error), error, None)
+        record = logging.LogRecord("a.b", logging.INFO, "f", 1, "two\nlines", None, exc_info)
+        record.fields = {"seconds": 0.5}
+        said: dict[str, object] = json.loads(JsonLines().format(record))
+        return said
+
+    plain, failed = line(None), line(ValueError("bad"))
+    assert plain.keys() == {"time", "level", "logger", "message", "seconds"}
+    assert plain["message"] == "two\nlines" and plain["level"] == "INFO"
+    assert "ValueError: bad" in str(failed["error"])
