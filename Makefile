@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo serve test check format bench results clean
+.PHONY: demo serve test check format bench results docs clean
 
 demo: $(INSTALLED)   ## start, solve a few held-out problems, stop
 	$(BIN)/python deploy/demo.py
@@ -30,6 +30,9 @@ bench: $(INSTALLED)  ## HTTP throughput against offline vLLM, as a ratio
 
 results: $(INSTALLED)  ## the README's table of results
 	$(BIN)/python -m tests.benchmarks.accuracy
+
+docs: $(INSTALLED)   ## the reference pages that are written from the code
+	$(BIN)/python docs/generate.py
 
 $(INSTALLED): requirements.lock pyproject.toml
 	deploy/install.sh $(PYTHON) $(VENV)

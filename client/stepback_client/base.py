@@ -116,4 +116,4 @@ def checked(response: httpx.Response) -> httpx.Response:
     """The answer itself. Raises ApiError where it is an error, which must have been read."""
     if response.is_success:
         return response
-    raise error_for(response.status_code, response.content, response.headers.get("Retry-After"))
+    raise error_for(response.status_code, response.content, response.headers)

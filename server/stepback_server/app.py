@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from stepback_server.api.errors import install_error_handlers
 from stepback_server.api.limits import BodyLimit
@@ -18,6 +19,8 @@ from stepback_server.engine.base import EngineMismatch, OwnedEngine, SampleReque
 from stepback_server.engine.replica import Expected, Replica
 from stepback_server.engine.replicas import Replicas
 from stepback_server.engine.supervisor import REMOTE_PATIENCE, Keeper, StartEngine, Supervisor
+from stepback_server.observation.access import AccessLog
+from stepback_server.observation.tracing import Tracing
 from stepback_server.service import Service
 from stepback_server.settings import Settings
 
@@ -29,10 +32,11 @@ def create_app(
     checkpoint: Checkpoint,
     start_engine: StartEngine | None = None,
     on_failure: Callable[[], None] = lambda: None,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """The ASGI application. The engine starts with it and stops with it; until the engine is up,
     `/health` answers and `/ready` says no. `on_failure` is called where the engine cannot start."""
-    service = Service(settings, checkpoint, _keeper(settings, checkpoint, start_engine))
+    service = Service(settings, checkpoint, _keeper(settings, checkpoint, start_engine), tracing)
 
     def failed(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
@@ -48,6 +52,8 @@ def create_app(
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)
 
     app = _Application(
         title="Stepback",
@@ -63,7 +69,11 @@ def create_app(
 
 
 class _Application(FastAPI):
-    """Documents the events of a stream too, which no route returns by its type."""
+    """Documents the events of a stream too, which no route returns by its type, and lies inside of
+    its access log, which also sees what no handler answers."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return AccessLog(super().build_middleware_stack())
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:

@@ -1,13 +1,16 @@
 """`stepback serve`: the controller, with its engine, until a signal."""
 
 import asyncio
-import logging
 import math
+import os
 import socket
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version as distribution_version
 
 from stepback_server.engine.environment import prepare_environment
+from stepback_server.observation.logs import VLLM_JSON, configure_logs
+from stepback_server.observation.tracing import Tracing, TracingError
 from stepback_server.settings import SettingsError, read_settings
 
 
@@ -20,21 +23,21 @@ def serve(arguments: Sequence[str]) -> int:
         print(f"stepback serve: {error}", file=sys.stderr)
         return 2
     # Before anything imports torch.
-    prepare_environment(cpu=settings.device == "cpu")
+    prepare_environment(
+        cpu=settings.device == "cpu",
+        vllm_logging=VLLM_JSON if settings.log_format == "json" else None,
+    )
+    configure_logs(settings.log_level, settings.log_format)
 
     import uvicorn
 
     from stepback_server.app import create_app
     from stepback_server.checkpoint import Checkpoint, CheckpointError
 
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    # It tells every request, and remote engines are asked several a second.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         checkpoint = Checkpoint.open(settings.model)
-    except CheckpointError as error:
+        tracing = Tracing.from_environment(os.environ, distribution_version("stepback"))
+    except (CheckpointError, TracingError) as error:
         print(f"stepback serve: {error}", file=sys.stderr)
         return 2
 
@@ -45,7 +48,7 @@ def serve(arguments: Sequence[str]) -> int:
         failed = True
         server.should_exit = True
 
-    app = create_app(settings, checkpoint, on_failure=stop)
+    app = create_app(settings, checkpoint, on_failure=stop, tracing=tracing)
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -60,6 +63,9 @@ def serve(arguments: Sequence[str]) -> int:
             host=settings.host,
             port=settings.port,
             log_level=settings.log_level,
+            # uvicorn's lines go where all lines go; the access log is our own.
+            log_config=None,
+            access_log=False,
             timeout_graceful_shutdown=math.ceil(settings.grace_seconds) + 10,
         )
     )

@@ -8,18 +8,26 @@ from importlib.metadata import version as distribution_version
 from stepback_core.wire import Model, Readiness, SolveRequest, SolveResult
 from stepback_server.admission import Admission
 from stepback_server.checkpoint import Checkpoint
-from stepback_server.engine.base import EngineUnavailable
+from stepback_server.engine.base import Engine, EngineUnavailable
 from stepback_server.engine.supervisor import Keeper
-from stepback_server.metrics import Metrics
+from stepback_server.metrics import Live, Metrics
+from stepback_server.observation.tracing import Tracing
+from stepback_server.observation.watch import Watch
 from stepback_server.settings import Settings
-from stepback_server.solving import Solver
+from stepback_server.solving import Order, Solver
 from stepback_server.streaming import Feed, LiveSearch
 
 
 class Service:
     """What the routes call. `run` it in a task for as long as they do."""
 
-    def __init__(self, settings: Settings, checkpoint: Checkpoint, supervisor: Keeper) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        checkpoint: Checkpoint,
+        supervisor: Keeper,
+        tracing: Tracing | None = None,
+    ) -> None:
         self._solver = Solver(checkpoint, settings)
         self._admission = Admission(
             max_searches=settings.max_searches,
@@ -28,11 +36,14 @@ class Service:
         )
         self._supervisor = supervisor
         self.metrics = Metrics(
-            searching=lambda: self._admission.searching,
-            queued=lambda: self._admission.queued,
-            restarts=lambda: self._supervisor.restarts,
-            engines_up=lambda: self._supervisor.up,
+            Live(
+                searching=lambda: self._admission.searching,
+                queued=lambda: self._admission.queued,
+                engines_up=lambda: self._supervisor.up,
+                restarts=lambda: self._supervisor.restarts,
+            )
         )
+        self._watch = Watch(self.metrics, tracing, checkpoint.codec.tokens)
         self._grace_seconds = settings.grace_seconds
         self._draining = False
         self.model = Model(id=checkpoint.manifest.name, tasks=checkpoint.manifest.tasks)
@@ -43,8 +54,9 @@ class Service:
 
     async def solve(self, request: SolveRequest, feed: Feed | None = None) -> SolveResult:
         """Raises ApiError, QueueFull and EngineError."""
-        result = await self._solve(request, feed)
-        self.metrics.answered(result)
+        with self._watch.search(request) as watched:
+            result = await self._solve(request, feed)
+            watched.answered(result)
         return result
 
     async def watch(self, request: SolveRequest) -> LiveSearch:
@@ -61,8 +73,14 @@ class Service:
         async with self._admission.slot() as seconds_queued:
             self._refuse_while_draining()
             return await self._supervisor.use(
-                lambda engine: self._solver.solve(order, engine, seconds_queued, feed)
+                lambda engine: self._search(order, engine, seconds_queued, feed)
             )
+
+    async def _search(
+        self, order: Order, engine: Engine, seconds_queued: float, feed: Feed | None
+    ) -> SolveResult:
+        with self._watch.engine(engine, len(order.prompt_ids)) as watched:
+            return await self._solver.solve(order, watched, seconds_queued, feed)
 
     async def drain(self) -> None:
         """Take no more searches; those in flight may go on for the grace period, then they return

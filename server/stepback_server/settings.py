@@ -71,6 +71,8 @@ class Settings(BaseModel):
     """After SIGTERM: how long searches may go on before they return the best so far."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Of the server's own log: debug, info, warning or error."""
+    log_format: Literal["text", "json"] = "text"
+    """Of the log: text for a person, or json, one object a line, for a collector."""
 
     @classmethod
     def read(

@@ -11,7 +11,6 @@ from stepback_core.events import SearchLimits, StartedEvent
 from stepback_core.tasks import TASKS, Task
 from stepback_core.wire import (
     Answer,
-    ErrorType,
     Outcome,
     Select,
     SolveRequest,
@@ -153,8 +152,6 @@ class Solver:
                 raise _invalid(field, "out_of_range", f"this server allows at most {most}")
         if request.model is not None and request.model != self._checkpoint.manifest.name:
             raise ApiError(
-                404,
-                ErrorType.NOT_FOUND,
                 "unknown_model",
                 f"model: this server has {self._checkpoint.manifest.name!r}; or leave it out.",
                 param="model",
@@ -183,8 +180,6 @@ class Solver:
         served = self._checkpoint.manifest.tasks
         if request.task not in served:
             raise ApiError(
-                404,
-                ErrorType.NOT_FOUND,
                 "unknown_task",
                 f"task: the model knows {', '.join(served)}; give one of these, or a prompt.",
                 param="task",
@@ -288,7 +283,7 @@ def _status(chosen: Answer | None, judge: Judge | None) -> Status:
 
 
 def _invalid(field: str, code: str, message: str) -> ApiError:
-    return ApiError(422, ErrorType.INVALID_REQUEST, code, f"{field}: {message}", param=field)
+    return ApiError(code, f"{field}: {message}", param=field)
 
 
 def _if_given(request: SolveRequest, field: str) -> int | None:

@@ -182,3 +182,13 @@ def test_waits_grow_obey_the_server_and_are_bounded() -> None:
     assert retry.wait(1, httpx.Response(422)) is None
     with pytest.raises(ValueError, match="attempts"):
         Retry(attempts=0)
+
+
+@both
+def test_an_error_names_its_request(solve: Solve) -> None:
+    with pytest.raises(InvalidRequest, match=r"do that \(request r-1\)") as raised:
+        solve(Answers(error(422, **{"X-Request-Id": "r-1"})))
+    assert raised.value.request_id == "r-1"
+    with pytest.raises(InvalidRequest, match=r"do that$") as raised:
+        solve(Answers(error(422)))
+    assert raised.value.request_id is None

@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from stepback_core.wire import ErrorType
 from stepback_server.api.errors import ApiError
 from stepback_server.concurrency import Interrupted, run_unless
+from stepback_server.observation.request import note
 
 T = TypeVar("T")
 
@@ -51,14 +51,9 @@ class BodyLimit:
 
     def _refusal(self) -> ASGIApp:
         message = f"The body is too large: send at most {self._limit} bytes."
-        error = ApiError(
-            413,
-            ErrorType.INVALID_REQUEST,
-            "body_too_large",
-            message,
-            headers={"Connection": "close"},
-        )
-        self._count(error.body.error.code)
+        error = ApiError("body_too_large", message, headers={"Connection": "close"})
+        self._count(error.code)
+        note(code=error.code)
         return error.response()
 
 

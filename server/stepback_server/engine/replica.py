@@ -25,6 +25,7 @@ from stepback_server.engine.completions import (
     Stream,
     request_body,
 )
+from stepback_server.observation.request import trace_headers
 
 _CONTROL_SECONDS = 5.0
 """For connecting, and for everything that a healthy server answers at once."""
@@ -115,7 +116,9 @@ class Replica:
         self, body: dict[str, Any], stream: Stream, stop: asyncio.Event, deliver: OnSample
     ) -> None:
         try:
-            async with self._sampling.stream("POST", PATH, json=body) as answer:
+            async with self._sampling.stream(
+                "POST", PATH, json=body, headers=trace_headers()
+            ) as answer:
                 await self._refuse(answer)
                 async for line in answer.aiter_lines():
                     for sample in stream.feed(line):
