@@ -11,6 +11,7 @@ from stepback_client.base import Retry
 from stepback_client.client import Client
 from stepback_client.errors import (
     ApiError,
+    AuthenticationError,
     InvalidRequest,
     NotFound,
     Overloaded,
@@ -34,6 +35,7 @@ __all__ = [
     "Answer",
     "ApiError",
     "AsyncClient",
+    "AuthenticationError",
     "Client",
     "CountdownProblem",
     "InvalidRequest",

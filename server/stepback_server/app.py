@@ -13,6 +13,7 @@ from stepback_server.api.routes import router
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine
 from stepback_server.engine.supervisor import StartEngine
+from stepback_server.keys import KeyRing, is_loopback
 from stepback_server.service import Service
 from stepback_server.settings import Settings
 
@@ -26,7 +27,11 @@ def create_app(
     on_failure: Callable[[], None] = lambda: None,
 ) -> FastAPI:
     """The ASGI application. The engine starts with it and stops with it; until the engine is up,
-    `/health` answers and `/ready` says no. `on_failure` is called where the engine cannot start."""
+    `/health` answers and `/ready` says no. `on_failure` is called where the engine cannot start.
+    Raises KeysError where the keys cannot be read."""
+    keys = KeyRing(settings.keys_file, settings.keys)
+    if keys.is_open and not is_loopback(settings.host):
+        _log.warning("%s is open to everybody who can reach it: no keys are set", settings.host)
     service = Service(settings, checkpoint, start_engine or _embedded(settings, checkpoint))
 
     def failed(task: asyncio.Task[None]) -> None:
@@ -51,6 +56,8 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.service = service
+    app.state.keys = keys
+    app.state.metrics_need_key = settings.metrics_need_key
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, count=service.metrics.refused)
     app.include_router(router)
     install_error_handlers(app)

@@ -1,4 +1,5 @@
-"""What the server counts, for Prometheus. Every label has few values, whatever callers send."""
+"""What the server counts, for Prometheus. Every label has few values, whatever callers send; the
+names of keys are the operator's own."""
 
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ from prometheus_client import (
 )
 
 from stepback_core.wire import SolveResult
+from stepback_server.tenants import Tenant
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
@@ -45,6 +47,18 @@ class Metrics:
             ["kind"],
             registry=self._registry,
         )
+        self._key_searches = Counter(
+            "stepback_key_searches",
+            "Searches that were answered, by the key's name",
+            ["key"],
+            registry=self._registry,
+        )
+        self._key_tokens = Counter(
+            "stepback_key_tokens",
+            "Generated tokens of these, by the key's name",
+            ["key"],
+            registry=self._registry,
+        )
         self._samples = self._counter("stepback_samples", "Samples asked of the engine")
         self._backtracks = self._counter("stepback_backtracks", "Branches that ended in the marker")
         self._queue_seconds = self._histogram("stepback_queue_seconds", "Seconds in the queue")
@@ -62,9 +76,11 @@ class Metrics:
     def _histogram(self, name: str, text: str) -> Histogram:
         return Histogram(name, text, buckets=_SECONDS, registry=self._registry)
 
-    def answered(self, result: SolveResult) -> None:
-        """Count one result."""
+    def answered(self, result: SolveResult, tenant: Tenant) -> None:
+        """Count one result, and whose it is."""
         usage = result.usage
+        self._key_searches.labels(tenant.name).inc()
+        self._key_tokens.labels(tenant.name).inc(usage.generated_tokens)
         self._searches.labels(result.strategy, result.status, result.stop_reason).inc()
         self._tokens.labels("generated").inc(usage.generated_tokens)
         self._tokens.labels("discarded").inc(usage.discarded_tokens)

@@ -2,17 +2,21 @@
 
 import asyncio
 from contextlib import suppress
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as distribution_version
 
 from stepback_core.wire import Model, Readiness, SolveRequest, SolveResult
 from stepback_server.admission import Admission
 from stepback_server.checkpoint import Checkpoint
-from stepback_server.engine.base import EngineUnavailable, SampleRequest
+from stepback_server.engine.base import Engine, EngineUnavailable, SampleRequest
+from stepback_server.engine.metered import MeteredEngine
 from stepback_server.engine.supervisor import StartEngine, Supervisor
+from stepback_server.idempotency import IdempotentAnswers
 from stepback_server.metrics import Metrics
 from stepback_server.settings import Settings
 from stepback_server.solving import Solver
+from stepback_server.tenants import Tenant, TokenMeter
 
 
 class Service:
@@ -22,10 +26,17 @@ class Service:
         self, settings: Settings, checkpoint: Checkpoint, start_engine: StartEngine
     ) -> None:
         self._solver = Solver(checkpoint, settings)
+        self._meter = TokenMeter()
         self._admission = Admission(
             max_searches=settings.max_searches,
             max_queued=settings.max_queued,
             max_seconds=settings.max_queue_seconds,
+            meter=self._meter,
+        )
+        self._answers = IdempotentAnswers(
+            max_results=settings.idempotency_results,
+            max_bytes=settings.idempotency_mib << 20,
+            seconds=settings.idempotency_seconds,
         )
         self._supervisor = Supervisor(start_engine, _canary(checkpoint))
         self.metrics = Metrics(
@@ -41,22 +52,44 @@ class Service:
         """Keep an engine up until cancelled. Raises what its first start raises."""
         await self._supervisor.run()
 
-    async def solve(self, request: SolveRequest) -> SolveResult:
-        """Raises ApiError, QueueFull and EngineError."""
-        result = await self._solve(request)
-        self.metrics.answered(result)
+    async def solve(self, request: SolveRequest, tenant: Tenant) -> SolveResult:
+        """Raises ApiError, Refused and EngineError."""
+        result = await self._solve(request, tenant)
+        self.metrics.answered(result, tenant)
         return result
 
-    async def _solve(self, request: SolveRequest) -> SolveResult:
+    async def solve_once(
+        self, request: SolveRequest, tenant: Tenant, idempotency_key: str | None
+    ) -> tuple[bytes, bool]:
+        """The result as JSON, and whether it is that of an earlier request with the same key.
+
+        Raises what `solve` does, and IdempotencyMismatch."""
+
+        async def work() -> bytes:
+            return (await self.solve(request, tenant)).model_dump_json().encode()
+
+        if idempotency_key is None:
+            return await work(), False
+        fingerprint = sha256(request.model_dump_json().encode()).digest()
+        return await self._answers.once(tenant.name, idempotency_key, fingerprint, work)
+
+    async def _solve(self, request: SolveRequest, tenant: Tenant) -> SolveResult:
         order = self._solver.accept(request)
         # Whoever would wait for nothing is told so now.
         self._supervisor.engine  # noqa: B018
         self._refuse_while_draining()
-        async with self._admission.slot() as seconds_queued:
+        async with self._admission.slot(tenant) as seconds_queued:
             self._refuse_while_draining()
             return await self._supervisor.use(
-                lambda engine: self._solver.solve(order, engine, seconds_queued)
+                lambda engine: self._solver.solve(
+                    order, self._metered(engine, tenant), seconds_queued
+                )
             )
+
+    def _metered(self, engine: Engine, tenant: Tenant) -> Engine:
+        if tenant.tokens_per_minute is None:
+            return engine
+        return MeteredEngine(engine, lambda tokens: self._meter.charge(tenant, tokens))
 
     async def drain(self) -> None:
         """Take no more searches; those in flight may go on for the grace period, then they return

@@ -10,8 +10,9 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from stepback_core.wire import ErrorBody, ErrorDetail, ErrorType
-from stepback_server.admission import QueueFull
+from stepback_server.admission import OutOfTokens, QueueFull
 from stepback_server.engine.base import EngineUnavailable, PromptRefused
+from stepback_server.idempotency import IdempotencyMismatch
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def invalid(errors: Sequence[Any], *, under: str | None = None) -> ApiError:
     kind: str = first["type"]
     if kind == "json_invalid":
         return _unparsable()
-    path = [str(part) for part in first["loc"] if part != "body"]
+    path = [str(part) for part in first["loc"] if part not in ("body", "header")]
     if under is not None:
         path.insert(0, under)
     message: str = first["msg"].removeprefix(_PREFIXED)
@@ -102,6 +103,8 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(QueueFull, _on_queue_full)
+    app.add_exception_handler(OutOfTokens, _on_out_of_tokens)
+    app.add_exception_handler(IdempotencyMismatch, _on_mismatch)
     app.add_exception_handler(EngineUnavailable, _on_unavailable)
     app.add_exception_handler(PromptRefused, _on_refused)
     app.add_exception_handler(Exception, _on_defect)
@@ -145,6 +148,33 @@ async def _on_queue_full(request: Request, error: Exception) -> JSONResponse:
             "queue_full",
             f"Too many searches are waiting: try again in {error.retry_after} s.",
             headers={"Retry-After": str(error.retry_after)},
+        ),
+    )
+
+
+async def _on_out_of_tokens(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, OutOfTokens)
+    return _answer(
+        request,
+        ApiError(
+            429,
+            ErrorType.OVERLOADED,
+            "tokens_per_minute",
+            f"This key has used its tokens: try again in {error.retry_after} s.",
+            headers={"Retry-After": str(error.retry_after)},
+        ),
+    )
+
+
+async def _on_mismatch(request: Request, error: Exception) -> JSONResponse:
+    return _answer(
+        request,
+        ApiError(
+            422,
+            ErrorType.INVALID_REQUEST,
+            "idempotency_mismatch",
+            "idempotency-key: it was used for another request; send a fresh one for each.",
+            param="idempotency-key",
         ),
     )
 
