@@ -97,11 +97,13 @@ class Client:
             except LOST as error:
                 failure = error
             except httpx.HTTPError as error:
-                raise TransportError(f"{method} {path}: {error or type(error).__name__}") from error
+                raise TransportError(
+                    f"{method} {path}: {str(error) or type(error).__name__}"
+                ) from error
             wait = self._retry.wait(tried, response)
             if wait is None:
                 if response is None:
-                    reason = failure or type(failure).__name__
+                    reason = str(failure) or type(failure).__name__
                     raise TransportError(f"{method} {path}: {reason}") from failure
                 return response
             time.sleep(wait)

@@ -84,14 +84,48 @@ def _problem_schema() -> dict[str, Any]:
     }
 
 
+def _forms_of_a_request() -> list[JsonValue]:
+    """In JSON schema what `SolveRequest` checks across its fields."""
+    absent: JsonValue = {"type": "null"}
+    tasks: list[JsonValue] = [
+        {
+            "title": f"A problem of {name}",
+            "required": ["task", "problem"],
+            "properties": {
+                "task": {"const": name},
+                "problem": task.problem_type.model_json_schema(),
+                "prompt": absent,
+            },
+        }
+        for name, task in TASKS.items()
+    ]
+    prompt: JsonValue = {
+        "title": "A prompt",
+        "required": ["prompt"],
+        "properties": {
+            "prompt": {"type": "string"},
+            "task": absent,
+            "problem": absent,
+            "select": {"enum": [Select.PERPLEXITY.value, Select.VOTE.value, None]},
+        },
+    }
+    return [*tasks, prompt]
+
+
 class SolveRequest(_Question):
     """One problem and how to search for its answer: `task` and `problem`, or `prompt`."""
 
     model_config = ConfigDict(
         json_schema_extra={
+            "oneOf": _forms_of_a_request(),
+            "if": {
+                "required": ["strategy"],
+                "properties": {"strategy": {"const": Strategy.MAJORITY.value}},
+            },
+            "then": {"properties": {"select": {"enum": [Select.VOTE.value, None]}}},
             "examples": [
                 {"task": "countdown", "problem": {"numbers": [4, 16, 25, 82], "target": 95}}
-            ]
+            ],
         }
     )
 

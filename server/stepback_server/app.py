@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from stepback_server.api.errors import install_error_handlers
 from stepback_server.api.limits import BodyLimit
 from stepback_server.api.routes import router
+from stepback_server.api.schema import schema_of
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine
 from stepback_server.engine.supervisor import StartEngine
@@ -61,6 +62,7 @@ def create_app(
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, count=service.metrics.refused)
     app.include_router(router)
     install_error_handlers(app)
+    app.openapi = lambda: schema_of(app, settings)
     return app
 
 

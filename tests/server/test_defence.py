@@ -196,7 +196,7 @@ def test_a_repeated_request_is_paid_once(guarded: Guarded) -> None:
     assert mismatch.json()["error"]["code"] == "idempotency_mismatch"
 
 
-@pytest.mark.parametrize("key", ["", "a" * 256, "a b", "\t"])
+@pytest.mark.parametrize("key", ["", "a" * 256, "a b"])
 def test_an_idempotency_key_is_short_and_printable(guarded: Guarded, key: str) -> None:
     answer = guarded.post("alice", Idempotency_Key=key)
     assert answer.status_code == 422
