@@ -101,7 +101,8 @@ def test_what_operates_the_server_is_open(guarded: Guarded, path: str) -> None:
 def test_without_a_key_that_is_known_the_answer_is_401(
     guarded: Guarded, method: str, path: str, authorization: str | None, code: str, challenge: str
 ) -> None:
-    headers = {} if authorization is None else {"Authorization": authorization.encode("latin-1")}
+    sent = [] if authorization is None else [authorization.encode("latin-1")]
+    headers = [(b"Authorization", value) for value in sent]
     body = {"breadth": "of the wrong type, which only those with a key are told"}
     answer = httpx.request(
         method, guarded.url + path, headers=headers, json=body if method == "POST" else None
@@ -284,7 +285,7 @@ def test_two_tenants_interleaved_get_each_his_own(guarded: Guarded) -> None:
         strategy = ("greedy", "best_of_n", "majority")[number % 3]
         breadth = 2 + number % 5
         result = await client.solve(
-            problem, strategy=strategy, breadth=breadth, select=None, tree=True, seed=number
+            problem, strategy=strategy, breadth=breadth, tree=True, seed=number
         )
         assert result.strategy == strategy
         assert result.usage.engine_requests == (1 if strategy == "greedy" else breadth)

@@ -1,7 +1,6 @@
 """What the trials share: a real controller with keys, and a verdict."""
 
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -70,8 +69,5 @@ def verdict(name: str, said: str, **holds: bool) -> int:
     """Say what was found; gives the exit status."""
     broken = [claim for claim, truth in holds.items() if not truth]
     print(f"{name}: {said}")
-    print(
-        f"{name}: {'FAILED: ' + ', '.join(broken) if broken else 'all hold: ' + ', '.join(holds)}"
-    )
-    sys.stdout.flush()
+    print(f"{name}: {'FAILED' if broken else 'all hold'}: {', '.join(broken or holds)}", flush=True)
     return 1 if broken else 0

@@ -15,28 +15,23 @@ CASES = 5000
 
 
 def check(target: Controller, examples: int) -> subprocess.CompletedProcess[str]:
+    """Run the command with a key and our hooks."""
     with tempfile.TemporaryDirectory() as folder:
         configuration = Path(folder) / "schemathesis.toml"
         key = target.keys["alice"]
         configuration.write_text(f'[auth.openapi]\nkey = {{ bearer = "{key}" }}\n')
         options = ["--config-file", configuration, "run", f"{target.url}/openapi.json"]
         options += ["--checks", "all", "--max-examples", examples, "--no-color"]
+        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        hooks = {"SCHEMATHESIS_HOOKS": "tests.trials.schemathesis_hooks", "PYTHONPATH": path}
         return subprocess.run(
             [str(Path(sys.executable).with_name("schemathesis")), *map(str, options)],
             cwd=folder,
-            env=os.environ
-            | {
-                "SCHEMATHESIS_HOOKS": "tests.trials.schemathesis_hooks",
-                "PYTHONPATH": python_path(),
-            },
+            env=os.environ | hooks,
             capture_output=True,
             text=True,
             check=False,
         )
-
-
-def python_path() -> str:
-    return os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
 
 
 def main() -> int:

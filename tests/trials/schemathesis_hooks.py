@@ -18,9 +18,9 @@ _GOOD_KEY = re.compile(r"[!-~]{1,255}")
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
     case.body = _with_integers(case.body)
-    if isinstance(case.body, dict) and isinstance(prompt := case.body.get("prompt"), str):
-        if 0 < len(prompt) <= 100_000:
-            case.body["prompt"] = "countdown:3,5,7,25=41"
+    prompt = case.body.get("prompt") if isinstance(case.body, dict) else None
+    if isinstance(prompt, str) and 0 < len(prompt) <= 100_000:
+        case.body["prompt"] = "countdown:3,5,7,25=41"
     headers = case.headers or {}
     for name in [name for name in headers if name.lower() == "idempotency-key"]:
         if isinstance(headers[name], str) and _GOOD_KEY.fullmatch(headers[name]):

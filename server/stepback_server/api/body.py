@@ -34,11 +34,12 @@ class StrictRoute(APIRoute):
         return strictly
 
 
-def sent_as_json(request: Request) -> None:
+async def sent_as_json(request: Request) -> None:
     """A dependency of routes with a body. Raises ApiError for what is declared as something else,
     which would otherwise be refused as if it were not an object."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if not (kind.startswith("application/") and kind.endswith(("/json", "+json"))):
+    is_json = kind.startswith("application/") and kind.endswith(("/json", "+json"))
+    if not is_json and await request.body():
         raise ApiError(
             415,
             ErrorType.INVALID_REQUEST,
