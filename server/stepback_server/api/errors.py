@@ -23,6 +23,7 @@ _CODES = {
     "json_invalid": "invalid_json",
     "enum": "unknown_value",
     "value_error": "invalid_value",
+    "string_pattern_mismatch": "invalid_value",
 }
 _OUT_OF_RANGE = ("greater_than", "less_than", "too_long", "too_short", "finite_number")
 _PREFIXED = "Value error, "
