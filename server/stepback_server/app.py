@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from stepback_server.api.errors import install_error_handlers
-from stepback_server.api.limits import BodyLimit
+from stepback_server.api.limits import BodyLimit, BrokenConnections
 from stepback_server.api.routes import router
 from stepback_server.api.schema import schema_of
 from stepback_server.checkpoint import Checkpoint
@@ -55,11 +55,14 @@ def create_app(
         summary="Self-backtracking search for language models that know when to step back.",
         version=service.version,
         lifespan=lifespan,
+        # A redirect would be made of whatever the caller's Host header says.
+        redirect_slashes=False,
     )
     app.state.service = service
     app.state.keys = keys
     app.state.metrics_need_key = settings.metrics_need_key
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, count=service.metrics.refused)
+    app.add_middleware(BrokenConnections)
     app.include_router(router)
     install_error_handlers(app)
     app.openapi = lambda: schema_of(app, settings)

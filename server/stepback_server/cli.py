@@ -74,6 +74,8 @@ def serve(arguments: Sequence[str]) -> int:
             port=settings.port,
             # It bounds what a request's head may hold (64 KiB); httptools would take any amount.
             http="h11",
+            # Else a caller's X-Forwarded-For would stand in the access log, whatever it says.
+            proxy_headers=False,
             log_level=settings.log_level,
             timeout_graceful_shutdown=math.ceil(settings.grace_seconds) + 10,
         )

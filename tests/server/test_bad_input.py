@@ -180,3 +180,4 @@ def test_numbers_that_are_not_finite_are_refused(server: str, field: str, litera
 def test_unknown_paths_and_methods_have_the_body_too(server: str) -> None:
     check(httpx.get(f"{server}/nowhere"), 404, None)
     check(httpx.get(f"{server}/solve"), 405, None)
+    check(httpx.post(f"{server}/solve/"), 404, None)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -323,6 +325,11 @@ def test_no_key_was_ever_logged(guarded: Guarded) -> None:
     guarded.post("alice")
     for wrong in ("stepback_wrong-key-of-somebody", guarded.keys["alice"] + "x"):
         httpx.post(f"{guarded.url}/solve", headers={"Authorization": f"Bearer {wrong}"})
+    # A proxy's header, which a log might take for the caller's address.
+    guarded.post("alice", X_Forwarded_For=guarded.keys["alice"])
+    with socket.create_connection(("127.0.0.1", urlsplit(guarded.url).port)) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nrubbish\r\n\r\n")
+        assert b"200" in connection.recv(1000)
     text = guarded.log.read_text()
     assert "401" in text and "200" in text
     secrets = [*guarded.keys.values(), "stepback_wrong-key"]

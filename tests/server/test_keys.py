@@ -1,12 +1,18 @@
 """The key store: what it takes, what it refuses, and what it never says."""
 
+import subprocess
+import sys
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from stepback_server.app import create_app
+from stepback_server.checkpoint import Checkpoint
 from stepback_server.keys import KeyRing, KeysError, is_loopback, new_key
+from stepback_server.settings import Settings
 from stepback_server.tenants import Tenant, TokenMeter
+from tests.conftest import CHECKPOINT
 
 HASH = sha256(b"a key").hexdigest()
 
@@ -97,6 +103,37 @@ def test_a_reload_takes_what_is_new_and_keeps_what_was_where_it_fails(tmp_path: 
 def test_a_name_that_no_file_could_hold_gets_no_key(name: str) -> None:
     with pytest.raises(KeysError):
         new_key(name)
+
+
+def keys_new(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "stepback_client.cli", "keys", "new", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_command_prints_a_key_once_and_its_line() -> None:
+    done = keys_new("alice", "--max-searches", "3", "--tokens-per-minute", "500")
+    [key, line] = [text for text in done.stdout.splitlines() if text and not text.startswith("#")]
+    assert KeyRing(text=line).find(key) == Tenant("alice", 3, 500)
+    assert KeyRing(text=done.stdout.replace(key, "")).find(key)
+
+
+@pytest.mark.parametrize("arguments", [["al ice"], ["alice", "--max-searches", "0"]])
+def test_the_command_refuses_in_one_line_what_no_file_could_hold(arguments: list[str]) -> None:
+    done = keys_new(*arguments)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "keys", "warns"),
+    [("0.0.0.0", False, True), ("0.0.0.0", True, False), ("127.0.0.1", False, False)],
+)
+def test_an_open_server_that_others_reach_warns_once(
+    caplog: pytest.LogCaptureFixture, host: str, keys: bool, warns: bool
+) -> None:
+    settings = Settings(host=host, keys=new_key("alice")[1] if keys else "")
+    create_app(settings, Checkpoint.open(CHECKPOINT))
+    assert len([record for record in caplog.records if "no keys" in record.message]) == warns
 
 
 def test_loopback_is_told_from_the_world() -> None:

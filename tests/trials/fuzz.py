@@ -7,6 +7,7 @@ socket, some of them HTTP. The same seed makes the same cases.
 import argparse
 import asyncio
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -161,16 +162,26 @@ def judge(target: Controller, answer: bytes, found: Found, request: bytes) -> No
     status = answer[9:12].decode("latin-1") if answer.startswith(b"HTTP/1.1 ") else "none"
     found.statuses[status] += 1
     text = answer.decode("latin-1")
-    body = answer.partition(b"\r\n\r\n")[2]
     wrong = target.leaks(text)
     if status.startswith("5"):
         wrong.append(f"HTTP {status}")
-    if status.startswith("4") and b"application/json" in answer:
-        with suppress(ValueError):
-            ErrorBody.model_validate_json(body)
-            body = b""
-        wrong += ["not the error body"] if body and not request.startswith(b"HEAD") else []
+    if status.startswith("4") and not request.startswith(b"HEAD") and not has_error_body(answer):
+        wrong.append("not the error body")
     found.faults += [f"{fault}: {request[:200]!r} -> {answer[:300]!r}" for fault in wrong]
+
+
+def has_error_body(answer: bytes) -> bool:
+    """Whether an answer, or the first of several, has the error body. What is no HTTP at all never
+    reaches the application: the server answers that with text."""
+    head, _, rest = answer.partition(b"\r\n\r\n")
+    length = re.search(rb"content-length: (\d+)", head)
+    if length is None or b"application/json" not in head:
+        return b"Invalid HTTP request received." in rest
+    try:
+        ErrorBody.model_validate_json(rest[: int(length[1])])
+    except ValueError:
+        return False
+    return True
 
 
 async def run(target: Controller, cases: int, seed: int) -> Found:
