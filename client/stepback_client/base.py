@@ -121,6 +121,11 @@ def _task_of(problem: BaseModel | Mapping[str, Any]) -> str:
     return next((n for n, t in TASKS.items() if isinstance(problem, t.problem_type)), "countdown")
 
 
+def no_answer(method: str, path: str, error: httpx.HTTPError | None) -> TransportError:
+    """What is raised where the network gave no answer."""
+    return TransportError(f"{method} {path}: {str(error) or type(error).__name__}")
+
+
 def read_readiness(response: httpx.Response) -> Readiness:
     """Readiness, whether it is yes (200) or no (503)."""
     if response.status_code == 503:

@@ -75,7 +75,7 @@ def solve(arguments: Sequence[str]) -> int:
             options[name] = getattr(given, name)
     try:
         problem = CountdownProblem(numbers=given.numbers, target=given.target)
-        with Client(given.url, api_key=os.environ.get("STEPBACK_API_KEY")) as client:
+        with Client(given.url, api_key=os.environ.get("STEPBACK_API_KEY") or None) as client:
             result = client.solve(problem, **options)
     except ValidationError as error:
         print(f"stepback solve: {first_error(error, whole='the request')}", file=sys.stderr)

@@ -15,11 +15,11 @@ from stepback_client.base import (
     Retry,
     SolveOptions,
     key_headers,
+    no_answer,
     read,
     read_readiness,
     solve_body,
 )
-from stepback_client.errors import TransportError
 from stepback_core.wire import ModelList, Readiness, SolveResult, Version
 
 
@@ -77,7 +77,7 @@ class Client:
         try:
             response = self._http.get("/ready")
         except httpx.HTTPError as error:
-            raise TransportError(f"GET /ready: {error}") from error
+            raise no_answer("GET", "/ready", error) from error
         return read_readiness(response)
 
     def version(self) -> Version:
@@ -97,13 +97,10 @@ class Client:
             except LOST as error:
                 failure = error
             except httpx.HTTPError as error:
-                raise TransportError(
-                    f"{method} {path}: {str(error) or type(error).__name__}"
-                ) from error
+                raise no_answer(method, path, error) from error
             wait = self._retry.wait(tried, response)
             if wait is None:
                 if response is None:
-                    reason = str(failure) or type(failure).__name__
-                    raise TransportError(f"{method} {path}: {reason}") from failure
+                    raise no_answer(method, path, failure) from failure
                 return response
             time.sleep(wait)

@@ -1,17 +1,17 @@
 """Two tenants with other options each, their searches interleaved: each gets his own, or it leaks.
 
-What tells a result's owner is in the result: strategy, samples, branches of the tree, length of the
-prompt, arithmetic over the numbers of the problem, and the model of a repeated Idempotency-Key.
+What tells a result's owner is in the result: strategy, selection, samples, the tree, the length of
+the prompt, and the checker's verdict on each candidate. Both use the same Idempotency-Keys.
 """
 
 import argparse
 import asyncio
-import re
 import sys
 
 import httpx
 
-from stepback_core.wire import SolveResult
+from stepback_core.tasks import TASKS, CountdownProblem
+from stepback_core.wire import Answer, SolveResult
 from tests.trials.base import Controller, controller, problem, verdict
 
 
@@ -38,16 +38,16 @@ async def ask(http: httpx.AsyncClient, target: Controller, number: int) -> list[
         "samples": result.usage.engine_requests <= breadth,
         "prompt": result.usage.prompt_tokens == 1 + len(prompt),
         "tree": (result.tree is not None) == (number % 3 == 0),
-        "steps": all(first_operand_is_given(c.steps, asked.numbers) for c in result.candidates),
+        "verdict": all(is_judged(candidate, asked) for candidate in result.candidates),
         "key": not target.leaks(answer.text),
     }
     return [f"{number}: {claim}" for claim, truth in holds.items() if not truth]
 
 
-def first_operand_is_given(steps: list[str], numbers: list[int]) -> bool:
-    """Whether an answer that the checker calls right begins with a number of this problem."""
-    found = re.match(r"\d+", steps[0]) if steps else None
-    return found is None or int(found[0]) in numbers
+def is_judged(candidate: Answer, asked: CountdownProblem) -> bool:
+    """Whether the server's verdict is that of this very problem's checker."""
+    verdict = TASKS["countdown"].check(asked, candidate.steps)
+    return (verdict.strict, verdict.lax) == (candidate.verified, candidate.lax)
 
 
 async def run(target: Controller, searches: int, at_once: int) -> list[str]:

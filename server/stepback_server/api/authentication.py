@@ -19,7 +19,7 @@ _bearer = HTTPBearer(
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
-def authenticate(request: Request, credentials: Credentials) -> Tenant:
+async def authenticate(request: Request, credentials: Credentials) -> Tenant:
     """The tenant whose key came along. Raises ApiError, which never repeats the key."""
     keys = cast("KeyRing", request.app.state.keys)
     if keys.is_open:
@@ -42,7 +42,7 @@ TheTenant = Annotated[Tenant, Depends(authenticate)]
 async def authenticate_for_metrics(request: Request) -> None:
     """Open unless the operator wants a key there too; so the schema does not ask for one."""
     if request.app.state.metrics_need_key:
-        authenticate(request, await _bearer(request))
+        await authenticate(request, await _bearer(request))
 
 
 def _refusal(code: str, message: str, challenge: str) -> ApiError:

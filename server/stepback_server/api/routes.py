@@ -40,7 +40,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 _CLIENT_CLOSED_REQUEST = 499
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     return cast("Service", request.app.state.service)
 
 
