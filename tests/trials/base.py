@@ -2,7 +2,7 @@
 
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +34,17 @@ class Controller:
         return int(kilobytes) / 1024
 
     def leaks(self, text: str) -> list[str]:
-        """What of the server's inside stands in a text."""
+        """What of the server's inside stands in an answer."""
         inside = [*self.keys.values(), "Traceback", 'File "', "site-packages"]
         return [part for part in inside if part in text]
+
+    def logged(self) -> list[str]:
+        """Lines of the log that no request should cause: with a key, or of a stack trace."""
+        lines = self.log.read_text().splitlines()
+        wrong = [*self.keys.values(), "Traceback"]
+        found = [at for at, line in enumerate(lines) if any(part in line for part in wrong)]
+        # The end of a stack trace says what went wrong.
+        return [line for at in found[:3] for line in lines[at : at + 150]]
 
     def restarts(self) -> int:
         restarts: int = httpx.get(f"{self.url}/ready", timeout=30).json()["restarts"]
@@ -65,8 +73,10 @@ def problem(number: int) -> CountdownProblem:
     return CountdownProblem(numbers=numbers, target=10 + number % 90)
 
 
-def verdict(name: str, said: str, **holds: bool) -> int:
+def verdict(name: str, said: str, *, logged: Sequence[str], **holds: bool) -> int:
     """Say what was found; gives the exit status."""
+    print("\n".join(logged))
+    holds["nothing_logged"] = not logged
     broken = [claim for claim, truth in holds.items() if not truth]
     print(f"{name}: {said}")
     print(f"{name}: {'FAILED' if broken else 'all hold'}: {', '.join(broken or holds)}", flush=True)

@@ -69,7 +69,7 @@ def main() -> int:
         stop.set()
         seconds = results.get(timeout=30)
         prober.join()
-        restarts = target.restarts()
+        logged, restarts = target.logged(), target.restarts()
     p99 = 1000 * statistics.quantiles(seconds, n=100)[98]
     half = len(memory) // 2
     grown = statistics.mean(memory[half:]) - statistics.mean(memory[1:half])
@@ -83,6 +83,7 @@ def main() -> int:
         health_under_100_ms=p99 < 100,
         memory_is_flat=grown < 8,
         no_engine_lost=restarts == 0,
+        logged=logged,
     )
 
 

@@ -206,14 +206,14 @@ def main() -> int:
     given = parser.parse_args()
     with controller("alice", log_level="info", max_breadth=32, budget_seconds=1) as target:
         found = asyncio.run(run(target, given.cases, given.seed))
-        logged, restarts = target.leaks(target.log.read_text()), target.restarts()
+        logged, restarts = target.logged(), target.restarts()
     for fault in found.faults[:10]:
         print(fault)
     return verdict(
         "fuzz",
         f"{given.cases} cases: {dict(sorted(found.statuses.items()))}, {len(found.faults)} faults",
         no_fault=not found.faults,
-        nothing_logged=not logged,
+        logged=logged,
         no_engine_lost=restarts == 0,
     )
 

@@ -69,12 +69,12 @@ def main() -> int:
     given = parser.parse_args()
     with controller("alice", "bob", log_level="warning") as target:
         leaks = asyncio.run(run(target, given.searches, given.at_once))
-        logged = target.leaks(target.log.read_text())
+        logged = target.logged()
     return verdict(
         "interleaved",
         f"{given.searches} searches, {len(leaks)} leaks {leaks[:5]}",
         no_leak=not leaks,
-        nothing_logged=not logged,
+        logged=logged,
     )
 
 
