@@ -147,7 +147,7 @@ class SolveRequest(_Question):
     """N: samples of one expansion. Greedy ignores it."""
     backtracks: int = Field(default=1, ge=0, le=64)
     """b: rounds of backtracking, of `self_backtracking` alone."""
-    temperature: float = Field(default=0.7, gt=0, le=10, allow_inf_nan=False)
+    temperature: float = Field(default=0.7, gt=0, le=2, allow_inf_nan=False)
     """Of the sampling; scores are always of the model's own distribution. Greedy ignores it."""
     seed: int | None = Field(default=None, ge=0, lt=2**31)
     """The same seed, alone on the same engine, gives the same tree; random if left out."""

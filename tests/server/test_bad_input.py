@@ -51,6 +51,7 @@ FIELDS = [
     (422, "backtracks", change(backtracks=63)),
     (422, "temperature", change(temperature=0)),
     (422, "temperature", change(temperature=-0.5)),
+    (422, "temperature", change(temperature=2.1)),
     (422, "seed", change(seed=-1)),
     (422, "seed", change(seed=2**40)),
     (422, "strategy", change(strategy="dfs")),
