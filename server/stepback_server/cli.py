@@ -29,6 +29,7 @@ def serve(arguments: Sequence[str]) -> int:
 
     import uvicorn
 
+    from stepback_server.api.protocol import QuietProtocol
     from stepback_server.app import create_app
     from stepback_server.checkpoint import Checkpoint, CheckpointError
 
@@ -72,8 +73,7 @@ def serve(arguments: Sequence[str]) -> int:
             app,
             host=settings.host,
             port=settings.port,
-            # It bounds what a request's head may hold (64 KiB); httptools would take any amount.
-            http="h11",
+            http=QuietProtocol,
             # Else a caller's X-Forwarded-For would stand in the access log, whatever it says.
             proxy_headers=False,
             log_level=settings.log_level,
