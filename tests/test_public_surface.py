@@ -8,6 +8,7 @@ def test_the_client_exports_exactly_this() -> None:
         "Answer",
         "ApiError",
         "AsyncClient",
+        "AuthenticationError",
         "BacktrackEvent",
         "CandidateEvent",
         "Client",

@@ -11,6 +11,7 @@ from stepback_client.base import Retry
 from stepback_client.client import Client
 from stepback_client.errors import (
     ApiError,
+    AuthenticationError,
     InvalidRequest,
     NotFound,
     Overloaded,
@@ -44,6 +45,7 @@ __all__ = [
     "Answer",
     "ApiError",
     "AsyncClient",
+    "AuthenticationError",
     "BacktrackEvent",
     "CandidateEvent",
     "Client",

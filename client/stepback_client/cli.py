@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from stepback_client.base import DEFAULT_URL, SolveOptions
+from stepback_client.base import DEFAULT_URL, BadKey, SolveOptions
 from stepback_client.client import Client
 from stepback_client.errors import StepbackError
 from stepback_core.tasks import CountdownProblem
@@ -22,6 +22,7 @@ _COMMANDS = {
     "tree": ("stepback_client.tree.command", "tree", "", "draw the tree of a search"),
     "serve": ("stepback_server.cli", "serve", "server,vllm-cpu", "run the controller"),
     "engine": ("stepback_server.engine.launch", "engine", "server,vllm-cpu", "run a vLLM server"),
+    "keys": ("stepback_server.cli", "keys", "server,vllm-cpu", "make API keys"),
     "data": ("stepback_training.cli", "data", "training", "write training samples"),
     "train": ("stepback_training.cli", "train", "training", "train a checkpoint"),
 }
@@ -72,7 +73,7 @@ def solve(arguments: Sequence[str]) -> int:
     given = _solve_parser().parse_args(arguments)
     try:
         problem = CountdownProblem(numbers=given.numbers, target=given.target)
-        with Client(given.url) as client:
+        with Client(given.url, api_key=api_key()) as client:
             if given.watch:
                 result = _watched(client, problem, search_options(given))
             else:
@@ -82,11 +83,16 @@ def solve(arguments: Sequence[str]) -> int:
     except ValidationError as error:
         print(f"stepback solve: {first_error(error, whole='the request')}", file=sys.stderr)
         return 2
-    except StepbackError as error:
+    except (StepbackError, BadKey) as error:
         print(f"stepback solve: {error}", file=sys.stderr)
         return 2
     print(describe(result))
     return 0 if result.status is Status.SOLVED else 1
+
+
+def api_key() -> str | None:
+    """The caller's own, from STEPBACK_API_KEY; never a flag, which other users of a machine see."""
+    return os.environ.get("STEPBACK_API_KEY") or None
 
 
 def search_options(given: argparse.Namespace) -> SolveOptions:
@@ -120,7 +126,9 @@ def describe(result: SolveResult) -> str:
 
 def _solve_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "stepback solve", description="Solve a Countdown problem with a running controller."
+        "stepback solve",
+        description="Solve a Countdown problem with a running controller. Where that needs a key, "
+        "set STEPBACK_API_KEY.",
     )
     parser.add_argument("numbers", type=int, nargs="+", help="the inputs, each 1..99")
     parser.add_argument("--target", type=int, required=True, help="the target, 1..199")

@@ -1,12 +1,13 @@
 """What the client raises.
 
 StepbackError
-├── TransportError      no answer: refused, reset, timed out, or not a Stepback server's
-└── ApiError            an answer with an error body; `request_id` names it in the server's log
-    ├── InvalidRequest  400, 413, 422: change the request; `param` names the field
-    ├── NotFound        404: unknown task, model or path
-    ├── Overloaded      429: the queue is full; `retry_after` says when
-    └── Unavailable     503: the engine is not ready, or has died
+├── TransportError           no answer: refused, reset, timed out, or not a Stepback server's
+└── ApiError                 an answer with an error body
+    ├── InvalidRequest       400, 413, 415, 422: change the request; `param` names the field
+    ├── AuthenticationError  401: the API key is missing or unknown
+    ├── NotFound             404: unknown task, model or path
+    ├── Overloaded           429: queue full, or the key's tokens used up; `retry_after` says when
+    └── Unavailable          503: the engine is not ready, or has died
 """
 
 from collections.abc import Mapping
@@ -49,12 +50,16 @@ class InvalidRequest(ApiError):
     """The request is at fault."""
 
 
+class AuthenticationError(ApiError):
+    """The API key is missing, or the server does not know it."""
+
+
 class NotFound(ApiError):
     """There is no such task, model or path."""
 
 
 class Overloaded(ApiError):
-    """The server's queue is full."""
+    """The server's queue is full, or the key's tokens of this minute are used up."""
 
 
 class Unavailable(ApiError):
@@ -63,8 +68,10 @@ class Unavailable(ApiError):
 
 _BY_STATUS: dict[int, type[ApiError]] = {
     400: InvalidRequest,
+    401: AuthenticationError,
     404: NotFound,
     413: InvalidRequest,
+    415: InvalidRequest,
     422: InvalidRequest,
     429: Overloaded,
     503: Unavailable,

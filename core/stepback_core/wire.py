@@ -88,14 +88,48 @@ def _problem_schema() -> dict[str, Any]:
     }
 
 
+def _forms_of_a_request() -> list[JsonValue]:
+    """In JSON schema what `SolveRequest` checks across its fields."""
+    absent: JsonValue = {"type": "null"}
+    tasks: list[JsonValue] = [
+        {
+            "title": f"A problem of {name}",
+            "required": ["task", "problem"],
+            "properties": {
+                "task": {"const": name},
+                "problem": task.problem_type.model_json_schema(),
+                "prompt": absent,
+            },
+        }
+        for name, task in TASKS.items()
+    ]
+    prompt: JsonValue = {
+        "title": "A prompt",
+        "required": ["prompt"],
+        "properties": {
+            "prompt": {"type": "string"},
+            "task": absent,
+            "problem": absent,
+            "select": {"enum": [Select.PERPLEXITY.value, Select.VOTE.value, None]},
+        },
+    }
+    return [*tasks, prompt]
+
+
 class SolveRequest(_Question):
     """One problem and how to search for its answer: `task` and `problem`, or `prompt`."""
 
     model_config = ConfigDict(
         json_schema_extra={
+            "oneOf": _forms_of_a_request(),
+            "if": {
+                "required": ["strategy"],
+                "properties": {"strategy": {"const": Strategy.MAJORITY.value}},
+            },
+            "then": {"properties": {"select": {"enum": [Select.VOTE.value, None]}}},
             "examples": [
                 {"task": "countdown", "problem": {"numbers": [4, 16, 25, 82], "target": 95}}
-            ]
+            ],
         }
     )
 
@@ -119,7 +153,7 @@ class SolveRequest(_Question):
     that it looks for where no check ends the search. Greedy ignores it."""
     backtracks: int = Field(default=1, ge=0, le=64)
     """b: rounds of backtracking, of `self_backtracking` alone."""
-    temperature: float = Field(default=0.7, gt=0, le=10, allow_inf_nan=False)
+    temperature: float = Field(default=0.7, gt=0, le=2, allow_inf_nan=False)
     """Of the sampling; scores are always of the model's own distribution. `greedy` and
     `best_first` ignore it."""
     seed: int | None = Field(default=None, ge=0, lt=2**31)
@@ -237,6 +271,7 @@ class SolveResult(_Said):
 
 class ErrorType(StrEnum):
     INVALID_REQUEST = "invalid_request"
+    AUTHENTICATION = "authentication"
     NOT_FOUND = "not_found"
     OVERLOADED = "overloaded"
     UNAVAILABLE = "unavailable"

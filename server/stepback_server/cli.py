@@ -1,17 +1,23 @@
-"""`stepback serve`: the controller, with its engine, until a signal."""
+"""`stepback serve`: the controller, with its engine, until a signal. `stepback keys`: its keys."""
 
+import argparse
 import asyncio
+import logging
 import math
 import os
+import signal
 import socket
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version as distribution_version
 
 from stepback_server.engine.environment import prepare_environment
+from stepback_server.keys import KeysError, new_key
 from stepback_server.observation.logs import VLLM_JSON, configure_logs
 from stepback_server.observation.tracing import Tracing, TracingError
 from stepback_server.settings import SettingsError, read_settings
+
+_log = logging.getLogger(__name__)
 
 
 def serve(arguments: Sequence[str]) -> int:
@@ -31,6 +37,7 @@ def serve(arguments: Sequence[str]) -> int:
 
     import uvicorn
 
+    from stepback_server.api.protocol import QuietProtocol
     from stepback_server.app import create_app
     from stepback_server.checkpoint import Checkpoint, CheckpointError
 
@@ -48,9 +55,24 @@ def serve(arguments: Sequence[str]) -> int:
         failed = True
         server.should_exit = True
 
-    app = create_app(settings, checkpoint, on_failure=stop, tracing=tracing)
+    try:
+        app = create_app(settings, checkpoint, on_failure=stop, tracing=tracing)
+    except KeysError as error:
+        print(f"stepback serve: {error}", file=sys.stderr)
+        return 2
+
+    def reload_keys() -> None:
+        try:
+            app.state.keys.reload()
+            _log.info("the keys were read again")
+        except KeysError as error:
+            _log.error("the keys stay as they were: %s", error)
 
     class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload_keys)
+            await super().startup(sockets)
+
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             # Before uvicorn waits for its connections, so that they have something to say.
             draining = asyncio.create_task(app.state.service.drain())
@@ -62,6 +84,9 @@ def serve(arguments: Sequence[str]) -> int:
             app,
             host=settings.host,
             port=settings.port,
+            http=QuietProtocol,
+            # Else a caller's X-Forwarded-For would stand in the access log, whatever it says.
+            proxy_headers=False,
             log_level=settings.log_level,
             # uvicorn's lines go where all lines go; the access log is our own.
             log_config=None,
@@ -71,3 +96,27 @@ def serve(arguments: Sequence[str]) -> int:
     )
     server.run()
     return 1 if failed else 0
+
+
+def keys(arguments: Sequence[str]) -> int:
+    """Print a fresh key, which is shown this once, and what the server keeps of it."""
+    given = _keys_parser().parse_args(arguments)
+    try:
+        key, line = new_key(given.name, given.max_searches, given.tokens_per_minute)
+    except KeysError as error:
+        print(f"stepback {error}", file=sys.stderr)
+        return 2
+    print(f"# The key, shown this once; whoever uses it sets STEPBACK_API_KEY to it:\n{key}\n")
+    print(f"# Its line for the server's keys file (STEPBACK_KEYS_FILE):\n{line}")
+    return 0
+
+
+def _keys_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("stepback keys", description="API keys of a controller.")
+    new = parser.add_subparsers(metavar="COMMAND", required=True).add_parser(
+        "new", help="make a key", description="Make a key: print it, and its hashed entry."
+    )
+    new.add_argument("name", metavar="NAME", help="whose it is; for logs and metrics")
+    new.add_argument("--max-searches", type=int, help="searches in flight at once")
+    new.add_argument("--tokens-per-minute", type=int, help="generated tokens a minute")
+    return parser

@@ -1,4 +1,5 @@
-"""What the server counts, for Prometheus. Every label has few values, whatever callers send."""
+"""What the server counts, for Prometheus. Every label has few values, whatever callers send; the
+names of keys are the operator's own."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from stepback_core.wire import SolveResult
 from stepback_server.api.codes import ERRORS
+from stepback_server.tenants import Tenant
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _OWN_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5)
@@ -57,6 +59,12 @@ class Metrics:
             "Tokens of searches: generated, of these discarded, and taken from the prefix cache",
             ["kind"],
         )
+        self._key_searches = self._counter(
+            "stepback_key_searches", "Searches that were answered, by the key's name", ["key"]
+        )
+        self._key_tokens = self._counter(
+            "stepback_key_tokens", "Generated tokens of these, by the key's name", ["key"]
+        )
         self._samples = self._counter("stepback_samples", "Samples asked of the engine")
         self._backtracks = self._counter("stepback_backtracks", "Branches that ended in the marker")
         self._queue_seconds = self._histogram("stepback_queue_seconds", "Seconds in the queue")
@@ -99,9 +107,11 @@ class Metrics:
             self.described.append(Described(name, family.type, (), family.documentation))
         self._registry.register(families)
 
-    def answered(self, result: SolveResult) -> None:
-        """Count one result."""
+    def answered(self, result: SolveResult, tenant: Tenant) -> None:
+        """Count one result, and whose it is."""
         usage = result.usage
+        self._key_searches.labels(tenant.name).inc()
+        self._key_tokens.labels(tenant.name).inc(usage.generated_tokens)
         self._searches.labels(result.strategy, result.status, result.stop_reason).inc()
         self._tokens.labels("generated").inc(usage.generated_tokens)
         self._tokens.labels("discarded").inc(usage.discarded_tokens)

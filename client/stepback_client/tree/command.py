@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from stepback_client.cli import add_search_flags, search_options
+from stepback_client.cli import add_search_flags, api_key, search_options
 from stepback_client.client import Client
 from stepback_client.errors import StepbackError
 from stepback_client.tree import mermaid, svg, text
@@ -45,7 +45,7 @@ def caption(result: SolveResult) -> str:
 def _solved(given: argparse.Namespace) -> SolveResult:
     numbers = [int(number) for number in given.source]
     problem = CountdownProblem(numbers=numbers, target=given.target)
-    with Client(given.url) as client:
+    with Client(given.url, api_key=api_key()) as client:
         return client.solve(
             problem, **search_options(given) | {"tree": True, "candidates": _ALL_CANDIDATES}
         )

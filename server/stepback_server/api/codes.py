@@ -26,6 +26,33 @@ ERRORS: dict[str, ErrorKind] = {
         "Send one JSON object with `Content-Type: application/json`.",
         400,
     ),
+    "not_declared_as_json": _invalid(
+        "The body is not declared as JSON.",
+        "Send `Content-Type: application/json`.",
+        415,
+    ),
+    "missing_key": ErrorKind(
+        401,
+        ErrorType.AUTHENTICATION,
+        "The server asks for an API key, and the request has none.",
+        "Send `Authorization: Bearer KEY`, with a key that the operator gave you.",
+    ),
+    "unknown_key": ErrorKind(
+        401,
+        ErrorType.AUTHENTICATION,
+        "The server does not know this API key.",
+        "Ask the operator whether it was withdrawn; `stepback keys new` makes another.",
+    ),
+    "idempotency_mismatch": _invalid(
+        "The `Idempotency-Key` was used for another request.",
+        "Send a fresh one with each request.",
+    ),
+    "tokens_per_minute": ErrorKind(
+        429,
+        ErrorType.OVERLOADED,
+        "The API key has used its tokens of this minute.",
+        "Wait as long as `Retry-After` says; an operator can raise the key's limit.",
+    ),
     "unknown_task": ErrorKind(
         404,
         ErrorType.NOT_FOUND,

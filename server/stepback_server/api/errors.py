@@ -9,9 +9,10 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from stepback_core.wire import ErrorBody, ErrorDetail
-from stepback_server.admission import QueueFull
+from stepback_server.admission import OutOfTokens, QueueFull
 from stepback_server.api.codes import ERRORS
 from stepback_server.engine.base import EngineUnavailable, PromptRefused
+from stepback_server.idempotency import IdempotencyMismatch
 from stepback_server.observation.request import note
 
 # pydantic's error types, in the words that a program can match on.
@@ -21,6 +22,7 @@ _CODES = {
     "json_invalid": "invalid_json",
     "enum": "unknown_value",
     "value_error": "invalid_value",
+    "string_pattern_mismatch": "invalid_value",
 }
 _OUT_OF_RANGE = ("greater_than", "less_than", "too_long", "too_short", "finite_number")
 _PREFIXED = "Value error, "
@@ -58,7 +60,7 @@ def invalid(errors: Sequence[Any], *, under: str | None = None) -> ApiError:
     kind: str = first["type"]
     if kind == "json_invalid":
         return _unparsable()
-    path = [str(part) for part in first["loc"] if part != "body"]
+    path = [str(part) for part in first["loc"] if part not in ("body", "header")]
     if under is not None:
         path.insert(0, under)
     message: str = first["msg"].removeprefix(_PREFIXED)
@@ -90,10 +92,21 @@ def not_ready(reason: str) -> ApiError:
     )
 
 
+_FAILURES = (
+    ApiError,
+    QueueFull,
+    OutOfTokens,
+    IdempotencyMismatch,
+    EngineUnavailable,
+    PromptRefused,
+    Exception,
+)
+
+
 def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_http)
-    for failure in (ApiError, QueueFull, EngineUnavailable, PromptRefused, Exception):
+    for failure in _FAILURES:
         app.add_exception_handler(failure, _on_failure)
 
 
@@ -104,6 +117,10 @@ def failure_of(error: Exception) -> ApiError:
             return error
         case QueueFull():
             return _queue_full(error.retry_after)
+        case OutOfTokens():
+            return _out_of_tokens(error.retry_after)
+        case IdempotencyMismatch():
+            return _mismatch()
         case EngineUnavailable():
             return not_ready(str(error))
         case PromptRefused():
@@ -117,6 +134,22 @@ def _queue_full(retry_after: int) -> ApiError:
         "queue_full",
         f"Too many searches are waiting: try again in {retry_after} s.",
         headers={"Retry-After": str(retry_after)},
+    )
+
+
+def _out_of_tokens(retry_after: int) -> ApiError:
+    return ApiError(
+        "tokens_per_minute",
+        f"This key has used its tokens: try again in {retry_after} s.",
+        headers={"Retry-After": str(retry_after)},
+    )
+
+
+def _mismatch() -> ApiError:
+    return ApiError(
+        "idempotency_mismatch",
+        "idempotency-key: it was used for another request; send a fresh one for each.",
+        param="idempotency-key",
     )
 
 

@@ -11,18 +11,20 @@ from stepback_server.metrics import Metrics
 from stepback_server.observation.engine import MeteredEngine, TracedEngine
 from stepback_server.observation.request import note
 from stepback_server.observation.tracing import SearchSpan, Tracing
+from stepback_server.tenants import Tenant
 
 
 class Watched:
     """One search, as it is seen from outside."""
 
-    def __init__(self, metrics: Metrics, span: SearchSpan | None) -> None:
+    def __init__(self, metrics: Metrics, span: SearchSpan | None, tenant: Tenant) -> None:
         self._metrics = metrics
+        self._tenant = tenant
         self._span = span
 
     def answered(self, result: SolveResult) -> None:
         """The search has a result."""
-        self._metrics.answered(result)
+        self._metrics.answered(result, self._tenant)
         if self._span is not None:
             self._span.answered(result)
         note(
@@ -44,12 +46,12 @@ class Watch:
         self._grammar = grammar
 
     @contextmanager
-    def search(self, request: SolveRequest) -> Generator[Watched]:
+    def search(self, request: SolveRequest, tenant: Tenant) -> Generator[Watched]:
         """Around a whole search, its time in the queue included."""
         spanned = nullcontext() if self._tracing is None else self._tracing.search(request)
         with spanned as span:
             try:
-                yield Watched(self._metrics, span)
+                yield Watched(self._metrics, span, tenant)
             except asyncio.CancelledError:
                 self._metrics.abandoned()
                 raise
