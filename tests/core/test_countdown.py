@@ -164,6 +164,14 @@ def test_where_strict_accepts_and_lax_does_not() -> None:
     assert verdict.strict and not verdict.lax
 
 
+def test_the_state_is_what_is_left_whatever_the_order_of_steps() -> None:
+    ways = [["7*3=21", "20/5=4"], ["20/5=4", "7*3=21"]]
+    assert {TASK.state_key(PROBLEM, way) for way in ways} == {(4, 21)}
+    assert TASK.state_key(PROBLEM, []) == (3, 5, 7, 20)
+    assert TASK.state_key(PROBLEM, ["7*3=22"]) is None
+    assert TASK.state_key(PROBLEM, ["7*3=21", "7*3=21"]) is None
+
+
 def test_an_impossible_problem_has_no_path() -> None:
     assert TASK.reference_paths(CountdownProblem(numbers=[1, 1], target=99)) == []
 

@@ -4,7 +4,7 @@ A task is frozen data plus pure functions. It knows nothing of tokens, models or
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
@@ -100,4 +100,9 @@ class Task(Protocol[P]):
 
     def check_step(self, problem: P, prefix: Sequence[str], step: str) -> Reason | None:
         """Why a step is illegal after a legal prefix; None where it is legal."""
+        ...
+
+    def state_key(self, problem: P, steps: Sequence[str]) -> Hashable | None:
+        """What is left to solve after some steps: equal keys are one state, whatever the steps that
+        led there. None where a step is illegal. A search may merge states of one problem by it."""
         ...

@@ -112,6 +112,11 @@ class Countdown:
         after = apply(replay(problem.numbers, prefix)[0], step)
         return after if isinstance(after, Reason) else None
 
+    def state_key(self, problem: CountdownProblem, steps: Sequence[str]) -> State | None:
+        """The numbers still to be used, sorted."""
+        state = _follow(problem, steps)
+        return None if isinstance(state, Reason) else state
+
     def _canonical(self, numbers: Sequence[int]) -> str:
         return f"{self.name}:{','.join(map(str, sorted(numbers)))}"
 
@@ -123,14 +128,22 @@ def _draw_targets(split: Split, rng: Random) -> list[int]:
     return [rng.choice(sorted(NEW_TARGETS) if split is Split.TEST_NEW else SEEN_TARGETS)]
 
 
-def _refusal(problem: CountdownProblem, steps: Sequence[str]) -> Reason | None:
-    """Why the strict rules refuse an answer; None where they accept it."""
+def _follow(problem: CountdownProblem, steps: Sequence[str]) -> State | Reason:
+    """The state after the steps, or why one of them is illegal."""
     state: State = tuple(sorted(problem.numbers))
     for step in steps:
         after = apply(state, step)
         if isinstance(after, Reason):
             return after
         state = after
+    return state
+
+
+def _refusal(problem: CountdownProblem, steps: Sequence[str]) -> Reason | None:
+    """Why the strict rules refuse an answer; None where they accept it."""
+    state = _follow(problem, steps)
+    if isinstance(state, Reason):
+        return state
     return None if state == (problem.target,) else Reason.NOT_REACHED
 
 
