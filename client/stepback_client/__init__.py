@@ -18,7 +18,7 @@ from stepback_client.errors import (
     TransportError,
     Unavailable,
 )
-from stepback_core.tasks import CountdownProblem
+from stepback_core.tasks import CountdownProblem, MazeProblem, SudokuProblem
 from stepback_core.wire import (
     Answer,
     Select,
@@ -37,6 +37,7 @@ __all__ = [
     "Client",
     "CountdownProblem",
     "InvalidRequest",
+    "MazeProblem",
     "NotFound",
     "Overloaded",
     "Retry",
@@ -46,6 +47,7 @@ __all__ = [
     "StepbackError",
     "StopReason",
     "Strategy",
+    "SudokuProblem",
     "TransportError",
     "TreeNode",
     "Unavailable",

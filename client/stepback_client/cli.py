@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from stepback_client.base import DEFAULT_URL, SolveOptions
 from stepback_client.client import Client
 from stepback_client.errors import StepbackError
-from stepback_core.tasks import CountdownProblem
+from stepback_client.question import QuestionError, add_question_flags, read_question
 from stepback_core.validation import first_error
 from stepback_core.wire import Select, SolveResult, Status, Strategy
 
@@ -65,29 +65,30 @@ def _usage() -> str:
 
 
 def solve(arguments: Sequence[str]) -> int:
-    """Solve one Countdown problem over HTTP and print the steps of the answer. Returns 0 when
-    solved, 1 when not, 2 where the request is refused or the server does not answer."""
+    """Solve one problem over HTTP and print the steps of the answer. Returns 0 when solved, or
+    answered where there is no checker, 1 when not, 2 where the request is refused or the server does
+    not answer."""
     given = _solve_parser().parse_args(arguments)
     options: SolveOptions = {}
     for name in _OPTIONS:
         if getattr(given, name) is not None:
             options[name] = getattr(given, name)
     try:
-        problem = CountdownProblem(numbers=given.numbers, target=given.target)
+        question = read_question(given)
         with Client(given.url) as client:
-            result = client.solve(problem, **options)
+            result = client.solve(question.problem, **(options | question.options))
     except ValidationError as error:
         print(f"stepback solve: {first_error(error, whole='the request')}", file=sys.stderr)
         return 2
-    except StepbackError as error:
+    except (StepbackError, QuestionError, OSError, UnicodeDecodeError) as error:
         print(f"stepback solve: {error}", file=sys.stderr)
         return 2
-    print(describe(result))
-    return 0 if result.status is Status.SOLVED else 1
+    print(describe(result, question.picture(result)))
+    return 1 if result.status is Status.UNSOLVED else 0
 
 
-def describe(result: SolveResult) -> str:
-    """A result as lines of text: the steps, then what it cost."""
+def describe(result: SolveResult, picture: str | None = None) -> str:
+    """A result as lines of text: the steps, a picture of them, then what it cost."""
     usage = result.usage
     steps = [f"  {step}" for step in result.answer.steps] if result.answer else []
     why = f" ({result.answer.reason})" if result.answer and result.answer.reason else ""
@@ -95,15 +96,14 @@ def describe(result: SolveResult) -> str:
         f"{result.status}{why}: {usage.generated_tokens} tokens, {usage.engine_requests} samples, "
         f"{usage.backtracks} backtracks, {usage.seconds_searching:.2f} s"
     )
-    return "\n".join([*steps, cost])
+    return "\n".join([*steps, *([picture] if picture else []), cost])
 
 
 def _solve_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "stepback solve", description="Solve a Countdown problem with a running controller."
+        "stepback solve", description="Solve a problem with a running controller."
     )
-    parser.add_argument("numbers", type=int, nargs="+", help="the inputs, each 1..99")
-    parser.add_argument("--target", type=int, required=True, help="the target, 1..199")
+    add_question_flags(parser)
     parser.add_argument(
         "--url",
         default=os.environ.get("STEPBACK_URL", DEFAULT_URL),

@@ -25,7 +25,7 @@ def draw(seed: int, **options: Any) -> MazeProblem:
 def test_the_example_reads_as_documented() -> None:
     assert TASK.prompt(PROBLEM) == "maze:Ca-Bb:A2c6cB4395C7869D3ab8"
     assert TASK.reference_paths(PROBLEM) == [PATH]
-    assert TASK.picture(PROBLEM, PATH).splitlines() == [
+    assert str(TASK.picture(PROBLEM, PATH)).splitlines() == [
         "#########",
         "#   #ooo#",
         "### #o#o#",

@@ -13,7 +13,7 @@ from stepback_training.encode import IGNORED, EncodedSamples, PackedRows, check_
 from stepback_training.samples import Sample
 from stepback_training.vocabulary import make_tokenizer
 
-TOKENIZER: Any = make_tokenizer(Grammar(), task="countdown", digits_per_token=1)
+TOKENIZER: Any = make_tokenizer(Grammar(), tasks=["countdown"], digits_per_token=1)
 CODEC = TraceCodec.of(Grammar(), TOKENIZER)
 RIGHT = Sample(prompt="countdown:3,5=15", steps=["5*3=15"])
 WRONG = Sample(prompt="countdown:3,5,2=30", steps=["5*3=15"], wrong_step="15*3=45")
@@ -42,7 +42,7 @@ def test_a_backtrack_sample_carries_none_on_its_wrong_step() -> None:
     [(1, ["1", "2", "0", "5"]), (2, ["12", "05"]), (3, ["120", "5"])],
 )
 def test_numbers_are_cut_from_the_left(digits: int, pieces: list[str]) -> None:
-    tokenizer = make_tokenizer(Grammar(), task="countdown", digits_per_token=digits)
+    tokenizer = make_tokenizer(Grammar(), tasks=["countdown"], digits_per_token=digits)
     assert tokenizer.convert_ids_to_tokens(tokenizer.encode("1205")) == pieces
     assert tokenizer.decode(tokenizer.encode("countdown:1205+7\n")) == "countdown:1205+7\n"
 

@@ -1,7 +1,7 @@
 """The cells of a grid: their names in prompts and steps, and the symmetries of a square.
 
 `Ab` is the second cell of the first row. Rows are capital letters and columns small ones, one
-character each: a step is equally long everywhere, and no tokenizer joins two coordinates to a number.
+character each: a step is equally long everywhere, and no tokenizer joins coordinates to a number.
 """
 
 from collections.abc import Iterator, Sequence

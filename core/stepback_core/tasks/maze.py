@@ -13,7 +13,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import islice, pairwise
 from random import Random
 from typing import Any
 
@@ -50,8 +50,8 @@ class Maze:
 
     name = "maze"
     split_rule = (
-        "test mazes: first byte of SHA-256 over the walls below 26 (about 10 %), start and goal left "
-        "out, in the one form that the eight rotations and reflections share"
+        "test mazes: first byte of SHA-256 over the walls below 26 (about 10 %), start and goal "
+        "left out, in the one form that the eight rotations and reflections share"
     )
     splits = (Split.TRAIN, Split.TEST_SEEN)
     problem_type = MazeProblem
@@ -166,8 +166,7 @@ def _draw(options: MazeOptions, rng: Random) -> MazeProblem:
 
 
 def _steps(way: Sequence[Cell]) -> list[str]:
-    pairs = zip(way, way[1:], strict=False)
-    return [move_between(cell, after) + cell_name(after) for cell, after in pairs]
+    return [move_between(cell, after) + cell_name(after) for cell, after in pairwise(way)]
 
 
 def _enter(

@@ -14,9 +14,8 @@ def exploration_error(ways: Ways, way: Sequence[Cell], goal: Cell, rng: Random) 
     """A step into a branch from which the goal cannot be reached without going back; None where
     there is no such branch."""
     here = way[-1]
-    dead = [
-        cell for cell in ways[here] if cell not in way and goal not in distances(ways, cell, way)
-    ]
+    ahead = [cell for cell in ways[here] if cell not in way]
+    dead = [cell for cell in ahead if goal not in distances(ways, cell, way)]
     return _step(here, rng.choice(dead)) if dead else None
 
 

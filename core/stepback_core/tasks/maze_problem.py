@@ -83,7 +83,7 @@ def _flaw(rows: Sequence[str]) -> str | None:
             return f"row {number} has {len(row)} characters, the first has {width}"
     if height % 2 == 0 or width % 2 == 0:
         return (
-            f"{height} rows of {width} characters; both must be odd, since cells have walls between"
+            f"{height} rows of {width} characters; both must be odd: there is a wall on each side"
         )
     for character, meaning in ((START, "start"), (GOAL, "goal")):
         if text.count(character) != 1:

@@ -38,9 +38,9 @@ class Sudoku:
 
     name = "sudoku"
     split_rule = (
-        "test puzzles: first byte of SHA-256 over the givens below 26 (about 10 %), in the one form "
-        "that the eight rotations and reflections and all names of the digits share; puzzles that "
-        "differ by an exchange of rows or columns within a band, or of bands, count as different"
+        "test puzzles: first byte of SHA-256 over the givens below 26 (about 10 %), in the one "
+        "form that the eight rotations and reflections and all names of the digits share; puzzles "
+        "that differ by an exchange of rows or columns in a band, or of bands, count as different"
     )
     splits = (Split.TRAIN, Split.TEST_SEEN)
     problem_type = SudokuProblem

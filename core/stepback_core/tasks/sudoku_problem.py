@@ -55,7 +55,7 @@ class SudokuOptions(BaseModel):
     givens: tuple[int, int] = Field(default_factory=lambda fields: _GIVENS[fields.get("size", 4)])
     """Fewest and most digits given; 4 to 10 of 16, or 30 to 50 of 81, if left out."""
     singles: bool = True
-    """Whether naked and hidden singles are enough to solve a puzzle, so that nobody has to guess."""
+    """Whether naked and hidden singles are enough to solve a puzzle: nobody has to guess."""
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
