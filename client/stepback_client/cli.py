@@ -65,9 +65,9 @@ def _usage() -> str:
 
 
 def solve(arguments: Sequence[str]) -> int:
-    """Solve one problem over HTTP and print the steps of the answer. Returns 0 when solved, or
-    answered where there is no checker, 1 when not, 2 where the request is refused or the server does
-    not answer."""
+    """Solve one problem over HTTP and print the steps of the answer. Returns 0 when solved (or
+    answered, where there is no checker), 1 when not, 2 where the request is refused or the server
+    does not answer."""
     given = _solve_parser().parse_args(arguments)
     options: SolveOptions = {}
     for name in _OPTIONS:

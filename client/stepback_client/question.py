@@ -1,4 +1,4 @@
-"""What `stepback solve` is asked: a Countdown on the command line, a problem in a file, or a prompt."""
+"""What `stepback solve` is asked: a Countdown from flags, a problem from a file, or a prompt."""
 
 import argparse
 import sys

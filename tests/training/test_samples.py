@@ -64,6 +64,29 @@ def test_samples_are_right_where_they_should_be_and_wrong_where_they_should_be(
     assert kinds[ErrorKind.COMPUTATIONAL] / wrong == pytest.approx(0.4, abs=0.03)
 
 
+def test_several_tasks_share_the_samples(tmp_path: Path) -> None:
+    tasks = [
+        {"name": "countdown", "share": 2},
+        {"name": "maze", "options": {"smallest": 3, "largest": 3}},
+        {"name": "sudoku", "options": {"size": 4}},
+        {"name": "sudoku", "options": {"size": 9}},
+    ]
+    samples = make(tmp_path / "a", samples=3000, tasks=tasks)
+    sizes = Counter((s.prompt.partition(":")[0], s.prompt.count("I")) for s in samples)
+    assert sizes["countdown", 0] / 3000 == pytest.approx(0.4, abs=0.03)
+    for other in (("maze", 0), ("sudoku", 0), ("sudoku", 1)):
+        assert sizes[other] / 3000 == pytest.approx(0.2, abs=0.03)
+    wrong = sum(s.wrong_step is not None for s in samples)
+    assert wrong / 3000 == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_single_task_may_be_written_without_a_table() -> None:
+    short = DataRecipe.model_validate({"task": "maze", "options": {"loops": 0.2}, "samples": 1})
+    long = {"tasks": [{"name": "maze", "options": {"loops": 0.2}}], "samples": 1}
+    assert short == DataRecipe.model_validate(long)
+    assert DataRecipe.model_validate_json(short.model_dump_json()) == short
+
+
 def test_kinds_and_shares_are_options(tmp_path: Path) -> None:
     only_rule = make(tmp_path / "a", errors={"rule_violation": 1.0}, backtrack_share=1.0)
     for sample in only_rule:
@@ -123,6 +146,14 @@ learning_rate = 1e-3
         ("name = ", "not TOML"),
         (GOOD.replace("samples = 10", "samples = 0"), "data.samples"),
         (GOOD.replace("samples = 10", 'samples = 1\ntask = "chess"'), "chess"),
+        (GOOD.replace("samples = 10", ""), "samples: say how many"),
+        (GOOD.replace("samples = 10", 'task = "traces"'), "traces needs them"),
+        (GOOD.replace("samples = 10", 'samples = 1\nfiles = ["a"]'), "no other task has any"),
+        (GOOD.replace("samples = 10", "samples = 1\noptions = { a = 1 }"), "options: a: Extra"),
+        (GOOD.replace("samples = 10", "samples = 1\ntasks = []"), "data.tasks"),
+        (GOOD.replace("samples = 10", "tasks = 7"), "data.tasks"),
+        (GOOD.replace("samples = 10", 'task = "maze"\ntasks = []'), "give these or task"),
+        (GOOD.replace("[data]", "data = 7\n[other]"), "data"),
         (GOOD.replace("samples = 10", "samples = 1\nerrors = { typo = 1 }"), "data.errors"),
         (GOOD + "speed = 3\n", "train.speed"),
         (GOOD + "batch_tokens = 1000\n", "multiple of row_tokens"),
