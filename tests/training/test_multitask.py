@@ -52,6 +52,16 @@ def write_traces(path: Path) -> list[str]:
     return [prompt for word in words if not is_held_out(prompt := f"spell {word}")]
 
 
+def check_the_picture(url: str, path: Path) -> None:
+    """`stepback solve` draws the maze, however far an untrained model gets in it."""
+    path.write_text(TASKS["maze"].example.model_dump_json())
+    command = [sys.executable, "-m", "stepback_client.cli", "solve", "--task", "maze"]
+    command += ["--problem", str(path), "--url", url, "--breadth", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    assert "#########\n#   #" in done.stdout and "tokens" in done.stdout
+
+
 @pytest.mark.timeout(240)
 def test_one_model_for_several_tasks_from_data_to_answers(tmp_path: Path) -> None:
     traces = tmp_path / "mine.jsonl"
@@ -76,5 +86,6 @@ def test_one_model_for_several_tasks_from_data_to_answers(tmp_path: Path) -> Non
             problem = next(TASKS[name].stream(Split.TEST_SEEN, Random(1)))
             result = client.solve(problem, breadth=2)
             assert result.usage.generated_tokens > 0
+        check_the_picture(url, tmp_path / "maze.json")
         result = client.solve(prompt=prompts[0], breadth=2)
         assert result.status in (Status.UNVERIFIED, Status.UNSOLVED)

@@ -42,6 +42,8 @@ class Sample(BaseModel):
 def write_samples(recipe: DataRecipe, path: Path, *, processes: int | None = None) -> None:
     """Write the recipe's samples as JSONL; the same recipe gives the same bytes with any number of
     processes. The file appears under its name only when it is whole. Raises TraceError."""
+    # Traces are read before anything is written, and before processes are forked that need them.
+    held_out(recipe)
     partial = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     _recipe_path(path).unlink(missing_ok=True)

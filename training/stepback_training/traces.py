@@ -119,8 +119,8 @@ def _lines(file: Path) -> Iterator[tuple[str, bytes]]:
     try:
         with file.open("rb") as opened:
             for number, line in enumerate(opened, start=1):
-                if line.strip():
-                    yield f"{file}:{number}", line
+                if text := line.strip():
+                    yield f"{file}:{number}", text
     except OSError as error:
         raise TraceError(f"{file}: cannot be read ({error.strerror})") from error
 

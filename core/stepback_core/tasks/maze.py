@@ -102,12 +102,11 @@ class Maze:
         """Lax lets a way come back to where it has been."""
         rows, goal = problem.rows, find(problem.rows, GOAL)
         ways = read_ways(rows)
-        strict = _follow(ways, rows, steps)
-        lax = _follow(ways, rows, steps, may_return=True)
-        if isinstance(strict, Reason):
-            return Verdict(False, not isinstance(lax, Reason) and lax[-1] == goal, strict)
-        is_there = strict[-1] == goal
-        return Verdict(is_there, is_there, None if is_there else Reason.NOT_REACHED)
+        way, reason = _walk(ways, rows, steps)
+        lax_way, lax_reason = _walk(ways, rows, steps, may_return=True)
+        if reason is None and way[-1] != goal:
+            reason = Reason.NOT_REACHED
+        return Verdict(reason is None, lax_reason is None and lax_way[-1] == goal, reason)
 
     def check_step(self, problem: MazeProblem, prefix: Sequence[str], step: str) -> Reason | None:
         after = _enter(*_replay(problem.rows, prefix), step)
@@ -117,25 +116,17 @@ class Maze:
         """The cell alone. How the way got there does not matter to a search: if the goal is closed
         to one way into a cell and open to another, the first of them has already passed a cell from
         which it is open."""
-        way = _follow(read_ways(problem.rows), problem.rows, steps)
-        return None if isinstance(way, Reason) else way[-1]
+        way, reason = _walk(read_ways(problem.rows), problem.rows, steps)
+        return way[-1] if reason is None else None
 
     def picture(self, problem: MazeProblem, steps: Sequence[str]) -> str:
         """The drawing, with the way as `o`."""
         drawing = [list(row.replace(OPEN, " ")) for row in problem.rows]
-        ways = read_ways(problem.rows)
-        way = [find(problem.rows, START)]
-        for step in steps:
-            cell = _enter(ways, way, step)
-            if isinstance(cell, Reason):
-                break
-            for row, column in (
-                (cell[0] + way[-1][0] + 1, cell[1] + way[-1][1] + 1),
-                (2 * cell[0] + 1, 2 * cell[1] + 1),
-            ):
-                if drawing[row][column] == " ":
-                    drawing[row][column] = _WAY
-            way.append(cell)
+        way, _ = _walk(read_ways(problem.rows), problem.rows, steps)
+        for cell, after in pairwise(way):
+            drawing[cell[0] + after[0] + 1][cell[1] + after[1] + 1] = _WAY
+            if drawing[2 * after[0] + 1][2 * after[1] + 1] == " ":
+                drawing[2 * after[0] + 1][2 * after[1] + 1] = _WAY
         return "\n".join(map("".join, drawing))
 
     def _canonical(self, rows: Sequence[str]) -> str:
@@ -183,23 +174,23 @@ def _enter(
     return Reason.REVISITED if cell in way and not may_return else cell
 
 
-def _follow(
+def _walk(
     ways: Ways, rows: Sequence[str], steps: Sequence[str], *, may_return: bool = False
-) -> list[Cell] | Reason:
-    """The way that the steps make, from the start on, or why one of them is illegal."""
+) -> tuple[list[Cell], Reason | None]:
+    """The way from the start on as far as the steps are legal, and why it ends before the last."""
     way = [find(rows, START)]
     for step in steps:
         cell = _enter(ways, way, step, may_return=may_return)
         if isinstance(cell, Reason):
-            return cell
+            return way, cell
         way.append(cell)
-    return way
+    return way, None
 
 
 def _replay(rows: Sequence[str], steps: Sequence[str]) -> tuple[Ways, list[Cell]]:
     """The ways of a maze and the way of a legal prefix. Raises ValueError where it is not legal."""
     ways = read_ways(rows)
-    way = _follow(ways, rows, steps)
-    if isinstance(way, Reason):
-        raise ValueError(f"the prefix {list(steps)} is not legal: {way}")
+    way, reason = _walk(ways, rows, steps)
+    if reason is not None:
+        raise ValueError(f"the prefix {list(steps)} is not legal: {reason}")
     return ways, way
