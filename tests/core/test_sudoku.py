@@ -162,7 +162,7 @@ def test_the_split_is_of_all_symmetries_and_all_names_of_the_digits(seed: int, s
     seen = [SudokuProblem(rows=list(rows)) for rows in symmetries(problem.rows)]
     seen += [SudokuProblem(rows=rows_of(grid)) for grid in variants(problem.grid, 8, Random(seed))]
     assert {TASK.split(other) for other in seen} == {TASK.split(problem)}
-    assert len({TASK.prompt(other) for other in seen}) > 8
+    assert len({TASK.prompt(other) for other in seen}) > 1
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,12 @@ learning_rate = 1e-3
         (GOOD.replace("samples = 10", 'samples = 1\nfiles = ["a"]'), "no other task has any"),
         (GOOD.replace("samples = 10", "samples = 1\noptions = { a = 1 }"), "options: a: Extra"),
         (GOOD.replace("samples = 10", "samples = 1\ntasks = []"), "data.tasks"),
+        (
+            GOOD.replace(
+                "samples = 10", 'samples = 1\ntask = "sudoku"\nerrors = { computational = 1 }'
+            ),
+            "errors: sudoku has only exploration, rule_violation",
+        ),
         (GOOD.replace("samples = 10", "tasks = 7"), "data.tasks"),
         (GOOD.replace("samples = 10", 'task = "maze"\ntasks = []'), "give these or task"),
         (GOOD.replace("[data]", "data = 7\n[other]"), "data"),

@@ -57,7 +57,7 @@ def test_every_trace_gives_its_path_and_its_wrong_step_once(tmp_path: Path) -> N
     assert 80 < len(IN_TRAINING) < 100
 
 
-def test_a_number_of_samples_keeps_the_share_and_misses_no_trace(tmp_path: Path) -> None:
+def test_a_number_of_samples_keeps_the_share(tmp_path: Path) -> None:
     samples = make(tmp_path, LINES, samples=4000, backtrack_share=0.25)
     wrong = [sample for sample in samples if sample.wrong_step is not None]
     assert len(samples) == 4000

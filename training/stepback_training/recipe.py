@@ -77,6 +77,9 @@ class DataRecipe(_Section):
     """Which of a problem's correct paths is taught: any of them with equal chance, or always the
     one that the task calls the plainest."""
 
+    def _wants_errors_of(self, task: Task[Any]) -> bool:
+        return any(self.errors.get(kind, 0) > 0 for kind in task.error_kinds)
+
     @property
     def names(self) -> list[str]:
         """The names of the tasks, each once; traces are none."""
@@ -105,6 +108,10 @@ class DataRecipe(_Section):
             raise ValueError("errors: weights must not be negative")
         if self.backtrack_share > 0 and not sum(self.errors.values()) > 0:
             raise ValueError("errors: at least one weight must be positive")
+        for task in (source.task for source in self.tasks):
+            if task and self.backtrack_share > 0 and not self._wants_errors_of(task):
+                kinds = ", ".join(task.error_kinds)
+                raise ValueError(f"errors: {task.name} has only {kinds}; give one of them a weight")
         return self
 
 

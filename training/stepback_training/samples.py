@@ -132,19 +132,13 @@ def _from_task(task: Task[Any], recipe: DataRecipe, rng: Random) -> Iterator[Sam
 
 
 def _from_traces(traces: list[Trace], recipe: DataRecipe, rng: Random) -> Iterator[Sample]:
-    """Every trace once, in random order, before any of them again."""
+    """Drawn at random, any of them more than once."""
     wrong = [trace for trace in traces if trace.wrong_step is not None]
-    optimal, backtracks = _passes(traces, rng), _passes(wrong, rng)
     while True:
         if wrong and rng.random() < recipe.backtrack_share:
-            yield _samples_of(next(backtracks))[1]
+            yield _samples_of(rng.choice(wrong))[1]
         else:
-            yield _samples_of(next(optimal))[0]
-
-
-def _passes(traces: list[Trace], rng: Random) -> Iterator[Trace]:
-    while traces:
-        yield from rng.sample(traces, len(traces))
+            yield _samples_of(rng.choice(traces))[0]
 
 
 def _samples_of(trace: Trace) -> list[Sample]:

@@ -95,6 +95,11 @@ class Task(Protocol[P]):
         ...
 
     @property
+    def error_kinds(self) -> tuple[ErrorKind, ...]:
+        """The kinds of wrong step that the task can make."""
+        ...
+
+    @property
     def example(self) -> P:
         """A small problem of the test split, for documentation."""
         ...

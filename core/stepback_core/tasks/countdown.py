@@ -69,6 +69,7 @@ class Countdown:
         "targets 17, 27, ... 97 held out of training altogether (new targets)"
     )
     splits = tuple(Split)
+    error_kinds = tuple(ErrorKind)
     problem_type = CountdownProblem
     example = CountdownProblem(numbers=[4, 16, 25, 82], target=95)
 

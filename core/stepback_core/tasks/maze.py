@@ -54,6 +54,7 @@ class Maze:
         "left out, in the one form that the eight rotations and reflections share"
     )
     splits = (Split.TRAIN, Split.TEST_SEEN)
+    error_kinds = tuple(ErrorKind)
     problem_type = MazeProblem
     example = MazeProblem(rows=EXAMPLE)
 

@@ -43,6 +43,7 @@ class Sudoku:
         "that differ by an exchange of rows or columns in a band, or of bands, count as different"
     )
     splits = (Split.TRAIN, Split.TEST_SEEN)
+    error_kinds = (ErrorKind.EXPLORATION, ErrorKind.RULE_VIOLATION)
     problem_type = SudokuProblem
     example = SudokuProblem(rows=[".1..", "4..1", ".32.", "...."])
 
