@@ -29,7 +29,7 @@ from stepback_core.events import (
     StruckStep,
     UsageEvent,
 )
-from stepback_core.tasks import CountdownProblem
+from stepback_core.tasks import CountdownProblem, MazeProblem, SudokuProblem
 from stepback_core.wire import (
     Answer,
     Select,
@@ -51,6 +51,7 @@ __all__ = [
     "Client",
     "CountdownProblem",
     "InvalidRequest",
+    "MazeProblem",
     "NotFound",
     "Overloaded",
     "ProgressEvent",
@@ -65,6 +66,7 @@ __all__ = [
     "StopReason",
     "Strategy",
     "StruckStep",
+    "SudokuProblem",
     "TransportError",
     "TreeNode",
     "Unavailable",

@@ -6,12 +6,12 @@ import os
 import sys
 from collections.abc import Sequence
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from stepback_client.base import DEFAULT_URL, BadKey, SolveOptions
 from stepback_client.client import Client
 from stepback_client.errors import StepbackError
-from stepback_core.tasks import CountdownProblem
+from stepback_client.question import QuestionError, add_question_flags, read_question
 from stepback_core.validation import first_error
 from stepback_core.wire import Select, SolveResult, Status, Strategy
 
@@ -68,26 +68,28 @@ def _usage() -> str:
 
 
 def solve(arguments: Sequence[str]) -> int:
-    """Solve one Countdown problem over HTTP and print the steps of the answer. Returns 0 when
-    solved, 1 when not, 2 where the request is refused or the server does not answer."""
+    """Solve one problem over HTTP and print the steps of the answer. Returns 0 when solved (or
+    answered, where there is no checker), 1 when not, 2 where the request is refused or the server
+    does not answer."""
     given = _solve_parser().parse_args(arguments)
     try:
-        problem = CountdownProblem(numbers=given.numbers, target=given.target)
+        question = read_question(given)
+        options = search_options(given) | question.options
         with Client(given.url, api_key=api_key()) as client:
             if given.watch:
-                result = _watched(client, problem, search_options(given))
+                result = _watched(client, question.problem, options)
             else:
-                result = client.solve(problem, **search_options(given))
+                result = client.solve(question.problem, **options)
     except KeyboardInterrupt:
         return 130
     except ValidationError as error:
         print(f"stepback solve: {first_error(error, whole='the request')}", file=sys.stderr)
         return 2
-    except (StepbackError, BadKey) as error:
+    except (StepbackError, BadKey, QuestionError, OSError, UnicodeDecodeError) as error:
         print(f"stepback solve: {error}", file=sys.stderr)
         return 2
-    print(describe(result))
-    return 0 if result.status is Status.SOLVED else 1
+    print(describe(result, question.picture(result)))
+    return 1 if result.status is Status.UNSOLVED else 0
 
 
 def api_key() -> str | None:
@@ -104,7 +106,7 @@ def search_options(given: argparse.Namespace) -> SolveOptions:
     return options
 
 
-def _watched(client: Client, problem: CountdownProblem, options: SolveOptions) -> SolveResult:
+def _watched(client: Client, problem: BaseModel | None, options: SolveOptions) -> SolveResult:
     # Imported here: rich takes its time, and only a watcher needs it.
     from stepback_client.watch import watch
 
@@ -112,8 +114,8 @@ def _watched(client: Client, problem: CountdownProblem, options: SolveOptions) -
         return watch(events, sys.stdout)
 
 
-def describe(result: SolveResult) -> str:
-    """A result as lines of text: the steps, then what it cost."""
+def describe(result: SolveResult, picture: str | None = None) -> str:
+    """A result as lines of text: the steps, a picture of them, then what it cost."""
     usage = result.usage
     steps = [f"  {step}" for step in result.answer.steps] if result.answer else []
     why = f" ({result.answer.reason})" if result.answer and result.answer.reason else ""
@@ -121,17 +123,17 @@ def describe(result: SolveResult) -> str:
         f"{result.status}{why}: {usage.generated_tokens} tokens, {usage.engine_requests} samples, "
         f"{usage.backtracks} backtracks, {usage.seconds_searching:.2f} s"
     )
-    return "\n".join([*steps, cost])
+    return "\n".join([*steps, *([picture] if picture else []), cost])
 
 
 def _solve_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "stepback solve",
-        description="Solve a Countdown problem with a running controller. Where that needs a key, "
+        description="Solve a problem with a running controller. Where that needs a key, "
         "set STEPBACK_API_KEY.",
     )
-    parser.add_argument("numbers", type=int, nargs="+", help="the inputs, each 1..99")
-    parser.add_argument("--target", type=int, required=True, help="the target, 1..199")
+    parser.add_argument("numbers", type=int, nargs="*", help="of Countdown: the inputs, each 1..99")
+    add_question_flags(parser)
     parser.add_argument("--watch", action="store_true", help="show the search while it runs")
     add_search_flags(parser)
     return parser

@@ -46,6 +46,14 @@ class Grammar(BaseModel):
             raise ValueError("prompt_frame must contain {prompt} exactly once")
         return self
 
+    def reserved_in_prompt(self, prompt: str) -> str | None:
+        """What a prompt contains and must not, since it would be read as a token of control."""
+        return next((text for text in (self.marker, self.end) if text in prompt), None)
+
+    def reserved_in_step(self, step: str) -> str | None:
+        """What a step contains and must not: it would end the step, or the trace."""
+        return self.separator if self.separator in step else self.reserved_in_prompt(step)
+
     def frame(self, prompt: str) -> str:
         return self.prompt_frame.replace("{prompt}", prompt)
 

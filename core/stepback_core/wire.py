@@ -128,7 +128,8 @@ class SolveRequest(_Question):
             },
             "then": {"properties": {"select": {"enum": [Select.VOTE.value, None]}}},
             "examples": [
-                {"task": "countdown", "problem": {"numbers": [4, 16, 25, 82], "target": 95}}
+                {"task": name, "problem": task.example.model_dump(mode="json")}
+                for name, task in TASKS.items()
             ],
         }
     )
@@ -198,7 +199,7 @@ class Answer(_Said):
     lax: bool | None = None
     """The verdict of the paper's lax checker; None where the task has none."""
     reason: str | None = None
-    """Why the checker refused: `not_reached`, `wrong_arithmetic`, ..."""
+    """Why the checker refused: `not_reached`, `wrong_arithmetic`, `wall`, `conflict`, ..."""
     votes: int = 1
     """Candidates that ended in this very answer."""
 

@@ -45,7 +45,7 @@ def test_the_events_tell_the_search_and_the_result_is_the_usual_one(client: Clie
     options: dict[str, Any] = {
         "strategy": "self_backtracking",
         "select": "perplexity",
-        "seed": 3,
+        "seed": 4,
         "candidates": 1024,
     }
     events = follow(client, tree=True, backtracks=2, **options)
