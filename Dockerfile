@@ -78,7 +78,8 @@ FROM ${VLLM_IMAGE} AS cuda
 COPY --from=wheel /wheels /tmp/wheels
 RUN python3 -m pip install --no-cache-dir --no-deps --break-system-packages /tmp/wheels/*.whl \
     && rm -r /tmp/wheels \
-    && useradd --system --uid 10001 --user-group --no-create-home --home-dir /tmp stepback
+    && useradd --system --uid 10001 --user-group --no-create-home --home-dir /tmp stepback \
+    && install --directory --owner 10001 --group 10001 /cache
 ENV HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     STEPBACK_HOST=0.0.0.0 STEPBACK_DEVICE=cuda STEPBACK_MODEL=/models/countdown-5m
 COPY models /models

@@ -59,8 +59,8 @@ make_python_image() {
   local root=$home/rootfs mirror
   mirror=$(apt-get indextargets --format '$(SITE)' | grep -E '/debian/?$' | head -1)
   rm -rf "$root"
-  debootstrap --variant=minbase --include=ca-certificates,python3,python3-venv bookworm \
-    "$root" "$mirror" >"$home/debootstrap.log" 2>&1 || { tail -5 "$home/debootstrap.log"; exit 1; }
+  debootstrap --variant=minbase --include=ca-certificates,python3,python3-pip,python3-venv \
+    bookworm "$root" "$mirror" >"$home/debootstrap.log" 2>&1 || { tail -5 "$home/debootstrap.log"; exit 1; }
   # The official image calls it python, and has no lists or archives of apt either.
   ln -sf python3 "$root/usr/bin/python"
   rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/*.bin "$root"/var/cache/apt/archives/*.deb
