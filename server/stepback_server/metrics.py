@@ -25,6 +25,7 @@ class Metrics:
         searching: Callable[[], float],
         queued: Callable[[], float],
         restarts: Callable[[], float],
+        engines_up: Callable[[], float],
     ) -> None:
         self._registry = CollectorRegistry()
         self._searches = Counter(
@@ -52,7 +53,8 @@ class Metrics:
         for name, text, read in (
             ("stepback_searching", "Searches in flight", searching),
             ("stepback_queued", "Searches that wait for a place", queued),
-            ("stepback_engine_restarts", "Lost engines that were replaced", restarts),
+            ("stepback_engine_restarts", "Lost engines that came back", restarts),
+            ("stepback_engines_up", "Engines that can be sampled from", engines_up),
         ):
             Gauge(name, text, registry=self._registry).set_function(read)
 
@@ -79,5 +81,6 @@ class Metrics:
         self._refused.labels(code).inc()
 
     def render(self) -> bytes:
-        """Everything in Prometheus' text form. vLLM keeps its metrics in the process's registry."""
+        """Everything in Prometheus' text form. An embedded vLLM keeps its metrics in the process's
+        registry; remote ones are asked for theirs at their own addresses."""
         return generate_latest(self._registry) + generate_latest(REGISTRY)

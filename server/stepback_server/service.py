@@ -8,8 +8,8 @@ from importlib.metadata import version as distribution_version
 from stepback_core.wire import Model, Readiness, SolveRequest, SolveResult
 from stepback_server.admission import Admission
 from stepback_server.checkpoint import Checkpoint
-from stepback_server.engine.base import EngineUnavailable, SampleRequest
-from stepback_server.engine.supervisor import StartEngine, Supervisor
+from stepback_server.engine.base import EngineUnavailable
+from stepback_server.engine.supervisor import Keeper
 from stepback_server.metrics import Metrics
 from stepback_server.settings import Settings
 from stepback_server.solving import Solver
@@ -18,20 +18,19 @@ from stepback_server.solving import Solver
 class Service:
     """What the routes call. `run` it in a task for as long as they do."""
 
-    def __init__(
-        self, settings: Settings, checkpoint: Checkpoint, start_engine: StartEngine
-    ) -> None:
+    def __init__(self, settings: Settings, checkpoint: Checkpoint, keeper: Keeper) -> None:
         self._solver = Solver(checkpoint, settings)
         self._admission = Admission(
             max_searches=settings.max_searches,
             max_queued=settings.max_queued,
             max_seconds=settings.max_queue_seconds,
         )
-        self._supervisor = Supervisor(start_engine, _canary(checkpoint))
+        self._keeper = keeper
         self.metrics = Metrics(
             searching=lambda: self._admission.searching,
             queued=lambda: self._admission.queued,
-            restarts=lambda: self._supervisor.restarts,
+            restarts=lambda: self._keeper.restarts,
+            engines_up=lambda: self._keeper.up,
         )
         self._grace_seconds = settings.grace_seconds
         self._draining = False
@@ -39,7 +38,7 @@ class Service:
 
     async def run(self) -> None:
         """Keep an engine up until cancelled. Raises what its first start raises."""
-        await self._supervisor.run()
+        await self._keeper.run()
 
     async def solve(self, request: SolveRequest) -> SolveResult:
         """Raises ApiError, QueueFull and EngineError."""
@@ -50,11 +49,11 @@ class Service:
     async def _solve(self, request: SolveRequest) -> SolveResult:
         order = self._solver.accept(request)
         # Whoever would wait for nothing is told so now.
-        self._supervisor.engine  # noqa: B018
+        self._keeper.engine  # noqa: B018
         self._refuse_while_draining()
         async with self._admission.slot() as seconds_queued:
             self._refuse_while_draining()
-            return await self._supervisor.use(
+            return await self._keeper.use(
                 lambda engine: self._solver.solve(order, engine, seconds_queued)
             )
 
@@ -76,7 +75,7 @@ class Service:
         reason = "the server is shutting down" if self._draining else reason
         running = 0
         try:
-            engine = self._supervisor.engine
+            engine = self._keeper.engine
             await engine.check()
             running = await engine.running()
         except EngineUnavailable as error:
@@ -87,7 +86,7 @@ class Service:
             searching=self._admission.searching,
             queued=self._admission.queued,
             running=running,
-            restarts=self._supervisor.restarts,
+            restarts=self._keeper.restarts,
         )
 
     @property
@@ -102,15 +101,3 @@ class Service:
             except PackageNotFoundError:
                 continue
         return "unknown"
-
-
-def _canary(checkpoint: Checkpoint) -> SampleRequest:
-    """The smallest work that shows an engine to be alive."""
-    return SampleRequest(
-        ids=(checkpoint.codec.tokens.end_id,),
-        n=1,
-        max_tokens=1,
-        temperature=0.0,
-        seeds=None,
-        stop_ids=(),
-    )

@@ -4,9 +4,9 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 ENVIRONMENT_PREFIX = "STEPBACK_"
 _NOT_THE_SERVERS = frozenset({"STEPBACK_URL", "STEPBACK_TORCH_INDEX"})
@@ -15,6 +15,19 @@ _NOT_THE_SERVERS = frozenset({"STEPBACK_URL", "STEPBACK_TORCH_INDEX"})
 
 class SettingsError(ValueError):
     """An unknown or malformed setting; the message is one line that names it."""
+
+
+def _split_urls(text: object) -> object:
+    """Addresses without a slash at the end, from text that separates them with commas."""
+    if not isinstance(text, str):
+        return text
+    return tuple(
+        dict.fromkeys(part.strip().rstrip("/") for part in text.split(",") if part.strip())
+    )
+
+
+EngineUrl = Annotated[str, Field(pattern=r"^https?://[^\s/@?#]+(/[^\s?#]*)?$")]
+EngineUrls = Annotated[tuple[EngineUrl, ...], BeforeValidator(_split_urls)]
 
 
 class Settings(BaseModel):
@@ -30,6 +43,10 @@ class Settings(BaseModel):
     """The port to listen on; 0 takes a free one."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where vLLM runs: cpu or cuda."""
+    engine_urls: EngineUrls = ()
+    """vLLM servers to sample from, their addresses separated by commas; none: vLLM runs in here."""
+    engine_api_key: SecretStr | None = None
+    """The key that those servers want, where they want one."""
     kv_cache_mib: int = Field(default=128, ge=8)
     """Key-value cache on a CPU, MiB. On CUDA vLLM sizes its own."""
     max_running: int = Field(default=256, ge=1)
@@ -56,9 +73,15 @@ class Settings(BaseModel):
     """Of the server's own log: debug, info, warning or error."""
 
     @classmethod
-    def read(cls, environment: Mapping[str, str], arguments: Sequence[str] = ()) -> "Settings":
+    def read(
+        cls,
+        environment: Mapping[str, str],
+        arguments: Sequence[str] = (),
+        *,
+        command: str = "serve",
+    ) -> "Settings":
         """Settings from the environment, and command-line flags over them. Raises SettingsError."""
-        values = _from_environment(environment) | _from_flags(arguments)
+        values = _from_environment(environment) | _from_flags(arguments, command)
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -93,11 +116,11 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     return values
 
 
-def _from_flags(arguments: Sequence[str]) -> dict[str, Any]:
-    parser = argparse.ArgumentParser("stepback serve", allow_abbrev=False)
+def _from_flags(arguments: Sequence[str], command: str) -> dict[str, Any]:
+    parser = argparse.ArgumentParser(f"stepback {command}", allow_abbrev=False)
     add_flags(parser)
     return vars(parser.parse_args(arguments))
 
 
-def read_settings(arguments: Sequence[str]) -> Settings:
-    return Settings.read(os.environ, arguments)
+def read_settings(arguments: Sequence[str], *, command: str = "serve") -> Settings:
+    return Settings.read(os.environ, arguments, command=command)

@@ -38,7 +38,7 @@ def offline(count: int, breadth: int, rounds: int) -> list[float]:
     from vllm.inputs import tokens_input
 
     from stepback_server.checkpoint import Checkpoint
-    from stepback_server.engine.embedded import engine_options
+    from stepback_server.engine.options import engine_options
     from stepback_server.settings import Settings
 
     settings = Settings()

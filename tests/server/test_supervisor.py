@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from stepback_server.engine.base import Engine, EngineUnavailable, OnSample, SampleRequest
+from stepback_server.engine.base import (
+    Engine,
+    EngineUnavailable,
+    OnSample,
+    OwnedEngine,
+    SampleRequest,
+)
 from stepback_server.engine.supervisor import Patience, Supervisor
 from tests.server.search.scripted import END, ScriptedEngine
 
@@ -48,7 +54,7 @@ class Engines:
         self.started: list[FragileEngine] = []
         self.failures = failures
 
-    def __call__(self) -> Engine:
+    def __call__(self) -> OwnedEngine:
         if self.started and self.failures:
             self.failures -= 1
             raise RuntimeError("no memory")
@@ -90,10 +96,10 @@ def test_a_lost_engine_is_replaced_and_its_users_are_told(fault: str) -> None:
         using = asyncio.create_task(supervisor.use(forever))
         await asyncio.sleep(0)
         setattr(engines.started[0], fault, True)
-        with pytest.raises(EngineUnavailable, match="another one is starting"):
+        with pytest.raises(EngineUnavailable, match="is being brought back"):
             await using
         await until(lambda: len(engines.started) == 2 and supervisor_has_engine(supervisor))
-        assert supervisor.restarts == 3
+        assert supervisor.restarts == 1
         assert engines.started[0].closed == [True]
 
     supervised(engines, scenario)
@@ -115,15 +121,32 @@ def test_a_busy_engine_that_makes_progress_is_left_alone() -> None:
         engine.hangs = True
         for _ in range(30):
             await asyncio.sleep(0.02)
-            engine.progress += 1
+            engine.steps += 1
         engine.hangs = False
         assert supervisor.restarts == 0
 
     supervised(engines, scenario)
 
 
+def test_an_engine_that_starts_and_samples_nothing_is_not_up() -> None:
+    engine = FragileEngine()
+    engine.hangs = True
+
+    async def scenario() -> None:
+        supervisor = Supervisor(lambda: engine, CANARY, QUICK, name="http://a")
+        running = asyncio.create_task(supervisor.run())
+        await until(lambda: len(engine.closed) == 2)
+        assert supervisor.up == 0 and supervisor.reason == "http://a hangs"
+        engine.hangs = False
+        await until(lambda: supervisor.up == 1)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
 def test_a_first_start_that_fails_is_raised() -> None:
-    def start() -> Engine:
+    def start() -> OwnedEngine:
         raise RuntimeError("no such model")
 
     with pytest.raises(RuntimeError, match="no such model"):

@@ -2,6 +2,7 @@
 
 EngineError
 ├── EngineUnavailable   not started yet, dead, or shut down: try again later (503)
+├── EngineMismatch      none, or another one than configured: the operator's fault, at the start
 └── PromptRefused       the engine cannot take these ids: the caller's fault (422)
 """
 
@@ -18,6 +19,10 @@ class EngineError(Exception):
 
 class EngineUnavailable(EngineError):
     """There is no working engine now."""
+
+
+class EngineMismatch(EngineError):
+    """There is no engine, or another one, where the configuration promises one."""
 
 
 class PromptRefused(EngineError):
@@ -66,6 +71,14 @@ class Sample:
     """Prompt tokens that came from the prefix cache."""
     watched: tuple[float, ...] = ()
     """The watched token's log-probabilities, one an id; empty where none was watched."""
+    unseen_tokens: int = 0
+    """Tokens that may have been generated beyond `ids`: the upper limit, where an abort left their
+    number unknown."""
+
+    @property
+    def generated_tokens(self) -> int:
+        """What this cost, never too little: a budget is settled with it."""
+        return len(self.ids) + self.unseen_tokens
 
 
 OnSample = Callable[[Sample], None]
@@ -90,9 +103,13 @@ class Engine(Protocol):
         """Raise EngineUnavailable unless the engine lives."""
         ...
 
-    @property
-    def progress(self) -> int:
-        """Grows while the engine works; one that has work and makes no progress hangs."""
+
+class OwnedEngine(Engine, Protocol):
+    """What a supervisor needs besides, to keep it alive."""
+
+    async def progress(self) -> int:
+        """Grows while the engine works, for whomever; one that has work and makes no progress
+        hangs. Raises EngineUnavailable."""
         ...
 
     async def close(self, *, kill: bool) -> None:

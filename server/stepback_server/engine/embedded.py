@@ -25,6 +25,7 @@ from stepback_server.engine.base import (
     Sample,
     SampleRequest,
 )
+from stepback_server.engine.options import engine_options
 
 _BETWEEN_ABORTS = 0.02
 _FINISH = {"stop": Finish.STOP, "length": Finish.LENGTH, "abort": Finish.ABORTED}
@@ -55,10 +56,6 @@ class EmbeddedEngine:
             for child in multiprocessing.active_children()
             if child.name.startswith("EngineCore")
         ]
-
-    @property
-    def progress(self) -> int:
-        return sum(counter.steps for counter in self._steps)
 
     @classmethod
     def start(
@@ -130,6 +127,9 @@ class EmbeddedEngine:
     async def running(self) -> int:
         return self._llm.get_num_unfinished_requests()
 
+    async def progress(self) -> int:
+        return sum(counter.steps for counter in self._steps)
+
     async def check(self) -> None:
         try:
             await self._llm.check_health()
@@ -144,32 +144,6 @@ class EmbeddedEngine:
         # On the event loop's own thread: from another, vLLM's reader would see its core vanish
         # and log a death before it is told to stop.
         self._llm.shutdown()
-
-
-def engine_options(
-    checkpoint: Path, *, context_tokens: int, cpu: bool, kv_cache_bytes: int, max_running: int
-) -> dict[str, Any]:
-    """vLLM's engine arguments, for an engine here and for an offline one to compare with."""
-    options: dict[str, Any] = {
-        "model": str(checkpoint),
-        "skip_tokenizer_init": True,
-        "enable_prefix_caching": True,
-        "generation_config": "vllm",
-        "max_num_seqs": max_running,
-        "max_model_len": context_tokens,
-    }
-    if not cpu:
-        return options
-    return options | {
-        "dtype": "bfloat16",
-        "kv_cache_memory_bytes": kv_cache_bytes,
-        "block_size": 32,
-        "enforce_eager": True,
-        # A prefill cut in two makes vLLM 0.32 rewind the generator of a seeded request, which a
-        # CPU generator cannot do: the engine core dies of it.
-        "enable_chunked_prefill": False,
-        "max_num_batched_tokens": max(8192, context_tokens),
-    }
 
 
 def _to_sample(index: int, watched_id: int | None, output: Any) -> Sample:

@@ -1,21 +1,48 @@
-"""Keeps an engine alive: notices its death or its hang, and starts another, with backoff."""
+"""Keeps an engine alive: notices its death or its hang, and brings it back, with backoff."""
 
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from stepback_server.concurrency import Interrupted, run_unless
-from stepback_server.engine.base import Engine, EngineError, EngineUnavailable, SampleRequest
+from stepback_server.engine.base import (
+    Engine,
+    EngineError,
+    EngineUnavailable,
+    OwnedEngine,
+    SampleRequest,
+)
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-StartEngine = Callable[[], Engine]
-"""Brings an engine up; blocks for seconds, so it runs in a thread."""
+StartEngine = Callable[[], OwnedEngine]
+"""Brings an engine up, or to a server that is; blocks for seconds, so it runs in a thread."""
+
+
+class Keeper(Protocol):
+    """Whoever keeps the engine of a service alive, and lends it."""
+
+    async def run(self) -> None: ...
+
+    async def use(self, work: Callable[[Engine], Coroutine[Any, Any, T]]) -> T: ...
+
+    @property
+    def engine(self) -> Engine: ...
+
+    @property
+    def restarts(self) -> int:
+        """How often an engine was lost and came back."""
+        ...
+
+    @property
+    def up(self) -> int:
+        """How many engines can be sampled from."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,29 +57,46 @@ class Patience:
     longest_backoff: float = 30.0
 
 
+REMOTE_PATIENCE = Patience(between_checks=1.0, longest_backoff=5.0)
+"""A server over HTTP costs a request to check, and nothing to come back to."""
+
+
 class Supervisor:
-    """Owns the engine. `run` it in a task; lend the engine with `use`."""
+    """Keeps one engine. `run` it in a task; lend the engine with `use`."""
 
     def __init__(
-        self, start_engine: StartEngine, canary: SampleRequest, patience: Patience | None = None
+        self,
+        start_engine: StartEngine,
+        canary: SampleRequest,
+        patience: Patience | None = None,
+        *,
+        name: str = "the engine",
     ) -> None:
         self._start_engine = start_engine
         self._canary = canary
         self._patience = patience or Patience()
-        self._engine: Engine | None = None
+        self._name = name
+        self._engine: OwnedEngine | None = None
         self._lost = asyncio.Event()
-        self._reason = "it is still starting"
+        self._reason = f"{name} is still starting"
         self.restarts = 0
 
     async def run(self) -> None:
         """Start an engine and replace it whenever it is lost; ends by cancellation.
 
-        A first start that fails is raised: it is the configuration's fault. Later ones are retried.
+        A first start that fails is raised: it is the configuration's fault, except where the
+        engine is a server that is not up yet. Later ones are retried.
         """
         try:
-            await self._start()
+            try:
+                await self._start()
+            except EngineUnavailable as error:
+                _log.warning("%s is awaited: %s", self._name, error)
+                self._reason = str(error)
+                await self._bring_up()
             while True:
                 await self._replace(await self._until_lost())
+                self.restarts += 1
         finally:
             await self._retire(kill=False)
 
@@ -65,11 +109,20 @@ class Supervisor:
             raise EngineUnavailable(self._reason) from None
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> OwnedEngine:
         """The engine at work. Raises EngineUnavailable where there is none."""
         if self._engine is None:
             raise EngineUnavailable(self._reason)
         return self._engine
+
+    @property
+    def up(self) -> int:
+        return int(self._engine is not None)
+
+    @property
+    def reason(self) -> str:
+        """Why there is no engine, while there is none."""
+        return self._reason
 
     async def _start(self) -> None:
         starting = asyncio.ensure_future(asyncio.to_thread(self._start_engine))
@@ -81,8 +134,18 @@ class Supervisor:
             with suppress(Exception):
                 await (await starting).close(kill=False)
             raise
+        await self._prove(engine)
         self._engine, self._lost = engine, asyncio.Event()
-        _log.info("the engine is up")
+        _log.info("%s is up", self._name)
+
+    async def _prove(self, engine: OwnedEngine) -> None:
+        """An engine is up when it has sampled: a server can answer although its engine hangs."""
+        try:
+            if await self._hangs(engine):
+                raise EngineUnavailable(f"{self._name} hangs")
+        except BaseException:
+            await engine.close(kill=True)
+            raise
 
     async def _until_lost(self) -> str:
         """Watch the engine; returns why it is lost."""
@@ -94,33 +157,36 @@ class Supervisor:
                     await asyncio.sleep(patience.between_checks)
                     await engine.check()
                 if await self._hangs(engine):
-                    return "it hangs"
+                    return f"{self._name} hangs"
             except EngineError as error:
                 return str(error)
 
-    async def _hangs(self, engine: Engine) -> bool:
-        progress = engine.progress
+    async def _hangs(self, engine: OwnedEngine) -> bool:
+        progress = await engine.progress()
         try:
             async with asyncio.timeout(self._patience.canary_deadline):
                 await engine.sample(self._canary, asyncio.Event(), lambda sample: None)
         except TimeoutError:
-            return engine.progress == progress
+            return await engine.progress() == progress
         return False
 
     async def _replace(self, reason: str) -> None:
-        _log.error("the engine is lost (%s); starting another", reason)
-        self._reason = f"{reason}; another one is starting"
+        _log.error("%s is lost: %s", self._name, reason)
+        self._reason = f"{reason}; it is being brought back"
         await self._retire(kill=True)
+        await self._bring_up()
+
+    async def _bring_up(self) -> None:
         wait = self._patience.first_backoff
         while self._engine is None:
             await asyncio.sleep(wait)
             wait = min(2 * wait, self._patience.longest_backoff)
-            self.restarts += 1
             try:
                 await self._start()
             except Exception as error:  # whatever a start can fail of: it is tried again
-                _log.error("the engine did not start, next try in %.1f s: %s", wait, error)
-                self._reason = f"its start failed: {error}"
+                _log.error("%s did not start, next try in %.1f s: %s", self._name, wait, error)
+                known = isinstance(error, EngineError)
+                self._reason = str(error) if known else f"its start failed: {error}"
 
     async def _retire(self, *, kill: bool) -> None:
         engine, self._engine = self._engine, None

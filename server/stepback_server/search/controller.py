@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -56,6 +57,7 @@ class Search:
         self._prompt_ids = prompt_ids
         self._limits = limits
         self._seed = seed
+        self._name = uuid.uuid4().hex
         self._is_win = is_win
         self._purse = TokenPurse(limits.tokens)
         self._returned = asyncio.Event()
@@ -118,7 +120,7 @@ class Search:
         def deliver(sample: Sample) -> None:
             nonlocal outstanding
             outstanding -= 1
-            self._settle(tokens, len(sample.ids))
+            self._settle(tokens, sample.generated_tokens)
             branch = self._tree.add(numbers[sample.index], expansion.state, sample)
             self._strategy.record(branch)
             if self._is_win(branch):
@@ -146,6 +148,7 @@ class Search:
             temperature=expansion.temperature,
             seeds=None if self._seed is None else tuple(_seed(self._seed, n) for n in numbers),
             stop_ids=grammar.stop_ids,
+            tree=self._name,
         )
 
 

@@ -76,7 +76,7 @@ class Tree:
 
     @property
     def generated_tokens(self) -> int:
-        return sum(len(branch.sample.ids) for branch in self.branches)
+        return sum(branch.sample.generated_tokens for branch in self.branches)
 
     @property
     def cached_tokens(self) -> int:

@@ -23,7 +23,7 @@ class ScriptedEngine:
         self.promised = 0
         """Tokens generated so far, and those that the requests at work may still generate."""
         self.most_promised = 0
-        self.progress = 0
+        self.steps = 0
 
     async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
         self.requests.append(request)
@@ -39,7 +39,7 @@ class ScriptedEngine:
                 sample = self._sample(request, index, aborted=stop.is_set())
                 undelivered -= 1
                 self.active -= 1
-                self.progress += 1
+                self.steps += 1
                 self.promised -= request.max_tokens - len(sample.ids)
                 deliver(sample)
         finally:
@@ -58,6 +58,9 @@ class ScriptedEngine:
 
     async def running(self) -> int:
         return self.active
+
+    async def progress(self) -> int:
+        return self.steps
 
     async def check(self) -> None:
         return None

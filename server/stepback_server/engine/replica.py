@@ -1,0 +1,216 @@
+"""One vLLM server over HTTP: the engine seam in its OpenAI-compatible API, in token ids."""
+
+import asyncio
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from pydantic import BaseModel
+
+from stepback_server.concurrency import Interrupted, run_unless
+from stepback_server.engine.base import (
+    EngineMismatch,
+    EngineUnavailable,
+    Finish,
+    OnSample,
+    PromptRefused,
+    SampleRequest,
+)
+from stepback_server.engine.completions import (
+    ABORT_PATH,
+    PATH,
+    AnswerError,
+    Stream,
+    request_body,
+)
+
+_CONTROL_SECONDS = 5.0
+"""For connecting, and for everything that a healthy server answers at once."""
+_ABORT_SECONDS = 1.0
+"""How long an abort by name is tried before the connection is dropped instead."""
+_BETWEEN_ABORTS = 0.02
+_KEEP_ALIVE_SECONDS = 2.0
+"""Below the server's 5 s, or a request may meet a connection that is just being closed."""
+_REFUSED = (400, 413, 422)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What every server must serve."""
+
+    model: str
+    context_tokens: int
+    api_key: str | None = field(repr=False)
+    """Sent as a bearer token, where the servers want one."""
+    connections: int
+    """Requests to one server at once; more wait here."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {} if self.api_key is None else {"Authorization": f"Bearer {self.api_key}"}
+
+
+class Replica:
+    """The engine seam over one vLLM server. Make it with `connect`."""
+
+    def __init__(self, url: str, expected: Expected) -> None:
+        self.url = url
+        self._model = expected.model
+        self._sampling = httpx.AsyncClient(
+            base_url=url,
+            headers=expected.headers,
+            # A continuation may take as long as it takes; who watches the server notices a hang.
+            timeout=httpx.Timeout(None, connect=_CONTROL_SECONDS),
+            limits=httpx.Limits(
+                max_connections=expected.connections, keepalive_expiry=_KEEP_ALIVE_SECONDS
+            ),
+            trust_env=False,
+        )
+        # Apart, so that a check never waits for a place among the samples.
+        self._control = httpx.AsyncClient(
+            base_url=url,
+            headers=expected.headers,
+            timeout=_CONTROL_SECONDS,
+            limits=httpx.Limits(keepalive_expiry=_KEEP_ALIVE_SECONDS),
+            trust_env=False,
+        )
+
+    @classmethod
+    def connect(cls, url: str, expected: Expected) -> "Replica":
+        """Ask a server what it serves; blocks, for seconds at most.
+
+        Raises EngineUnavailable where there is no server yet, EngineMismatch where it is another
+        one than expected.
+        """
+        try:
+            answer = httpx.get(
+                f"{url}/v1/models",
+                headers=expected.headers,
+                timeout=_CONTROL_SECONDS,
+                trust_env=False,
+            )
+        except httpx.TransportError as error:
+            raise EngineUnavailable(f"{url} cannot be reached ({_say(error)})") from error
+        if answer.status_code in (401, 403):
+            raise EngineMismatch(f"{url} refuses the key: set STEPBACK_ENGINE_API_KEY to its own")
+        if answer.status_code != 200:
+            raise EngineUnavailable(f"{url} answers {answer.status_code} to GET /v1/models")
+        _agree(url, answer, expected)
+        return cls(url, expected)
+
+    async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
+        name, stream, was_sent = uuid.uuid4().hex, Stream(request), not stop.is_set()
+        if was_sent:
+            body = request_body(request, model=self._model, name=name)
+            with suppress(Interrupted):
+                await run_unless(
+                    self._read(body, stream, stop, deliver), self._abort_on(stop, name)
+                )
+        for sample in stream.give_up(was_sent=was_sent):
+            deliver(sample)
+
+    async def _read(
+        self, body: dict[str, Any], stream: Stream, stop: asyncio.Event, deliver: OnSample
+    ) -> None:
+        try:
+            async with self._sampling.stream("POST", PATH, json=body) as answer:
+                await self._refuse(answer)
+                async for line in answer.aiter_lines():
+                    for sample in stream.feed(line):
+                        if sample.finish is Finish.ABORTED and not stop.is_set():
+                            raise EngineUnavailable(f"{self.url} has aborted a request")
+                        deliver(sample)
+        except httpx.TransportError as error:
+            raise EngineUnavailable(f"{self.url} was lost ({_say(error)})") from error
+        except AnswerError as error:
+            raise EngineUnavailable(f"{self.url}: {error}") from error
+        if not stream.is_complete:
+            raise EngineUnavailable(f"{self.url} ended an answer early")
+
+    async def _refuse(self, answer: httpx.Response) -> None:
+        if answer.status_code == 200:
+            return
+        text = (await answer.aread()).decode(errors="replace")[:500]
+        if answer.status_code in _REFUSED:
+            raise PromptRefused(text)
+        raise EngineUnavailable(f"{self.url} answers {answer.status_code}: {text}")
+
+    async def _abort_on(self, stop: asyncio.Event, name: str) -> None:
+        """Once `stop` is set, have the server abort a request by its name, so that it streams what
+        there is. Returns where it does not: then the connection must be dropped.
+        """
+        await stop.wait()
+        for _ in range(round(_ABORT_SECONDS / _BETWEEN_ABORTS)):
+            try:
+                # Again and again: vLLM ignores names that are still on their way in.
+                answer = await self._control.post(
+                    ABORT_PATH, json={"request_ids": [f"cmpl-{name}-0"]}
+                )
+            except httpx.TransportError:
+                return
+            if answer.status_code != 200:
+                return
+            await asyncio.sleep(_BETWEEN_ABORTS)
+
+    async def running(self) -> int:
+        return await self._metrics("vllm:num_requests_running{", "vllm:num_requests_waiting{")
+
+    async def progress(self) -> int:
+        return await self._metrics("vllm:generation_tokens_total{")
+
+    async def _metrics(self, *names: str) -> int:
+        """The sum of some of vLLM's own metrics."""
+        lines = (await self._get("/metrics")).text.splitlines()
+        return sum(
+            round(float(each.rpartition(" ")[2])) for each in lines if each.startswith(names)
+        )
+
+    async def check(self) -> None:
+        await self._get("/health")
+
+    async def _get(self, path: str) -> httpx.Response:
+        try:
+            answer = await self._control.get(path)
+        except httpx.TransportError as error:
+            raise EngineUnavailable(f"{self.url} cannot be reached ({_say(error)})") from error
+        if answer.status_code != 200:
+            raise EngineUnavailable(f"{self.url} answers {answer.status_code} to GET {path}")
+        return answer
+
+    async def close(self, *, kill: bool) -> None:
+        """Close the connections; the server is not ours to stop."""
+        await self._sampling.aclose()
+        await self._control.aclose()
+
+
+class _Model(BaseModel):
+    id: str
+    max_model_len: int | None = None
+
+
+class _Models(BaseModel):
+    data: list[_Model]
+
+
+def _agree(url: str, answer: httpx.Response, expected: Expected) -> None:
+    try:
+        models = _Models.model_validate_json(answer.content).data
+    except ValueError as error:
+        raise EngineMismatch(f"{url} is no vLLM server: {answer.text[:100]}") from error
+    served = next((model for model in models if model.id == expected.model), None)
+    if served is None:
+        raise EngineMismatch(
+            f"{url} serves {', '.join(model.id for model in models)}, not {expected.model}: start "
+            f"it with `stepback engine`, or with --served-model-name {expected.model}"
+        )
+    if (served.max_model_len or 0) < expected.context_tokens:
+        raise EngineMismatch(
+            f"{url} has a context of {served.max_model_len} tokens, the checkpoint one of "
+            f"{expected.context_tokens}: start it with --max-model-len {expected.context_tokens}"
+        )
+
+
+def _say(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,124 @@
+"""Two real vLLM servers, and a controller over them in an environment without torch and vLLM."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import CHECKPOINT, ROOT, children, free_port, wait_until_ready
+
+_HEAVY = ("torch", "vllm", "triton", "functorch", "stepback", "__editable__")
+
+
+class VllmServer:
+    """A vLLM server on a port of its own, started as `stepback engine` starts it."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._port = free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "stepback_client.cli", "engine"]
+        flags = ["--model", str(CHECKPOINT), "--port", str(self._port)]
+        with self._log.open("a") as output:
+            self.process = subprocess.Popen([*command, *flags], stdout=output, stderr=output)
+
+    def wait_until_up(self) -> None:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self._log.read_text()[-3000:]
+            try:
+                if httpx.get(f"{self.url}/health").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.2)
+        raise AssertionError(f"the server is not up:\n{self._log.read_text()[-3000:]}")
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self.process.pid, number)
+
+    def send_to_core(self, number: signal.Signals) -> None:
+        for child in children(self.process.pid):
+            if "EngineCore" in Path(f"/proc/{child}/cmdline").read_text():
+                os.kill(child, number)
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def metric(self, name: str) -> int:
+        lines = httpx.get(f"{self.url}/metrics").text.splitlines()
+        return sum(round(float(li.rpartition(" ")[2])) for li in lines if li.startswith(name + "{"))
+
+    @property
+    def running(self) -> int:
+        return self.metric("vllm:num_requests_running") + self.metric("vllm:num_requests_waiting")
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Two servers and the controller over them."""
+
+    servers: tuple[VllmServer, VllmServer]
+    url: str
+    pid: int
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[VllmServer, VllmServer]]:
+    folder = tmp_path_factory.mktemp("vllm")
+    both = (VllmServer(folder / "a.txt"), VllmServer(folder / "b.txt"))
+    try:
+        for each in both:
+            each.wait_until_up()
+        yield both
+    finally:
+        for each in both:
+            each.stop()
+
+
+@pytest.fixture(scope="session")
+def light_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Every installed package but torch and vLLM; to be used by `python -S`."""
+    links = tmp_path_factory.mktemp("site-packages")
+    for package in Path(httpx.__file__).parents[1].iterdir():
+        is_ours = package.name.startswith("stepback-") and package.suffix == ".dist-info"
+        if is_ours or not package.name.startswith(_HEAVY):
+            (links / package.name).symlink_to(package)
+    paths = [links, *(ROOT / folder for folder in ("core", "client", "server"))]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))}
+
+
+@pytest.fixture(scope="session")
+def fleet(
+    servers: tuple[VllmServer, VllmServer],
+    light_environment: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Fleet]:
+    log = tmp_path_factory.mktemp("fleet") / "log.txt"
+    port = free_port()
+    environment = light_environment | {
+        "STEPBACK_PORT": str(port),
+        "STEPBACK_MODEL": str(CHECKPOINT),
+        "STEPBACK_ENGINE_URLS": ",".join(each.url for each in servers),
+    }
+    command = [sys.executable, "-S", "-m", "stepback_client.cli", "serve"]
+    with log.open("w") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_until_ready(url, process, log)
+        yield Fleet(servers, url, process.pid)
+    finally:
+        process.terminate()
+        process.wait(timeout=30)

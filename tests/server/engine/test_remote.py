@@ -1,0 +1,292 @@
+"""Searches over two real vLLM servers, by a controller that has neither torch nor vLLM."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from random import Random
+
+import httpx
+import pytest
+
+from stepback_client import AsyncClient, Client, CountdownProblem, SolveResult
+from stepback_core.tasks import TASKS, Split
+from stepback_server.engine.base import EngineMismatch, EngineUnavailable, Sample, SampleRequest
+from stepback_server.engine.replica import Expected, Replica
+from tests.conftest import CHECKPOINT
+from tests.server.engine.conftest import Fleet, VllmServer
+
+TASK = TASKS["countdown"]
+PROBLEM = CountdownProblem(numbers=[3, 5, 7, 25], target=41)
+EXPECTED = Expected(model="countdown-5m", context_tokens=256, api_key=None, connections=8)
+
+
+@pytest.fixture
+def client(fleet: Fleet) -> Iterator[Client]:
+    with Client(fleet.url) as client:
+        yield client
+
+
+def held_out(count: int) -> list[CountdownProblem]:
+    return list(islice(TASK.stream(Split.TEST_SEEN, Random(5)), count))
+
+
+def up(fleet: Fleet) -> int:
+    lines = httpx.get(f"{fleet.url}/metrics").text.splitlines()
+    [line] = [each for each in lines if each.startswith("stepback_engines_up ")]
+    return round(float(line.split()[1]))
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> float:
+    """Returns the seconds that it took."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() < started + seconds, "it did not happen in time"
+        time.sleep(0.02)
+    return time.monotonic() - started
+
+
+# --- sampling ---
+
+
+def test_the_controller_needs_neither_torch_nor_vllm(light_environment: dict[str, str]) -> None:
+    """What the other tests here run in is what it says."""
+    for package in ("torch", "vllm"):
+        imported = subprocess.run(
+            [sys.executable, "-S", "-c", f"import {package}"], env=light_environment, check=False
+        )
+        assert imported.returncode == 1
+
+
+def test_it_solves_held_out_problems(client: Client) -> None:
+    solved = 0
+    for problem in held_out(20):
+        result = client.solve(problem, seed=1)
+        assert result.answer is not None
+        assert TASK.check(problem, result.answer.steps).strict == (result.status == "solved")
+        solved += result.status == "solved"
+    # As in the test of the embedded engine.
+    assert solved >= 10
+
+
+def test_the_same_seed_gives_the_same_answer_and_tree(client: Client) -> None:
+    def once() -> object:
+        result = client.solve(PROBLEM, seed=7, select="perplexity", tree=True)
+        return result.answer and result.answer.steps, [
+            (node.parent, node.steps, node.outcome) for node in result.tree or []
+        ]
+
+    assert once() == once()
+
+
+def test_greedy_answers_are_those_of_the_embedded_engine(client: Client, server: str) -> None:
+    with Client(server) as embedded:
+        for problem in held_out(10):
+            here = client.solve(problem, strategy="greedy", tree=True)
+            there = embedded.solve(problem, strategy="greedy", tree=True)
+            assert here.tree and there.tree
+            assert here.tree[1].steps == there.tree[1].steps
+            assert here.tree[1].score == pytest.approx(there.tree[1].score, abs=0.01)
+            assert here.usage.generated_tokens == there.usage.generated_tokens
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 50, 200, 333])
+def test_a_token_budget_is_exact(client: Client, tokens: int) -> None:
+    result = client.solve(PROBLEM, select="perplexity", tokens=tokens, breadth=64)
+    assert result.stop_reason == "token_budget"
+    assert result.usage.generated_tokens == tokens
+
+
+def test_what_a_deadline_cuts_off_is_counted_to_the_token(client: Client, fleet: Fleet) -> None:
+    """vLLM's own counter says no more than the usage does: but a step after the abort, and the
+    canaries."""
+    before = sum(each.metric("vllm:generation_tokens_total") for each in fleet.servers)
+    result = client.solve(PROBLEM, select="perplexity", breadth=256, backtracks=16, seconds=0.5)
+    assert result.stop_reason == "deadline"
+    after = sum(each.metric("vllm:generation_tokens_total") for each in fleet.servers)
+    assert after - before == pytest.approx(result.usage.generated_tokens, abs=256 + 5)
+
+
+def test_a_tree_stays_on_one_replica(client: Client, fleet: Fleet) -> None:
+    """By vLLM's own count; the other one has worked on nothing but canaries of one token."""
+    homes: set[int] = set()
+    for number in range(12):
+        before = [each.metric("vllm:generation_tokens_total") for each in fleet.servers]
+        result = client.solve(PROBLEM, select="perplexity", backtracks=2, seed=number)
+        after = [each.metric("vllm:generation_tokens_total") for each in fleet.servers]
+        grown = [b - a for a, b in zip(before, after, strict=True)]
+        assert max(grown) >= result.usage.generated_tokens > 100
+        assert min(grown) < 5
+        homes.add(grown.index(max(grown)))
+    # A chance of 1 in 2048 that all trees have the same home.
+    assert homes == {0, 1}
+
+
+def test_a_watched_token_is_told_at_every_position(servers: tuple[VllmServer, VllmServer]) -> None:
+    async def watch() -> list[Sample]:
+        replica, samples = Replica.connect(servers[0].url, EXPECTED), list[Sample]()
+        request = SampleRequest(
+            ids=(4, 5, 6),
+            n=32,
+            max_tokens=20,
+            temperature=1.0,
+            seeds=tuple(range(32)),
+            stop_ids=(2, 100),
+            watched_id=100,
+        )
+        await replica.sample(request, asyncio.Event(), samples.append)
+        await replica.close(kill=False)
+        return samples
+
+    samples = asyncio.run(watch())
+    assert sorted(sample.index for sample in samples) == list(range(32))
+    assert all(len(s.ids) == len(s.logprobs) == len(s.watched) for s in samples)
+    where_sampled = [(s.watched[-1], s.logprobs[-1]) for s in samples if s.ids[-1] == 100]
+    assert where_sampled and all(watched == own for watched, own in where_sampled)
+
+
+def test_a_caller_who_hangs_up_stops_the_servers_work(fleet: Fleet) -> None:
+    body = {"task": "countdown", "problem": PROBLEM.model_dump(), "select": "perplexity"}
+    body |= {"breadth": 256, "backtracks": 16}
+
+    async def hang_up() -> None:
+        async with httpx.AsyncClient(base_url=fleet.url) as http:
+            call = asyncio.create_task(http.post("/solve", json=body))
+            while not (await http.get("/ready")).json()["running"]:
+                assert not call.done(), "the search ended before it was seen running"
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+
+    asyncio.run(hang_up())
+    wait_until(lambda: not any(each.running for each in fleet.servers), seconds=2)
+
+
+# --- what is refused at the start ---
+
+
+def test_a_server_of_another_model_or_a_shorter_context_is_refused_by_name(
+    servers: tuple[VllmServer, VllmServer],
+) -> None:
+    url = servers[0].url
+    for expected, message in (
+        (Expected(model="x", context_tokens=9, api_key=None, connections=1), "serves countdown-5m"),
+        (
+            Expected(model="countdown-5m", context_tokens=257, api_key=None, connections=1),
+            "--max-model-len 257",
+        ),
+    ):
+        with pytest.raises(EngineMismatch, match=message):
+            Replica.connect(url, expected)
+    with pytest.raises(EngineUnavailable, match="cannot be reached"):
+        Replica.connect("http://127.0.0.1:9", EXPECTED)
+
+
+def test_a_controller_for_another_model_does_not_start(
+    servers: tuple[VllmServer, VllmServer], light_environment: dict[str, str], tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    for part in CHECKPOINT.iterdir():
+        (model / part.name).symlink_to(part)
+    manifest = model / "stepback.json"
+    text = manifest.read_text()
+    manifest.unlink()
+    manifest.write_text(text.replace('"countdown-5m"', '"another"', 1))
+    stopped = subprocess.run(
+        [sys.executable, "-S", "-m", "stepback_client.cli", "serve", "--port", "0"],
+        env=light_environment
+        | {"STEPBACK_MODEL": str(model), "STEPBACK_ENGINE_URLS": servers[0].url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert stopped.returncode == 1
+    assert f"{servers[0].url} serves countdown-5m, not another" in stopped.stderr
+
+
+# --- faults; each of these leaves both servers up ---
+
+
+def solve_side_by_side(fleet: Fleet, fault: Callable[[], None]) -> list[SolveResult]:
+    """32 searches, and a fault in the middle of them."""
+
+    async def all_at_once() -> list[SolveResult]:
+        async with AsyncClient(fleet.url, timeout=100) as client:
+            searches = [
+                asyncio.create_task(
+                    client.solve(problem, breadth=64, seed=number, select="perplexity")
+                )
+                for number, problem in enumerate(held_out(32))
+            ]
+            done, _ = await asyncio.wait(searches, return_when=asyncio.FIRST_COMPLETED)
+            assert len(done) < 16, "the fault would come too late"
+            fault()
+            return await asyncio.gather(*searches)
+
+    return asyncio.run(all_at_once())
+
+
+def assert_all_correct(results: list[SolveResult]) -> None:
+    for result, problem in zip(results, held_out(32), strict=True):
+        assert result.stop_reason == "exhausted"
+        assert result.usage.engine_requests % 64 == 0
+        assert result.answer is not None
+        assert TASK.check(problem, result.answer.steps).strict == (result.status == "solved")
+
+
+@pytest.mark.timeout(180)
+def test_a_replica_killed_in_the_middle_of_32_searches_loses_none_and_is_taken_back(
+    fleet: Fleet,
+) -> None:
+    lost = fleet.servers[0]
+    assert_all_correct(solve_side_by_side(fleet, lambda: lost.send(signal.SIGKILL)))
+    assert up(fleet) == 1
+    assert httpx.get(f"{fleet.url}/ready").json()["ready"]
+    lost.stop()
+    lost.start()
+    lost.wait_until_up()
+    wait_until(lambda: up(fleet) == 2, seconds=10)
+    assert httpx.get(f"{fleet.url}/ready").json()["restarts"] == 1
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("part", ["server", "core"])
+def test_a_replica_that_hangs_is_noticed_and_searches_go_on(fleet: Fleet, part: str) -> None:
+    """The whole server answers nothing at all; with its core stopped, it still says that it is
+    healthy, and only a canary shows what it is."""
+    stopped = fleet.servers[1]
+    send = stopped.send if part == "server" else stopped.send_to_core
+    wait_until(lambda: up(fleet) == 2, seconds=10)
+    try:
+        assert_all_correct(solve_side_by_side(fleet, lambda: send(signal.SIGSTOP)))
+        assert up(fleet) == 1
+    finally:
+        send(signal.SIGCONT)
+    wait_until(lambda: up(fleet) == 2, seconds=20)
+
+
+@pytest.mark.timeout(180)
+def test_when_all_replicas_are_gone_ready_says_so_and_recovers_by_itself(fleet: Fleet) -> None:
+    body = {"prompt": "countdown:3,5=15"}
+    try:
+        for each in fleet.servers:
+            each.send(signal.SIGSTOP)
+        wait_until(lambda: up(fleet) == 0, seconds=20)
+        ready = httpx.get(f"{fleet.url}/ready")
+        assert ready.status_code == 503
+        assert all(each.url in ready.json()["reason"] for each in fleet.servers)
+        refused = httpx.post(f"{fleet.url}/solve", json=body)
+        assert refused.status_code == 503
+        assert refused.json()["error"]["code"] == "engine_unavailable"
+    finally:
+        for each in fleet.servers:
+            each.send(signal.SIGCONT)
+    wait_until(lambda: up(fleet) == 2, seconds=20)
+    assert httpx.post(f"{fleet.url}/solve", json=body).status_code == 200
+    os.kill(fleet.pid, 0)
