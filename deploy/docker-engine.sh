@@ -5,13 +5,14 @@
 #   deploy/docker-engine.sh down   stop the engine that `up` started; its images are kept
 #   deploy/docker-engine.sh clear  the same, and delete everything that it kept
 #
-# Needs root on Debian 12, and a kernel with overlayfs and iptables. With STEPBACK_STAND_IN=1 it also
-# makes local stand-ins for the Python base image, for machines that reach package registries but no
-# image registry: Debian's own Python 3.11, and the same with this machine's pip settings to build in.
+# Needs root on Debian 12, and a kernel with overlayfs and iptables. Where the Python base image
+# cannot be pulled, since package registries are reached and no image registry, it also makes local
+# stand-ins: Debian's own Python 3.11, and the same with this machine's pip settings to build in.
 set -euo pipefail
 
 home=${STEPBACK_DOCKER_HOME:-/var/tmp/stepback-docker}
 export DOCKER_HOST=unix://$home/docker.sock
+official_image=python:3.11-slim-bookworm
 python_image=stepback-stand-in/python:3.11-slim-bookworm
 build_image=stepback-stand-in/build:3.11-slim-bookworm
 
@@ -20,7 +21,7 @@ up() {
   mkdir -p "$home"
   docker info >/dev/null 2>&1 || start >&2
   echo "export DOCKER_HOST=$DOCKER_HOST DOCKER_BUILDKIT=0 COMPOSE_DOCKER_CLI_BUILD=0"
-  if [ -n "${STEPBACK_STAND_IN:-}" ]; then
+  if ! timeout 120 docker pull --quiet "$official_image" >/dev/null 2>&1; then
     make_python_image >&2
     make_build_image >&2
     echo "export PYTHON_IMAGE=$python_image BUILD_IMAGE=$build_image"

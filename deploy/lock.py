@@ -37,7 +37,7 @@ def cut(extras: Iterable[str]) -> str:
     wanted = closure(map(Requirement, asked))
     lines = (ROOT / "requirements.lock").read_text().splitlines()
     pinned = [line for line in lines if _name(line) in wanted]
-    header = f"# What the extras [{', '.join(extras)}] need, cut out of requirements.lock by `make locks`."
+    header = f"# What [{', '.join(extras)}] needs, cut out of requirements.lock by `make locks`."
     return "\n".join([header, *pinned]) + "\n"
 
 

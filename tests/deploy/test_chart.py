@@ -71,7 +71,7 @@ def test_every_pod_is_confined(helm: Path, name: str) -> None:
         assert pod["securityContext"]["runAsNonRoot"]
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not pod["automountServiceAccountToken"]
-        # Kubernetes' variables for a service called stepback-... would be settings that do not exist.
+        # Variables that name the service stepback-... would be settings that do not exist.
         assert not pod["enableServiceLinks"]
         for container in pod["containers"]:
             assert container["securityContext"]["readOnlyRootFilesystem"]
@@ -100,7 +100,9 @@ def test_the_controller_knows_every_engine_by_its_own_name(helm: Path) -> None:
 
 
 def test_the_pods_grace_covers_the_servers(helm: Path) -> None:
-    deployment = render(helm, "--set", "controller.graceSeconds=60")["Deployment/stepback-controller"]
+    deployment = render(helm, "--set", "controller.graceSeconds=60")[
+        "Deployment/stepback-controller"
+    ]
     pod = deployment["spec"]["template"]["spec"]
     assert _env(deployment)["STEPBACK_GRACE_SECONDS"] == "60"
     pause = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]

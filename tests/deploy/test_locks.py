@@ -4,8 +4,8 @@ import tomllib
 
 import pytest
 import yaml
-
 from deploy.lock import LOCKS, cut
+
 from tests.conftest import ROOT
 
 
