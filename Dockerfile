@@ -5,10 +5,10 @@
 #   docker build --target cpu .          everything on a CPU: the embedded engine, or a vLLM server
 #   docker build --target cuda .         the same on CUDA, over the official vLLM image
 #
-# For a build that can be repeated to the byte, give the bases by digest (NAME:TAG@sha256:...).
-# Each image's stages stand together and in this order, so that the classic builder, which builds every
-# stage above the target, does little for nothing. Stages that build use BUILD_IMAGE, which may know a package mirror or certificates: nothing of it
-# but the installed packages reaches an image.
+# To pin the bases for good, give them by digest (NAME:TAG@sha256:...). Stages that build use
+# BUILD_IMAGE, which may know a package mirror or certificates: nothing of it but the installed
+# packages reaches an image. Each image's stages stand together and in this order, since the classic
+# builder builds every stage above its target.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 ARG BUILD_IMAGE=${PYTHON_IMAGE}
 ARG VLLM_IMAGE=vllm/vllm-openai:v0.32.0
@@ -16,12 +16,13 @@ ARG VLLM_IMAGE=vllm/vllm-openai:v0.32.0
 
 FROM ${BUILD_IMAGE} AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-# The environments get no pip of their own.
+# The environment gets no pip of its own.
 RUN python -m venv --without-pip /opt/stepback
 WORKDIR /source
 
 
-FROM build AS wheel
+# The project alone: laid over its dependencies, it is the one small layer that a change renews.
+FROM build AS application
 COPY requirements.lock .
 RUN pip install --quiet --break-system-packages --constraint requirements.lock hatchling
 COPY pyproject.toml README.md LICENSE ./
@@ -29,7 +30,8 @@ COPY core core
 COPY client client
 COPY server server
 COPY training training
-RUN pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheels .
+RUN pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheels . \
+    && pip --python /opt/stepback/bin/python install --quiet --no-deps /wheels/*.whl
 
 
 # What the images on Python's own base have in common. They need no file that they could write but
@@ -48,36 +50,35 @@ ENTRYPOINT ["stepback"]
 CMD ["serve"]
 
 
-FROM build AS controller-environment
+FROM build AS controller-dependencies
 COPY requirements-controller.lock .
 RUN pip --python /opt/stepback/bin/python install --quiet --no-deps -r requirements-controller.lock
-COPY --from=wheel /wheels /wheels
-RUN pip --python /opt/stepback/bin/python install --quiet --no-deps /wheels/*.whl
 
 
 FROM runtime AS controller
-COPY --from=controller-environment /opt/stepback /opt/stepback
+COPY --from=controller-dependencies /opt/stepback /opt/stepback
+COPY --from=application /opt/stepback /opt/stepback
 
 
-FROM build AS cpu-environment
+FROM build AS cpu-dependencies
 # Where pip also looks, for the CPU build of torch (PyTorch's CPU index).
 ARG STEPBACK_TORCH_INDEX=
 COPY requirements-cpu.lock .
 RUN pip --python /opt/stepback/bin/python install --quiet --no-deps \
     ${STEPBACK_TORCH_INDEX:+--extra-index-url "$STEPBACK_TORCH_INDEX"} -r requirements-cpu.lock
-COPY --from=wheel /wheels /wheels
-RUN pip --python /opt/stepback/bin/python install --quiet --no-deps /wheels/*.whl
 
 
 FROM runtime AS cpu
-COPY --from=cpu-environment /opt/stepback /opt/stepback
+COPY --from=cpu-dependencies /opt/stepback /opt/stepback
+COPY --from=application /opt/stepback /opt/stepback
 
 
 # The official image brings Python, torch, vLLM and what the controller needs beside them.
 FROM ${VLLM_IMAGE} AS cuda
-COPY --from=wheel /wheels /tmp/wheels
+COPY --from=application /wheels /tmp/wheels
 RUN python3 -m pip install --no-cache-dir --no-deps --break-system-packages /tmp/wheels/*.whl \
     && rm -r /tmp/wheels \
+    && python3 -c "import stepback_server.app" \
     && useradd --system --uid 10001 --user-group --no-create-home --home-dir /tmp stepback \
     && install --directory --owner 10001 --group 10001 /cache
 ENV HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
