@@ -56,6 +56,8 @@ RUN pip --python /opt/stepback/bin/python install --quiet --no-deps -r requireme
 
 
 FROM runtime AS controller
+# It would say at every start that there is no torch.
+ENV TRANSFORMERS_NO_ADVISORY_WARNINGS=1
 COPY --from=controller-dependencies /opt/stepback /opt/stepback
 COPY --from=application /opt/stepback /opt/stepback
 
