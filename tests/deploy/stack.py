@@ -41,7 +41,7 @@ class Stack:
         return _run(command, environment, check=True).stdout
 
     def container(self, service: str) -> str:
-        return self.compose("ps", "--quiet", service).strip()
+        return self.compose("ps", "--all", "--quiet", service).strip()
 
     def inspect(self, service: str) -> dict:
         return json.loads(docker("inspect", self.container(service)).stdout)[0]

@@ -109,7 +109,7 @@ def test_everything_in_one_container_solves_too(running: Stack) -> None:
         with Client(f"http://127.0.0.1:{port}") as client:
             assert client.solve(PROBLEM).usage.generated_tokens > 0
     finally:
-        docker("stop", "--time", "30", container)
+        docker("stop", "-t", "30", container)
 
 
 def test_a_stop_lets_searches_end_with_the_best_so_far(running: Stack) -> None:
