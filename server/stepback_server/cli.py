@@ -30,6 +30,8 @@ def serve(arguments: Sequence[str]) -> int:
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    # It tells every request, and remote engines are asked several a second.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         checkpoint = Checkpoint.open(settings.model)
     except CheckpointError as error:

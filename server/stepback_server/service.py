@@ -18,19 +18,19 @@ from stepback_server.solving import Solver
 class Service:
     """What the routes call. `run` it in a task for as long as they do."""
 
-    def __init__(self, settings: Settings, checkpoint: Checkpoint, keeper: Keeper) -> None:
+    def __init__(self, settings: Settings, checkpoint: Checkpoint, supervisor: Keeper) -> None:
         self._solver = Solver(checkpoint, settings)
         self._admission = Admission(
             max_searches=settings.max_searches,
             max_queued=settings.max_queued,
             max_seconds=settings.max_queue_seconds,
         )
-        self._keeper = keeper
+        self._supervisor = supervisor
         self.metrics = Metrics(
             searching=lambda: self._admission.searching,
             queued=lambda: self._admission.queued,
-            restarts=lambda: self._keeper.restarts,
-            engines_up=lambda: self._keeper.up,
+            restarts=lambda: self._supervisor.restarts,
+            engines_up=lambda: self._supervisor.up,
         )
         self._grace_seconds = settings.grace_seconds
         self._draining = False
@@ -38,7 +38,7 @@ class Service:
 
     async def run(self) -> None:
         """Keep an engine up until cancelled. Raises what its first start raises."""
-        await self._keeper.run()
+        await self._supervisor.run()
 
     async def solve(self, request: SolveRequest) -> SolveResult:
         """Raises ApiError, QueueFull and EngineError."""
@@ -49,11 +49,11 @@ class Service:
     async def _solve(self, request: SolveRequest) -> SolveResult:
         order = self._solver.accept(request)
         # Whoever would wait for nothing is told so now.
-        self._keeper.engine  # noqa: B018
+        self._supervisor.engine  # noqa: B018
         self._refuse_while_draining()
         async with self._admission.slot() as seconds_queued:
             self._refuse_while_draining()
-            return await self._keeper.use(
+            return await self._supervisor.use(
                 lambda engine: self._solver.solve(order, engine, seconds_queued)
             )
 
@@ -75,7 +75,7 @@ class Service:
         reason = "the server is shutting down" if self._draining else reason
         running = 0
         try:
-            engine = self._keeper.engine
+            engine = self._supervisor.engine
             await engine.check()
             running = await engine.running()
         except EngineUnavailable as error:
@@ -86,7 +86,7 @@ class Service:
             searching=self._admission.searching,
             queued=self._admission.queued,
             running=running,
-            restarts=self._keeper.restarts,
+            restarts=self._supervisor.restarts,
         )
 
     @property

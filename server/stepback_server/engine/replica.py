@@ -132,10 +132,10 @@ class Replica:
     async def _refuse(self, answer: httpx.Response) -> None:
         if answer.status_code == 200:
             return
-        text = (await answer.aread()).decode(errors="replace")[:500]
+        message = _message(await answer.aread())
         if answer.status_code in _REFUSED:
-            raise PromptRefused(text)
-        raise EngineUnavailable(f"{self.url} answers {answer.status_code}: {text}")
+            raise PromptRefused(message)
+        raise EngineUnavailable(f"{self.url} answers {answer.status_code}: {message}")
 
     async def _abort_on(self, stop: asyncio.Event, name: str) -> None:
         """Once `stop` is set, have the server abort a request by its name, so that it streams what
@@ -185,6 +185,14 @@ class Replica:
         await self._control.aclose()
 
 
+class _Error(BaseModel):
+    message: str
+
+
+class _ErrorBody(BaseModel):
+    error: _Error
+
+
 class _Model(BaseModel):
     id: str
     max_model_len: int | None = None
@@ -210,6 +218,14 @@ def _agree(url: str, answer: httpx.Response, expected: Expected) -> None:
             f"{url} has a context of {served.max_model_len} tokens, the checkpoint one of "
             f"{expected.context_tokens}: start it with --max-model-len {expected.context_tokens}"
         )
+
+
+def _message(body: bytes) -> str:
+    """What vLLM says in its error body, or the beginning of a body that is none."""
+    try:
+        return _ErrorBody.model_validate_json(body).error.message
+    except ValueError:
+        return body.decode(errors="replace")[:200]
 
 
 def _say(error: Exception) -> str:

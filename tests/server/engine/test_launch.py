@@ -1,0 +1,59 @@
+"""What `stepback engine` runs, and the settings that choose an engine."""
+
+import subprocess
+import sys
+from itertools import pairwise
+
+import pytest
+
+from stepback_server.checkpoint import Checkpoint
+from stepback_server.engine.launch import server_flags
+from stepback_server.engine.replica import Expected
+from stepback_server.settings import Settings, SettingsError
+from tests.conftest import CHECKPOINT
+
+CPU_ONLY = ["--enforce-eager", "--no-enable-chunked-prefill", "--block-size"]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_server_has_the_embedded_engines_arguments(device: str) -> None:
+    settings = Settings.read({"STEPBACK_DEVICE": device, "STEPBACK_ENGINE_API_KEY": "secret"})
+    flags = server_flags(settings, Checkpoint.open(CHECKPOINT))
+    named = dict(pairwise(flags))
+    assert named["--served-model-name"] == "countdown-5m"
+    assert named["--max-model-len"] == "256" and named["--generation-config"] == "vllm"
+    assert {"--skip-tokenizer-init", "--enable-prefix-caching", "--enable-scale-out"} <= set(flags)
+    assert all((flag in flags) == (device == "cpu") for flag in CPU_ONLY)
+    assert "secret" not in flags
+
+
+def test_the_addresses_of_engines_are_read_and_their_key_is_never_shown() -> None:
+    settings = Settings.read(
+        {
+            "STEPBACK_ENGINE_URLS": "http://a:8000/, https://b/prefix,http://a:8000",
+            "STEPBACK_ENGINE_API_KEY": "secret",
+        }
+    )
+    assert settings.engine_urls == ("http://a:8000", "https://b/prefix")
+    assert Settings.read({"STEPBACK_ENGINE_URLS": ""}).engine_urls == ()
+    expected = Expected(model="m", context_tokens=1, api_key="secret", connections=1)
+    assert "secret" not in repr(settings) + repr(expected)
+    assert expected.headers == {"Authorization": "Bearer secret"}
+
+
+@pytest.mark.parametrize("urls", ["ftp://a", "a:8000", "http://user:word@a", "http://a,b"])
+def test_an_address_that_is_none_is_refused_by_name(urls: str) -> None:
+    with pytest.raises(SettingsError, match="STEPBACK_ENGINE_URLS"):
+        Settings.read({"STEPBACK_ENGINE_URLS": urls})
+
+
+def test_the_command_refuses_what_it_cannot_serve() -> None:
+    stopped = subprocess.run(
+        [sys.executable, "-m", "stepback_client.cli", "engine", "--model", "/nowhere"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert stopped.returncode == 2
+    assert stopped.stderr.startswith("stepback engine: /nowhere")

@@ -1,0 +1,173 @@
+"""One server over real HTTP: a small one of our own, for answers that vLLM gives on bad days."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from stepback_server.engine.base import (
+    EngineMismatch,
+    EngineUnavailable,
+    Finish,
+    PromptRefused,
+    Sample,
+    SampleRequest,
+)
+from stepback_server.engine.replica import Expected, Replica
+from tests.conftest import free_port
+
+REQUEST = SampleRequest(
+    ids=(4, 5), n=2, max_tokens=9, temperature=0.7, seeds=(1, 2), stop_ids=(2,), tree="a tree"
+)
+EXPECTED = Expected(model="m", context_tokens=16, api_key="secret", connections=4)
+
+
+def chunk(index: int, *ids: int, finish: str | None = None) -> str:
+    logprobs = {"token_logprobs": [-1.0] * len(ids), "top_logprobs": [{}] * len(ids)}
+    choice = {"index": index, "token_ids": ids, "logprobs": logprobs, "finish_reason": finish}
+    return f"data: {json.dumps({'choices': [choice]})}\n\n"
+
+
+class FakeVllm:
+    """Streams what it is told; refuses to abort by name, as vLLM does without its flag."""
+
+    def __init__(self) -> None:
+        self.answer: Callable[[], Response] = lambda: Response(status_code=500)
+        self.hung_up = asyncio.Event()
+        self.keys: set[str | None] = set()
+
+    def stream(self, *chunks: str, forever: bool = False) -> None:
+        async def body() -> AsyncIterator[str]:
+            try:
+                for each in chunks:
+                    yield each
+                if forever:
+                    await asyncio.Event().wait()
+            finally:
+                self.hung_up.set()
+
+        self.answer = lambda: StreamingResponse(body(), media_type="text/event-stream")
+
+    async def complete(self, request: Request) -> Response:
+        self.keys.add(request.headers.get("authorization"))
+        return self.answer()
+
+    async def models(self, request: Request) -> Response:
+        if request.headers.get("authorization") != "Bearer secret":
+            return JSONResponse({"error": "Unauthorized"}, 401)
+        return JSONResponse({"data": [{"id": "m", "max_model_len": 16}]})
+
+    async def abort(self, request: Request) -> Response:
+        return JSONResponse({}, 403)
+
+    @property
+    def app(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/v1/completions", self.complete, methods=["POST"]),
+                Route("/inference/v1/abort_requests", self.abort, methods=["POST"]),
+                Route("/v1/models", self.models),
+            ]
+        )
+
+
+def with_server(scenario: Callable[[FakeVllm, str], Coroutine[Any, Any, None]]) -> None:
+    async def run() -> None:
+        fake, port = FakeVllm(), free_port()
+        server = uvicorn.Server(uvicorn.Config(fake.app, port=port, log_level="error"))
+        serving = asyncio.create_task(server.serve())
+        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(20):
+            await scenario(fake, f"http://127.0.0.1:{port}")
+        server.should_exit = True
+        await serving
+
+    asyncio.run(run())
+
+
+async def sample(url: str, stop: asyncio.Event | None = None) -> list[Sample]:
+    replica, samples = await asyncio.to_thread(Replica.connect, url, EXPECTED), list[Sample]()
+    try:
+        await replica.sample(REQUEST, stop or asyncio.Event(), samples.append)
+    finally:
+        await replica.close(kill=False)
+    return samples
+
+
+def test_where_a_request_cannot_be_aborted_by_name_its_connection_is_dropped() -> None:
+    """Then what was generated is unknown, and counted as the most that it can have been."""
+
+    async def scenario(fake: FakeVllm, url: str) -> None:
+        fake.stream(chunk(1, 7, 2, finish="stop"), chunk(0, 8), forever=True)
+        stop = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.2, stop.set)
+        samples = {each.index: each for each in await sample(url, stop)}
+        assert samples[1].finish is Finish.STOP and samples[1].generated_tokens == 2
+        assert samples[0].finish is Finish.ABORTED and samples[0].ids == (8,)
+        assert samples[0].generated_tokens == REQUEST.max_tokens
+        await fake.hung_up.wait()
+        assert fake.keys == {"Bearer secret"}
+
+    with_server(scenario)
+
+
+def test_nothing_is_asked_once_a_search_is_over() -> None:
+    async def scenario(fake: FakeVllm, url: str) -> None:
+        stop = asyncio.Event()
+        stop.set()
+        samples = await sample(url, stop)
+        assert [(each.finish, each.generated_tokens) for each in samples] == [
+            (Finish.ABORTED, 0)
+        ] * 2
+        assert not fake.keys
+
+    with_server(scenario)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "message"),
+    [
+        ([chunk(0, 2, finish="stop")], "ended an answer early"),
+        ([chunk(0, finish="abort")], "aborted a request"),
+        (['data: {"error": {"message": "EngineCore is dead"}}\n\n'], "EngineCore is dead"),
+    ],
+)
+def test_an_answer_that_breaks_off_loses_the_server(chunks: list[str], message: str) -> None:
+    async def scenario(fake: FakeVllm, url: str) -> None:
+        fake.stream(*chunks)
+        with pytest.raises(EngineUnavailable, match=message):
+            await sample(url)
+
+    with_server(scenario)
+
+
+def test_a_refusal_is_the_callers_fault_or_the_servers() -> None:
+    async def scenario(fake: FakeVllm, url: str) -> None:
+        body = {"error": {"message": "the context is 16 tokens"}}
+        fake.answer = lambda: JSONResponse(body, 400)
+        with pytest.raises(PromptRefused, match=r"^the context is 16 tokens$"):
+            await sample(url)
+        for status in (404, 429, 500, 503):
+            fake.answer = lambda status=status: Response("no", status)
+            with pytest.raises(EngineUnavailable, match=f"answers {status}: no"):
+                await sample(url)
+
+    with_server(scenario)
+
+
+def test_a_wrong_key_is_told_by_the_name_of_its_setting() -> None:
+    keyless = Expected(model="m", context_tokens=16, api_key=None, connections=4)
+
+    async def scenario(fake: FakeVllm, url: str) -> None:
+        with pytest.raises(EngineMismatch, match="STEPBACK_ENGINE_API_KEY"):
+            await asyncio.to_thread(Replica.connect, url, keyless)
+
+    with_server(scenario)
