@@ -63,6 +63,9 @@ COPY --from=application /opt/stepback /opt/stepback
 
 
 FROM build AS cpu-dependencies
+# vLLM's CPU kernels are linked against it, and the base image lacks it.
+RUN apt-get update -qq && apt-get install -qq --no-install-recommends libnuma1 >/dev/null \
+    && cp /usr/lib/*-linux-gnu/libnuma.so.1 /opt/stepback/lib/
 # Where pip also looks, for the CPU build of torch (PyTorch's CPU index).
 ARG STEPBACK_TORCH_INDEX=
 COPY requirements-cpu.lock .
@@ -71,6 +74,7 @@ RUN pip --python /opt/stepback/bin/python install --quiet --no-deps \
 
 
 FROM runtime AS cpu
+ENV LD_LIBRARY_PATH=/opt/stepback/lib
 COPY --from=cpu-dependencies /opt/stepback /opt/stepback
 COPY --from=application /opt/stepback /opt/stepback
 

@@ -21,8 +21,6 @@ LOCKS = {
     "requirements-cpu.lock": ("server", "vllm-cpu"),
 }
 """Each image's lock, and the extras of this project that the image serves."""
-LEFT_OUT = {"triton"}
-"""A compiler for GPUs, of 1 GB: xgrammar asks for it, and on a CPU nothing calls it."""
 
 
 def main() -> int:
@@ -36,7 +34,7 @@ def cut(extras: Iterable[str]) -> str:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     optional = project["optional-dependencies"]
     asked = project["dependencies"] + [line for extra in extras for line in optional[extra]]
-    wanted = closure(map(Requirement, asked)) - LEFT_OUT
+    wanted = closure(map(Requirement, asked))
     lines = (ROOT / "requirements.lock").read_text().splitlines()
     pinned = [line for line in lines if _name(line) in wanted]
     header = f"# What [{', '.join(extras)}] needs, cut out of requirements.lock by `make locks`."

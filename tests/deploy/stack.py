@@ -59,6 +59,11 @@ def stack() -> Iterator[Stack]:
     try:
         running.compose("up", "--detach", "controller")
         wait_until_ready(running.url)
+    except AssertionError as error:
+        error.add_note(running.compose("logs", "--tail", "50"))
+        running.compose("down", "--volumes")
+        raise
+    try:
         yield running
     finally:
         running.compose("down", "--volumes", "--timeout", "40")
