@@ -27,7 +27,12 @@ from tests.conftest import start_controller, wait_until_ready
 from tests.server.test_faults import core_of
 
 PROBLEM = CountdownProblem(numbers=[3, 5, 7, 25], target=41)
-LONG: dict[str, Any] = {"select": "perplexity", "breadth": 256, "backtracks": 16}
+LONG: dict[str, Any] = {
+    "strategy": "self_backtracking",
+    "select": "perplexity",
+    "breadth": 256,
+    "backtracks": 16,
+}
 
 
 @pytest.fixture(scope="module")

@@ -57,13 +57,16 @@ def _ask(url: str) -> tuple[httpx.Response, list[httpx.Response]]:
         return httpx.post(f"{url}/solve", json=body, headers=headers, timeout=60)
 
     named = {"X-Request-Id": "mine-1", "traceparent": f"00-{TRACE}-{PARENT}-01"}
-    answer = solve(SOLVABLE
+    answer = solve(
+        SOLVABLE
         | {
             "strategy": "self_backtracking",
             "backtracks": 4,
             "select": "perplexity",
             "seed": 7,
-        }, **named)
+        },
+        **named,
+    )
     bad_number = {"task": "countdown", "problem": {"numbers": [3, 5], "target": SECRET}}
     refusals = [
         solve(bad_number, **{"X-Request-Id": "mine-2"}),
