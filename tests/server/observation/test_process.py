@@ -60,10 +60,8 @@ def _ask(url: str) -> tuple[httpx.Response, list[httpx.Response]]:
     answer = solve(
         SOLVABLE
         | {
-            "strategy": "self_backtracking",
-            "backtracks": 4,
+            "breadth": 2,
             "select": "perplexity",
-            "seed": 7,
         },
         **named,
     )
@@ -82,7 +80,7 @@ def test_one_span_a_search_under_the_callers_and_one_a_round_under_it(seen: Seen
     assert (search.trace_id.hex(), search.parent_span_id.hex()) == (TRACE, PARENT)
     said = attributes(search)
     assert said["stepback.search_id"] == result["id"]
-    assert said["stepback.strategy"] == "self_backtracking"
+    assert said["stepback.strategy"] == "best_first"
     assert said["stepback.select"] == "perplexity"
     assert said["stepback.breadth"] == 16
     assert said["stepback.status"] == result["status"]
