@@ -82,7 +82,7 @@ def test_one_span_a_search_under_the_callers_and_one_a_round_under_it(seen: Seen
     assert said["stepback.search_id"] == result["id"]
     assert said["stepback.strategy"] == "best_first"
     assert said["stepback.select"] == "perplexity"
-    assert said["stepback.breadth"] == 16
+    assert said["stepback.breadth"] == 2
     assert said["stepback.status"] == result["status"]
     assert said["stepback.stop_reason"] == "exhausted"
     assert said["stepback.tokens.generated"] == result["usage"]["generated_tokens"]
