@@ -156,7 +156,7 @@ class BestFirst:
             state = heapq.heappop(self._turns)[-1].state()
             if len(state.ids) >= self._longest:
                 continue
-            if self._closes_a_step(state.ids) and (
+            if self._closes_a_step(state.ids, len(state.ids)) and (
                 self._is_illegal(state.ids) or self._was_reached(state.ids)
             ):
                 continue
@@ -165,29 +165,29 @@ class BestFirst:
 
     def _follow(self, branch: Branch) -> Branch:
         """Find the turns of a branch, up to where it must not be followed."""
-        sample, at = branch.sample, len(branch.state.ids)
+        ids, begin = branch.ids, len(branch.state.ids)
         likelihood = sum(branch.state.logprobs)
         is_new = True
-        for position, logprob in enumerate(sample.logprobs):
+        for position, logprob in enumerate(branch.sample.logprobs):
             if is_new:
                 self._find_turns(branch, position, likelihood)
             likelihood += logprob
-            ids = branch.ids[: at + position + 1]
-            if not self._closes_a_step(ids):
+            length = begin + position + 1
+            if not self._closes_a_step(ids, length):
                 continue
-            if self._is_illegal(ids):
-                return branch.refuse(len(ids))
-            is_new = is_new and not self._was_reached(ids)
+            if self._is_illegal(ids[:length]):
+                return branch.refuse(length)
+            is_new = is_new and not self._was_reached(ids[:length])
         if is_new:
             self._end(branch)
         return branch
 
-    def _closes_a_step(self, ids: Sequence[int]) -> bool:
-        """Whether the last id does: a separator, or an end that no separator came before."""
+    def _closes_a_step(self, ids: Sequence[int], length: int) -> bool:
+        """Whether the id before `length` does: a separator, or an end without one before it."""
         separators = self._grammar.separator_ids
-        if ids[-1] == self._grammar.end_id:
-            return len(ids) > 1 and ids[-2] not in separators
-        return ids[-1] in separators
+        if ids[length - 1] == self._grammar.end_id:
+            return length > 1 and ids[length - 2] not in separators
+        return ids[length - 1] in separators
 
     def _end(self, branch: Branch) -> None:
         """Count an answer, or go on with what was only cut."""
