@@ -145,6 +145,12 @@ class TraceCodec:
         complete, rest = self.split_steps(ids)
         return [*complete, rest] if rest else complete
 
+    def ended_steps(self, ids: Sequence[int]) -> list[str]:
+        """The steps in generated ids that have ended: by their separator, or by the end. A token
+        that straddles a boundary may have begun another one, which is left out."""
+        complete, rest = self.split_steps(ids)
+        return [*complete, rest] if rest and ids[-1] == self.tokens.end_id else complete
+
     def split_steps(self, ids: Sequence[int]) -> tuple[list[str], str]:
         """The complete steps in generated ids, and what there is of a last one without its end."""
         body = [token for token in ids if token not in self.tokens.stop_ids]

@@ -75,8 +75,8 @@ class Budget(_Question):
     """Upper limits of one search. What is left out is the server's own limit."""
 
     tokens: int | None = Field(default=None, ge=1, le=10_000_000)
-    """Generated tokens, those of discarded branches included; never exceeded. If left out,
-    `best_first` takes the tokens of 32 full answers."""
+    """Generated tokens, those of discarded branches included; never exceeded. `best_first`
+    takes those of 32 full answers if it is left out, or of `breadth` where that is more."""
     seconds: float | None = Field(default=None, gt=0, le=3600, allow_inf_nan=False)
     """Wall time from the start of the search, its time in the queue excluded."""
 
@@ -116,17 +116,35 @@ def _forms_of_a_request() -> list[JsonValue]:
     return [*tasks, prompt]
 
 
+def _majority_votes() -> JsonValue:
+    return {
+        "if": {
+            "required": ["strategy"],
+            "properties": {"strategy": {"const": Strategy.MAJORITY.value}},
+        },
+        "then": {"properties": {"select": {"enum": [Select.VOTE.value, None]}}},
+    }
+
+
+def _a_vote_needs_samples_that_may_agree() -> JsonValue:
+    return {
+        "if": {"required": ["select"], "properties": {"select": {"const": Select.VOTE.value}}},
+        "then": {
+            "required": ["strategy"],
+            "properties": {
+                "strategy": {"enum": [s.value for s in Strategy if s is not Strategy.BEST_FIRST]}
+            },
+        },
+    }
+
+
 class SolveRequest(_Question):
     """One problem and how to search for its answer: `task` and `problem`, or `prompt`."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "oneOf": _forms_of_a_request(),
-            "if": {
-                "required": ["strategy"],
-                "properties": {"strategy": {"const": Strategy.MAJORITY.value}},
-            },
-            "then": {"properties": {"select": {"enum": [Select.VOTE.value, None]}}},
+            "allOf": [_majority_votes(), _a_vote_needs_samples_that_may_agree()],
             "examples": [
                 {"task": name, "problem": task.example.model_dump(mode="json")}
                 for name, task in TASKS.items()
@@ -160,7 +178,8 @@ class SolveRequest(_Question):
     seed: int | None = Field(default=None, ge=0, lt=2**31)
     """The same seed, alone on the same engine, gives the same tree; random if left out."""
     select: Annotated[Select | None, Field(strict=False)] = None
-    """`perplexity`: the likeliest candidate a token. `vote`: what most agree on. `verified`:
+    """`perplexity`: the likeliest candidate a token. `vote`: what most agree on, of a strategy that
+    samples: `best_first` writes nothing twice. `verified`:
     one that the task's checker accepts, which also ends the search. If left out, `verified` where
     there is a checker, else `perplexity`."""
     budget: Budget = Budget()
@@ -237,7 +256,7 @@ class TreeNode(_Said):
     kept_steps: int
     """How many of the parent's steps came before this branch."""
     steps: list[str]
-    """What was sampled after the kept part."""
+    """What came after the kept part, up to a step that is illegal."""
     outcome: Outcome | None
     """`answer`, `backtrack`, `illegal` or `unfinished`; None for the root."""
     score: float | None

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import lru_cache
 from random import Random
 
 from stepback_core.tasks.cells import Cell
@@ -27,6 +28,12 @@ def move_between(cell: Cell, neighbour: Cell) -> str:
 
 def read_ways(rows: Sequence[str]) -> Ways:
     """Cells lie at the odd rows and columns of the drawing, with a wall or a passage between."""
+    return _read_ways(tuple(rows))
+
+
+# A search looks at the same maze again and again.
+@lru_cache(maxsize=64)
+def _read_ways(rows: tuple[str, ...]) -> Ways:
     return {
         (row, column): [
             (row + down, column + right)
