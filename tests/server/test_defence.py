@@ -156,7 +156,12 @@ def test_tokens_a_minute_end_in_429_that_says_when(guarded: Guarded) -> None:
 def test_a_keys_own_limit_holds_beside_another(guarded: Guarded) -> None:
     async def scenario() -> None:
         async with httpx.AsyncClient(base_url=guarded.url, timeout=60) as http:
-            body = BODY | {"select": "perplexity", "breadth": 256, "backtracks": 8}
+            body = BODY | {
+                "strategy": "self_backtracking",
+                "select": "perplexity",
+                "breadth": 256,
+                "backtracks": 8,
+            }
             body |= {"budget": {"seconds": 1.0}}
             calls = [
                 asyncio.create_task(http.post("/solve", json=body, headers=guarded.headers("bob")))
@@ -214,7 +219,12 @@ def test_an_error_is_not_kept(guarded: Guarded) -> None:
 
 
 def test_one_of_two_hangs_up_then_both(guarded: Guarded) -> None:
-    slow = BODY | {"select": "perplexity", "breadth": 256, "backtracks": 16}
+    slow = BODY | {
+        "strategy": "self_backtracking",
+        "select": "perplexity",
+        "breadth": 256,
+        "backtracks": 16,
+    }
 
     async def scenario() -> None:
         async with httpx.AsyncClient(base_url=guarded.url, timeout=60) as http:

@@ -86,7 +86,12 @@ def test_a_search_is_counted_with_its_rounds_and_one_given_up_as_abandoned(serve
         return httpx.get(f"{server}/metrics").text
 
     body = {"task": "countdown", "problem": {"numbers": [3, 5, 7, 25], "target": 41}}
-    slow = body | {"breadth": 256, "backtracks": 16, "select": "perplexity"}
+    slow = body | {
+        "strategy": "self_backtracking",
+        "breadth": 256,
+        "backtracks": 16,
+        "select": "perplexity",
+    }
     before = page()
     assert httpx.post(f"{server}/solve", json=body, timeout=60).status_code == 200
     after = page()
