@@ -10,6 +10,7 @@ Problems/s are for comparing rows of one run, on one machine.
 
 import argparse
 import asyncio
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -159,6 +160,8 @@ async def measure_all(given: argparse.Namespace) -> None:
         print("| --- | --- | --- | --- | --- | --- | --- |")
         for budget in map(int, given.budgets.split(",")):
             for name, make in strategies.items():
+                if not re.search(given.only, name):
+                    continue
                 row = await bench.measure(name, make, budget, given.problems)
                 print(row, flush=True)
     finally:
@@ -170,6 +173,7 @@ def main() -> int:
     parser.add_argument("--problems", type=int, default=300, help="of each kind")
     parser.add_argument("--budgets", default="250,500")
     parser.add_argument("--in-flight", type=int, default=32)
+    parser.add_argument("--only", default="", help="rows whose name matches this expression")
     asyncio.run(measure_all(parser.parse_args()))
     return 0
 
