@@ -26,7 +26,9 @@ from stepback_server.search.best_first import BestFirst
 from stepback_server.search.controller import Limits, Search, Searched
 from stepback_server.search.published import OneRound, SelfBacktracking
 from stepback_server.search.strategy import SearchStrategy
+from tests.benchmarks import measuring
 from tests.benchmarks.ablation import Bench, start_engine
+from tests.benchmarks.measuring import KINDS, TASK
 from tests.conftest import CHECKPOINT
 
 _CONTEXT = 8192
@@ -79,6 +81,8 @@ class Cost:
 
 async def countdown(problems: int) -> None:
     checkpoint = Checkpoint.open(CHECKPOINT)
+    asked = [TASK.prompt(each) for kind in KINDS for each in measuring.problems(kind, problems)]
+    length = f"{sum(len(checkpoint.codec.encode_prompt(each)) for each in asked) / len(asked):.0f}"
     engine = start_engine(checkpoint, CHECKPOINT)
     print(f"Countdown, {2 * problems} problems, until one is solved:\n")
     print(_HEADER.replace("cached share |", "cached share | new a solved one |").strip() + " --- |")
@@ -91,7 +95,7 @@ async def countdown(problems: int) -> None:
                 cost = Cost(counting.prompted, list(row.searched))
                 solved = sum(each.stop_reason == "solved" for each in row.searched)
                 new = sum(each.spent.generated for each in row.searched)
-                print(cost.row(f"{name}, budget {budget}", "20"), f"{new / solved:.0f} |")
+                print(cost.row(f"{name}, budget {budget}", length), f"{new / solved:.0f} |")
     finally:
         await engine.close(kill=False)
 
