@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+AUDIT := .cache/audit
 
-.PHONY: demo serve test check format bench bench-search bench-ablation bench-scaling bench-cost results clean
+.PHONY: demo serve test image-test check format docs bench bench-search bench-ablation bench-scaling \
+	bench-cost results locks audit clean
 
 demo: $(INSTALLED)   ## start, solve a few held-out problems, stop
 	$(BIN)/python deploy/demo.py
@@ -15,6 +17,9 @@ serve: $(INSTALLED)  ## the controller on 127.0.0.1:8000
 
 test: $(INSTALLED)   ## the whole test suite
 	$(BIN)/pytest
+
+image-test: $(INSTALLED)  ## build the images, run the compose stack, drive it
+	deploy/image-test.sh $(BIN)/python
 
 check: $(INSTALLED)  ## lint, format and types
 	$(BIN)/ruff check .
@@ -43,9 +48,22 @@ bench-cost: $(INSTALLED)  ## new, cached and prefilled tokens of a search as it 
 results: $(INSTALLED)  ## the README's table of results
 	$(BIN)/python -m tests.benchmarks.accuracy
 
+docs: $(INSTALLED)   ## the reference pages that are written from the code
+	$(BIN)/python docs/generate.py
+
+locks: $(INSTALLED)  ## the images' locks, cut out of requirements.lock
+	$(BIN)/python deploy/lock.py
+
+audit: $(AUDIT)      ## known vulnerabilities of what the locks name; fails where no service answers
+	$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r requirements.lock
+
+$(AUDIT):
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet pip-audit==2.10.1
+
 $(INSTALLED): requirements.lock pyproject.toml
 	deploy/install.sh $(PYTHON) $(VENV)
 	touch $@
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(AUDIT)

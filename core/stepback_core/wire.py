@@ -75,8 +75,8 @@ class Budget(_Question):
     """Upper limits of one search. What is left out is the server's own limit."""
 
     tokens: int | None = Field(default=None, ge=1, le=10_000_000)
-    """Generated tokens, those of discarded branches included; never exceeded. If left out,
-    `best_first` takes the tokens of 32 full answers."""
+    """Generated tokens, those of discarded branches included; never exceeded. `best_first`
+    takes those of 32 full answers if it is left out, or of `breadth` where that is more."""
     seconds: float | None = Field(default=None, gt=0, le=3600, allow_inf_nan=False)
     """Wall time from the start of the search, its time in the queue excluded."""
 
@@ -88,14 +88,67 @@ def _problem_schema() -> dict[str, Any]:
     }
 
 
+def _forms_of_a_request() -> list[JsonValue]:
+    """In JSON schema what `SolveRequest` checks across its fields."""
+    absent: JsonValue = {"type": "null"}
+    tasks: list[JsonValue] = [
+        {
+            "title": f"A problem of {name}",
+            "required": ["task", "problem"],
+            "properties": {
+                "task": {"const": name},
+                "problem": task.problem_type.model_json_schema(),
+                "prompt": absent,
+            },
+        }
+        for name, task in TASKS.items()
+    ]
+    prompt: JsonValue = {
+        "title": "A prompt",
+        "required": ["prompt"],
+        "properties": {
+            "prompt": {"type": "string"},
+            "task": absent,
+            "problem": absent,
+            "select": {"enum": [Select.PERPLEXITY.value, Select.VOTE.value, None]},
+        },
+    }
+    return [*tasks, prompt]
+
+
+def _majority_votes() -> JsonValue:
+    return {
+        "if": {
+            "required": ["strategy"],
+            "properties": {"strategy": {"const": Strategy.MAJORITY.value}},
+        },
+        "then": {"properties": {"select": {"enum": [Select.VOTE.value, None]}}},
+    }
+
+
+def _a_vote_needs_samples_that_may_agree() -> JsonValue:
+    return {
+        "if": {"required": ["select"], "properties": {"select": {"const": Select.VOTE.value}}},
+        "then": {
+            "required": ["strategy"],
+            "properties": {
+                "strategy": {"enum": [s.value for s in Strategy if s is not Strategy.BEST_FIRST]}
+            },
+        },
+    }
+
+
 class SolveRequest(_Question):
     """One problem and how to search for its answer: `task` and `problem`, or `prompt`."""
 
     model_config = ConfigDict(
         json_schema_extra={
+            "oneOf": _forms_of_a_request(),
+            "allOf": [_majority_votes(), _a_vote_needs_samples_that_may_agree()],
             "examples": [
-                {"task": "countdown", "problem": {"numbers": [4, 16, 25, 82], "target": 95}}
-            ]
+                {"task": name, "problem": task.example.model_dump(mode="json")}
+                for name, task in TASKS.items()
+            ],
         }
     )
 
@@ -119,13 +172,14 @@ class SolveRequest(_Question):
     that it looks for where no check ends the search. Greedy ignores it."""
     backtracks: int = Field(default=1, ge=0, le=64)
     """b: rounds of backtracking, of `self_backtracking` alone."""
-    temperature: float = Field(default=0.7, gt=0, le=10, allow_inf_nan=False)
+    temperature: float = Field(default=0.7, gt=0, le=2, allow_inf_nan=False)
     """Of the sampling; scores are always of the model's own distribution. `greedy` and
     `best_first` ignore it."""
     seed: int | None = Field(default=None, ge=0, lt=2**31)
     """The same seed, alone on the same engine, gives the same tree; random if left out."""
     select: Annotated[Select | None, Field(strict=False)] = None
-    """`perplexity`: the likeliest candidate a token. `vote`: what most agree on. `verified`:
+    """`perplexity`: the likeliest candidate a token. `vote`: what most agree on, of a strategy that
+    samples: `best_first` writes nothing twice. `verified`:
     one that the task's checker accepts, which also ends the search. If left out, `verified` where
     there is a checker, else `perplexity`."""
     budget: Budget = Budget()
@@ -164,7 +218,7 @@ class Answer(_Said):
     lax: bool | None = None
     """The verdict of the paper's lax checker; None where the task has none."""
     reason: str | None = None
-    """Why the checker refused: `not_reached`, `wrong_arithmetic`, ..."""
+    """Why the checker refused: `not_reached`, `wrong_arithmetic`, `wall`, `conflict`, ..."""
     votes: int = 1
     """Candidates that ended in this very answer."""
 
@@ -202,7 +256,7 @@ class TreeNode(_Said):
     kept_steps: int
     """How many of the parent's steps came before this branch."""
     steps: list[str]
-    """What was sampled after the kept part."""
+    """What came after the kept part, up to a step that is illegal."""
     outcome: Outcome | None
     """`answer`, `backtrack`, `illegal` or `unfinished`; None for the root."""
     score: float | None
@@ -237,6 +291,7 @@ class SolveResult(_Said):
 
 class ErrorType(StrEnum):
     INVALID_REQUEST = "invalid_request"
+    AUTHENTICATION = "authentication"
     NOT_FOUND = "not_found"
     OVERLOADED = "overloaded"
     UNAVAILABLE = "unavailable"

@@ -1,68 +1,186 @@
-"""How many searches run, how many wait, and when to say no."""
+"""How many searches run, how many wait, whose turn is next, and when to say no."""
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections import OrderedDict, deque
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+
+from stepback_server.tenants import ANYONE, Tenant, TokenMeter
 
 
-class QueueFull(Exception):
-    """No more searches may wait. `retry_after` is in whole seconds."""
+class Refused(Exception):
+    """No search may start or wait now. `retry_after` is in whole seconds."""
 
     def __init__(self, retry_after: int) -> None:
-        super().__init__("the queue is full")
+        super().__init__(f"try again in {retry_after} s")
         self.retry_after = retry_after
 
 
-class Admission:
-    """A bounded queue before a bounded number of searches in flight, first come first served."""
+class QueueFull(Refused):
+    """No more searches may wait, or this one waited for too long."""
 
-    def __init__(self, *, max_searches: int, max_queued: int, max_seconds: float = 60.0) -> None:
+
+class OutOfTokens(Refused):
+    """The tenant has generated its tokens of this minute."""
+
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """What one tenant has in flight and waiting, first come first served."""
+
+    limit: int
+    searching: int = 0
+    waiting: deque[asyncio.Future[None]] = field(default_factory=lambda: deque())
+
+    @property
+    def has_room(self) -> bool:
+        return self.searching < self.limit
+
+
+class Admission:
+    """A bounded queue before a bounded number of searches in flight, fair between tenants.
+
+    A place that becomes free goes to the tenant that was served longest ago, of those that wait
+    and are below their own limit: between two that wait, places alternate. One tenant may use the
+    whole queue while nobody else needs it; once it is full, whoever waits less takes the place of
+    the newest in the longest lane.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_searches: int,
+        max_queued: int,
+        max_seconds: float = 60.0,
+        meter: TokenMeter | None = None,
+    ) -> None:
         self._max_searches = max_searches
         self._max_queued = max_queued
         self._max_seconds = max_seconds
-        self._slots = asyncio.Semaphore(max_searches)
+        self._meter = meter or TokenMeter()
+        self._lanes: OrderedDict[str, _Lane] = OrderedDict()
+        """By tenant, the one that was served longest ago first."""
         self._mean_seconds = 1.0
         self.searching = 0
-        self.queued = 0
         self.idle = asyncio.Event()
         """Set while no search is in flight."""
         self.idle.set()
 
     @property
+    def queued(self) -> int:
+        return sum(len(lane.waiting) for lane in self._lanes.values())
+
+    @property
     def is_full(self) -> bool:
-        return self.queued >= self._max_queued and self._slots.locked()
+        return self.queued >= self._max_queued and self.searching >= self._max_searches
 
     @asynccontextmanager
-    async def slot(self) -> AsyncGenerator[float]:
+    async def slot(self, tenant: Tenant = ANYONE) -> AsyncGenerator[float]:
         """Hold a place among the running searches; gives the seconds that it took to get one.
 
-        Raises QueueFull, at once or after `max_seconds` in the queue. Leaving the queue by
-        cancellation frees the place there.
+        Raises QueueFull, at once, when a tenant that waits less needs the place in the queue, or
+        after `max_seconds` there; and OutOfTokens. Leaving the queue by cancellation frees the
+        place there.
         """
-        if self.is_full:
-            raise QueueFull(self._retry_after())
+        self._refuse_without_tokens(tenant)
         arrived = time.monotonic()
-        self.queued += 1
+        await self._enter(tenant)
         try:
-            async with asyncio.timeout(self._max_seconds):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise QueueFull(self._retry_after()) from None
+            # Those before it in the queue may have spent the tokens.
+            self._refuse_without_tokens(tenant)
+            with self._timed() as started:
+                yield started - arrived
         finally:
-            self.queued -= 1
+            self._leave(tenant)
+
+    @contextmanager
+    def _timed(self) -> Generator[float]:
+        """Learn how long a search holds its place; gives when it began."""
         started = time.monotonic()
-        self.searching += 1
-        self.idle.clear()
         try:
-            yield started - arrived
+            yield started
         finally:
-            self.searching -= 1
-            if not self.searching:
-                self.idle.set()
-            self._slots.release()
             self._mean_seconds += 0.1 * (time.monotonic() - started - self._mean_seconds)
 
-    def _retry_after(self) -> int:
-        """When a place in the queue should be free: one search's mean time over those in flight."""
-        return max(1, round(self._mean_seconds / self._max_searches))
+    async def _enter(self, tenant: Tenant) -> None:
+        lane = self._lane(tenant)
+        if self.searching < self._max_searches and lane.has_room and not lane.waiting:
+            self._take(tenant.name)
+            return
+        if self.queued >= self._max_queued:
+            self._push_out_for(lane)
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        lane.waiting.append(place)
+        try:
+            async with asyncio.timeout(self._max_seconds):
+                await self._wait(place, lane, tenant)
+        except TimeoutError:
+            raise QueueFull(self._retry_after(lane)) from None
+
+    async def _wait(self, place: asyncio.Future[None], lane: _Lane, tenant: Tenant) -> None:
+        try:
+            await place
+        except BaseException:
+            if place in lane.waiting:
+                lane.waiting.remove(place)
+            elif not place.cancelled() and place.exception() is None:
+                # It was given at the very moment at which its waiter left.
+                self._leave(tenant)
+            raise
+
+    def _take(self, name: str) -> None:
+        self._lanes[name].searching += 1
+        self._lanes.move_to_end(name)
+        self.searching += 1
+        self.idle.clear()
+
+    def _leave(self, tenant: Tenant) -> None:
+        self._lanes[tenant.name].searching -= 1
+        self.searching -= 1
+        self._hand_out()
+        if not self.searching:
+            self.idle.set()
+
+    def _hand_out(self) -> None:
+        """Give free places to those whose turn it is."""
+        while self.searching < self._max_searches and (name := self._next()) is not None:
+            place = self._lanes[name].waiting.popleft()
+            # One that is done was cancelled, and its waiter is about to leave.
+            if not place.done():
+                place.set_result(None)
+                self._take(name)
+
+    def _next(self) -> str | None:
+        lanes = self._lanes.items()
+        return next((name for name, lane in lanes if lane.waiting and lane.has_room), None)
+
+    def _push_out_for(self, lane: _Lane) -> None:
+        """Make room in a full queue at the cost of the longest lane. Raises QueueFull where this
+        one would become as long."""
+        longest = max(self._lanes.values(), key=lambda other: len(other.waiting))
+        if len(longest.waiting) < len(lane.waiting) + 2:
+            raise QueueFull(self._retry_after(lane))
+        newest = longest.waiting.pop()
+        if not newest.done():
+            newest.set_exception(QueueFull(self._retry_after(longest)))
+
+    def _lane(self, tenant: Tenant) -> _Lane:
+        limit = min(tenant.max_searches or self._max_searches, self._max_searches)
+        if tenant.name not in self._lanes:
+            self._lanes[tenant.name] = _Lane(limit)
+            self._lanes.move_to_end(tenant.name, last=False)
+        lane = self._lanes[tenant.name]
+        # The operator may have changed it meanwhile.
+        lane.limit = limit
+        return lane
+
+    def _refuse_without_tokens(self, tenant: Tenant) -> None:
+        if wait := self._meter.wait(tenant):
+            raise OutOfTokens(wait)
+
+    def _retry_after(self, lane: _Lane) -> int:
+        """When a place in the queue should be free: one search's mean time over those that the
+        tenant may have in flight."""
+        return max(1, round(self._mean_seconds / lane.limit))

@@ -5,19 +5,22 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from stepback_server.api.errors import install_error_handlers
-from stepback_server.api.limits import BodyLimit
+from stepback_server.api.limits import BodyLimit, BrokenConnections
 from stepback_server.api.routes import router
-from stepback_server.api.sse import with_events
+from stepback_server.api.schema import schema_of
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import EngineMismatch, OwnedEngine, SampleRequest
 from stepback_server.engine.replica import Expected, Replica
 from stepback_server.engine.replicas import Replicas
 from stepback_server.engine.supervisor import REMOTE_PATIENCE, Keeper, StartEngine, Supervisor
+from stepback_server.keys import KeyRing, is_loopback
+from stepback_server.observation.access import AccessLog
+from stepback_server.observation.tracing import Tracing
 from stepback_server.service import Service
 from stepback_server.settings import Settings
 
@@ -29,10 +32,15 @@ def create_app(
     checkpoint: Checkpoint,
     start_engine: StartEngine | None = None,
     on_failure: Callable[[], None] = lambda: None,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """The ASGI application. The engine starts with it and stops with it; until the engine is up,
-    `/health` answers and `/ready` says no. `on_failure` is called where the engine cannot start."""
-    service = Service(settings, checkpoint, _keeper(settings, checkpoint, start_engine))
+    `/health` answers and `/ready` says no. `on_failure` is called where the engine cannot start.
+    Raises KeysError where the keys cannot be read."""
+    keys = KeyRing(settings.keys_file, settings.keys)
+    if keys.is_open and not is_loopback(settings.host):
+        _log.warning("%s is open to everybody who can reach it: no keys are set", settings.host)
+    service = Service(settings, checkpoint, _keeper(settings, checkpoint, start_engine), tracing)
 
     def failed(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
@@ -48,27 +56,33 @@ def create_app(
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)
 
     app = _Application(
         title="Stepback",
         summary="Self-backtracking search for language models that know when to step back.",
         version=service.version,
         lifespan=lifespan,
+        # A redirect would be made of whatever the caller's Host header says.
+        redirect_slashes=False,
     )
     app.state.service = service
+    app.state.keys = keys
+    app.state.metrics_need_key = settings.metrics_need_key
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, count=service.metrics.refused)
+    app.add_middleware(BrokenConnections)
     app.include_router(router)
     install_error_handlers(app)
+    app.openapi = lambda: schema_of(app, settings)
     return app
 
 
 class _Application(FastAPI):
-    """Documents the events of a stream too, which no route returns by its type."""
+    """Lies inside of its access log, which also sees what no handler answers."""
 
-    def openapi(self) -> dict[str, Any]:
-        if self.openapi_schema is None:
-            self.openapi_schema = with_events(super().openapi())
-        return self.openapi_schema
+    def build_middleware_stack(self) -> ASGIApp:
+        return AccessLog(super().build_middleware_stack())
 
 
 def _keeper(settings: Settings, checkpoint: Checkpoint, start_engine: StartEngine | None) -> Keeper:

@@ -1,14 +1,23 @@
-"""`stepback serve`: the controller, with its engine, until a signal."""
+"""`stepback serve`: the controller, with its engine, until a signal. `stepback keys`: its keys."""
 
+import argparse
 import asyncio
 import logging
 import math
+import os
+import signal
 import socket
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version as distribution_version
 
 from stepback_server.engine.environment import prepare_environment
+from stepback_server.keys import KeysError, new_key
+from stepback_server.observation.logs import VLLM_JSON, configure_logs
+from stepback_server.observation.tracing import Tracing, TracingError
 from stepback_server.settings import SettingsError, read_settings
+
+_log = logging.getLogger(__name__)
 
 
 def serve(arguments: Sequence[str]) -> int:
@@ -20,21 +29,22 @@ def serve(arguments: Sequence[str]) -> int:
         print(f"stepback serve: {error}", file=sys.stderr)
         return 2
     # Before anything imports torch.
-    prepare_environment(cpu=settings.device == "cpu")
+    prepare_environment(
+        cpu=settings.device == "cpu",
+        vllm_logging=VLLM_JSON if settings.log_format == "json" else None,
+    )
+    configure_logs(settings.log_level, settings.log_format)
 
     import uvicorn
 
+    from stepback_server.api.protocol import QuietProtocol
     from stepback_server.app import create_app
     from stepback_server.checkpoint import Checkpoint, CheckpointError
 
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    # It tells every request, and remote engines are asked several a second.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         checkpoint = Checkpoint.open(settings.model)
-    except CheckpointError as error:
+        tracing = Tracing.from_environment(os.environ, distribution_version("stepback"))
+    except (CheckpointError, TracingError) as error:
         print(f"stepback serve: {error}", file=sys.stderr)
         return 2
 
@@ -45,9 +55,24 @@ def serve(arguments: Sequence[str]) -> int:
         failed = True
         server.should_exit = True
 
-    app = create_app(settings, checkpoint, on_failure=stop)
+    try:
+        app = create_app(settings, checkpoint, on_failure=stop, tracing=tracing)
+    except KeysError as error:
+        print(f"stepback serve: {error}", file=sys.stderr)
+        return 2
+
+    def reload_keys() -> None:
+        try:
+            app.state.keys.reload()
+            _log.info("the keys were read again")
+        except KeysError as error:
+            _log.error("the keys stay as they were: %s", error)
 
     class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload_keys)
+            await super().startup(sockets)
+
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             # Before uvicorn waits for its connections, so that they have something to say.
             draining = asyncio.create_task(app.state.service.drain())
@@ -59,9 +84,39 @@ def serve(arguments: Sequence[str]) -> int:
             app,
             host=settings.host,
             port=settings.port,
+            http=QuietProtocol,
+            # Else a caller's X-Forwarded-For would stand in the access log, whatever it says.
+            proxy_headers=False,
             log_level=settings.log_level,
+            # uvicorn's lines go where all lines go; the access log is our own.
+            log_config=None,
+            access_log=False,
             timeout_graceful_shutdown=math.ceil(settings.grace_seconds) + 10,
         )
     )
     server.run()
     return 1 if failed else 0
+
+
+def keys(arguments: Sequence[str]) -> int:
+    """Print a fresh key, which is shown this once, and what the server keeps of it."""
+    given = _keys_parser().parse_args(arguments)
+    try:
+        key, line = new_key(given.name, given.max_searches, given.tokens_per_minute)
+    except KeysError as error:
+        print(f"stepback {error}", file=sys.stderr)
+        return 2
+    print(f"# The key, shown this once; whoever uses it sets STEPBACK_API_KEY to it:\n{key}\n")
+    print(f"# Its line for the server's keys file (STEPBACK_KEYS_FILE):\n{line}")
+    return 0
+
+
+def _keys_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("stepback keys", description="API keys of a controller.")
+    new = parser.add_subparsers(metavar="COMMAND", required=True).add_parser(
+        "new", help="make a key", description="Make a key: print it, and its hashed entry."
+    )
+    new.add_argument("name", metavar="NAME", help="whose it is; for logs and metrics")
+    new.add_argument("--max-searches", type=int, help="searches in flight at once")
+    new.add_argument("--tokens-per-minute", type=int, help="generated tokens a minute")
+    return parser

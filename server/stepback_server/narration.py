@@ -16,6 +16,13 @@ from stepback_core.wire import Answer, Outcome
 from stepback_server.search.tree import Branch
 
 
+def told_steps(codec: TraceCodec, branch: Branch) -> list[str]:
+    """All steps of a branch; of one that is illegal, those up to the step that is."""
+    if branch.outcome is Outcome.ILLEGAL:
+        return codec.ended_steps(branch.told_ids)
+    return codec.decode_steps(branch.told_ids)
+
+
 class Narrator:
     """Tells one search's branches, each once, in the order in which they ended."""
 
@@ -53,14 +60,12 @@ class Narrator:
         self._backtracks += branch.outcome is Outcome.BACKTRACK
 
     def _steps(self, branch: Branch, kept: int) -> Iterator[StepEvent]:
-        steps, rest = self._codec.split_steps(branch.told_ids)
-        if rest and branch.outcome is Outcome.ANSWER:
-            steps.append(rest)  # The end closes the last step too.
+        steps = self._codec.ended_steps(branch.told_ids)
         for index, text in enumerate(steps[kept:], kept):
             yield StepEvent(branch=_node(branch), parent=_parent(branch), index=index, text=text)
 
     def _backtrack(self, branch: Branch, kept: int) -> BacktrackEvent:
-        steps = self._codec.decode_steps(branch.told_ids)
+        steps = told_steps(self._codec, branch)
         good = len(steps) - 1
         if branch.outcome is Outcome.BACKTRACK:
             good = len(self._codec.decode_steps(branch.roll_back(self._codec.tokens).ids))

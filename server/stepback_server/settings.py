@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 ENVIRONMENT_PREFIX = "STEPBACK_"
-_NOT_THE_SERVERS = frozenset({"STEPBACK_URL", "STEPBACK_TORCH_INDEX"})
+_NOT_THE_SERVERS = frozenset({"STEPBACK_URL", "STEPBACK_API_KEY", "STEPBACK_TORCH_INDEX"})
 """Names with the prefix that belong to the client and to the install."""
 
 
@@ -67,10 +67,24 @@ class Settings(BaseModel):
     """Seconds of one search: the default and the largest budget."""
     max_body_bytes: int = Field(default=1 << 20, ge=1024)
     """The largest request body; a larger one is refused with 413."""
+    keys_file: Path | None = None
+    """TOML with a hashed key a line, as `stepback keys new` prints it; read again on SIGHUP."""
+    keys: str = Field(default="", repr=False)
+    """The text of such a file, beside it or instead of it. Without any key the server is open."""
+    metrics_need_key: bool = False
+    """Whether /metrics needs a key too; Prometheus usually reads it from inside."""
+    idempotency_results: int = Field(default=256, ge=0)
+    """Results that each key may have kept for a repeated Idempotency-Key; the oldest go first."""
+    idempotency_mib: int = Field(default=16, ge=0)
+    """Memory for these, MiB a key."""
+    idempotency_seconds: float = Field(default=600.0, ge=0, le=86_400)
+    """How long they are kept."""
     grace_seconds: float = Field(default=5.0, ge=0, le=600)
     """After SIGTERM: how long searches may go on before they return the best so far."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Of the server's own log: debug, info, warning or error."""
+    log_format: Literal["text", "json"] = "text"
+    """Of the log: text for a person, or json, one object a line, for a collector."""
 
     @classmethod
     def read(

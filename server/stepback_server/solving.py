@@ -11,7 +11,6 @@ from stepback_core.events import SearchLimits, StartedEvent
 from stepback_core.tasks import TASKS, Task
 from stepback_core.wire import (
     Answer,
-    ErrorType,
     Outcome,
     Select,
     SolveRequest,
@@ -24,17 +23,18 @@ from stepback_core.wire import (
 from stepback_server.api.errors import ApiError, invalid
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine
-from stepback_server.narration import Narrator
+from stepback_server.narration import Narrator, told_steps
 from stepback_server.search.controller import Limits, Search, Searched
 from stepback_server.search.selection import Candidate, Judge, rank
-from stepback_server.search.strategies import STRATEGIES, Setting
+from stepback_server.search.strategies import STRATEGIES, Setup
 from stepback_server.search.task_view import TaskView
 from stepback_server.search.tree import Branch
 from stepback_server.settings import Settings
 from stepback_server.streaming import Feed
 
 _ANSWERS_BY_DEFAULT = 32
-"""Best-first search without a token budget may spend the tokens of so many full answers."""
+"""Best-first search without a token budget may spend the tokens of so many full answers, or of
+`breadth` where that is more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,7 @@ class Solver:
         """Check what the schema cannot. Raises ApiError with the field at fault."""
         self._refuse_what_is_not_served(request)
         request = self._with_defaults_in_range(request)
-        prompt, view = self._read_problem(request)
-        judge = view.judge if view else None
+        prompt, judge, view = self._read_problem(request)
         codec = self._checkpoint.codec
         reserved = next((text for text in self._checkpoint.reserved_texts if text in prompt), None)
         if reserved is not None:
@@ -84,7 +83,7 @@ class Solver:
             )
         answer = min(room, self._checkpoint.manifest.answer_tokens or room)
         limits = Limits(
-            tokens=request.budget.tokens or self._tokens_by_default(request.strategy, answer),
+            tokens=request.budget.tokens or self._tokens_by_default(request, answer),
             seconds=request.budget.seconds or self._settings.budget_seconds,
             tokens_per_branch=answer,
         )
@@ -109,7 +108,7 @@ class Solver:
         search = Search(
             engine=engine,
             strategy=STRATEGIES[request.strategy](
-                Setting(
+                Setup(
                     request=request,
                     grammar=codec.tokens,
                     view=order.view,
@@ -153,8 +152,6 @@ class Solver:
                 raise _invalid(field, "out_of_range", f"this server allows at most {most}")
         if request.model is not None and request.model != self._checkpoint.manifest.name:
             raise ApiError(
-                404,
-                ErrorType.NOT_FOUND,
                 "unknown_model",
                 f"model: this server has {self._checkpoint.manifest.name!r}; or leave it out.",
                 param="model",
@@ -169,24 +166,24 @@ class Solver:
             }
         )
 
-    def _tokens_by_default(self, strategy: Strategy, answer: int) -> int:
+    def _tokens_by_default(self, request: SolveRequest, answer: int) -> int:
         """What is spent at most where the caller does not say. Best-first search goes on for as
         long as it may; the others end by themselves."""
         most = self._settings.budget_tokens
-        if strategy is Strategy.BEST_FIRST:
-            return min(most, _ANSWERS_BY_DEFAULT * answer)
+        if request.strategy is Strategy.BEST_FIRST:
+            return min(most, max(_ANSWERS_BY_DEFAULT, request.breadth) * answer)
         return most
 
-    def _read_problem(self, request: SolveRequest) -> tuple[str, TaskView | None]:
+    def _read_problem(self, request: SolveRequest) -> tuple[str, Judge | None, TaskView | None]:
         if request.prompt is not None:
-            return request.prompt, None
+            return request.prompt, None, None
         served = self._checkpoint.manifest.tasks
         if request.task not in served:
             raise ApiError(
-                404,
-                ErrorType.NOT_FOUND,
                 "unknown_task",
-                f"task: the model knows {', '.join(served)}; give one of these, or a prompt.",
+                f"task: the model knows {', '.join(served)}; give one of these, or a prompt."
+                if served
+                else "task: the model knows no task by name; give a prompt.",
                 param="task",
             )
         task: Task[Any] = TASKS[request.task]
@@ -194,13 +191,21 @@ class Solver:
             problem: BaseModel = task.problem_type.model_validate(request.problem)
         except ValidationError as error:
             raise invalid(error.errors(), under="problem") from error
-        return task.prompt(problem), TaskView(task, problem, self._checkpoint.codec)
+        view = TaskView(task, problem, self._checkpoint.codec)
+        return task.prompt(problem), lambda steps: task.check(problem, steps), view
 
     def _choose_select(self, request: SolveRequest, judge: Judge | None) -> Select:
         if request.strategy is Strategy.MAJORITY:
             if request.select not in (None, Select.VOTE):
                 raise _invalid("select", "invalid_value", "the strategy majority always votes")
             return Select.VOTE
+        if request.select is Select.VOTE and request.strategy is Strategy.BEST_FIRST:
+            raise _invalid(
+                "select",
+                "invalid_value",
+                "best_first writes no answer twice, so none has two votes: name the strategy "
+                "majority, or select by perplexity",
+            )
         if request.select is not None:
             return request.select
         return Select.VERIFIED if judge else Select.PERPLEXITY
@@ -271,7 +276,7 @@ class Solver:
                 id=branch.number + 1,
                 parent=0 if branch.state.branch is None else branch.state.branch + 1,
                 kept_steps=(kept := len(codec.split_steps(branch.state.shared_ids)[0])),
-                steps=codec.decode_steps(branch.told_ids)[kept:],
+                steps=told_steps(codec, branch)[kept:],
                 outcome=branch.outcome,
                 score=branch.score,
             )
@@ -288,7 +293,7 @@ def _status(chosen: Answer | None, judge: Judge | None) -> Status:
 
 
 def _invalid(field: str, code: str, message: str) -> ApiError:
-    return ApiError(422, ErrorType.INVALID_REQUEST, code, f"{field}: {message}", param=field)
+    return ApiError(code, f"{field}: {message}", param=field)
 
 
 def _if_given(request: SolveRequest, field: str) -> int | None:

@@ -123,7 +123,7 @@ class Bench:
 
         def is_win(branch: Branch) -> bool:
             steps = self._codec.decode_steps(branch.ids)
-            return branch.outcome is Outcome.ANSWER and view.judge(steps).strict
+            return branch.outcome is Outcome.ANSWER and TASK.check(problem, steps).strict
 
         return await Search(
             engine=self._engine,

@@ -32,6 +32,7 @@ N = 16
 BEST = f"best-of-N, N={N}"
 SEARCH = f"self-backtracking, N={N}, b=1"
 MATCHED = "best-of-N at its tokens"
+OURS = f"best-first search, {N} answers"
 UNTIL_VERIFIED = ", until verified"
 
 Outcome = dict[str, Any]
@@ -67,6 +68,8 @@ def runs_of(kind: Split, results: Results) -> Iterable[Run]:
     searching = first_verified("self_backtracking", breadth=N, backtracks=1)
     yield Run(SEARCH + UNTIL_VERIFIED, searching)
     yield Run(MATCHED + UNTIL_VERIFIED, first_verified("best_of_n", breadth=breadth))
+    yield Run(OURS, every("best_first", breadth=N))
+    yield Run("best-first search" + UNTIL_VERIFIED, first_verified("best_first"))
 
 
 def outcome(result: SolveResult, run: Run) -> Outcome:

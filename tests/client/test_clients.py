@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from stepback_client import (
     ApiError,
     AsyncClient,
+    AuthenticationError,
     Client,
     CountdownProblem,
     InvalidRequest,
@@ -136,12 +137,46 @@ def test_trying_again_is_bounded(solve: Solve, status: int, kind: type[ApiError]
 
 
 @both
-def test_a_refused_connection_is_tried_again_and_a_broken_one_is_not(solve: Solve) -> None:
-    refused = Answers(httpx.ConnectError("refused"), httpx.Response(200, json=RESULT))
-    assert solve(refused).id == "s-1"
-    broken = Answers(httpx.ReadTimeout("slow"))
+@pytest.mark.parametrize(
+    "lost",
+    [httpx.ConnectError("refused"), httpx.ReadError(""), httpx.RemoteProtocolError("closed")],
+)
+def test_a_lost_connection_is_tried_again_as_the_same_request(
+    solve: Solve, lost: httpx.TransportError
+) -> None:
+    handler = Answers(lost, error(503), httpx.Response(200, json=RESULT))
+    assert solve(handler).id == "s-1"
+    first, *others = [request.headers["Idempotency-Key"] for request in handler.requests]
+    assert others == [first, first]
+    again = Answers(httpx.Response(200, json=RESULT))
+    solve(again)
+    assert again.requests[0].headers["Idempotency-Key"] != first
+
+
+@both
+def test_lost_connections_are_bounded_and_a_timeout_is_not_tried_again(solve: Solve) -> None:
+    with pytest.raises(TransportError, match="ReadError"):
+        solve(Answers(*(httpx.ReadError("") for _ in range(3))))
     with pytest.raises(TransportError, match="slow"):
-        solve(broken)
+        solve(Answers(httpx.ReadTimeout("slow")))
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_the_key_is_sent_and_never_shown(kind: type[Client] | type[AsyncClient]) -> None:
+    client = kind(api_key="secret")
+    http = client._http  # pyright: ignore[reportPrivateUsage]
+    assert http.headers["Authorization"] == "Bearer secret"
+    assert "secret" not in f"{client!r} {http!r} {http.headers!r} {client}"
+    for bad in ("", "secret\n", "secret key", "s\N{LATIN SMALL LETTER E WITH ACUTE}cret"):
+        with pytest.raises(ValueError, match="API key") as refusal:
+            kind(api_key=bad)
+        assert "secret" not in str(refusal.value)
+
+
+@both
+def test_a_refused_key_is_an_error_of_its_own(solve: Solve) -> None:
+    with pytest.raises(AuthenticationError, match="do that"):
+        solve(Answers(error(401, **{"WWW-Authenticate": "Bearer"})))
 
 
 @both
@@ -182,3 +217,13 @@ def test_waits_grow_obey_the_server_and_are_bounded() -> None:
     assert retry.wait(1, httpx.Response(422)) is None
     with pytest.raises(ValueError, match="attempts"):
         Retry(attempts=0)
+
+
+@both
+def test_an_error_names_its_request(solve: Solve) -> None:
+    with pytest.raises(InvalidRequest, match=r"do that \(request r-1\)") as raised:
+        solve(Answers(error(422, **{"X-Request-Id": "r-1"})))
+    assert raised.value.request_id == "r-1"
+    with pytest.raises(InvalidRequest, match=r"do that$") as raised:
+        solve(Answers(error(422)))
+    assert raised.value.request_id is None

@@ -45,12 +45,38 @@ def test_an_impossible_problem_exits_with_1(server: str) -> None:
         (["3", "5", "--target", "15", "--breadth", "0"], "breadth"),
         (["3", "five", "--target", "15"], "five"),
         (["3", "5", "--target", "15", "--strategy", "dfs"], "dfs"),
+        ([], "give numbers and --target"),
+        (["3", "5"], "give numbers and --target"),
+        (["--target", "15"], "give numbers and --target"),
+        (["3", "5", "--target", "15", "--prompt", "p"], "give numbers and --target"),
+        (["--problem", "p.json"], "give numbers and --target"),
+        (["--task", "maze", "--prompt", "p"], "give numbers and --target"),
+        (["--task", "chess", "--problem", "p.json"], "chess"),
+        (["--task", "maze", "--problem", "/no/such/file"], "/no/such/file"),
     ],
 )
 def test_bad_arguments_exit_with_2_and_name_the_field(arguments: list[str], named: str) -> None:
     done = stepback("solve", *arguments)
     assert done.returncode == 2
     assert named in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("problem", "named"),
+    [("{", "JSON"), ('{"rows": ["###", "#S#", "###"]}', "0 times G"), ('{"numbers": [1]}', "rows")],
+)
+def test_a_bad_problem_in_a_file_is_named(tmp_path: Path, problem: str, named: str) -> None:
+    path = tmp_path / "problem.json"
+    path.write_text(problem)
+    done = stepback("solve", "--task", "maze", "--problem", str(path))
+    assert done.returncode == 2
+    assert named in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_prompt_is_answered_without_a_checker(server: str) -> None:
+    done = stepback("solve", "--prompt", "countdown:4,16,25,82=95", "--url", server)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "unverified" in done.stdout
 
 
 def test_no_server_is_said_in_one_line() -> None:

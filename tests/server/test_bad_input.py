@@ -51,6 +51,7 @@ FIELDS = [
     (422, "backtracks", change(backtracks=63)),
     (422, "temperature", change(temperature=0)),
     (422, "temperature", change(temperature=-0.5)),
+    (422, "temperature", change(temperature=2.1)),
     (422, "seed", change(seed=-1)),
     (422, "seed", change(seed=2**40)),
     (422, "strategy", change(strategy="dfs")),
@@ -85,7 +86,24 @@ RAW = [
     (400, b"[" * 100_000, {}),
     (400, b"9" * 10_000, {}),
     (413, b" " * 10_000_000, {}),
-    (422, b"abc", {"content-type": "text/plain"}),
+    (415, b"abc", {"content-type": "text/plain"}),
+    (415, b"{}", {"content-type": "application/x-www-form-urlencoded"}),
+    (415, b"{}", {"content-type": ""}),
+    (400, b'{"prompt": "\\ud800"}', {}),
+    (400, b'{"\\udfff": 1}', {}),
+    (400, b'{"prompt": "\xed\xa0\x80"}', {}),
+    (400, b'{"prompt": "\x00"}', {}),
+    (400, b'{"problem": ' + b"[" * 250 + b"]" * 250 + b"}", {}),
+    (400, b'{"a":' * 100_000 + b"1" + b"}" * 100_000, {}),
+]
+
+NESTED = b'{"task": "countdown", "problem": %s}'
+DEEP = [
+    (422, "problem", NESTED % (b"[" * 150 + b"]" * 150)),
+    (422, "problem.numbers", NESTED % (b'{"numbers":' * 150 + b"1" + b"}" * 150)),
+    (422, "problem.numbers.0", NESTED % (b'{"target": 5, "numbers": [1e400]}')),
+    (422, "problem.numbers.0", NESTED % (b'{"target": 5, "numbers": [' + b"9" * 4000 + b"]}")),
+    (422, "problem.\0", NESTED % b'{"numbers": [1, 2], "target": 5, "\\u0000": 1}'),
 ]
 
 NOT_FINITE = [
@@ -126,6 +144,25 @@ def test_what_is_not_a_json_body_is_refused(
     check(response, status, None)
 
 
+@pytest.mark.parametrize(("status", "param", "content"), DEEP)
+def test_what_is_json_but_absurd_is_refused_by_its_field(
+    server: str, status: int, param: str, content: bytes
+) -> None:
+    response = httpx.post(
+        f"{server}/solve", content=content, headers={"content-type": "application/json"}
+    )
+    check(response, status, param)
+
+
+def test_the_head_of_a_request_is_bounded(server: str) -> None:
+    with httpx.Client() as http:
+        try:
+            response = http.get(f"{server}/health", headers={"x-long": "a" * 10_000_000})
+        except httpx.TransportError:
+            return
+        assert response.status_code == 400
+
+
 def test_a_large_body_without_a_declared_length_is_refused(server: str) -> None:
     chunks = (b" " * 65536 for _ in range(160))
     response = httpx.post(f"{server}/solve", content=chunks)
@@ -144,3 +181,4 @@ def test_numbers_that_are_not_finite_are_refused(server: str, field: str, litera
 def test_unknown_paths_and_methods_have_the_body_too(server: str) -> None:
     check(httpx.get(f"{server}/nowhere"), 404, None)
     check(httpx.get(f"{server}/solve"), 405, None)
+    check(httpx.post(f"{server}/solve/"), 404, None)

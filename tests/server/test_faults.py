@@ -18,6 +18,7 @@ SLOW = {
     "problem": {"numbers": [3, 5, 7, 25], "target": 41},
     "select": "perplexity",
     "breadth": 256,
+    "strategy": "self_backtracking",
     "backtracks": 16,
 }
 QUICK = {"task": "countdown", "problem": {"numbers": [3, 5], "target": 15}, "breadth": 8}

@@ -37,7 +37,9 @@ def client_name() -> str:
 def test_the_schema_documents_every_error_and_the_tasks_problem(server: str) -> None:
     schema = httpx.get(f"{server}/openapi.json").json()
     responses = schema["paths"]["/solve"]["post"]["responses"]
-    assert set(responses) == {"200", "400", "404", "413", "422", "429", "500", "503"}
+    assert set(responses) == {
+        *["200", "400", "401", "404", "413", "415", "422", "429", "500", "503"]
+    }
     for status, response in responses.items():
         reference = response["content"]["application/json"]["schema"]["$ref"]
         assert reference.endswith("/SolveResult" if status == "200" else "/ErrorBody")
@@ -98,6 +100,8 @@ def serve(*flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
         ({"STEPBACK_MAX_SEARCHES": "0"}, "STEPBACK_MAX_SEARCHES"),
         ({"STEPBACK_BUDGET_SECONDS": "nan"}, "STEPBACK_BUDGET_SECONDS"),
         ({"STEPBACK_MODEL": "/nowhere"}, "STEPBACK_MODEL"),
+        ({"STEPBACK_KEYS_FILE": "/nowhere"}, "/nowhere"),
+        ({"STEPBACK_KEYS": "alice = { sha256 = 'short' }"}, "STEPBACK_KEYS: alice: sha256"),
     ],
 )
 def test_a_bad_setting_stops_the_start_with_one_line(

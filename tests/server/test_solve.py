@@ -301,6 +301,7 @@ def test_a_caller_who_hangs_up_stops_the_engines_work_for_him(server: str) -> No
         "problem": PROBLEM.model_dump(),
         "select": "perplexity",
         "breadth": 256,
+        "strategy": "self_backtracking",
         "backtracks": 16,
     }
 

@@ -27,7 +27,12 @@ from tests.conftest import start_controller, wait_until_ready
 from tests.server.test_faults import core_of
 
 PROBLEM = CountdownProblem(numbers=[3, 5, 7, 25], target=41)
-LONG: dict[str, Any] = {"select": "perplexity", "breadth": 256, "backtracks": 16}
+LONG: dict[str, Any] = {
+    "strategy": "self_backtracking",
+    "select": "perplexity",
+    "breadth": 256,
+    "backtracks": 16,
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +50,7 @@ def test_the_events_tell_the_search_and_the_result_is_the_usual_one(client: Clie
     options: dict[str, Any] = {
         "strategy": "self_backtracking",
         "select": "perplexity",
-        "seed": 3,
+        "seed": 4,
         "candidates": 1024,
     }
     events = follow(client, tree=True, backtracks=2, **options)

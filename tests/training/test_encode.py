@@ -13,7 +13,7 @@ from stepback_training.encode import IGNORED, EncodedSamples, PackedRows, check_
 from stepback_training.samples import Sample
 from stepback_training.vocabulary import make_tokenizer
 
-TOKENIZER: Any = make_tokenizer(Grammar(), task="countdown", digits_per_token=1)
+TOKENIZER: Any = make_tokenizer(Grammar(), tasks=["countdown"], digits_per_token=1)
 CODEC = TraceCodec.of(Grammar(), TOKENIZER)
 RIGHT = Sample(prompt="countdown:3,5=15", steps=["5*3=15"])
 WRONG = Sample(prompt="countdown:3,5,2=30", steps=["5*3=15"], wrong_step="15*3=45")
@@ -42,9 +42,33 @@ def test_a_backtrack_sample_carries_none_on_its_wrong_step() -> None:
     [(1, ["1", "2", "0", "5"]), (2, ["12", "05"]), (3, ["120", "5"])],
 )
 def test_numbers_are_cut_from_the_left(digits: int, pieces: list[str]) -> None:
-    tokenizer = make_tokenizer(Grammar(), task="countdown", digits_per_token=digits)
+    tokenizer = make_tokenizer(Grammar(), tasks=["countdown"], digits_per_token=digits)
     assert tokenizer.convert_ids_to_tokens(tokenizer.encode("1205")) == pieces
     assert tokenizer.decode(tokenizer.encode("countdown:1205+7\n")) == "countdown:1205+7\n"
+
+
+def test_each_tasks_name_is_one_token_and_further_characters_get_their_own() -> None:
+    tokenizer = make_tokenizer(
+        Grammar(), tasks=["maze", "mazes"], digits_per_token=1, characters="zé→"
+    )
+    pieces = tokenizer.convert_ids_to_tokens(tokenizer.encode("mazes:maze é→z"))
+    assert pieces == ["mazes", ":", "maze", " ", "é", "→", "z"]
+    nameless = make_tokenizer(Grammar(), tasks=[], digits_per_token=1)
+    assert nameless.convert_ids_to_tokens(nameless.encode("a1é")) == ["a", "1", "<unknown>"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "reserved"),
+    [
+        ({"prompt": Grammar().marker}, "backtrack"),
+        ({"steps": ["1\n2"]}, "n"),
+        ({"steps": [], "wrong_step": "<end>"}, "end"),
+    ],
+)
+def test_reserved_text_in_a_sample_is_refused(fields: dict[str, Any], reserved: str) -> None:
+    sample = Sample.model_validate({"prompt": "p", "steps": ["1"]} | fields)
+    with pytest.raises(ValueError, match=f"sample 2: .*must not contain .*{reserved}"):
+        EncodedSamples([RIGHT, sample], CODEC)
 
 
 def test_rows_hold_every_sample_once_and_pad_without_loss() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stepback_core.manifest import Manifest
 from stepback_core.tasks import TASKS, CountdownProblem, ErrorKind, Reason, Split
-from stepback_training.recipe import DataRecipe, Recipe, RecipeError
+from stepback_training.recipe import DataRecipe, Recipe, RecipeError, Source
 from stepback_training.samples import Sample, SampleError, read_samples, recipe_of, write_samples
 from tests.conftest import CHECKPOINT, ROOT
 
@@ -64,6 +64,29 @@ def test_samples_are_right_where_they_should_be_and_wrong_where_they_should_be(
     assert kinds[ErrorKind.COMPUTATIONAL] / wrong == pytest.approx(0.4, abs=0.03)
 
 
+def test_several_tasks_share_the_samples(tmp_path: Path) -> None:
+    tasks = [
+        {"name": "countdown", "share": 2},
+        {"name": "maze", "options": {"smallest": 3, "largest": 3}},
+        {"name": "sudoku", "options": {"size": 4}},
+        {"name": "sudoku", "options": {"size": 9}},
+    ]
+    samples = make(tmp_path / "a", samples=3000, tasks=tasks)
+    sizes = Counter((s.prompt.partition(":")[0], s.prompt.count("I")) for s in samples)
+    assert sizes["countdown", 0] / 3000 == pytest.approx(0.4, abs=0.03)
+    for other in (("maze", 0), ("sudoku", 0), ("sudoku", 1)):
+        assert sizes[other] / 3000 == pytest.approx(0.2, abs=0.03)
+    wrong = sum(s.wrong_step is not None for s in samples)
+    assert wrong / 3000 == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_single_task_may_be_written_without_a_table() -> None:
+    short = DataRecipe.model_validate({"task": "maze", "options": {"loops": 0.2}, "samples": 1})
+    long = {"tasks": [{"name": "maze", "options": {"loops": 0.2}}], "samples": 1}
+    assert short == DataRecipe.model_validate(long)
+    assert DataRecipe.model_validate_json(short.model_dump_json()) == short
+
+
 def test_kinds_and_shares_are_options(tmp_path: Path) -> None:
     only_rule = make(tmp_path / "a", errors={"rule_violation": 1.0}, backtrack_share=1.0)
     for sample in only_rule:
@@ -92,17 +115,15 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, field: str) -> None:
 def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "samples.jsonl"
     make(path, samples=20)
+    chess = Source.model_construct(name="chess", share=1.0, options={}, files=[])
+    unusable = DataRecipe(samples=4000).model_copy(update={"tasks": [chess]})
     before = path.read_bytes()
     with pytest.raises(KeyError):
-        write_samples(
-            DataRecipe(samples=4000).model_copy(update={"task": "chess"}), path, processes=1
-        )
+        write_samples(unusable, path, processes=1)
     assert path.read_bytes() == before
     path.unlink()
     with pytest.raises(KeyError):
-        write_samples(
-            DataRecipe(samples=4000).model_copy(update={"task": "chess"}), path, processes=1
-        )
+        write_samples(unusable, path, processes=1)
     assert not path.exists() and recipe_of(path) is None
     make(path, samples=10)
     assert path.exists()
@@ -125,6 +146,20 @@ learning_rate = 1e-3
         ("name = ", "not TOML"),
         (GOOD.replace("samples = 10", "samples = 0"), "data.samples"),
         (GOOD.replace("samples = 10", 'samples = 1\ntask = "chess"'), "chess"),
+        (GOOD.replace("samples = 10", ""), "samples: say how many"),
+        (GOOD.replace("samples = 10", 'task = "traces"'), "traces needs them"),
+        (GOOD.replace("samples = 10", 'samples = 1\nfiles = ["a"]'), "no other task has any"),
+        (GOOD.replace("samples = 10", "samples = 1\noptions = { a = 1 }"), "options: a: Extra"),
+        (GOOD.replace("samples = 10", "samples = 1\ntasks = []"), "data.tasks"),
+        (
+            GOOD.replace(
+                "samples = 10", 'samples = 1\ntask = "sudoku"\nerrors = { computational = 1 }'
+            ),
+            "errors: sudoku has only exploration, rule_violation",
+        ),
+        (GOOD.replace("samples = 10", "tasks = 7"), "data.tasks"),
+        (GOOD.replace("samples = 10", 'task = "maze"\ntasks = []'), "give these or task"),
+        (GOOD.replace("[data]", "data = 7\n[other]"), "data"),
         (GOOD.replace("samples = 10", "samples = 1\nerrors = { typo = 1 }"), "data.errors"),
         (GOOD + "speed = 3\n", "train.speed"),
         (GOOD + "batch_tokens = 1000\n", "multiple of row_tokens"),
@@ -142,9 +177,8 @@ def test_a_bad_recipe_is_refused_by_field(tmp_path: Path, text: str, named: str)
 
 def test_the_bundled_checkpoint_was_made_by_the_recipe_in_the_repository() -> None:
     manifest = Manifest.read(CHECKPOINT)
-    assert manifest.recipe == Recipe.read(ROOT / "training/recipes/countdown.toml").model_dump(
-        mode="json"
-    )
+    recipe = Recipe.read(ROOT / "training/recipes/countdown.toml")
+    assert Recipe.model_validate(manifest.recipe) == recipe
 
 
 @given(st.integers(0, 2**32))

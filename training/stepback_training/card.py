@@ -40,7 +40,7 @@ def model_card(manifest: Manifest) -> str:
     return _TEMPLATE.format(
         name=manifest.name,
         marker=manifest.grammar.marker,
-        tasks=", ".join(manifest.tasks),
+        tasks=", ".join(manifest.tasks or ["traces"]),
         # A model that started from another one is under that one's licence.
         licence="" if manifest.base_model else "license: apache-2.0\n",
         base=manifest.base_model or "random weights",

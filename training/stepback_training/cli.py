@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stepback_core.tasks import ErrorKind
 from stepback_training.recipe import DataRecipe, Recipe, RecipeError
-from stepback_training.samples import SampleError, write_samples
+from stepback_training.samples import SampleError, held_out, write_samples
 
 
 def data(arguments: Sequence[str]) -> int:
@@ -36,9 +36,11 @@ def data(arguments: Sequence[str]) -> int:
     try:
         recipe = Recipe.read(given.recipe).data
         recipe = DataRecipe.model_validate(recipe.model_dump() | changes)
+        write_samples(recipe, given.out, processes=given.processes)
+        if number := held_out(recipe):
+            print(f"{number} traces were left out: their prompts belong to the test split")
     except (RecipeError, ValueError) as error:
         return _refuse("data", error)
-    write_samples(recipe, given.out, processes=given.processes)
     return 0
 
 

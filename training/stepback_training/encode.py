@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from stepback_core.trace import TraceCodec
+from stepback_core.trace import Grammar, TraceCodec
 from stepback_training.samples import Sample
 
 IGNORED = -100
@@ -57,15 +57,29 @@ def check_round_trip(sample: Sample | None, codec: TraceCodec) -> None:
         )
 
 
+def _refuse_reserved(sample: Sample, number: int, grammar: Grammar) -> None:
+    """Raise ValueError where a sample's text holds what ends a step or a trace."""
+    steps = [*sample.steps, *([sample.wrong_step] if sample.wrong_step is not None else [])]
+    found = [(sample.prompt, grammar.reserved_in_prompt(sample.prompt))]
+    found += [(step, grammar.reserved_in_step(step)) for step in steps]
+    for text, reserved in found:
+        if reserved is not None:
+            raise ValueError(f"sample {number}: {text!r} must not contain {reserved!r}")
+
+
 class EncodedSamples:
-    """Many encoded samples in three flat arrays: ids, loss flags, and where each sample starts."""
+    """Many encoded samples in three flat arrays: ids, loss flags, and where each sample starts.
+
+    Raises ValueError for a sample whose text holds the marker, the end, or a separator in a step.
+    """
 
     def __init__(self, samples: Iterable[Sample], codec: TraceCodec) -> None:
         ids: list[NDArray[np.int32]] = []
         loss: list[NDArray[np.bool_]] = []
         self.longest_answer = 0
         """Tokens of the longest answer, the prompt left out."""
-        for sample in samples:
+        for number, sample in enumerate(samples, start=1):
+            _refuse_reserved(sample, number, codec.grammar)
             encoded = encode(sample, codec)
             ids.append(np.asarray(encoded.ids, np.int32))
             loss.append(np.asarray(encoded.has_loss, np.bool_))

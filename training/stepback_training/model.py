@@ -1,5 +1,6 @@
 """The model that training starts from: a small Llama, or any Hugging Face causal model."""
 
+from collections.abc import Iterable
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -20,13 +21,19 @@ from stepback_training.vocabulary import make_tokenizer
 AnyTokenizer: TypeAlias = Any
 
 
-def make_model(recipe: Recipe) -> tuple[PreTrainedModel, AnyTokenizer, Grammar]:
-    """The untrained model, its tokenizer with the marker in it, and the grammar of both."""
+def make_model(
+    recipe: Recipe, characters: Iterable[str] = ()
+) -> tuple[PreTrainedModel, AnyTokenizer, Grammar]:
+    """The untrained model, its tokenizer with the marker in it, and the grammar of both. A model
+    from scratch reads the `characters` of its samples beside those of ASCII."""
     torch.manual_seed(recipe.seed)
     if recipe.scratch is not None:
         grammar = Grammar()
         tokenizer = make_tokenizer(
-            grammar, task=recipe.data.task, digits_per_token=recipe.scratch.digits_per_token
+            grammar,
+            tasks=recipe.data.names,
+            digits_per_token=recipe.scratch.digits_per_token,
+            characters=characters,
         )
         return _from_scratch(recipe.scratch, tokenizer), tokenizer, grammar
     assert recipe.base is not None

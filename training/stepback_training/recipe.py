@@ -2,11 +2,11 @@
 
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from stepback_core.tasks import TASKS, ErrorKind
+from stepback_core.tasks import TASKS, ErrorKind, Task
 from stepback_core.validation import first_error
 
 
@@ -18,11 +18,52 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class DataRecipe(_Section):
-    """What `stepback data` writes."""
+TRACES = "traces"
+"""What stands where a task's name could: traces from files."""
 
-    task: str = "countdown"
-    samples: int = Field(gt=0)
+
+class Source(_Section):
+    """Where samples come from: a task's generator, or traces of the user's own."""
+
+    name: str
+    """A task, or `traces`."""
+    share: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    """Of the samples, relative to the other sources' shares."""
+    options: dict[str, JsonValue] = {}
+    """Of the task's generator; the task documents them."""
+    files: list[str] = []
+    """With `traces`: JSONL files, relative to the working directory."""
+
+    @model_validator(mode="after")
+    def _is_usable(self) -> Self:
+        if self.name not in (*TASKS, TRACES):
+            raise ValueError(f"unknown task {self.name!r}; known: {', '.join((*TASKS, TRACES))}")
+        if (self.name == TRACES) != bool(self.files):
+            raise ValueError(f"files: {TRACES} needs them, and no other task has any")
+        if self.name == TRACES and self.options:
+            raise ValueError(f"options: {TRACES} has none")
+        try:
+            _ = self.task
+        except ValidationError as error:
+            raise ValueError(f"options: {first_error(error, whole='all')}") from error
+        return self
+
+    @property
+    def task(self) -> Task[Any] | None:
+        """The task with the options of this source; None for traces."""
+        return None if self.name == TRACES else TASKS[self.name].with_options(self.options)
+
+
+class DataRecipe(_Section):
+    """What `stepback data` writes.
+
+    A single source may be written without a table of its own, as `task`, `options` and `files`.
+    """
+
+    tasks: list[Source] = Field(default=[Source(name="countdown")], min_length=1)
+    samples: int | None = Field(default=None, gt=0)
+    """Left out with traces alone: every trace once, and once more up to its wrong step where it has
+    one, whatever `backtrack_share` is."""
     seed: int = 0
     backtrack_share: float = Field(default=0.5, ge=0.0, le=1.0)
     """Share of the samples that end in a wrong step and the marker; 0.5 is the paper's 1 : 1."""
@@ -36,14 +77,41 @@ class DataRecipe(_Section):
     """Which of a problem's correct paths is taught: any of them with equal chance, or always the
     one that the task calls the plainest."""
 
+    def _wants_errors_of(self, task: Task[Any]) -> bool:
+        return any(self.errors.get(kind, 0) > 0 for kind in task.error_kinds)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the tasks, each once; traces are none."""
+        return list(dict.fromkeys(source.name for source in self.tasks if source.task))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_one_form(cls, fields: Any) -> Any:
+        """`task`, `options` and `files` become the only entry of `tasks`."""
+        if not isinstance(fields, dict):
+            return fields
+        alone = [name for name in ("task", "options", "files") if name in fields]
+        if not alone:
+            return fields
+        if "tasks" in fields:
+            raise ValueError(f"tasks: give these or {', '.join(alone)}, not both")
+        rest = dict(fields)
+        source = {name: rest.pop(name) for name in alone}
+        return rest | {"tasks": [{"name": source.pop("task", "countdown")} | source]}
+
     @model_validator(mode="after")
-    def _is_usable(self) -> "DataRecipe":
-        if self.task not in TASKS:
-            raise ValueError(f"unknown task {self.task!r}; known: {', '.join(TASKS)}")
+    def _is_usable(self) -> Self:
+        if self.samples is None and any(source.task for source in self.tasks):
+            raise ValueError("samples: say how many; a task's problems have no end")
         if any(weight < 0 for weight in self.errors.values()):
             raise ValueError("errors: weights must not be negative")
         if self.backtrack_share > 0 and not sum(self.errors.values()) > 0:
             raise ValueError("errors: at least one weight must be positive")
+        for task in (source.task for source in self.tasks):
+            if task and self.backtrack_share > 0 and not self._wants_errors_of(task):
+                kinds = ", ".join(task.error_kinds)
+                raise ValueError(f"errors: {task.name} has only {kinds}; give one of them a weight")
         return self
 
 

@@ -1,4 +1,4 @@
-"""Training samples: made from a task, written and read as JSONL.
+"""Training samples: made from tasks and traces, written and read as JSONL.
 
     {"prompt": "countdown:4,16,25,82=95", "steps": ["16-4=12"], "wrong_step": "25-12=14"}
 
@@ -8,6 +8,7 @@ A sample with a `wrong_step` ends in that step and the marker; one without ends 
 import json
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -16,9 +17,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 from tqdm import tqdm
 
-from stepback_core.tasks import TASKS, ErrorKind, Split, Task
+from stepback_core.tasks import ErrorKind, Split, Task
 from stepback_core.validation import first_error
-from stepback_training.recipe import DataRecipe
+from stepback_training.recipe import DataRecipe, Source
+from stepback_training.traces import Trace, Traces, read_traces
 
 _CHUNK = 2000
 
@@ -38,25 +40,41 @@ class Sample(BaseModel):
 
 
 def write_samples(recipe: DataRecipe, path: Path, *, processes: int | None = None) -> None:
-    """Write `recipe.samples` JSONL lines; the same recipe gives the same bytes with any number of
-    processes. The file appears under its name only when it is whole."""
-    chunks = range(0, recipe.samples, _CHUNK)
-    sizes = [min(_CHUNK, recipe.samples - start) for start in chunks]
+    """Write the recipe's samples as JSONL; the same recipe gives the same bytes with any number of
+    processes. The file appears under its name only when it is whole. Raises TraceError."""
+    # Traces are read before anything is written, and before processes are forked that need them.
+    held_out(recipe)
     partial = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     _recipe_path(path).unlink(missing_ok=True)
     with (
-        ProcessPoolExecutor(processes) as pool,
         partial.open("w", encoding="utf-8") as file,
         tqdm(total=recipe.samples, unit="sample", unit_scale=True) as bar,
     ):
-        for size, lines in zip(
-            sizes, pool.map(_chunk, [recipe] * len(sizes), range(len(sizes)), sizes), strict=True
-        ):
+        for number, lines in _batches(recipe, processes):
             file.write(lines)
-            bar.update(size)
+            bar.update(number)
     partial.replace(path)
     _recipe_path(path).write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def _batches(recipe: DataRecipe, processes: int | None) -> Iterator[tuple[int, str]]:
+    """Numbers of samples, and their lines."""
+    if recipe.samples is None:
+        for source in recipe.tasks:
+            for trace in _traces(source).training:
+                samples = _samples_of(trace)
+                yield len(samples), "".join(map(_to_line, samples))
+        return
+    sizes = [min(_CHUNK, recipe.samples - start) for start in range(0, recipe.samples, _CHUNK)]
+    with ProcessPoolExecutor(processes) as pool:
+        chunks = pool.map(_chunk, [recipe] * len(sizes), range(len(sizes)), sizes)
+        yield from zip(sizes, chunks, strict=True)
+
+
+def held_out(recipe: DataRecipe) -> int:
+    """How many traces the split keeps out of the samples. Raises TraceError."""
+    return sum(_traces(source).held_out for source in recipe.tasks if source.files)
 
 
 def recipe_of(path: Path) -> DataRecipe | None:
@@ -83,8 +101,24 @@ def read_samples(path: Path) -> Iterator[Sample]:
 
 
 def make_samples(recipe: DataRecipe, rng: Random) -> Iterator[Sample]:
-    """Samples without end, from training-split problems alone."""
-    task = TASKS[recipe.task]
+    """Samples without end, of the training split alone, from each source by its share."""
+    streams = [_stream(source, recipe, rng) for source in recipe.tasks]
+    if len(streams) == 1:
+        # Nothing is drawn for a choice that is none, so a single task's samples stay as they were.
+        yield from streams[0]
+    shares = [source.share for source in recipe.tasks]
+    while True:
+        [stream] = rng.choices(streams, shares)
+        yield next(stream)
+
+
+def _stream(source: Source, recipe: DataRecipe, rng: Random) -> Iterator[Sample]:
+    if source.task is None:
+        return _from_traces(_traces(source).training, recipe, rng)
+    return _from_task(source.task, recipe, rng)
+
+
+def _from_task(task: Task[Any], recipe: DataRecipe, rng: Random) -> Iterator[Sample]:
     for problem in task.stream(Split.TRAIN, rng):
         paths = task.reference_paths(problem)
         path = paths[0] if recipe.paths == "plainest" else rng.choice(paths)
@@ -95,6 +129,38 @@ def make_samples(recipe: DataRecipe, rng: Random) -> Iterator[Sample]:
         wrong = _wrong_step(task, problem, prefix, recipe, rng)
         if wrong is not None:
             yield Sample(prompt=task.prompt(problem), steps=prefix, wrong_step=wrong)
+
+
+def _from_traces(traces: list[Trace], recipe: DataRecipe, rng: Random) -> Iterator[Sample]:
+    """Drawn at random, any of them more than once."""
+    wrong = [trace for trace in traces if trace.wrong_step is not None]
+    while True:
+        if wrong and rng.random() < recipe.backtrack_share:
+            yield _samples_of(rng.choice(wrong))[1]
+        else:
+            yield _samples_of(rng.choice(traces))[0]
+
+
+def _samples_of(trace: Trace) -> list[Sample]:
+    """The whole path, and where there is a wrong step, the path up to it."""
+    samples = [Sample(prompt=trace.prompt, steps=trace.steps)]
+    if trace.wrong_step is not None:
+        samples.append(
+            Sample(prompt=trace.prompt, steps=trace.right_prefix, wrong_step=trace.wrong_step)
+        )
+    return samples
+
+
+def _traces(source: Source) -> Traces:
+    files = tuple(Path(file) for file in source.files)
+    written = tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
+    return _read_once(files, written)
+
+
+@lru_cache(maxsize=4)
+def _read_once(files: tuple[Path, ...], written: tuple[int, ...]) -> Traces:
+    """One reading for all chunks of a process, as long as the files stay as they were written."""
+    return read_traces(files)
 
 
 def _chunk(recipe: DataRecipe, index: int, size: int) -> str:

@@ -25,9 +25,10 @@ from stepback_training.checkpoint import export, resumable, sync
 from stepback_training.encode import EncodedSamples, PackedRows, check_round_trip
 from stepback_training.model import embedding_rows, make_model
 from stepback_training.optimizer import MuonWithAdamW
-from stepback_training.recipe import Recipe, TrainRecipe
+from stepback_training.recipe import TRACES, Recipe, TrainRecipe
 from stepback_training.run import held
 from stepback_training.samples import read_samples, recipe_of
+from stepback_training.traces import SPLIT_RULE
 
 _KEPT = 2
 _SECONDS = "seconds.txt"
@@ -96,7 +97,7 @@ def train(recipe: Recipe, data: Path, run: Path) -> Path:
 
 
 def _train(recipe: Recipe, data: Path, digest: str, run: Path) -> Path:
-    model, tokenizer, grammar = make_model(recipe)
+    model, tokenizer, grammar = make_model(recipe, _characters(data) if recipe.scratch else "")
     codec = TraceCodec.of(grammar, tokenizer)
     check_round_trip(next(read_samples(data), None), codec)
     samples = EncodedSamples(read_samples(data), codec)
@@ -124,7 +125,7 @@ def _train(recipe: Recipe, data: Path, digest: str, run: Path) -> Path:
         vocabulary_size=embedding_rows(model),
         # Room for wrong answers that are longer than any right one.
         answer_tokens=samples.longest_answer * 3 // 2,
-        tasks=[recipe.data.task],
+        tasks=recipe.data.names,
         base_model=recipe.base.path if recipe.base else None,
         recipe=recipe.model_dump(mode="json"),
         split=_split(recipe, data),
@@ -148,7 +149,20 @@ def _train(recipe: Recipe, data: Path, digest: str, run: Path) -> Path:
 def _split(recipe: Recipe, data: Path) -> str:
     if recipe_of(data) is None:
         return "unknown: the samples are from elsewhere"
-    return TASKS[recipe.data.task].split_rule
+    rules = {name: TASKS[name].split_rule for name in recipe.data.names}
+    if any(source.files for source in recipe.data.tasks):
+        rules[TRACES] = SPLIT_RULE
+    if len(rules) == 1:
+        return next(iter(rules.values()))
+    return "; ".join(f"{name}: {rule}" for name, rule in rules.items())
+
+
+def _characters(data: Path) -> set[str]:
+    """Every character of the samples."""
+    found = set[str]()
+    for sample in read_samples(data):
+        found.update(sample.prompt, *sample.steps, sample.wrong_step or "")
+    return found
 
 
 def _loss_curve(run: Path, last: Path | None) -> SummaryWriter:

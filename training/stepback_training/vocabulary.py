@@ -1,11 +1,13 @@
 """A small tokenizer for models trained from scratch.
 
-One token for each printable ASCII character and the newline, one for the task's name, and, where
-asked for, one for each run of two or three digits. A number is cut from the left ("1205" is "120",
-"5" with three digits a token). Other characters become the unknown token.
+One token for each printable ASCII character, the newline, and each further character of the
+samples; one for each task's name; and, where asked for, one for each run of two or three digits. A
+number is cut from the left ("1205" is "120", "5" with three digits a token). What is left becomes
+the unknown token.
 """
 
 import re
+from collections.abc import Iterable, Sequence
 from itertools import product
 from string import ascii_letters, digits, punctuation
 
@@ -18,23 +20,25 @@ _PAD, _UNKNOWN = "<pad>", "<unknown>"
 
 
 def make_tokenizer(
-    grammar: Grammar, *, task: str, digits_per_token: int
+    grammar: Grammar, *, tasks: Sequence[str], digits_per_token: int, characters: Iterable[str] = ()
 ) -> PreTrainedTokenizerFast:
     """The tokenizer, with the grammar's end as its end of sequence and its marker as an added
-    special token."""
+    special token. `characters` are those of the samples; all that are not ASCII get a token."""
     plain = [
         *(c for c in "\n " + punctuation + ascii_letters),
-        task,
+        *tasks,
         *(
             "".join(run)
             for size in range(1, digits_per_token + 1)
             for run in product(digits, repeat=size)
         ),
     ]
+    plain += sorted(set(characters).difference(plain))
     special = [_PAD, _UNKNOWN, grammar.end]
     vocabulary = {token: index for index, token in enumerate(special + plain)}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token=_UNKNOWN))
-    pattern = Regex(rf"{re.escape(task)}|[0-9]{{1,{digits_per_token}}}|[\s\S]")
+    names = [re.escape(name) for name in sorted(tasks, key=len, reverse=True)]
+    pattern = Regex("|".join([*names, rf"[0-9]{{1,{digits_per_token}}}", r"[\s\S]"]))
     backend.pre_tokenizer = pre_tokenizers.Split(pattern, behavior="isolated")
     backend.decoder = decoders.Fuse()
     tokenizer = PreTrainedTokenizerFast(

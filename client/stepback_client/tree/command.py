@@ -7,12 +7,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from stepback_client.cli import add_search_flags, search_options
+from stepback_client.cli import add_search_flags, api_key, search_options
 from stepback_client.client import Client
 from stepback_client.errors import StepbackError
+from stepback_client.question import add_question_flags, read_question
 from stepback_client.tree import mermaid, svg, text
 from stepback_client.tree.outline import DEFAULT_LIMIT, Outline
-from stepback_core.tasks import CountdownProblem
 from stepback_core.validation import first_error
 from stepback_core.wire import SolveResult
 
@@ -25,7 +25,7 @@ def tree(arguments: Sequence[str]) -> int:
     """Draw a tree. Returns 0, or 2 where there is none to draw."""
     given = _parser().parse_args(arguments)
     try:
-        result = _solved(given) if given.target is not None else _read(given.source)
+        result = _solved(given) if _asks(given) else _read(given.source)
         outline = Outline.of_result(result, given.limit)
         _write(_FORMATS[given.format](outline, caption(result)), given.output)
     except ValidationError as error:
@@ -42,13 +42,18 @@ def caption(result: SolveResult) -> str:
     return f"{result.model} · {result.strategy} · {result.status} · {cost}"
 
 
+def _asks(given: argparse.Namespace) -> bool:
+    """Whether there is something to solve first."""
+    return any(each is not None for each in (given.target, given.problem, given.prompt))
+
+
 def _solved(given: argparse.Namespace) -> SolveResult:
-    numbers = [int(number) for number in given.source]
-    problem = CountdownProblem(numbers=numbers, target=given.target)
-    with Client(given.url) as client:
-        return client.solve(
-            problem, **search_options(given) | {"tree": True, "candidates": _ALL_CANDIDATES}
-        )
+    given.numbers = [int(number) for number in given.source]
+    question = read_question(given)
+    options = search_options(given) | question.options
+    options |= {"tree": True, "candidates": _ALL_CANDIDATES}
+    with Client(given.url, api_key=api_key()) as client:
+        return client.solve(question.problem, **options)
 
 
 def _read(source: Sequence[str]) -> SolveResult:
@@ -75,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "stepback tree",
         description="Draw the tree of a search: of a result that was asked for with "
-        '"tree": true, or of a Countdown problem that a running controller solves now.',
+        '"tree": true, or of a problem that a running controller solves now.',
     )
     parser.add_argument(
         "source",
@@ -83,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE | NUMBER",
         help="a result as JSON, standard input if left out; or the inputs, with --target",
     )
-    parser.add_argument("--target", type=int, help="solve for this target, and draw that")
+    add_question_flags(parser)
     parser.add_argument("--format", choices=[*_FORMATS], default="text")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write it there")
     parser.add_argument(

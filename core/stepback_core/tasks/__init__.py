@@ -11,17 +11,25 @@ from stepback_core.tasks.base import (
     is_test_input,
 )
 from stepback_core.tasks.countdown import Countdown, CountdownProblem
+from stepback_core.tasks.maze import Maze
+from stepback_core.tasks.maze_problem import MazeProblem
+from stepback_core.tasks.sudoku import Sudoku
+from stepback_core.tasks.sudoku_problem import SudokuProblem
 
 TASKS: dict[str, Task[Any]] = {
     "countdown": Countdown(),
+    "maze": Maze(),
+    "sudoku": Sudoku(),
 }
 
 __all__ = [
     "TASKS",
     "CountdownProblem",
     "ErrorKind",
+    "MazeProblem",
     "Reason",
     "Split",
+    "SudokuProblem",
     "Task",
     "Verdict",
     "is_test_input",

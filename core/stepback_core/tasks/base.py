@@ -1,16 +1,16 @@
-"""What a task is: a problem model, a prompt, reference paths, wrong steps and a checker.
+"""What a task is: a problem model, a prompt, reference paths, wrong steps, a checker, a picture.
 
 A task is frozen data plus pure functions. It knows nothing of tokens, models or HTTP.
 """
 
 import hashlib
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 
 class Reason(StrEnum):
@@ -20,6 +20,16 @@ class Reason(StrEnum):
     WRONG_ARITHMETIC = "wrong_arithmetic"
     UNAVAILABLE_OPERAND = "unavailable_operand"
     MALFORMED_STEP = "malformed_step"
+    WALL = "wall"
+    """Maze: the move goes through a wall, or out of the maze."""
+    WRONG_CELL = "wrong_cell"
+    """Maze: the move does not lead to the cell that the step names."""
+    REVISITED = "revisited"
+    """Maze: the way has been there already."""
+    CONFLICT = "conflict"
+    """Sudoku: the digit stands in that row, column or box already."""
+    OCCUPIED = "occupied"
+    """Sudoku: the cell has a digit already."""
 
 
 class ErrorKind(StrEnum):
@@ -28,9 +38,9 @@ class ErrorKind(StrEnum):
     EXPLORATION = "exploration"
     """A legal step after which the goal can no longer be reached."""
     COMPUTATIONAL = "computational"
-    """An equation whose result is wrong."""
+    """A step that is computed wrongly: an equation's result, the cell that a move leads to."""
     RULE_VIOLATION = "rule_violation"
-    """An operand that is not available."""
+    """A step that the rules forbid: an operand that is not available, a move through a wall."""
 
 
 class Split(StrEnum):
@@ -38,9 +48,9 @@ class Split(StrEnum):
 
     TRAIN = "train"
     TEST_SEEN = "test_seen"
-    """Test inputs, a target that training has seen with other inputs."""
+    """Test inputs; where the task has targets, one that training has seen with other inputs."""
     TEST_NEW = "test_new"
-    """Test inputs, a target held out of training altogether."""
+    """Test inputs, a target held out of training altogether; only where the task has targets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,12 @@ def is_test_input(canonical: str) -> bool:
     return hashlib.sha256(canonical.encode()).digest()[0] < 26
 
 
+class NoOptions(BaseModel):
+    """The options of a task whose generator has none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
 P = TypeVar("P", bound=BaseModel)
 
 
@@ -73,6 +89,27 @@ class Task(Protocol[P]):
         """The data split in words, for model cards."""
         ...
 
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The splits that the task has problems for."""
+        ...
+
+    @property
+    def error_kinds(self) -> tuple[ErrorKind, ...]:
+        """The kinds of wrong step that the task can make."""
+        ...
+
+    @property
+    def example(self) -> P:
+        """A small problem of the test split, for documentation."""
+        ...
+
+    def with_options(self, options: Mapping[str, Any]) -> Self:
+        """The same task, whose generator draws as a recipe's options say; the rules stay.
+
+        Raises pydantic's ValidationError for options that the generator does not have."""
+        ...
+
     def prompt(self, problem: P) -> str:
         """The problem as the model reads it, before framing."""
         ...
@@ -83,11 +120,14 @@ class Task(Protocol[P]):
 
     def stream(self, split: Split, rng: Random) -> Iterator[P]:
         """Solvable problems of a split, without end. Training problems may share their inputs, so
-        that the search for reference paths is paid once for several; test problems do not."""
+        that the search for reference paths is paid once for several; test problems do not.
+
+        Raises ValueError for a split that the task does not have."""
         ...
 
     def reference_paths(self, problem: P) -> list[list[str]]:
-        """Every correct path, as steps, the plainest first; none where there is no solution."""
+        """Correct paths, as steps, the plainest first: all of them, or the plainest where they are
+        beyond counting. None where there is no solution."""
         ...
 
     def wrong_step(
@@ -105,4 +145,9 @@ class Task(Protocol[P]):
     def state_key(self, problem: P, steps: Sequence[str]) -> Hashable | None:
         """What is left to solve after some steps: equal keys are one state, whatever the steps that
         led there. None where a step is illegal. A search may merge states of one problem by it."""
+        ...
+
+    def picture(self, problem: P, steps: Sequence[str]) -> str | None:
+        """The problem in ASCII after as many steps as are legal; None where there is nothing to
+        draw."""
         ...

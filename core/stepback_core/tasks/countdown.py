@@ -9,14 +9,21 @@ The rules are those of Stream of Search (arXiv 2404.03683): inputs 1..99, target
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from random import Random
-from typing import Annotated
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from stepback_core.tasks.arithmetic import State, apply, paths, plainness, reachable, replay
-from stepback_core.tasks.base import ErrorKind, Reason, Split, Verdict, is_test_input
+from stepback_core.tasks.base import (
+    ErrorKind,
+    NoOptions,
+    Reason,
+    Split,
+    Verdict,
+    is_test_input,
+)
 from stepback_core.tasks.countdown_errors import (
     computational_error,
     exploration_error,
@@ -61,7 +68,14 @@ class Countdown:
         "test inputs: first byte of SHA-256 over the canonical inputs below 26 (about 10 %); "
         "targets 17, 27, ... 97 held out of training altogether (new targets)"
     )
+    splits = tuple(Split)
+    error_kinds = tuple(ErrorKind)
     problem_type = CountdownProblem
+    example = CountdownProblem(numbers=[4, 16, 25, 82], target=95)
+
+    def with_options(self, options: Mapping[str, Any]) -> Self:
+        NoOptions.model_validate(options)
+        return self
 
     def prompt(self, problem: CountdownProblem) -> str:
         return f"{self._canonical(problem.numbers)}={problem.target}"
@@ -116,6 +130,9 @@ class Countdown:
         """The numbers still to be used, sorted."""
         state = _follow(problem, steps)
         return None if isinstance(state, Reason) else state
+
+    def picture(self, problem: CountdownProblem, steps: Sequence[str]) -> None:
+        """Equations say it all."""
 
     def _canonical(self, numbers: Sequence[int]) -> str:
         return f"{self.name}:{','.join(map(str, sorted(numbers)))}"

@@ -1,6 +1,5 @@
 """Every error as the one error body, with a message that says what to do."""
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,11 +8,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from stepback_core.wire import ErrorBody, ErrorDetail, ErrorType
-from stepback_server.admission import QueueFull
+from stepback_core.wire import ErrorBody, ErrorDetail
+from stepback_server.admission import OutOfTokens, QueueFull
+from stepback_server.api.codes import ERRORS
 from stepback_server.engine.base import EngineUnavailable, PromptRefused
-
-_log = logging.getLogger(__name__)
+from stepback_server.idempotency import IdempotencyMismatch
+from stepback_server.observation.request import note
 
 # pydantic's error types, in the words that a program can match on.
 _CODES = {
@@ -22,6 +22,7 @@ _CODES = {
     "json_invalid": "invalid_json",
     "enum": "unknown_value",
     "value_error": "invalid_value",
+    "string_pattern_mismatch": "invalid_value",
 }
 _OUT_OF_RANGE = ("greater_than", "less_than", "too_long", "too_short", "finite_number")
 _PREFIXED = "Value error, "
@@ -32,17 +33,21 @@ class ApiError(Exception):
 
     def __init__(
         self,
-        status: int,
-        kind: ErrorType,
         code: str,
         message: str,
         *,
         param: str | None = None,
         headers: dict[str, str] | None = None,
+        status: int | None = None,
     ) -> None:
+        """`code` is one of `codes.ERRORS`, which gives type and status, unless that is given."""
         super().__init__(message)
-        self.status = status
-        self.body = ErrorBody(error=ErrorDetail(type=kind, message=message, param=param, code=code))
+        kind = ERRORS[code]
+        self.code = code
+        self.status = status or kind.status
+        self.body = ErrorBody(
+            error=ErrorDetail(type=kind.type, message=message, param=param, code=code)
+        )
         self.headers = headers
 
     def response(self) -> JSONResponse:
@@ -55,7 +60,7 @@ def invalid(errors: Sequence[Any], *, under: str | None = None) -> ApiError:
     kind: str = first["type"]
     if kind == "json_invalid":
         return _unparsable()
-    path = [str(part) for part in first["loc"] if part != "body"]
+    path = [str(part) for part in first["loc"] if part not in ("body", "header")]
     if under is not None:
         path.insert(0, under)
     message: str = first["msg"].removeprefix(_PREFIXED)
@@ -69,19 +74,11 @@ def invalid(errors: Sequence[Any], *, under: str | None = None) -> ApiError:
     code = _CODES.get(kind)
     if code is None:
         code = "out_of_range" if any(part in kind for part in _OUT_OF_RANGE) else "wrong_type"
-    return ApiError(
-        422,
-        ErrorType.INVALID_REQUEST,
-        code,
-        f"{param}: {message}" if param else message,
-        param=param,
-    )
+    return ApiError(code, f"{param}: {message}" if param else message, param=param)
 
 
 def _unparsable() -> ApiError:
     return ApiError(
-        400,
-        ErrorType.INVALID_REQUEST,
         "invalid_json",
         "The body is not JSON in UTF-8: send one JSON object with Content-Type application/json.",
     )
@@ -89,56 +86,75 @@ def _unparsable() -> ApiError:
 
 def not_ready(reason: str) -> ApiError:
     return ApiError(
-        503,
-        ErrorType.UNAVAILABLE,
         "engine_unavailable",
         f"The engine is not available ({reason}): try again shortly; GET /ready tells when.",
         headers={"Retry-After": "2"},
     )
 
 
+_FAILURES = (
+    ApiError,
+    QueueFull,
+    OutOfTokens,
+    IdempotencyMismatch,
+    EngineUnavailable,
+    PromptRefused,
+    Exception,
+)
+
+
 def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_http)
-    for failure in (ApiError, QueueFull, EngineUnavailable, PromptRefused, Exception):
+    for failure in _FAILURES:
         app.add_exception_handler(failure, _on_failure)
 
 
 def failure_of(error: Exception) -> ApiError:
-    """What a search that raised is answered with; a defect is logged."""
+    """What a search that raised is answered with. A defect is logged by whoever answers."""
     match error:
         case ApiError():
             return error
         case QueueFull():
             return _queue_full(error.retry_after)
+        case OutOfTokens():
+            return _out_of_tokens(error.retry_after)
+        case IdempotencyMismatch():
+            return _mismatch()
         case EngineUnavailable():
             return not_ready(str(error))
         case PromptRefused():
             return _prompt_refused(str(error))
         case _:
-            _log.error("unexpected error", exc_info=error)
-            return ApiError(
-                500,
-                ErrorType.INTERNAL,
-                "internal",
-                "An error of the server's own; it has been logged.",
-            )
+            return ApiError("internal", "An error of the server's own; it has been logged.")
 
 
 def _queue_full(retry_after: int) -> ApiError:
     return ApiError(
-        429,
-        ErrorType.OVERLOADED,
         "queue_full",
         f"Too many searches are waiting: try again in {retry_after} s.",
         headers={"Retry-After": str(retry_after)},
     )
 
 
+def _out_of_tokens(retry_after: int) -> ApiError:
+    return ApiError(
+        "tokens_per_minute",
+        f"This key has used its tokens: try again in {retry_after} s.",
+        headers={"Retry-After": str(retry_after)},
+    )
+
+
+def _mismatch() -> ApiError:
+    return ApiError(
+        "idempotency_mismatch",
+        "idempotency-key: it was used for another request; send a fresh one for each.",
+        param="idempotency-key",
+    )
+
+
 def _prompt_refused(why: str) -> ApiError:
     return ApiError(
-        422,
-        ErrorType.INVALID_REQUEST,
         "prompt_refused",
         f"prompt: the engine refuses it: {why}",
         param="prompt",
@@ -148,7 +164,8 @@ def _prompt_refused(why: str) -> ApiError:
 def _answer(request: Request, error: ApiError) -> JSONResponse:
     """Answer with an error, and count it where a search was asked for."""
     if request.url.path == "/solve":
-        request.app.state.service.metrics.refused(error.body.error.code)
+        request.app.state.service.metrics.refused(error.code)
+    note(code=error.code)
     return error.response()
 
 
@@ -161,11 +178,10 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if error.status_code == 400:
         return _answer(request, _unparsable())
-    kind = ErrorType.NOT_FOUND if error.status_code == 404 else ErrorType.INVALID_REQUEST
     code = {404: "no_such_path", 405: "method_not_allowed"}.get(error.status_code, "http_error")
     message = f"{error.detail}: see /docs for the paths and methods."
     headers = dict(error.headers) if error.headers else None
-    return _answer(request, ApiError(error.status_code, kind, code, message, headers=headers))
+    return _answer(request, ApiError(code, message, headers=headers, status=error.status_code))
 
 
 async def _on_failure(request: Request, error: Exception) -> JSONResponse:

@@ -1,14 +1,18 @@
-"""Limits at the edge: the size of a body, and the life of a caller."""
+"""Limits at the edge: the size of a body, and the life of a caller and of his connection."""
 
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from fastapi import Request
+from h11 import LocalProtocolError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from stepback_core.wire import ErrorType
 from stepback_server.api.errors import ApiError
 from stepback_server.concurrency import Interrupted, run_unless
+from stepback_server.observation.request import note
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -51,15 +55,30 @@ class BodyLimit:
 
     def _refusal(self) -> ASGIApp:
         message = f"The body is too large: send at most {self._limit} bytes."
-        error = ApiError(
-            413,
-            ErrorType.INVALID_REQUEST,
-            "body_too_large",
-            message,
-            headers={"Connection": "close"},
-        )
-        self._count(error.body.error.code)
+        error = ApiError("body_too_large", message, headers={"Connection": "close"})
+        self._count(error.code)
+        note(code=error.code)
         return error.response()
+
+
+class BrokenConnections:
+    """ASGI middleware: an answer to a caller who has broken HTTP meanwhile goes nowhere, quietly.
+
+    uvicorn has told him so and closed the connection; what comes after would be a traceback in the
+    log for each request that has rubbish behind it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_if_possible(message: Message) -> None:
+            try:
+                await send(message)
+            except LocalProtocolError as error:
+                _log.debug("an answer could not be sent: %s", error)
+
+        await self._app(scope, receive, send_if_possible)
 
 
 class _TooLarge(BaseException):

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, cast
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -16,20 +16,25 @@ from stepback_core.wire import (
     SolveResult,
     Version,
 )
+from stepback_server.api.authentication import TheTenant, authenticate_for_metrics
+from stepback_server.api.body import StrictRoute, sent_as_json
+from stepback_server.api.errors import ApiError
 from stepback_server.api.limits import CallerGone, until_hang_up
 from stepback_server.api.sse import EventStream
 from stepback_server.service import Service
 
-router = APIRouter()
+router = APIRouter(route_class=StrictRoute)
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody, "description": text}
     for status, text in {
         400: "The body is not JSON",
+        401: "A key is missing or unknown; see WWW-Authenticate",
         404: "Unknown task or model",
         413: "The body is too large",
+        415: "The body is not declared as JSON",
         422: "A field is missing, unknown, of the wrong type or out of range",
-        429: "The queue is full; see Retry-After",
+        429: "The queue is full, or the key's tokens are used up; see Retry-After",
         500: "An error of the server's own",
         503: "The engine is not ready, has died, or the server is stopping",
     }.items()
@@ -37,24 +42,62 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 _CLIENT_CLOSED_REQUEST = 499
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     return cast("Service", request.app.state.service)
 
 
 TheService = Annotated[Service, Depends(_service)]
 
 
-@router.post("/solve", responses=_ERRORS, tags=["search"])
-async def solve(body: SolveRequest, request: Request, service: TheService) -> SolveResult:
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        pattern=r"^[!-~]+$",
+        description="Your own name for this request. One that is sent again with the same body "
+        "joins the search that runs, or gets its result, instead of searching twice.",
+    ),
+]
+
+
+@router.post(
+    "/solve",
+    responses=_ERRORS,
+    response_model=SolveResult,
+    tags=["search"],
+    dependencies=[Depends(sent_as_json)],
+)
+async def solve(
+    body: SolveRequest,
+    request: Request,
+    service: TheService,
+    tenant: TheTenant,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
     """Search for the answer to one problem. With `stream`, tell the search as it runs."""
     try:
         if body.stream:
-            live = await until_hang_up(request, service.watch(body))
-            return cast("SolveResult", EventStream(live, service.metrics.refused))
-        return await until_hang_up(request, service.solve(body))
+            _refuse_repetition(idempotency_key)
+            live = await until_hang_up(request, service.watch(body, tenant))
+            return EventStream(live, service.metrics.refused)
+        content, replayed = await until_hang_up(
+            request, service.solve_once(body, tenant, idempotency_key)
+        )
     except CallerGone:
         # Nobody reads this; the status is for the access log.
-        return cast("SolveResult", Response(status_code=_CLIENT_CLOSED_REQUEST))
+        return Response(status_code=_CLIENT_CLOSED_REQUEST)
+    headers = {"Idempotent-Replayed": "true"} if replayed else None
+    return Response(content, headers=headers, media_type="application/json")
+
+
+def _refuse_repetition(idempotency_key: str | None) -> None:
+    if idempotency_key is not None:
+        raise ApiError(
+            "invalid_value",
+            "idempotency-key: a streamed search cannot be joined; leave it out, or do not stream",
+            param="idempotency-key",
+        )
 
 
 @router.get("/health", tags=["operation"])
@@ -72,7 +115,13 @@ async def ready(service: TheService) -> Readiness:
     return cast("Readiness", JSONResponse(readiness.model_dump(), 503))
 
 
-@router.get("/metrics", response_class=PlainTextResponse, tags=["operation"])
+@router.get(
+    "/metrics",
+    response_class=PlainTextResponse,
+    responses={401: _ERRORS[401]},
+    tags=["operation"],
+    dependencies=[Depends(authenticate_for_metrics)],
+)
 async def metrics(service: TheService) -> Response:
     """Prometheus' text form: the server's own metrics and the engine's."""
     return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
@@ -88,7 +137,7 @@ async def version(service: TheService) -> Version:
     )
 
 
-@router.get("/v1/models", tags=["operation"])
-async def models(service: TheService) -> ModelList:
+@router.get("/v1/models", responses={401: _ERRORS[401]}, tags=["operation"])
+async def models(service: TheService, _: TheTenant) -> ModelList:
     """The served model and the tasks that it knows."""
     return ModelList(data=[service.model])

@@ -57,6 +57,8 @@ async def _chunks(live: LiveSearch, count: Callable[[str], None]) -> AsyncGenera
             yield KEEPALIVE_COMMENT if event is None else _encode(event)
     except Exception as error:  # Whatever it is: the status is sent, so it can only be told here.
         failure = failure_of(error)
+        if failure.code == "internal":
+            _log.error("a stream ended in an unexpected error", exc_info=error)
         count(failure.body.error.code)
         yield _encode(ErrorEvent(status=failure.status, error=failure.body.error))
 

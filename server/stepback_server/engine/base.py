@@ -86,6 +86,9 @@ class Sample:
         return len(self.ids) + self.unseen_tokens
 
 
+NOTHING = Sample(index=0, ids=(), logprobs=(), finish=Finish.STOP, cached_tokens=0)
+"""The continuation of a text that has ended."""
+
 OnSample = Callable[[Sample], None]
 
 

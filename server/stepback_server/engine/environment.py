@@ -6,6 +6,7 @@ is vLLM's default. A variable that is set already is left alone.
 """
 
 import os
+from pathlib import Path
 
 _CPU = {
     "OMP_NUM_THREADS": "1",
@@ -22,7 +23,11 @@ _ALWAYS = {
 }
 
 
-def prepare_environment(*, cpu: bool) -> None:
-    """Set what is missing. Call it before anything imports torch."""
-    for name, value in ((_CPU | _ALWAYS) if cpu else _ALWAYS).items():
+def prepare_environment(*, cpu: bool, vllm_logging: Path | None = None) -> None:
+    """Set what is missing. Call it before anything imports torch. `vllm_logging` is a logging
+    configuration for vLLM's processes; its own if left out."""
+    wanted = (_CPU | _ALWAYS) if cpu else _ALWAYS
+    if vllm_logging is not None:
+        wanted = wanted | {"VLLM_LOGGING_CONFIG_PATH": str(vllm_logging)}
+    for name, value in wanted.items():
         os.environ.setdefault(name, value)

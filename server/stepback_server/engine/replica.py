@@ -27,6 +27,7 @@ from stepback_server.engine.completions import (
     Stream,
     request_body,
 )
+from stepback_server.observation.request import trace_headers
 
 _CONTROL_SECONDS = 5.0
 """For connecting, and for everything that a healthy server answers at once."""
@@ -125,7 +126,7 @@ class Replica:
     ) -> None:
         try:
             async with self._sampling.post(
-                f"{self.url}{PATH}", json=body, allow_redirects=False
+                f"{self.url}{PATH}", json=body, headers=trace_headers(), allow_redirects=False
             ) as answer:
                 await self._refuse(answer)
                 async for line in answer.content:

@@ -7,12 +7,14 @@ in the order in which the model believes in them. Sampling without repetition in
 as priority sampling (arXiv 2402.18734); what is added here looks at steps:
 
 - A continuation is followed only as far as its steps are legal and lead to states that no other
-  path has reached before. No turn is taken behind that point.
+  path has reached before with as much room left. No turn is taken behind that point.
+- A turn to the end of the text is an answer that costs no token.
 - The marker's probability at a step boundary is the share that turns there do not have: a state
   that the model believes dead comes late, and is dropped only if nothing better is left.
 - The number of continuations in flight grows with those that have failed: an easy problem costs
   little more than one greedy answer, a hard one keeps the engine busy.
-- An answer is written in chunks, so that little is lost behind an illegal step of a long one.
+- An answer is written in chunks, so that little is lost behind an illegal step of a long one. One
+  that was cut goes on before any turn is taken.
 
 Choices depend on the continuations before in order of asking, never on which one ends first: the
 same search gives the same tree.
@@ -20,36 +22,24 @@ same search gives the same tree.
 
 import heapq
 import itertools
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
 from math import exp, log1p
-from typing import Protocol
 
 from stepback_core.trace import TokenGrammar
 from stepback_core.wire import Outcome
-from stepback_server.engine.base import Finish
-from stepback_server.search.strategy import Expansion
+from stepback_server.engine.base import Alternative, Finish
+from stepback_server.search.strategy import Expansion, StepView
 from stepback_server.search.tree import Branch, State
 
 _UNTHINKABLE = -11.5
 """Turns below this log-probability, one in 100,000, are not kept: none would ever be sampled."""
 
 
-class StepView(Protocol):
-    """What a task says of the states of one problem. `ids` end where a step does."""
-
-    def is_legal(self, ids: Sequence[int]) -> bool:
-        """Whether the last step is legal after those before it."""
-        ...
-
-    def key(self, ids: Sequence[int]) -> Hashable | None:
-        """Equal for equal states, whatever path led there; None where that is not known."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ideas:
-    """What the search is made of. Each can be turned off, to measure what it is worth."""
+    """What the search is made of: what can be turned off, to measure what it is worth, and two
+    numbers."""
 
     legality: bool = True
     """Follow no continuation behind an illegal step."""
@@ -62,7 +52,7 @@ class Ideas:
     widening: bool = True
     """Grow the number in flight with the failures; else start with all."""
     alternatives: int = 4
-    """Tokens known at each position, the sampled one included where it is among the likeliest."""
+    """Tokens known at each position, at least 1, the sampled one among them where it is likely."""
     chunk_tokens: int = 32
     """Tokens that are written before the search looks at them."""
     stop_at_steps: bool = False
@@ -86,6 +76,8 @@ class BestFirst:
     """See the module. `view` is None where no task can judge; `enough` answers end the search
     where no check does; a state of `longest` ids or more is not continued."""
 
+    in_order = True
+
     def __init__(
         self,
         breadth: int,
@@ -104,33 +96,17 @@ class BestFirst:
         self._ideas = ideas
         self._order = itertools.count()
         self._turns: list[tuple[float, int, _Turn]] = []
-        self._next = [State()]
-        self._asked = 0
-        self._early: dict[int, Branch] = {}
-        self._committed = 0
-        self._answers = 0
-        self._reached: set[Hashable] = set() if view is None else {view.key(())}
-        self._picked: list[Expansion] = []
-        self._choose()
+        self._cut = [State()]
+        """Continuations that go on, the prompt at first."""
+        self._asked = self._recorded = self._failed = self._answers = 0
+        self._reached: dict[Hashable, int] = {} if view is None else {view.state(()): 0}
+        """How many ids led to a state, at least."""
 
     def pick(self) -> list[Expansion]:
-        picked, self._picked = self._picked, []
-        return picked
-
-    def record(self, branch: Branch) -> list[Branch]:
-        self._early[branch.number] = branch
-        committed: list[Branch] = []
-        while (following := self._early.pop(self._committed, None)) is not None:
-            self._committed += 1
-            committed.append(self._follow(following))
-            # After each one, not after all: what has ended by now is an accident.
-            self._choose()
-        return committed
-
-    def _choose(self) -> None:
+        picked: list[Expansion] = []
         while self._may_ask() and (state := self._best_state()):
             self._asked += 1
-            self._picked.append(
+            picked.append(
                 Expansion(
                     state,
                     1,
@@ -140,85 +116,112 @@ class BestFirst:
                     stop_at_steps=self._ideas.stop_at_steps,
                 )
             )
+        return picked
+
+    def record(self, branch: Branch) -> Branch:
+        self._recorded += 1
+        return self._follow(branch)
 
     def _may_ask(self) -> bool:
         if self._enough is not None and self._answers >= self._enough:
             return False
-        width = 1 + self._committed // 2 if self._ideas.widening else self._breadth
-        return self._asked - self._committed < min(self._breadth, width)
+        width = 1 + self._failed // 2 if self._ideas.widening else self._breadth
+        return self._asked - self._recorded < min(self._breadth, width)
 
     def _best_state(self) -> State | None:
         """The state to continue next; None where none is left."""
-        while self._next:
-            if len((state := self._next.pop()).ids) < self._longest:
+        while self._cut:
+            if len((state := self._cut.pop()).ids) < self._longest:
                 return state
         while self._turns:
             state = heapq.heappop(self._turns)[-1].state()
-            if len(state.ids) >= self._longest:
-                continue
-            if self._closes_a_step(state.ids) and (
-                self._is_illegal(state.ids) or self._was_reached(state.ids)
-            ):
-                continue
-            return state
+            if len(state.ids) < self._longest and self._is_worth_it(state.ids):
+                return state
         return None
 
+    def _is_worth_it(self, ids: tuple[int, ...]) -> bool:
+        """Whether the last id, a turn, leads to what is legal and new."""
+        if self._ends_a_step(ids[-1]):
+            state = self._look(ids)
+            return not self._is_illegal(state) and not self._was_reached(state, ids)
+        return True
+
     def _follow(self, branch: Branch) -> Branch:
-        """Find the turns of a branch, up to where it must not be followed."""
-        sample, at = branch.sample, len(branch.state.ids)
+        """Find the turns of a branch, up to where it must not be followed. Returns what is told
+        of it, which no longer holds the alternatives."""
+        alternatives = branch.sample.alternatives
+        branch = replace(branch, sample=replace(branch.sample, alternatives=()))
+        ids, begin = branch.ids, len(branch.state.ids)
         likelihood = sum(branch.state.logprobs)
         is_new = True
-        for position, logprob in enumerate(sample.logprobs):
-            if is_new:
-                self._find_turns(branch, position, likelihood)
+        for position, logprob in enumerate(branch.sample.logprobs):
+            if is_new and alternatives:
+                self._find_turns(branch, position, likelihood, alternatives[position])
             likelihood += logprob
-            ids = branch.ids[: at + position + 1]
-            if not self._closes_a_step(ids):
-                continue
-            if self._is_illegal(ids):
-                return branch.refuse(len(ids))
-            is_new = is_new and not self._was_reached(ids)
-        if is_new:
-            self._end(branch)
+            length = begin + position + 1
+            if self._ends_a_step(ids[length - 1]):
+                state = self._look(ids[:length])
+                if self._is_illegal(state):
+                    self._failed += 1
+                    return branch.refuse(length)
+                is_new = is_new and not self._was_reached(state, ids[:length])
+        self._end(branch, is_new=is_new)
         return branch
 
-    def _closes_a_step(self, ids: Sequence[int]) -> bool:
-        """Whether the last id does: a separator, or an end that no separator came before."""
-        separators = self._grammar.separator_ids
-        if ids[-1] == self._grammar.end_id:
-            return len(ids) > 1 and ids[-2] not in separators
-        return ids[-1] in separators
-
-    def _end(self, branch: Branch) -> None:
-        """Count an answer, or go on with what was only cut."""
+    def _end(self, branch: Branch, *, is_new: bool) -> None:
+        """Go on with a branch that was only cut; count one that has ended."""
+        if (
+            is_new
+            and branch.outcome is Outcome.UNFINISHED
+            and branch.sample.finish is not Finish.ABORTED
+        ):
+            self._cut.append(branch.go_on())
+        else:
+            self._failed += 1
         self._answers += branch.outcome is Outcome.ANSWER
-        if branch.outcome is Outcome.UNFINISHED and branch.sample.finish is not Finish.ABORTED:
-            self._next.append(branch.go_on())
 
-    def _find_turns(self, branch: Branch, position: int, likelihood: float) -> None:
+    def _find_turns(
+        self,
+        branch: Branch,
+        position: int,
+        likelihood: float,
+        others: tuple[Alternative, ...],
+    ) -> None:
         """Keep the other tokens of one position, with the likelihood of the text before it."""
-        others = branch.sample.alternatives[position]
-        marker_id = self._grammar.marker_id
         if not self._ideas.marker:
-            tokens = {branch.sample.ids[position]: branch.sample.logprobs[position], **dict(others)}
-            likelihood -= log1p(-min(exp(tokens.get(marker_id, float("-inf"))), 0.999999))
+            likelihood -= self._log_share_beside_the_marker(branch, position, others)
         for token, logprob in others:
-            if token not in self._grammar.stop_ids and logprob > _UNTHINKABLE:
+            if token != self._grammar.marker_id and logprob > _UNTHINKABLE:
                 order = next(self._order)
                 priority = likelihood + logprob if self._ideas.likeliest_first else -order
                 turn = _Turn(branch, position, token, logprob)
                 heapq.heappush(self._turns, (-priority, order, turn))
 
-    def _is_illegal(self, ids: Sequence[int]) -> bool:
-        """Whether the step that ends here is."""
-        return self._view is not None and self._ideas.legality and not self._view.is_legal(ids)
+    def _log_share_beside_the_marker(
+        self, branch: Branch, position: int, others: tuple[Alternative, ...]
+    ) -> float:
+        """Of all tokens but the marker, at one position."""
+        sample = branch.sample
+        told = {sample.ids[position]: sample.logprobs[position], **dict(others)}
+        return log1p(-min(exp(told.get(self._grammar.marker_id, float("-inf"))), 0.999999))
 
-    def _was_reached(self, ids: Sequence[int]) -> bool:
-        """Whether another path has led to the state here before; it counts as reached now."""
-        key = self._view.key(ids) if self._view is not None and self._ideas.merging else None
-        if key is None:
+    def _ends_a_step(self, token: int) -> bool:
+        return token == self._grammar.end_id or token in self._grammar.separator_ids
+
+    def _look(self, ids: tuple[int, ...]) -> Hashable | None:
+        """The state where a step ends; where nobody can tell, as if it were like no other."""
+        return object() if self._view is None else self._view.state(ids)
+
+    def _is_illegal(self, state: Hashable | None) -> bool:
+        return state is None and self._ideas.legality
+
+    def _was_reached(self, state: Hashable | None, ids: tuple[int, ...]) -> bool:
+        """Whether another path has led to a state, and left as much room; it counts as reached
+        now. The end of a text is no state of its own."""
+        if state is None or not self._ideas.merging or ids[-1] == self._grammar.end_id:
             return False
-        if key in self._reached:
+        if self._reached.get(state, len(ids) + 1) <= len(ids):
             return True
-        self._reached.add(key)
+        if self._view is not None:
+            self._reached[state] = len(ids)
         return False

@@ -16,7 +16,7 @@ class TokenPurse:
         Where not even one can be paid in full and nothing is reserved elsewhere, one sample with
         all that is left; (0, 0) says to wait for a return, or that the purse is empty.
         """
-        count = min(samples, self.available // tokens_each)
+        count = min(samples, max(self.available, 0) // tokens_each)
         if count == 0 and self.reserved == 0 and self.available > 0:
             count, tokens_each = 1, self.available
         self.available -= count * tokens_each

@@ -11,7 +11,7 @@ from hashlib import sha256
 from stepback_core.trace import TokenGrammar
 from stepback_core.wire import StopReason
 from stepback_server.concurrency import task_group
-from stepback_server.engine.base import Engine, Finish, Sample, SampleRequest
+from stepback_server.engine.base import NOTHING, Engine, Finish, Sample, SampleRequest
 from stepback_server.search.budget import TokenPurse
 from stepback_server.search.strategy import Expansion, SearchStrategy
 from stepback_server.search.tree import Branch, Tree
@@ -71,12 +71,17 @@ class Search:
         self._is_win = is_win
         self._name = uuid.uuid4().hex
         self._tree = Tree()
-        self._early: dict[int, Branch] = {}
         self._spent = Spent()
         self._observe = observe
         self._purse = TokenPurse(limits.tokens)
         self._paying = asyncio.Lock()
         self._returned = asyncio.Event()
+        self._recorded = asyncio.Event()
+        self._expanding = self._counted = 0
+        self._picked: list[Expansion] = []
+        self._early: dict[int, Branch] = {}
+        # A seed asks for the same tree each time, whichever sample ends first.
+        self._in_order = strategy.in_order or seed is not None
         self._stop = asyncio.Event()
         self._reason = StopReason.EXHAUSTED
         self._numbers = itertools.count()
@@ -88,17 +93,25 @@ class Search:
             self._limits.seconds, self._finish, StopReason.DEADLINE
         )
         try:
-            async with task_group() as group:
-                self._group = group
-                self._grow()
+            await self._grow()
         finally:
             deadline.cancel()
-        if self._reason is not StopReason.SOLVED:
-            # What the strategy kept back still counts where the search was cut short.
-            for number in sorted(self._early):
-                self._tree.branches.append(self._early[number])
-                self._observe(self._early[number])
         return Searched(self._tree, self._reason, self._spent, time.monotonic() - started)
+
+    async def _grow(self) -> None:
+        """Expand what the strategy picks, as soon as it does, until it picks nothing more."""
+        self._picked = self._strategy.pick()
+        async with task_group() as group:
+            while not self._stop.is_set():
+                self._recorded.clear()
+                picked, self._picked = self._picked, []
+                for expansion in picked:
+                    numbers = [next(self._numbers) for _ in range(expansion.n)]
+                    self._expanding += 1
+                    group.create_task(self._expand(expansion, numbers))
+                if not self._expanding:
+                    return
+                await self._recorded.wait()
 
     def cancel(self) -> None:
         """End now, with the best so far."""
@@ -110,14 +123,17 @@ class Search:
             self._reason = reason
             self._stop.set()
             self._returned.set()
-
-    def _grow(self) -> None:
-        """Start on whatever the strategy picks now."""
-        for expansion in self._strategy.pick():
-            numbers = [next(self._numbers) for _ in range(expansion.n)]
-            self._group.create_task(self._expand(expansion, numbers))
+            self._recorded.set()
 
     async def _expand(self, expansion: Expansion, numbers: list[int]) -> None:
+        if expansion.state.ids and expansion.state.ids[-1] == self._grammar.end_id:
+            self._record(Branch.of(self._grammar, numbers[0], expansion.state, NOTHING))
+        else:
+            await self._pay(expansion, numbers)
+        self._expanding -= 1
+        self._recorded.set()
+
+    async def _pay(self, expansion: Expansion, numbers: list[int]) -> None:
         """Sample a state's continuations: all at once where the budget allows it, else each part as
         soon as others return what they did not use. Expansions are paid in their order."""
         room = self._room(expansion)
@@ -160,18 +176,26 @@ class Search:
             self._settle(outstanding * tokens, 0)
 
     def _record(self, branch: Branch) -> None:
-        """Give a branch to the strategy; count what it lets count; go on from there."""
+        """Count a branch, in its turn where order matters; nothing after a win."""
+        if not self._in_order:
+            self._count(branch)
+            return
         self._early[branch.number] = branch
-        for counted in self._strategy.record(branch):
-            if self._reason is StopReason.SOLVED:
-                return
-            del self._early[counted.number]
-            self._tree.branches.append(counted)
-            self._observe(counted)
-            if self._is_win(counted):
-                self._finish(StopReason.SOLVED)
-        if not self._stop.is_set():
-            self._grow()
+        while (following := self._early.pop(self._counted, None)) is not None:
+            self._count(following)
+
+    def _count(self, branch: Branch) -> None:
+        if self._reason is StopReason.SOLVED:
+            return
+        self._counted += 1
+        told = self._strategy.record(branch)
+        self._tree.branches.append(told)
+        self._observe(told)
+        if self._is_win(told):
+            self._finish(StopReason.SOLVED)
+        # At once: what else has ended by now is an accident, and must not change what is picked.
+        self._picked += self._strategy.pick()
+        self._recorded.set()
 
     def _settle(self, reserved: int, used: int) -> None:
         self._purse.settle(reserved, used)

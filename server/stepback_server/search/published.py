@@ -11,6 +11,8 @@ from stepback_server.search.tree import Branch, State
 class OneRound:
     """Sample once from the prompt: greedy with n=1 and temperature 0, best-of-N, majority."""
 
+    in_order = False
+
     def __init__(self, n: int, temperature: float) -> None:
         self._expansions = [Expansion(State(), n, temperature)]
 
@@ -18,8 +20,8 @@ class OneRound:
         picked, self._expansions = self._expansions, []
         return picked
 
-    def record(self, branch: Branch) -> list[Branch]:
-        return [branch]
+    def record(self, branch: Branch) -> Branch:
+        return branch
 
 
 class SelfBacktracking:
@@ -29,6 +31,8 @@ class SelfBacktracking:
     in the marker, the first floor(sqrt(N)) whose rolled-back state was not visited before make the
     next frontier. The prompt counts as visited. A round waits for all of its samples.
     """
+
+    in_order = False
 
     def __init__(
         self, breadth: int, backtracks: int, temperature: float, grammar: TokenGrammar
@@ -52,10 +56,10 @@ class SelfBacktracking:
         self._in_flight = self._breadth * len(self._frontier)
         return [Expansion(state, self._breadth, self._temperature) for state in self._frontier]
 
-    def record(self, branch: Branch) -> list[Branch]:
+    def record(self, branch: Branch) -> Branch:
         self._in_flight -= 1
         self._round.append(branch)
-        return [branch]
+        return branch
 
     def _roll_back(self) -> list[State]:
         frontier: list[State] = []

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from stepback_core.trace import TokenGrammar
 from stepback_core.wire import SolveRequest, Strategy
-from stepback_server.search.best_first import BestFirst, StepView
+from stepback_server.search.best_first import BestFirst
 from stepback_server.search.published import OneRound, SelfBacktracking
-from stepback_server.search.strategy import SearchStrategy
+from stepback_server.search.strategy import SearchStrategy, StepView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class Setup:
     """What a strategy may know of the search that it is made for."""
 
     request: SolveRequest
@@ -23,33 +23,31 @@ class Setting:
     """Whether a checked answer ends the search."""
 
 
-def _best_first(setting: Setting) -> SearchStrategy:
-    breadth = setting.request.breadth
+def _best_first(setup: Setup) -> SearchStrategy:
+    breadth = setup.request.breadth
     return BestFirst(
         breadth,
-        setting.grammar,
-        setting.view,
-        longest=setting.tokens_per_branch,
-        enough=None if setting.ends_at_a_win else breadth,
+        setup.grammar,
+        setup.view,
+        longest=setup.tokens_per_branch,
+        enough=None if setup.ends_at_a_win else breadth,
     )
 
 
-def _self_backtracking(setting: Setting) -> SearchStrategy:
-    request = setting.request
-    return SelfBacktracking(
-        request.breadth, request.backtracks, request.temperature, setting.grammar
-    )
+def _self_backtracking(setup: Setup) -> SearchStrategy:
+    request = setup.request
+    return SelfBacktracking(request.breadth, request.backtracks, request.temperature, setup.grammar)
 
 
-def _greedy(setting: Setting) -> SearchStrategy:
+def _greedy(setup: Setup) -> SearchStrategy:
     return OneRound(1, 0.0)
 
 
-def _one_round(setting: Setting) -> SearchStrategy:
-    return OneRound(setting.request.breadth, setting.request.temperature)
+def _one_round(setup: Setup) -> SearchStrategy:
+    return OneRound(setup.request.breadth, setup.request.temperature)
 
 
-STRATEGIES: dict[Strategy, Callable[[Setting], SearchStrategy]] = {
+STRATEGIES: dict[Strategy, Callable[[Setup], SearchStrategy]] = {
     Strategy.BEST_FIRST: _best_first,
     Strategy.SELF_BACKTRACKING: _self_backtracking,
     Strategy.GREEDY: _greedy,

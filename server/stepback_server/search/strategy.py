@@ -1,11 +1,11 @@
 """What a strategy is. Pure: it sees samples, never an engine.
 
-A strategy *picks* expansions, and *records* the branches that come of them, in whatever order they
-end. It is asked again after every branch; a search is over when a strategy picks nothing and
-nothing is in flight. Samples are numbered from 0 as they are picked, and a branch has the number of
-its sample.
+A strategy *picks* expansions, and *records* the branches that come of them. It is asked again after
+every branch; a search is over when a strategy picks nothing and nothing is in flight. Samples are
+numbered from 0 as they are picked, and a branch has the number of its sample.
 """
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,12 +27,25 @@ class Expansion:
     """Whether a continuation ends with its first step."""
 
 
-class SearchStrategy(Protocol):
-    def pick(self) -> list[Expansion]:
-        """What to sample next. Never waits for what is in flight unless its rule demands it."""
+class StepView(Protocol):
+    """What a task says of the states of one problem."""
+
+    def state(self, ids: Sequence[int]) -> Hashable | None:
+        """The state after generated ids that end where a step does: equal for equal states,
+        whatever path led there; None where one of the steps is illegal."""
         ...
 
-    def record(self, branch: Branch) -> list[Branch]:
-        """Take a branch in. Returns the branches that count from now on, in their order: a
-        strategy whose choices must not depend on which sample ends first keeps some back."""
+
+class SearchStrategy(Protocol):
+    in_order: bool
+    """Whether branches must be recorded in the order of their numbers, since what is picked next
+    depends on it; else as they end, unless the caller's seed asks for the same tree each time."""
+
+    def pick(self) -> list[Expansion]:
+        """What to sample next; asked at the start, and after each branch. Never waits for what is
+        in flight unless its rule demands it."""
+        ...
+
+    def record(self, branch: Branch) -> Branch:
+        """Take a branch in. Returns it as it is to be told."""
         ...

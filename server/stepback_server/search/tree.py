@@ -42,7 +42,8 @@ class Branch:
     @classmethod
     def of(cls, grammar: TokenGrammar, number: int, state: State, sample: Sample) -> "Branch":
         """A branch, with its outcome read off its last token."""
-        last = sample.ids[-1] if sample.finish is Finish.STOP and sample.ids else None
+        ids = state.ids + sample.ids
+        last = ids[-1] if sample.finish is Finish.STOP and ids else None
         outcome = Outcome.UNFINISHED
         if last == grammar.marker_id:
             outcome = Outcome.BACKTRACK

@@ -106,7 +106,14 @@ def test_what_a_deadline_cuts_off_is_counted_to_the_token(client: Client, fleet:
     """vLLM's own counter says no more than the usage does: but a step after the abort, and the
     canaries."""
     before = sum(each.metric("vllm:generation_tokens_total") for each in fleet.servers)
-    result = client.solve(PROBLEM, select="perplexity", breadth=256, backtracks=16, seconds=0.5)
+    result = client.solve(
+        PROBLEM,
+        strategy="self_backtracking",
+        select="perplexity",
+        breadth=256,
+        backtracks=16,
+        seconds=0.5,
+    )
     assert result.stop_reason == "deadline"
     after = sum(each.metric("vllm:generation_tokens_total") for each in fleet.servers)
     assert after - before == pytest.approx(result.usage.generated_tokens, abs=256 + 5)
@@ -117,7 +124,13 @@ def test_a_tree_stays_on_one_replica(client: Client, fleet: Fleet) -> None:
     homes: set[int] = set()
     for number in range(12):
         before = [each.metric("vllm:generation_tokens_total") for each in fleet.servers]
-        result = client.solve(PROBLEM, select="perplexity", backtracks=2, seed=number)
+        result = client.solve(
+            PROBLEM,
+            strategy="self_backtracking",
+            select="perplexity",
+            backtracks=2,
+            seed=number,
+        )
         after = [each.metric("vllm:generation_tokens_total") for each in fleet.servers]
         grown = [b - a for a, b in zip(before, after, strict=True)]
         assert max(grown) >= result.usage.generated_tokens > 100
@@ -157,7 +170,7 @@ def test_the_likeliest_tokens_are_told_at_every_position(
 
 def test_a_caller_who_hangs_up_stops_the_servers_work(fleet: Fleet) -> None:
     body = {"task": "countdown", "problem": PROBLEM.model_dump(), "select": "perplexity"}
-    body |= {"breadth": 256, "backtracks": 16}
+    body |= {"strategy": "self_backtracking", "breadth": 256, "backtracks": 16}
 
     async def hang_up() -> None:
         async with httpx.AsyncClient(base_url=fleet.url) as http:
@@ -225,7 +238,13 @@ def solve_side_by_side(fleet: Fleet, fault: Callable[[], None]) -> list[SolveRes
         async with AsyncClient(fleet.url, timeout=100) as client:
             searches = [
                 asyncio.create_task(
-                    client.solve(problem, breadth=64, seed=number, select="perplexity")
+                    client.solve(
+                        problem,
+                        strategy="self_backtracking",
+                        breadth=64,
+                        seed=number,
+                        select="perplexity",
+                    )
                 )
                 for number, problem in enumerate(held_out(32))
             ]

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from stepback_core.wire import Outcome, StopReason
-from stepback_server.search.best_first import BestFirst, Ideas, StepView
+from stepback_server.search.best_first import BestFirst, Ideas
 from stepback_server.search.controller import Limits, Search, Searched
+from stepback_server.search.strategy import StepView
 from stepback_server.search.tree import Branch
 from tests.server.search.scripted import END, GRAMMAR, MARKER, NEWLINE
 from tests.server.search.toy_model import Table, ToyEngine
@@ -42,11 +43,9 @@ class View:
     def __init__(self, *illegal: int) -> None:
         self._illegal = illegal
 
-    def is_legal(self, ids: Sequence[int]) -> bool:
-        return ids[-2] not in self._illegal
-
-    def key(self, ids: Sequence[int]) -> Hashable | None:
-        return tuple(sorted(token for token in ids if token != NEWLINE))
+    def state(self, ids: Sequence[int]) -> Hashable | None:
+        steps = [token for token in ids if token not in (NEWLINE, END)]
+        return None if set(steps) & set(self._illegal) else tuple(sorted(steps))
 
 
 def search(
@@ -57,9 +56,10 @@ def search(
     enough: int | None = None,
     tokens: int = 1000,
     order: int = 0,
+    table: Table = TABLE,
     is_win: Callable[[Branch], bool] = lambda branch: False,
 ) -> tuple[Searched, ToyEngine]:
-    engine = ToyEngine(TABLE, PROMPT, END, order)
+    engine = ToyEngine(table, PROMPT, END, order)
     strategy = BestFirst(breadth, GRAMMAR, view, longest=20, enough=enough, ideas=ideas)
     searching = Search(
         engine=engine,
@@ -92,7 +92,8 @@ def test_the_likeliest_turn_comes_next_and_the_markers_share_is_not_its() -> Non
     searched, _ = search()
     # B has 0.3, C 0.15, and going on behind the marker 0.5 x 0.12 and 0.5 x 0.08.
     assert starts(searched)[:4] == [(), (B,), (C,), (B, NEWLINE, C)]
-    assert starts(searched)[4:7] == [(A, NEWLINE, A), (D,), (A, NEWLINE, B)]
+    assert starts(searched)[4:7] == [(A, NEWLINE, A), (D,), (B, NEWLINE, END)]
+    assert starts(searched)[7] == (A, NEWLINE, B)
 
 
 def test_no_text_is_written_twice() -> None:
@@ -136,13 +137,17 @@ def test_the_tree_does_not_depend_on_what_ends_first(ideas: Ideas) -> None:
     assert all(each.tree == trees[0].tree for each in trees)
 
 
+def answers(searched: Searched) -> set[tuple[int, ...]]:
+    """The states that answers end in."""
+    return {tuple(sorted(branch.ids)) for branch in searched.tree.answers}
+
+
+@pytest.mark.parametrize("view", [None, View(), View(C)])
 @pytest.mark.parametrize("chunk", [1, 2, 3])
-def test_an_answer_in_chunks_is_the_same_answer(chunk: int) -> None:
-    whole, _ = search(ideas=Ideas())
-    chunked, _ = search(ideas=Ideas(chunk_tokens=chunk))
-    assert {branch.ids for branch in chunked.tree.answers} == {
-        branch.ids for branch in whole.tree.answers
-    }
+def test_an_answer_in_chunks_is_the_same_answer(chunk: int, view: View | None) -> None:
+    whole, _ = search(view, ideas=Ideas())
+    chunked, _ = search(view, ideas=Ideas(chunk_tokens=chunk))
+    assert answers(chunked) == answers(whole)
 
 
 def test_stopping_at_steps_writes_nothing_behind_an_illegal_one() -> None:
@@ -182,3 +187,59 @@ def test_an_illegal_step_is_what_a_branch_is_said_to_end_in() -> None:
     assert (first.outcome, first.told_ids) == (Outcome.ILLEGAL, (A, NEWLINE))
     assert first.ids == (A, NEWLINE, MARKER)
     assert all(A not in branch.ids for branch in searched.tree.answers)
+
+
+def test_a_turn_to_the_end_is_an_answer_that_costs_nothing() -> None:
+    searched, engine = search()
+    [free] = [branch for branch in searched.tree.answers if not branch.sample.ids]
+    assert (free.ids, free.generated) == ((B, NEWLINE, END), 1)
+    assert all(request.ids[-1] != END for request in engine.requests)
+
+
+def test_a_long_answer_in_chunks_stays_one_continuation_at_a_time() -> None:
+    text = [(A, NEWLINE)] * 9
+    flat = [token for step in text for token in step]
+    table: Table = {
+        **{tuple(flat[:length]): {flat[length]: 0.9, B: 0.1} for length in range(len(flat))},
+        tuple(flat): {END: 1.0},
+    }
+    searched, engine = search(
+        table=table, ideas=Ideas(chunk_tokens=2), breadth=16, is_win=lambda branch: ends(A)(branch)
+    )
+    assert searched.stop_reason is StopReason.SOLVED
+    assert len(engine.requests) == 10
+
+
+def test_a_state_is_reached_anew_by_a_shorter_way() -> None:
+    class LastStep(View):
+        def state(self, ids: Sequence[int]) -> Hashable | None:
+            return ids[-2] if len(ids) > 1 else ids
+
+    table: Table = {
+        (): {A: 0.9, C: 0.1},
+        (A,): {NEWLINE: 1.0},
+        (A, NEWLINE): {B: 1.0},
+        (A, NEWLINE, B): {NEWLINE: 1.0},
+        (A, NEWLINE, B, NEWLINE): {C: 1.0},
+        (A, NEWLINE, B, NEWLINE, C): {NEWLINE: 1.0},
+        (A, NEWLINE, B, NEWLINE, C, NEWLINE): {A: 0.6, D: 0.4},
+        (C,): {NEWLINE: 1.0},
+        (C, NEWLINE): {A: 0.6, D: 0.4},
+    }
+    searched, _ = search(LastStep(), table=table)
+    assert (C, NEWLINE, D) in starts(searched)
+
+
+def test_an_answer_that_was_reached_before_counts_where_answers_end_the_search() -> None:
+    class OneState(View):
+        def state(self, ids: Sequence[int]) -> Hashable | None:
+            return ()
+
+    searched, _ = search(OneState(), enough=2)
+    assert searched.stop_reason is StopReason.EXHAUSTED
+    assert len(searched.tree.answers) >= 2
+
+
+def test_an_engine_that_tells_no_alternatives_gives_the_greedy_answer() -> None:
+    searched, _ = search(ideas=Ideas(alternatives=0))
+    assert [branch.ids for branch in searched.tree.branches] == [(A, NEWLINE, MARKER)]

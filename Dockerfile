@@ -1,0 +1,99 @@
+# Three images out of one file:
+#
+#   docker build --target controller .   HTTP and search, without torch or vLLM: sampling is done by
+#                                        the vLLM servers that STEPBACK_ENGINE_URLS names
+#   docker build --target cpu .          everything on a CPU: the embedded engine, or a vLLM server
+#   docker build --target cuda .         the same on CUDA, over the official vLLM image
+#
+# To pin the bases for good, give them by digest (NAME:TAG@sha256:...). Stages that build use
+# BUILD_IMAGE, which may know a package mirror or certificates: nothing of it but the installed
+# packages reaches an image. Each image's stages stand together and in this order, since the classic
+# builder builds every stage above its target.
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+ARG BUILD_IMAGE=${PYTHON_IMAGE}
+ARG VLLM_IMAGE=vllm/vllm-openai:v0.32.0
+
+
+FROM ${BUILD_IMAGE} AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+# The environment gets no pip of its own.
+RUN python -m venv --without-pip /opt/stepback
+WORKDIR /source
+
+
+# The project alone: laid over its dependencies, it is the one small layer that a change renews.
+FROM build AS application
+COPY requirements.lock .
+RUN pip install --quiet --break-system-packages --constraint requirements.lock hatchling
+COPY pyproject.toml README.md LICENSE ./
+COPY core core
+COPY client client
+COPY server server
+COPY training training
+RUN pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheels . \
+    && pip --python /opt/stepback/bin/python install --quiet --no-deps /wheels/*.whl
+
+
+# What the images on Python's own base have in common. They need no file that they could write but
+# below /tmp: run them with a read-only root and a tmpfs there.
+FROM ${PYTHON_IMAGE} AS runtime
+RUN useradd --system --uid 10001 --user-group --no-create-home --home-dir /tmp stepback
+ENV PATH=/opt/stepback/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    STEPBACK_HOST=0.0.0.0 STEPBACK_MODEL=/models/countdown-5m
+COPY models /models
+WORKDIR /tmp
+USER 10001:10001
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD \
+    ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/health', timeout=4)"]
+ENTRYPOINT ["stepback"]
+CMD ["serve"]
+
+
+FROM build AS controller-dependencies
+COPY requirements-controller.lock .
+RUN pip --python /opt/stepback/bin/python install --quiet --no-deps -r requirements-controller.lock
+
+
+FROM runtime AS controller
+# It would say at every start that there is no torch.
+ENV TRANSFORMERS_NO_ADVISORY_WARNINGS=1
+COPY --from=controller-dependencies /opt/stepback /opt/stepback
+COPY --from=application /opt/stepback /opt/stepback
+
+
+FROM build AS cpu-dependencies
+# vLLM's CPU kernels are linked against it, and the base image lacks it.
+RUN apt-get update -qq && apt-get install -qq --no-install-recommends libnuma1 >/dev/null \
+    && cp /usr/lib/*-linux-gnu/libnuma.so.1 /opt/stepback/lib/
+# Where pip also looks, for the CPU build of torch (PyTorch's CPU index).
+ARG STEPBACK_TORCH_INDEX=
+COPY requirements-cpu.lock .
+RUN pip --python /opt/stepback/bin/python install --quiet --no-deps \
+    ${STEPBACK_TORCH_INDEX:+--extra-index-url "$STEPBACK_TORCH_INDEX"} -r requirements-cpu.lock
+
+
+FROM runtime AS cpu
+ENV LD_LIBRARY_PATH=/opt/stepback/lib
+COPY --from=cpu-dependencies /opt/stepback /opt/stepback
+COPY --from=application /opt/stepback /opt/stepback
+
+
+# The official image brings Python, torch, vLLM and what the controller needs beside them.
+FROM ${VLLM_IMAGE} AS cuda
+COPY --from=application /wheels /tmp/wheels
+RUN python3 -m pip install --no-cache-dir --no-deps --break-system-packages /tmp/wheels/*.whl \
+    && rm -r /tmp/wheels \
+    && python3 -c "import stepback_server.app" \
+    && useradd --system --uid 10001 --user-group --no-create-home --home-dir /tmp stepback \
+    && install --directory --owner 10001 --group 10001 /cache
+ENV HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    STEPBACK_HOST=0.0.0.0 STEPBACK_DEVICE=cuda STEPBACK_MODEL=/models/countdown-5m
+COPY models /models
+WORKDIR /tmp
+USER 10001:10001
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=300s CMD \
+    ["python3", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/health', timeout=4)"]
+ENTRYPOINT ["stepback"]
+CMD ["serve"]

@@ -1,0 +1,72 @@
+{{- define "stepback.name" -}}
+{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name }}{{ else }}{{ .Release.Name }}-{{ .Chart.Name }}{{ end -}}
+{{- end }}
+
+{{/* The labels that select a part's pods: (list . "controller") */}}
+{{- define "stepback.selector" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: {{ $root.Chart.Name }}
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end }}
+
+{{- define "stepback.labels" -}}
+{{- $root := index . 0 -}}
+{{ include "stepback.selector" . }}
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version }}
+{{- end }}
+
+{{/* An image: (list . "controller") */}}
+{{- define "stepback.image" -}}
+{{- $root := index . 0 -}}
+{{ $root.Values.image.registry }}/{{ index . 1 }}:{{ $root.Values.image.tag | default $root.Chart.AppVersion }}
+{{- end }}
+
+{{/* Every engine by its own name: a search tree stays with one, for the sake of its prefix cache. */}}
+{{- define "stepback.engineUrls" -}}
+{{- $name := printf "%s-engine" (include "stepback.name" .) -}}
+{{- $urls := list -}}
+{{- range $index := until (int .Values.engine.replicas) -}}
+{{- $urls = append $urls (printf "http://%s-%d.%s:8000" $name $index $name) -}}
+{{- end -}}
+{{ join "," $urls }}
+{{- end }}
+
+{{- define "stepback.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+fsGroup: 10001
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "stepback.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{- define "stepback.keysSecret" -}}
+{{- if .Values.keys.existingSecret }}{{ .Values.keys.existingSecret }}
+{{- else if .Values.keys.file }}{{ include "stepback.name" . }}-keys
+{{- end }}
+{{- end }}
+
+{{/* Settings by name as environment variables. */}}
+{{- define "stepback.env" -}}
+{{- range $name, $value := . }}
+- name: STEPBACK_{{ $name | snakecase | upper }}
+  value: {{ $value | toString | quote }}
+{{- end }}
+{{- end }}
+
+{{- define "stepback.placement" -}}
+{{- with .nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,52 @@
+"""Who asks: a key at the edge, as a dependency of the routes that need one."""
+
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from stepback_server.api.errors import ApiError
+from stepback_server.keys import KeyRing
+from stepback_server.observation.request import CURRENT
+from stepback_server.tenants import ANYONE, Tenant
+
+_bearer = HTTPBearer(
+    auto_error=False,
+    scheme_name="key",
+    description="A key from `stepback keys new`. A server without keys needs none.",
+)
+
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+
+
+async def authenticate(request: Request, credentials: Credentials) -> Tenant:
+    """The tenant whose key came along. Raises ApiError, which never repeats the key."""
+    keys = cast("KeyRing", request.app.state.keys)
+    if keys.is_open:
+        return ANYONE
+    if credentials is None:
+        raise _refusal("missing_key", "Send a key: Authorization: Bearer KEY.", "Bearer")
+    tenant = keys.find(credentials.credentials)
+    if tenant is None:
+        raise _refusal(
+            "unknown_key",
+            "This server does not know the key: ask whoever runs it for one.",
+            'Bearer error="invalid_token"',
+        )
+    if (record := CURRENT.get()) is not None:
+        record.caller = tenant.name
+    return tenant
+
+
+TheTenant = Annotated[Tenant, Depends(authenticate)]
+
+
+async def authenticate_for_metrics(request: Request) -> None:
+    """Open unless the operator wants a key there too; so the schema does not ask for one."""
+    if request.app.state.metrics_need_key:
+        await authenticate(request, await _bearer(request))
+
+
+def _refusal(code: str, message: str, challenge: str) -> ApiError:
+    headers = {"WWW-Authenticate": challenge}
+    return ApiError(code, message, headers=headers)

@@ -1,0 +1,30 @@
+"""The OpenAPI schema of this very server: what its operator allows, not what any server might."""
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from stepback_server.api.sse import with_events
+from stepback_server.settings import Settings
+
+
+def schema_of(app: FastAPI, settings: Settings) -> dict[str, Any]:
+    """FastAPI's schema with the limits of these settings in the place of the protocol's own."""
+    if app.openapi_schema is None:
+        schema = with_events(FastAPI.openapi(app))
+        models = schema["components"]["schemas"]
+        request = models["SolveRequest"]["properties"]
+        request["breadth"]["maximum"] = settings.max_breadth
+        request["backtracks"]["maximum"] = settings.max_backtracks
+        budget = models["Budget"]["properties"]
+        _number(budget["tokens"])["maximum"] = settings.budget_tokens
+        _number(budget["seconds"])["maximum"] = settings.budget_seconds
+        for name in ("breadth", "backtracks"):
+            request[name]["default"] = min(request[name]["default"], request[name]["maximum"])
+    assert app.openapi_schema is not None
+    return app.openapi_schema
+
+
+def _number(field: dict[str, Any]) -> dict[str, Any]:
+    """The numeric part of a field that may be null."""
+    return next(part for part in field["anyOf"] if part["type"] != "null")

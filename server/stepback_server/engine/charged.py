@@ -1,0 +1,53 @@
+"""An engine whose tokens are charged to somebody as they come."""
+
+import asyncio
+from collections.abc import Callable
+
+from stepback_server.engine.base import Engine, OnSample, Sample, SampleRequest
+
+_SECONDS_TO_ABORT = 1.0
+"""An engine that lives ends a sample within milliseconds; a dead one is not waited for."""
+
+
+class ChargedEngine:
+    """Passes everything on to an engine, and charges every token that it generates.
+
+    Also those of a call that is cancelled: its samples are stopped, counted and thrown away, since
+    otherwise a caller who always hangs up at the end would pay for nothing.
+    """
+
+    def __init__(self, engine: Engine, charge: Callable[[int], None]) -> None:
+        self._engine = engine
+        self._charge = charge
+
+    async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
+        is_wanted = True
+        # One of its own: to stop this call must not stop others that share the caller's.
+        stopped = asyncio.Event()
+
+        def count(sample: Sample) -> None:
+            self._charge(sample.generated_tokens)
+            if is_wanted:
+                deliver(sample)
+
+        async def stop_with_the_caller() -> None:
+            await stop.wait()
+            stopped.set()
+
+        watcher = asyncio.create_task(stop_with_the_caller())
+        work = asyncio.create_task(self._engine.sample(request, stopped, count))
+        try:
+            await asyncio.shield(work)
+        finally:
+            is_wanted = False
+            stopped.set()
+            watcher.cancel()
+            await asyncio.wait({work}, timeout=_SECONDS_TO_ABORT)
+            work.cancel()
+            await asyncio.gather(work, watcher, return_exceptions=True)
+
+    async def running(self) -> int:
+        return await self._engine.running()
+
+    async def check(self) -> None:
+        await self._engine.check()

@@ -1,0 +1,115 @@
+"""One search for one Idempotency-Key: a request that is repeated joins it, or gets its result."""
+
+import asyncio
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+
+class IdempotencyMismatch(Exception):
+    """The key was used before, for another request."""
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    fingerprint: bytes
+    task: asyncio.Task[bytes]
+    waiting: int = 0
+    expires: float = math.inf
+    """Of a finished one; monotonic seconds."""
+
+
+_Entries = OrderedDict[str, _Entry]
+"""Of one tenant, by key; those that finished in the order in which they did."""
+
+
+class IdempotentAnswers:
+    """Answers as bytes, in memory. The limits hold for each tenant, so none can evict another's.
+
+    Only results are kept. An error has cost nothing, and trying it again is the point of a retry.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_results: int,
+        max_bytes: int,
+        seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._max_results = max_results
+        self._max_bytes = max_bytes
+        self._seconds = seconds
+        self._clock = clock
+        self._tenants: dict[str, _Entries] = {}
+
+    async def once(
+        self,
+        tenant: str,
+        key: str,
+        fingerprint: bytes,
+        work: Callable[[], Coroutine[Any, Any, bytes]],
+    ) -> tuple[bytes, bool]:
+        """The answer, and whether another request's work gave it.
+
+        The work goes on while anyone waits for it, and is cancelled when the last one leaves.
+        Raises what the work raises, and IdempotencyMismatch.
+        """
+        entries = self._tenants.setdefault(tenant, OrderedDict())
+        self._evict(entries)
+        entry = entries.get(key)
+        if entry is None:
+            return await self._wait(
+                entries, key, self._start(entries, key, fingerprint, work)
+            ), False
+        if entry.fingerprint != fingerprint:
+            raise IdempotencyMismatch
+        return await self._wait(entries, key, entry), True
+
+    def _start(
+        self,
+        entries: _Entries,
+        key: str,
+        fingerprint: bytes,
+        work: Callable[[], Coroutine[Any, Any, bytes]],
+    ) -> _Entry:
+        entry = entries[key] = _Entry(fingerprint, asyncio.create_task(work()))
+        entry.task.add_done_callback(lambda _: self._settle(entries, key, entry))
+        return entry
+
+    async def _wait(self, entries: _Entries, key: str, entry: _Entry) -> bytes:
+        entry.waiting += 1
+        try:
+            return await asyncio.shield(entry.task)
+        finally:
+            entry.waiting -= 1
+            if not entry.waiting and not entry.task.done():
+                # Forgotten first: whoever comes while it is being cancelled starts anew.
+                del entries[key]
+                entry.task.cancel()
+                await asyncio.gather(entry.task, return_exceptions=True)
+
+    def _settle(self, entries: _Entries, key: str, entry: _Entry) -> None:
+        """Keep what has just finished, if it is a result."""
+        if entries.get(key) is not entry:
+            return
+        if entry.task.cancelled() or entry.task.exception() is not None:
+            del entries[key]
+            return
+        entry.expires = self._clock() + self._seconds
+        entries.move_to_end(key)
+        self._evict(entries)
+
+    def _evict(self, entries: _Entries) -> None:
+        """Forget the oldest results, down to what is within the limits."""
+        finished = [(key, entry) for key, entry in entries.items() if entry.expires < math.inf]
+        held = sum(len(entry.task.result()) for _, entry in finished)
+        count, now = len(finished), self._clock()
+        for key, entry in finished:
+            if count <= self._max_results and held <= self._max_bytes and now < entry.expires:
+                return
+            del entries[key]
+            count, held = count - 1, held - len(entry.task.result())

@@ -1,0 +1,64 @@
+"""Watches the service at work: what it counts, the spans that it makes, what its log says."""
+
+import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
+
+from stepback_core.trace import TokenGrammar
+from stepback_core.wire import SolveRequest, SolveResult
+from stepback_server.engine.base import Engine
+from stepback_server.metrics import Metrics
+from stepback_server.observation.engine import MeteredEngine, TracedEngine
+from stepback_server.observation.request import note
+from stepback_server.observation.tracing import SearchSpan, Tracing
+from stepback_server.tenants import Tenant
+
+
+class Watched:
+    """One search, as it is seen from outside."""
+
+    def __init__(self, metrics: Metrics, span: SearchSpan | None, tenant: Tenant) -> None:
+        self._metrics = metrics
+        self._tenant = tenant
+        self._span = span
+
+    def answered(self, result: SolveResult) -> None:
+        """The search has a result."""
+        self._metrics.answered(result, self._tenant)
+        if self._span is not None:
+            self._span.answered(result)
+        note(
+            search=result.id,
+            strategy=str(result.strategy),
+            outcome=str(result.status),
+            stop_reason=str(result.stop_reason),
+            generated_tokens=result.usage.generated_tokens,
+            seconds_queued=round(result.usage.seconds_queued, 6),
+        )
+
+
+class Watch:
+    """Metrics always; spans where there is tracing."""
+
+    def __init__(self, metrics: Metrics, tracing: Tracing | None, grammar: TokenGrammar) -> None:
+        self._metrics = metrics
+        self._tracing = tracing
+        self._grammar = grammar
+
+    @contextmanager
+    def search(self, request: SolveRequest, tenant: Tenant) -> Generator[Watched]:
+        """Around a whole search, its time in the queue included."""
+        spanned = nullcontext() if self._tracing is None else self._tracing.search(request)
+        with spanned as span:
+            try:
+                yield Watched(self._metrics, span, tenant)
+            except asyncio.CancelledError:
+                self._metrics.abandoned()
+                raise
+
+    @contextmanager
+    def engine(self, engine: Engine, prompt_tokens: int) -> Generator[Engine]:
+        """Around the work with an engine: gives the engine to work with."""
+        metered = MeteredEngine(engine, self._metrics, self._grammar, prompt_tokens)
+        yield metered if self._tracing is None else TracedEngine(metered, self._tracing)
+        metered.finish()

@@ -1,0 +1,65 @@
+"""Who asks: the operator's name for a caller, and what it may use."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A caller that is told apart from others, and its limits; None is no limit of its own."""
+
+    name: str
+    max_searches: int | None = None
+    """Searches in flight."""
+    tokens_per_minute: int | None = None
+    """Generated tokens, those of discarded branches included."""
+
+
+ANYONE = Tenant("anyone")
+"""Every caller of a server without keys."""
+
+
+@dataclass(slots=True)
+class _Level:
+    """What a bucket held at a time; below zero it is a debt."""
+
+    tokens: float
+    at: float
+
+
+class TokenMeter:
+    """One token bucket a tenant: a minute's worth at most, filled steadily.
+
+    What a search will cost is not known before it ran. So it may start while the bucket holds
+    anything, is charged for each token that it generates, and may leave a debt, which has to fill
+    up before the next one starts: over time the rate holds exactly, whatever a search costs.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._levels: dict[str, _Level] = {}
+
+    def wait(self, tenant: Tenant) -> int:
+        """Whole seconds until the tenant may start a search; 0 is now."""
+        if tenant.tokens_per_minute is None:
+            return 0
+        tokens = self._level(tenant.name, tenant.tokens_per_minute).tokens
+        if tokens > 0:
+            return 0
+        # To the next second: at the very moment the bucket would hold nothing yet.
+        return math.floor(-tokens * 60 / tenant.tokens_per_minute) + 1
+
+    def charge(self, tenant: Tenant, tokens: int) -> None:
+        """Take what was generated."""
+        if tenant.tokens_per_minute is not None:
+            self._level(tenant.name, tenant.tokens_per_minute).tokens -= tokens
+
+    def _level(self, name: str, per_minute: int) -> _Level:
+        """The bucket of a name, filled up to now."""
+        now = self._clock()
+        level = self._levels.setdefault(name, _Level(per_minute, now))
+        level.tokens = min(per_minute, level.tokens + (now - level.at) * per_minute / 60)
+        level.at = now
+        return level

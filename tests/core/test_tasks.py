@@ -1,0 +1,167 @@
+"""What holds for every task: its checker accepts its own answers and refuses its own errors."""
+
+from itertools import islice
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from stepback_core.tasks import TASKS, ErrorKind, Reason, Split, Task
+
+# Each task as it comes, and its generator's other sides.
+VARIANTS: dict[str, Task[Any]] = {
+    **TASKS,
+    "maze, small and perfect": TASKS["maze"].with_options(
+        {"smallest": 3, "largest": 4, "loops": 0}
+    ),
+    "maze, large and with loops": TASKS["maze"].with_options(
+        {"smallest": 8, "largest": 10, "loops": 1}
+    ),
+    "sudoku, 9x9": TASKS["sudoku"].with_options({"size": 9, "givens": (40, 60)}),
+    "sudoku, with guesses": TASKS["sudoku"].with_options({"singles": False, "givens": (4, 6)}),
+}
+
+LEGAL = {ErrorKind.EXPLORATION: {None}}
+ILLEGAL = {
+    "countdown": {
+        ErrorKind.COMPUTATIONAL: {Reason.WRONG_ARITHMETIC},
+        ErrorKind.RULE_VIOLATION: {Reason.UNAVAILABLE_OPERAND},
+    },
+    "maze": {
+        ErrorKind.COMPUTATIONAL: {Reason.WRONG_CELL},
+        ErrorKind.RULE_VIOLATION: {Reason.WALL, Reason.REVISITED},
+    },
+    "sudoku": {ErrorKind.RULE_VIOLATION: {Reason.CONFLICT, Reason.OCCUPIED}},
+}
+
+every_task = pytest.mark.parametrize("task", VARIANTS.values(), ids=VARIANTS)
+seeds = st.integers(0, 2**32)
+
+
+def draw(task: Task[Any], seed: int) -> Any:
+    rng = Random(seed)
+    return next(task.stream(rng.choice(task.splits), rng))
+
+
+@every_task
+@settings(deadline=None, max_examples=25)
+@given(seed=seeds)
+def test_every_reference_path_is_legal_step_by_step_and_accepted(
+    task: Task[Any], seed: int
+) -> None:
+    problem = draw(task, seed)
+    paths = task.reference_paths(problem)
+    assert paths
+    for path in paths[:4]:
+        verdict = task.check(problem, path)
+        assert verdict.strict and verdict.reason is None
+        for depth, step in enumerate(path):
+            assert task.check_step(problem, path[:depth], step) is None
+            assert task.state_key(problem, path[:depth]) is not None
+            assert not task.check(problem, path[:depth]).strict
+    assert len({tuple(path) for path in paths}) == len(paths)
+
+
+@every_task
+@settings(deadline=None, max_examples=40)
+@given(seed=seeds, kind=st.sampled_from(ErrorKind))
+def test_every_wrong_step_is_refused_for_its_kind(
+    task: Task[Any], seed: int, kind: ErrorKind
+) -> None:
+    rng = Random(seed)
+    problem = draw(task, seed)
+    path = rng.choice(task.reference_paths(problem))
+    prefix = path[: rng.randrange(len(path))]
+    wrong = task.wrong_step(problem, prefix, kind, rng)
+    if wrong is None:
+        return
+    reason = task.check_step(problem, prefix, wrong)
+    assert reason in (LEGAL | ILLEGAL[task.name])[kind]
+    assert not task.check(problem, [*prefix, wrong]).strict
+    assert (task.state_key(problem, [*prefix, wrong]) is None) == (reason is not None)
+
+
+@every_task
+def test_every_kind_of_error_occurs(task: Task[Any]) -> None:
+    met = set[ErrorKind]()
+    for seed in range(60):
+        rng = Random(seed)
+        problem = draw(task, seed)
+        path = task.reference_paths(problem)[0]
+        for kind in ErrorKind:
+            if task.wrong_step(problem, path[: rng.randrange(len(path))], kind, rng) is not None:
+                met.add(kind)
+    assert met == set(task.error_kinds) == {ErrorKind.EXPLORATION, *ILLEGAL[task.name]}
+
+
+@every_task
+def test_drawn_problems_belong_to_their_split(task: Task[Any]) -> None:
+    for split in task.splits:
+        problems = list(islice(task.stream(split, Random(3)), 30))
+        assert all(task.split(problem) is split for problem in problems)
+        assert len({task.prompt(problem) for problem in problems}) > 20
+    for split in set(Split) - set(task.splits):
+        with pytest.raises(ValueError, match=f"{task.name} has no {split}"):
+            next(task.stream(split, Random(3)))
+
+
+@every_task
+def test_a_seed_decides_the_problems(task: Task[Any]) -> None:
+    one, same, other = (
+        [task.prompt(p) for p in islice(task.stream(Split.TRAIN, Random(seed)), 20)]
+        for seed in (1, 1, 2)
+    )
+    assert one == same != other
+
+
+@every_task
+def test_the_example_is_held_out_and_has_a_solution(task: Task[Any]) -> None:
+    assert task.split(task.example) is Split.TEST_SEEN
+    assert task.reference_paths(task.example)
+
+
+@every_task
+def test_the_prompt_is_one_line_that_begins_with_the_tasks_name(task: Task[Any]) -> None:
+    prompt = task.prompt(draw(task, 1))
+    assert prompt.startswith(f"{task.name}:") and prompt.isascii() and prompt.isprintable()
+
+
+@every_task
+@pytest.mark.parametrize("step", ["", " ", "\n", "é", "1", "9" * 5000, ">Zz", "Ii9", "٢+٢=٤"])
+def test_what_is_no_step_is_refused(task: Task[Any], step: str) -> None:
+    problem = task.example
+    assert task.check_step(problem, [], step) is not None
+    assert task.state_key(problem, [step]) is None
+    assert task.check(problem, [step]).reason is not None
+    for prefix in ([step], [*task.reference_paths(problem)[0][:1], step]):
+        with pytest.raises(ValueError, match="legal"):
+            task.check_step(problem, prefix, "x")
+
+
+@every_task
+def test_a_picture_shows_what_is_legal_and_stops_there(task: Task[Any]) -> None:
+    problem = task.example
+    path = task.reference_paths(problem)[0]
+    pictures = [task.picture(problem, path[:depth]) for depth in range(len(path) + 1)]
+    assert pictures[1] == task.picture(problem, [path[0], "nonsense", *path[1:]])
+    if pictures[0] is not None:
+        assert all(picture and picture.isascii() for picture in pictures)
+        assert len(set(pictures)) >= len(path)
+
+
+@every_task
+def test_unknown_options_are_refused(task: Task[Any]) -> None:
+    with pytest.raises(ValidationError, match="speed"):
+        task.with_options({"speed": 3})
+
+
+@every_task
+def test_a_problem_is_what_its_json_says(task: Task[Any]) -> None:
+    problem = draw(task, 5)
+    again = task.problem_type.model_validate(problem.model_dump(mode="json"))
+    assert again == problem
+    with pytest.raises(ValidationError, match="hint"):
+        task.problem_type.model_validate(problem.model_dump() | {"hint": 1})

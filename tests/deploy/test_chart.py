@@ -1,0 +1,162 @@
+"""The Helm chart, rendered by helm and held against Kubernetes' own schemas."""
+
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+from tests.deploy.helm import CHART, find_helm, render, run_helm
+
+KUBERNETES = "1.37"
+OPERATOR_KINDS = {"ServiceMonitor", "PrometheusRule"}
+"""Of the Prometheus Operator: Kubernetes' schemas do not know them."""
+
+RULES = "groups: [{name: a, rules: [{alert: B, expr: up == 0}]}]"
+VARIANTS: dict[str, list[str]] = {
+    "defaults": [],
+    "cuda": ["--set", "engine.device=cuda,engine.replicas=3,engine.gpus=2"],
+    "everything": [
+        "--set",
+        "autoscaling.enabled=true,serviceMonitor.enabled=true,serviceMonitor.labels.a=b,"
+        "checkpoint.existingClaim=model,image.pullSecrets[0].name=pull,"
+        "controller.env.maxSearches=8,controller.nodeSelector.a=b,engine.env.kvCacheMib=64,"
+        "engine.tolerations[0].operator=Exists,prometheusRule.enabled=true",
+        "--set-json",
+        'networkPolicy={"callers": [{"podSelector": {}}], "controllerEgress": [{"to": []}]}',
+        "--set-literal",
+        "keys.file=[keys]",
+        "--set-literal",
+        f"prometheusRule.rules={RULES}",
+    ],
+    "nothing optional": [
+        "--set",
+        "podDisruptionBudget.enabled=false,networkPolicy.enabled=false,keys.existingSecret=mine",
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def helm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = find_helm(tmp_path_factory.mktemp("helm"))
+    if found is None:
+        pytest.skip("there is no helm: put it on PATH, or install what requirements.lock names")
+    return found
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_what_the_chart_renders_is_valid(helm: Path, name: str) -> None:
+    linted = run_helm(helm, "lint", "--strict", str(CHART), *VARIANTS[name])
+    assert linted.returncode == 0, linted.stdout
+    for manifest in render(helm, *VARIANTS[name]).values():
+        if manifest["kind"] not in OPERATOR_KINDS:
+            kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+
+
+def test_the_schemas_notice_a_misspelt_field(helm: Path) -> None:
+    deployment = render(helm)["Deployment/stepback-controller"]
+    deployment["spec"]["template"]["spec"]["terminationGracePeriod"] = 5
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(deployment, KUBERNETES, strict=True)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_pod_is_confined(helm: Path, name: str) -> None:
+    manifests = render(helm, *VARIANTS[name])
+    workloads = [one for one in manifests.values() if one["kind"] in {"Deployment", "StatefulSet"}]
+    pods = [one["spec"]["template"]["spec"] for one in workloads]
+    assert len(pods) == 2
+    for pod in pods:
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not pod["automountServiceAccountToken"]
+        # Variables that name the service stepback-... would be settings that do not exist.
+        assert not pod["enableServiceLinks"]
+        for container in pod["containers"]:
+            assert container["securityContext"]["readOnlyRootFilesystem"]
+            assert not container["securityContext"]["allowPrivilegeEscalation"]
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+            assert container["resources"]["limits"]["memory"]
+            assert container["livenessProbe"] and container["readinessProbe"]
+            assert ":" in container["image"] and not container["image"].endswith("latest")
+
+
+def test_the_controller_knows_every_engine_by_its_own_name(helm: Path) -> None:
+    manifests = render(helm, *VARIANTS["cuda"])
+    engines = manifests["StatefulSet/stepback-engine"]
+    service = manifests[f"Service/{engines['spec']['serviceName']}"]
+    [port] = service["spec"]["ports"]
+    expected = [
+        f"http://{engines['metadata']['name']}-{index}.{service['metadata']['name']}:{port['port']}"
+        for index in range(engines["spec"]["replicas"])
+    ]
+    assert _env(manifests["Deployment/stepback-controller"])["STEPBACK_ENGINE_URLS"] == ",".join(
+        expected
+    )
+    [container] = engines["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 2
+    assert container["image"] == "stepback/cuda:0.1.0"
+
+
+def test_the_pods_grace_covers_the_servers(helm: Path) -> None:
+    deployment = render(helm, "--set", "controller.graceSeconds=60")[
+        "Deployment/stepback-controller"
+    ]
+    pod = deployment["spec"]["template"]["spec"]
+    assert _env(deployment)["STEPBACK_GRACE_SECONDS"] == "60"
+    pause = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    # What uvicorn takes at most after the grace period is in server/stepback_server/cli.py.
+    assert pod["terminationGracePeriodSeconds"] > pause + 60 + 10
+
+
+def test_engines_are_reached_by_controllers_and_prometheus_only(helm: Path) -> None:
+    manifests = render(helm)
+    policy = manifests["NetworkPolicy/stepback-engine"]["spec"]
+    [rule] = policy["ingress"]
+    controllers, prometheus = rule["from"]
+    labels = manifests["Deployment/stepback-controller"]["spec"]["template"]["metadata"]["labels"]
+    assert controllers["podSelector"]["matchLabels"].items() <= labels.items()
+    assert labels["app.kubernetes.io/component"] == "controller"
+    assert prometheus["podSelector"] and prometheus["namespaceSelector"]
+    assert "Egress" in policy["policyTypes"] and "egress" not in policy
+
+
+def test_keys_come_from_a_secret_and_never_from_the_pod(helm: Path) -> None:
+    manifests = render(helm, *VARIANTS["everything"])
+    assert manifests["Secret/stepback-keys"]["stringData"] == {"keys.toml": "[keys]"}
+    deployment = manifests["Deployment/stepback-controller"]
+    [volume] = [it for it in deployment["spec"]["template"]["spec"]["volumes"] if "secret" in it]
+    assert volume["secret"]["secretName"] == "stepback-keys"
+    [mount] = [
+        it
+        for it in deployment["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
+        if it["name"] == volume["name"]
+    ]
+    assert _env(deployment)["STEPBACK_KEYS_FILE"] == f"{mount['mountPath']}/keys.toml"
+    assert "[keys]" not in yaml.safe_dump(deployment)
+
+
+def test_settings_are_the_servers_and_the_queue_is_what_scales(helm: Path) -> None:
+    manifests = render(helm, *VARIANTS["everything"])
+    assert _env(manifests["Deployment/stepback-controller"])["STEPBACK_MAX_SEARCHES"] == "8"
+    assert "replicas" not in manifests["Deployment/stepback-controller"]["spec"]
+    [metric] = manifests["HorizontalPodAutoscaler/stepback-controller"]["spec"]["metrics"]
+    name = metric["pods"]["metric"]["name"]
+    assert f'"{name}"' in (ROOT / "server/stepback_server/metrics.py").read_text()
+    assert manifests["PrometheusRule/stepback"]["spec"] == yaml.safe_load(RULES)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["engine.device=tpu", "controller.replicas=0", "controller.grace=5", "engine.env.KV-cache=1"],
+)
+def test_a_value_that_the_schema_does_not_know_is_refused(helm: Path, value: str) -> None:
+    refused = run_helm(helm, "template", "stepback", str(CHART), "--set", value)
+    assert refused.returncode != 0
+    assert "values don't meet the specifications" in refused.stderr
+
+
+def _env(workload: dict) -> dict[str, str]:
+    [container] = workload["spec"]["template"]["spec"]["containers"]
+    return {one["name"]: one["value"] for one in container["env"]}

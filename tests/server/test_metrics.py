@@ -1,0 +1,107 @@
+"""What is counted: by a real controller, and of the engine's rounds by the wrapper alone."""
+
+import asyncio
+import re
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+
+from stepback_server.engine.base import Sample, SampleRequest
+from stepback_server.metrics import Live, Metrics
+from stepback_server.observation.engine import MeteredEngine
+from tests.server.search.scripted import END, GRAMMAR, NEWLINE, ScriptedEngine
+
+PROMPT = (7, 8)
+
+
+def metrics() -> Metrics:
+    return Metrics(
+        Live(searching=lambda: 1, queued=lambda: 2, engines_up=lambda: True, restarts=lambda: 3)
+    )
+
+
+def value(page: str, series: str) -> float:
+    [line] = [line for line in page.splitlines() if line.startswith(f"{series} ")]
+    return float(line.rpartition(" ")[2])
+
+
+def test_rounds_and_the_controllers_own_time_are_told_apart() -> None:
+    counted = metrics()
+    engine = MeteredEngine(
+        ScriptedEngine(lambda request, index: (END,), delay=0.02), counted, GRAMMAR, len(PROMPT)
+    )
+
+    async def search() -> None:
+        for ids in (PROMPT, (*PROMPT, 9, NEWLINE, 9, NEWLINE)):
+            request = SampleRequest(
+                ids=ids, n=2, max_tokens=4, temperature=1.0, seeds=None, stop_ids=(END,)
+            )
+            await engine.sample(request, asyncio.Event(), record)
+            time.sleep(0.003)  # noqa: ASYNC251 - the controller at work
+        engine.finish()
+
+    def record(sample: Sample) -> None:
+        time.sleep(0.001)
+
+    asyncio.run(search())
+    page = counted.render().decode()
+    assert value(page, "stepback_engine_round_seconds_count") == 2
+    assert value(page, "stepback_controller_seconds_count") == 2
+    # Two deliveries and a pause a round are the controller's; the engine's 40 ms are not.
+    own = value(page, "stepback_controller_seconds_sum")
+    assert own >= 2 * (2 * 0.001 + 0.003)
+    assert own < value(page, "stepback_engine_round_seconds_sum")
+    assert value(page, "stepback_kept_steps_sum") == 2
+
+
+def test_live_values_are_read_when_they_are_asked_for() -> None:
+    page = metrics().render().decode()
+    assert value(page, "stepback_searching") == 1
+    assert value(page, "stepback_queued") == 2
+    assert value(page, "stepback_engines_up") == 1
+    assert value(page, "stepback_engine_restarts_total") == 3
+
+
+def test_every_metric_is_described_as_it_is_rendered() -> None:
+    counted = metrics()
+    kinds = dict(re.findall(r"^# TYPE (stepback_\w+) (\w+)$", counted.render().decode(), re.M))
+    rendered = {name: kind for name, kind in kinds.items() if not name.endswith("_created")}
+    assert rendered == {each.name: each.kind for each in counted.described}
+
+
+def test_the_page_needs_no_vllm() -> None:
+    script = (
+        "import sys; from tests.server.test_metrics import metrics\n"
+        "assert b'stepback_engines_up 1.0' in metrics().render()\n"
+        "assert 'vllm' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_a_search_is_counted_with_its_rounds_and_one_given_up_as_abandoned(server: str) -> None:
+    def page() -> str:
+        return httpx.get(f"{server}/metrics").text
+
+    body = {"task": "countdown", "problem": {"numbers": [3, 5, 7, 25], "target": 41}}
+    slow = body | {
+        "strategy": "self_backtracking",
+        "breadth": 256,
+        "backtracks": 16,
+        "select": "perplexity",
+    }
+    before = page()
+    assert httpx.post(f"{server}/solve", json=body, timeout=60).status_code == 200
+    after = page()
+    names = ("engine_round_seconds", "controller_seconds", "answer_steps", "kept_steps")
+    for name in names:
+        series = f"stepback_{name}_count"
+        assert value(after, series) > value(before, series), name
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{server}/solve", json=slow, timeout=0.3)
+    deadline = time.monotonic() + 10
+    while value(page(), "stepback_abandoned_total") == value(before, "stepback_abandoned_total"):
+        assert time.monotonic() < deadline, "the hang-up was not counted"
+        time.sleep(0.05)

@@ -1,0 +1,22 @@
+"""What a request is refused for before it reaches an engine, by the real checkpoint's parts."""
+
+import dataclasses
+
+import pytest
+
+from stepback_core.wire import SolveRequest
+from stepback_server.api.errors import ApiError
+from stepback_server.checkpoint import Checkpoint
+from stepback_server.settings import Settings
+from stepback_server.solving import Solver
+from tests.conftest import CHECKPOINT
+
+
+def test_a_model_of_traces_alone_knows_no_task_and_asks_for_a_prompt() -> None:
+    opened = Checkpoint.open(CHECKPOINT)
+    manifest = opened.manifest.model_copy(update={"tasks": []})
+    solver = Solver(dataclasses.replace(opened, manifest=manifest), Settings())
+    with pytest.raises(ApiError, match="no task by name; give a prompt") as refused:
+        solver.accept(SolveRequest(task="maze", problem={}))
+    assert refused.value.status == 404
+    assert solver.accept(SolveRequest(prompt="countdown:3,5=15")).judge is None
