@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 AUDIT := .cache/audit
 
 .PHONY: demo serve test image-test check format docs bench bench-search bench-ablation bench-scaling \
-	results locks audit clean
+	bench-cost results locks audit clean
 
 demo: $(INSTALLED)   ## start, solve a few held-out problems, stop
 	$(BIN)/python deploy/demo.py
@@ -33,8 +33,17 @@ format: $(INSTALLED)
 bench: $(INSTALLED)  ## HTTP throughput against offline vLLM, as a ratio
 	$(BIN)/python -m tests.benchmarks.throughput
 
-bench-search: $(INSTALLED)  ## strategies side by side: accuracy against tokens and seconds
+bench-search: $(INSTALLED)  ## accuracy against tokens and seconds, strategies side by side
 	$(BIN)/python -m tests.benchmarks.search
+
+bench-ablation: $(INSTALLED)  ## what each idea of best-first search is worth
+	$(BIN)/python -m tests.benchmarks.ablation
+
+bench-scaling: $(INSTALLED)  ## what a controller costs, and what a second replica brings
+	$(BIN)/python -m tests.benchmarks.scaling
+
+bench-cost: $(INSTALLED)  ## new, cached and prefilled tokens of a search as it grows
+	$(BIN)/python -m tests.benchmarks.cost
 
 results: $(INSTALLED)  ## the README's table of results
 	$(BIN)/python -m tests.benchmarks.accuracy

@@ -4,8 +4,10 @@ import asyncio
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import aiohttp
 import httpx
 from pydantic import BaseModel
 
@@ -34,6 +36,8 @@ _ABORT_SECONDS = 1.0
 _BETWEEN_ABORTS = 0.02
 _KEEP_ALIVE_SECONDS = 2.0
 """Below the server's 5 s, or a request may meet a connection that is just being closed."""
+_LONGEST_LINE = 1 << 24
+"""Bytes of one chunk of a stream: a whole continuation, with its log-probabilities."""
 _REFUSED = (400, 413, 422)
 
 
@@ -59,16 +63,7 @@ class Replica:
     def __init__(self, url: str, expected: Expected) -> None:
         self.url = url
         self._model = expected.model
-        self._sampling = httpx.AsyncClient(
-            base_url=url,
-            headers=expected.headers,
-            # A continuation may take as long as it takes; who watches the server notices a hang.
-            timeout=httpx.Timeout(None, connect=_CONTROL_SECONDS),
-            limits=httpx.Limits(
-                max_connections=expected.connections, keepalive_expiry=_KEEP_ALIVE_SECONDS
-            ),
-            trust_env=False,
-        )
+        self._expected = expected
         # Apart, so that a check never waits for a place among the samples.
         self._control = httpx.AsyncClient(
             base_url=url,
@@ -101,6 +96,20 @@ class Replica:
         _agree(url, answer, expected)
         return cls(url, expected)
 
+    @cached_property
+    def _sampling(self) -> aiohttp.ClientSession:
+        """Made within the event loop. Not httpx: with a hundred connections its pool, which looks
+        at each of them for every request, costs more than everything else that a search does."""
+        return aiohttp.ClientSession(
+            headers=self._expected.headers,
+            connector=aiohttp.TCPConnector(
+                limit=self._expected.connections, keepalive_timeout=_KEEP_ALIVE_SECONDS
+            ),
+            # A continuation may take as long as it takes; who watches the server notices a hang.
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONTROL_SECONDS),
+            read_bufsize=_LONGEST_LINE,
+        )
+
     async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
         name, stream, was_sent = uuid.uuid4().hex, Stream(request), not stop.is_set()
         if was_sent:
@@ -116,29 +125,29 @@ class Replica:
         self, body: dict[str, Any], stream: Stream, stop: asyncio.Event, deliver: OnSample
     ) -> None:
         try:
-            async with self._sampling.stream(
-                "POST", PATH, json=body, headers=trace_headers()
+            async with self._sampling.post(
+                f"{self.url}{PATH}", json=body, headers=trace_headers(), allow_redirects=False
             ) as answer:
                 await self._refuse(answer)
-                async for line in answer.aiter_lines():
-                    for sample in stream.feed(line):
+                async for line in answer.content:
+                    for sample in stream.feed(line.decode().rstrip()):
                         if sample.finish is Finish.ABORTED and not stop.is_set():
                             raise EngineUnavailable(f"{self.url} has aborted a request")
                         deliver(sample)
-        except httpx.TransportError as error:
+        except aiohttp.ClientError as error:
             raise EngineUnavailable(f"{self.url} was lost ({_say(error)})") from error
         except AnswerError as error:
             raise EngineUnavailable(f"{self.url}: {error}") from error
         if not stream.is_complete:
             raise EngineUnavailable(f"{self.url} ended an answer early")
 
-    async def _refuse(self, answer: httpx.Response) -> None:
-        if answer.status_code == 200:
+    async def _refuse(self, answer: aiohttp.ClientResponse) -> None:
+        if answer.status == 200:
             return
-        message = _message(await answer.aread())
-        if answer.status_code in _REFUSED:
+        message = _message(await answer.read())
+        if answer.status in _REFUSED:
             raise PromptRefused(message)
-        raise EngineUnavailable(f"{self.url} answers {answer.status_code}: {message}")
+        raise EngineUnavailable(f"{self.url} answers {answer.status}: {message}")
 
     async def _abort_on(self, stop: asyncio.Event, name: str) -> None:
         """Once `stop` is set, have the server abort a request by its name, so that it streams what
@@ -184,7 +193,7 @@ class Replica:
 
     async def close(self, *, kill: bool) -> None:
         """Close the connections; the server is not ours to stop."""
-        await self._sampling.aclose()
+        await self._sampling.close()
         await self._control.aclose()
 
 

@@ -1,0 +1,182 @@
+"""`make bench-ablation`: what each idea of best-first search is worth, by leaving it out.
+
+    python -m tests.benchmarks.ablation [--problems 300] [--budgets 250,500] [--in-flight 32]
+
+The search loop itself over vLLM in this process, without HTTP: every row solves the same held-out
+problems of both kinds under the same exact token budget, and the task's checker ends each search at
+the first right answer. The last rows sample with repetition instead, with the same knowledge.
+Problems/s are for comparing rows of one run, on one machine.
+"""
+
+import argparse
+import asyncio
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from stepback_core.tasks.countdown import CountdownProblem
+from stepback_core.wire import Outcome
+from stepback_server.checkpoint import Checkpoint
+from stepback_server.engine.base import Engine
+from stepback_server.engine.embedded import EmbeddedEngine
+from stepback_server.search.best_first import BestFirst, Ideas
+from stepback_server.search.controller import Limits, Search, Searched
+from stepback_server.search.published import OneRound
+from stepback_server.search.strategy import SearchStrategy
+from stepback_server.search.task_view import TaskView
+from stepback_server.search.tree import Branch
+from stepback_server.settings import Settings
+from tests.benchmarks.measuring import KINDS, TASK, problems, wilson
+from tests.conftest import CHECKPOINT
+
+_SAMPLES = 256
+"""More than any budget here pays for."""
+
+IDEAS = {
+    "best-first search": Ideas(),
+    "without legality": Ideas(legality=False),
+    "without merging": Ideas(merging=False),
+    "without likeliest first": Ideas(likeliest_first=False),
+    "without the marker": Ideas(marker=False),
+    "without widening": Ideas(widening=False),
+    "2 alternatives": Ideas(alternatives=2),
+    "8 alternatives": Ideas(alternatives=8),
+    "chunks of 8 tokens": Ideas(chunk_tokens=8),
+    "no chunks": Ideas(chunk_tokens=_SAMPLES),
+    "stopping at steps": Ideas(stop_at_steps=True),
+}
+
+MakeStrategy = Callable[[TaskView], SearchStrategy]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One way to search, under one budget."""
+
+    name: str
+    budget: int
+    searched: Sequence[Searched]
+    """The kinds of problems one after another, as many of each."""
+    seconds: float
+
+    def __str__(self) -> str:
+        count = len(self.searched)
+        tokens = sum(each.spent.generated for each in self.searched) / count
+        requests = sum(each.spent.requests for each in self.searched) / count
+        size = count // len(KINDS)
+        solved = (_share(self.searched[at : at + size]) for at in range(0, count, size))
+        return (
+            f"| {self.name} | {self.budget} | {' | '.join(solved)} | {tokens:.0f} "
+            f"| {requests:.1f} | {count / self.seconds:.1f} |"
+        )
+
+
+def _share(searched: Sequence[Searched]) -> str:
+    hits = sum(each.stop_reason == "solved" for each in searched)
+    low, high = wilson(hits, len(searched))
+    return f"{100 * hits / len(searched):.1f} ({low:.0f} to {high:.0f})"
+
+
+class Bench:
+    """Searches over one engine, so many in flight."""
+
+    def __init__(self, engine: Engine, checkpoint: Checkpoint, in_flight: int) -> None:
+        self._engine = engine
+        self._codec = checkpoint.codec
+        self._answer_tokens = checkpoint.manifest.answer_tokens or checkpoint.context_tokens
+        self._limit = asyncio.Semaphore(in_flight)
+
+    def strategies(self) -> dict[str, MakeStrategy]:
+        def best_first(ideas: Ideas) -> MakeStrategy:
+            return lambda view: BestFirst(
+                16, self._codec.tokens, view, longest=self._answer_tokens, enough=None, ideas=ideas
+            )
+
+        return {name: best_first(ideas) for name, ideas in IDEAS.items()} | {
+            "best-of-N, temperature 0.7": lambda view: OneRound(_SAMPLES, 0.7),
+            "best-of-N, temperature 1.0": lambda view: OneRound(_SAMPLES, 1.0),
+        }
+
+    async def measure(self, name: str, make: MakeStrategy, budget: int, count: int) -> Row:
+        asked = [problem for kind in KINDS for problem in problems(kind, count)]
+        with tqdm(total=len(asked), desc=f"{name}, {budget} tokens", leave=False) as bar:
+
+            async def one(number: int, problem: CountdownProblem) -> Searched:
+                async with self._limit:
+                    searched = await self._search(problem, make, budget, number)
+                bar.update()
+                return searched
+
+            started = time.monotonic()
+            searched = await asyncio.gather(*(one(*each) for each in enumerate(asked)))
+            return Row(name, budget, searched, time.monotonic() - started)
+
+    async def _search(
+        self, problem: CountdownProblem, make: MakeStrategy, budget: int, seed: int
+    ) -> Searched:
+        view = TaskView(TASK, problem, self._codec)
+
+        def is_win(branch: Branch) -> bool:
+            steps = self._codec.decode_steps(branch.ids)
+            return branch.outcome is Outcome.ANSWER and TASK.check(problem, steps).strict
+
+        return await Search(
+            engine=self._engine,
+            strategy=make(view),
+            grammar=self._codec.tokens,
+            prompt_ids=tuple(self._codec.encode_prompt(TASK.prompt(problem))),
+            limits=Limits(tokens=budget, seconds=600, tokens_per_branch=self._answer_tokens),
+            seed=seed,
+            is_win=is_win,
+        ).run()
+
+
+def start_engine(checkpoint: Checkpoint, folder: Path) -> EmbeddedEngine:
+    """As a controller starts it by default."""
+    settings = Settings()
+    return EmbeddedEngine.start(
+        folder,
+        context_tokens=checkpoint.context_tokens,
+        cpu=True,
+        kv_cache_bytes=settings.kv_cache_mib << 20,
+        max_running=settings.max_running,
+    )
+
+
+async def measure_all(given: argparse.Namespace) -> None:
+    checkpoint = Checkpoint.open(CHECKPOINT)
+    engine = start_engine(checkpoint, CHECKPOINT)
+    try:
+        bench = Bench(engine, checkpoint, given.in_flight)
+        strategies = bench.strategies()
+        # The engine's first requests pay for what it sets up once.
+        await bench.measure("warming up", next(iter(strategies.values())), 100, 16)
+        print("| search | budget | seen % (95 %) | new % (95 %) | tokens | requests | problems/s |")
+        print("| --- | --- | --- | --- | --- | --- | --- |")
+        for budget in map(int, given.budgets.split(",")):
+            for name, make in strategies.items():
+                if not re.search(given.only, name):
+                    continue
+                row = await bench.measure(name, make, budget, given.problems)
+                print(row, flush=True)
+    finally:
+        await engine.close(kill=False)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--problems", type=int, default=300, help="of each kind")
+    parser.add_argument("--budgets", default="250,500")
+    parser.add_argument("--in-flight", type=int, default=32)
+    parser.add_argument("--only", default="", help="rows whose name matches this expression")
+    asyncio.run(measure_all(parser.parse_args()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,216 @@
+"""`make bench-cost`: new, cached and prefilled tokens of a search as it grows. Needs `training`.
+
+    python -m tests.benchmarks.cost
+
+Over vLLM in this process. Short problems: held-out Countdown by the bundled checkpoint, which gives
+the cost of a solved problem too. Long ones: prompts of up to thousands of tokens by an untrained
+Llama of the same width, since what a search costs does not need a good model. It writes each token
+of its vocabulary with about equal probability, so that the vocabulary's size sets how long a
+continuation is; an eighth of its tokens end a step.
+"""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from stepback_core.trace import TokenGrammar
+from stepback_server.checkpoint import Checkpoint
+from stepback_server.engine.base import Engine, OnSample, SampleRequest
+from stepback_server.engine.embedded import EmbeddedEngine
+from stepback_server.search.best_first import BestFirst
+from stepback_server.search.controller import Limits, Search, Searched
+from stepback_server.search.published import OneRound, SelfBacktracking
+from stepback_server.search.strategy import SearchStrategy
+from tests.benchmarks import measuring
+from tests.benchmarks.ablation import Bench, start_engine
+from tests.benchmarks.measuring import KINDS, TASK
+from tests.conftest import CHECKPOINT
+
+_CONTEXT = 8192
+_HEADER = (
+    "| search | prompt | samples | tokens a sample | new | cached | prefilled | cached share |\n"
+    + "| --- " * 8
+    + "|"
+)
+
+
+class Counting:
+    """An engine that counts the prompt tokens that it is asked to know."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.prompted = 0
+
+    async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
+        self.prompted += request.n * len(request.ids)
+        await self._engine.sample(request, stop, deliver)
+
+    async def running(self) -> int:
+        return await self._engine.running()
+
+    async def check(self) -> None:
+        await self._engine.check()
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Token costs of some searches, as a row of means a search."""
+
+    prompted: int
+    searched: list[Searched]
+
+    def mean(self, what: str) -> float:
+        return sum(getattr(each.spent, what) for each in self.searched) / len(self.searched)
+
+    def row(self, name: str, prompt: str) -> str:
+        samples, new, cached = (self.mean(what) for what in ("requests", "generated", "cached"))
+        prompted = self.prompted / len(self.searched)
+        return (
+            f"| {name} | {prompt} | {samples:.1f} | {new / samples:.0f} | {new:,.0f} "
+            f"| {cached:,.0f} | {prompted - cached:,.0f} | {100 * cached / prompted:.0f} % |"
+        )
+
+
+# --- short problems, a trained model ---
+
+
+async def countdown(problems: int) -> None:
+    checkpoint = Checkpoint.open(CHECKPOINT)
+    asked = [TASK.prompt(each) for kind in KINDS for each in measuring.problems(kind, problems)]
+    length = f"{sum(len(checkpoint.codec.encode_prompt(each)) for each in asked) / len(asked):.0f}"
+    engine = start_engine(checkpoint, CHECKPOINT)
+    print(f"Countdown, {2 * problems} problems, until one is solved:\n")
+    print(_HEADER.replace("cached share |", "cached share | new a solved one |").strip() + " --- |")
+    try:
+        for budget in (125, 250, 500, 1000, 2000):
+            for name in ("best-first search", "best-of-N, temperature 0.7"):
+                counting = Counting(engine)
+                bench = Bench(counting, checkpoint, in_flight=32)
+                row = await bench.measure(name, bench.strategies()[name], budget, problems)
+                cost = Cost(counting.prompted, list(row.searched))
+                solved = sum(each.stop_reason == "solved" for each in row.searched)
+                new = sum(each.spent.generated for each in row.searched)
+                print(cost.row(f"{name}, budget {budget}", length), f"{new / solved:.0f} |")
+    finally:
+        await engine.close(kill=False)
+
+
+# --- long problems, an untrained one ---
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a long search looks like."""
+
+    prompt: int
+    sample: int
+    """About the mean length of a continuation: half the vocabulary."""
+    breadth: int
+    rounds: int
+
+
+def shapes() -> Iterable[Shape]:
+    """Each dimension by itself, from the middle."""
+    yield from (Shape(prompt, 128, 16, 1) for prompt in (100, 1000, 4000))
+    yield from (Shape(1000, sample, 16, 1) for sample in (32, 256))
+    yield from (Shape(1000, 128, breadth, 1) for breadth in (4, 64))
+    yield from (Shape(1000, 128, 16, rounds) for rounds in (0, 4))
+
+
+def untrained(folder: Path, vocabulary: int) -> None:
+    """Write a Llama of the bundled checkpoint's shape with random weights and a long context."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(1)
+    config = LlamaConfig.from_pretrained(
+        CHECKPOINT,
+        vocab_size=vocabulary,
+        max_position_embeddings=_CONTEXT,
+        bos_token_id=None,
+        eos_token_id=0,
+        pad_token_id=None,
+    )
+    LlamaForCausalLM(config).bfloat16().save_pretrained(folder)
+
+
+async def long_ones(shapes: list[Shape]) -> None:
+    """Shapes of one vocabulary."""
+    vocabulary = 2 * shapes[0].sample
+    grammar = TokenGrammar(
+        marker_id=1, end_id=0, separator_ids=frozenset(range(2, 2 + vocabulary // 8))
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        untrained(Path(folder), vocabulary)
+        engine = EmbeddedEngine.start(
+            Path(folder),
+            context_tokens=_CONTEXT,
+            cpu=True,
+            kv_cache_bytes=1 << 30,
+            max_running=256,
+        )
+        try:
+            for shape in shapes:
+                await _measure(engine, shape, grammar, vocabulary)
+        finally:
+            await engine.close(kill=False)
+
+
+async def _measure(engine: Engine, shape: Shape, grammar: TokenGrammar, vocabulary: int) -> None:
+    longest = min(4 * shape.sample, _CONTEXT - shape.prompt)
+    published = SelfBacktracking(shape.breadth, shape.rounds, 1.0, grammar)
+    ways: dict[str, SearchStrategy] = {
+        f"self-backtracking, N={shape.breadth}, b={shape.rounds}": published
+    }
+    if shape.rounds == 1:
+        ways[f"best-of-N, N={shape.breadth}"] = OneRound(shape.breadth, 1.0)
+        ways["best-first search"] = BestFirst(
+            shape.breadth, grammar, None, longest=longest, enough=shape.breadth
+        )
+    for name, strategy in ways.items():
+        counting = Counting(engine)
+        prompt = tuple(Random(f"{shape} {name}").choices(range(2, vocabulary), k=shape.prompt))
+        searched = await Search(
+            engine=counting,
+            strategy=strategy,
+            grammar=grammar,
+            prompt_ids=prompt,
+            limits=Limits(
+                tokens=shape.breadth * shape.sample if name.startswith("best-first") else 10**6,
+                seconds=600,
+                tokens_per_branch=longest,
+            ),
+            seed=1,
+            is_win=lambda branch: False,
+        ).run()
+        print(Cost(counting.prompted, [searched]).row(name, f"{shape.prompt:,}"), flush=True)
+
+
+def long_problems() -> None:
+    print(f"\nAn untrained model, one search each:\n\n{_HEADER}")
+    by_length: dict[int, list[Shape]] = {}
+    for shape in shapes():
+        by_length.setdefault(shape.sample, []).append(shape)
+    for same in by_length.values():
+        asyncio.run(long_ones(same))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--problems", type=int, default=100, help="of each kind")
+    parser.add_argument("--part", choices=["countdown", "untrained"], help="only this one")
+    given = parser.parse_args()
+    if given.part != "untrained":
+        asyncio.run(countdown(given.problems))
+    if given.part != "countdown":
+        long_problems()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""What processes cost, read from Linux, and vLLM servers that each have a CPU core of their own."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+
+from tests.conftest import children, start_controller, wait_until_ready
+from tests.server.engine.conftest import VllmServer
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time that a process has used, all of its threads together."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def resident_mib(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    [size] = [line.split()[1] for line in lines if line.startswith("VmRSS:")]
+    return int(size) / 1024
+
+
+class Replica(VllmServer):
+    """A vLLM server, every thread of it on one core."""
+
+    def __init__(self, log: Path, core: int) -> None:
+        # vLLM binds its threads itself unless told where: two servers would choose the same core.
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = str(core)
+        super().__init__(log)
+        os.sched_setaffinity(self.process.pid, {core})
+
+    @property
+    def core_pid(self) -> int:
+        """The process of vLLM's engine core."""
+        [pid] = [
+            child
+            for child in children(self.process.pid)
+            if "EngineCore" in Path(f"/proc/{child}/cmdline").read_text()
+        ]
+        return pid
+
+
+@contextmanager
+def replicas(folder: Path) -> Iterator[list[Replica]]:
+    """One replica for each core, up."""
+    with ExitStack() as stack:
+        started: list[Replica] = []
+        for core in sorted(os.sched_getaffinity(0)):
+            started.append(Replica(folder / f"replica-{core}.txt", core))
+            stack.callback(started[-1].stop)
+        del os.environ["VLLM_CPU_OMP_THREADS_BIND"]
+        for each in started:
+            each.wait_until_up()
+        yield started
+
+
+@contextmanager
+def controller_of(servers: list[Replica], log: Path) -> Iterator[tuple[str, int]]:
+    """The URL and the process of a controller over them, for many searches in flight."""
+    process, url = start_controller(
+        log,
+        engine_urls=",".join(each.url for each in servers),
+        max_searches=128,
+        log_level="warning",
+    )
+    try:
+        wait_until_ready(url, process, log)
+        yield url, process.pid
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def probe(url: str, seconds: float) -> list[float]:
+    """Seconds of `GET /health`, twenty times a second for so long; for a process of its own."""
+    taken: list[float] = []
+    end = time.monotonic() + seconds
+    with httpx.Client(base_url=url) as client:
+        while time.monotonic() < end:
+            started = time.perf_counter()
+            client.get("/health").raise_for_status()
+            taken.append(time.perf_counter() - started)
+            time.sleep(0.05)
+    return taken
