@@ -113,7 +113,8 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 def failure_of(error: Exception) -> ApiError:
-    """What a search that raised is answered with. A defect is logged by whoever answers."""
+    """What a search that raised is answered with. A defect is logged by whoever answers; what a
+    caller may not know of engines is noted for the request's line in the log."""
     match error:
         case ApiError():
             return error
@@ -124,7 +125,6 @@ def failure_of(error: Exception) -> ApiError:
         case IdempotencyMismatch():
             return _mismatch()
         case EngineUnavailable():
-            # What it knows of engines is the operator's.
             note(reason=str(error))
             return _not_ready(error.public)
         case PromptRefused():
