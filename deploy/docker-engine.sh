@@ -10,7 +10,7 @@
 # stand-ins: Debian's own Python 3.11, and the same with this machine's pip settings to build in.
 set -euo pipefail
 
-home=${STEPBACK_DOCKER_HOME:-/var/tmp/stepback-docker}
+home=${DOCKER_ENGINE_HOME:-/var/tmp/stepback-docker}
 export DOCKER_HOST=unix://$home/docker.sock
 official_image=python:3.11-slim-bookworm
 python_image=stepback-stand-in/python:3.11-slim-bookworm

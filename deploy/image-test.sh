@@ -16,4 +16,4 @@ if ! docker info >/dev/null 2>&1 && [ "$(id -u)" = 0 ] && command -v apt-get >/d
     echo "No Docker engine could be started here; see above." >&2
   fi
 fi
-"$1" -m pytest -m docker --durations=0 tests/deploy
+"$1" -m pytest -m docker tests/deploy

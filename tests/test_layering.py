@@ -17,7 +17,18 @@ PACKAGES = {
     "stepback_training": ("training", {"stepback_core", "stepback_client"}),
 }
 HEAVY = {"torch", "transformers", "vllm", "fastapi", "uvicorn", "numpy"}
-PURE = ["search/tree.py", "search/strategies.py", "search/selection.py", "search/budget.py"]
+PURE = [
+    "engine/completions.py",
+    "narration.py",
+    "search/best_first.py",
+    "search/budget.py",
+    "search/published.py",
+    "search/selection.py",
+    "search/strategies.py",
+    "search/strategy.py",
+    "search/task_view.py",
+    "search/tree.py",
+]
 
 
 def imports(path: Path) -> set[str]:

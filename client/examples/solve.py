@@ -8,7 +8,7 @@ url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000"
 problem = CountdownProblem(numbers=[4, 16, 25, 82], target=95)
 
 with Client(url) as client:
-    result = client.solve(problem, breadth=16, backtracks=1)
+    result = client.solve(problem, breadth=16)
 
 print(result.status)
 for step in result.answer.steps if result.answer else []:

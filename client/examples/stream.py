@@ -7,7 +7,10 @@ from stepback_client import BacktrackEvent, CandidateEvent, Client, CountdownPro
 url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000"
 problem = CountdownProblem(numbers=[4, 16, 25, 82], target=95)
 
-with Client(url) as client, client.stream(problem, breadth=16, backtracks=1) as events:
+with (
+    Client(url) as client,
+    client.stream(problem, breadth=16, strategy="self_backtracking") as events,
+):
     for event in events:
         match event:
             case BacktrackEvent():

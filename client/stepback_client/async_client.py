@@ -120,9 +120,7 @@ class AsyncClient:
             tried += 1
             response, failure = None, None
             try:
-                response = await self._http.send(request, stream=stream)
-                if not response.is_success:
-                    await response.aread()
+                response = await self._try(request, stream=stream)
             except LOST as error:
                 failure = error
             except httpx.HTTPError as error:
@@ -133,3 +131,14 @@ class AsyncClient:
                     raise no_answer(method, path, failure) from failure
                 return response
             await asyncio.sleep(wait)
+
+    async def _try(self, request: httpx.Request, *, stream: bool) -> httpx.Response:
+        """One answer, read whole if it is an error: one that breaks off is no answer."""
+        response = await self._http.send(request, stream=stream)
+        if not response.is_success:
+            try:
+                await response.aread()
+            except httpx.HTTPError:
+                await response.aclose()
+                raise
+        return response

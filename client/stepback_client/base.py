@@ -40,7 +40,8 @@ class Retry:
     """How often and how patiently 429, 503 and lost connections are tried again.
 
     A search has no side effects, so one whose engine died on the way is tried again too. One whose
-    answer was lost is not paid twice: each call has an Idempotency-Key of its own.
+    answer was lost is not paid twice by the controller that searched: each call has an
+    Idempotency-Key of its own. A retry that reaches another controller searches again.
     """
 
     attempts: int = 4

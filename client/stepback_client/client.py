@@ -117,9 +117,7 @@ class Client:
             tried += 1
             response, failure = None, None
             try:
-                response = self._http.send(request, stream=stream)
-                if not response.is_success:
-                    response.read()
+                response = self._try(request, stream=stream)
             except LOST as error:
                 failure = error
             except httpx.HTTPError as error:
@@ -130,3 +128,14 @@ class Client:
                     raise no_answer(method, path, failure) from failure
                 return response
             time.sleep(wait)
+
+    def _try(self, request: httpx.Request, *, stream: bool) -> httpx.Response:
+        """One answer, read whole if it is an error: one that breaks off is no answer."""
+        response = self._http.send(request, stream=stream)
+        if not response.is_success:
+            try:
+                response.read()
+            except httpx.HTTPError:
+                response.close()
+                raise
+        return response

@@ -20,7 +20,7 @@ def read_events(response: httpx.Response) -> Generator[ProgressEvent]:
     """The events of an answer that streams, up to its result. Raises StepbackError."""
     try:
         for message in EventSource(response).iter_sse():
-            if event := _read(message):
+            if event := _read(message, response):
                 yield event
             if isinstance(event, ResultEvent):
                 return
@@ -33,7 +33,7 @@ async def aread_events(response: httpx.Response) -> AsyncGenerator[ProgressEvent
     """The same over an asyncio connection."""
     try:
         async for message in EventSource(response).aiter_sse():
-            if event := _read(message):
+            if event := _read(message, response):
                 yield event
             if isinstance(event, ResultEvent):
                 return
@@ -42,7 +42,7 @@ async def aread_events(response: httpx.Response) -> AsyncGenerator[ProgressEvent
     raise _cut_short()
 
 
-def _read(message: ServerSentEvent) -> ProgressEvent | None:
+def _read(message: ServerSentEvent, response: httpx.Response) -> ProgressEvent | None:
     """The typed event; None for a type that is new. Raises the error that it may stand for."""
     if message.event not in _TYPES:
         return None
@@ -51,7 +51,7 @@ def _read(message: ServerSentEvent) -> ProgressEvent | None:
     except ValidationError as error:
         raise TransportError(f"the stream's {message.event} is not a Stepback event") from error
     if isinstance(event, ErrorEvent):
-        raise error_of(event.status, event.error)
+        raise error_of(event.status, event.error, request_id=response.headers.get("X-Request-Id"))
     return event
 
 

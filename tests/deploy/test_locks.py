@@ -24,6 +24,11 @@ def test_the_controller_needs_neither_torch_nor_vllm() -> None:
 
 
 @pytest.mark.parametrize("name", LOCKS)
+def test_every_image_can_trace(name: str) -> None:
+    assert {"opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http"} <= _names(name)
+
+
+@pytest.mark.parametrize("name", LOCKS)
 def test_no_image_holds_a_developers_tools(name: str) -> None:
     tools = {"pytest", "ruff", "basedpyright", "hypothesis", "hatchling", "tensorboard"}
     assert _names(name).isdisjoint(tools)

@@ -197,6 +197,7 @@ def test_a_repeated_request_is_paid_once(guarded: Guarded) -> None:
     assert replayed == ["", "true", "true"]
     SolveResult.model_validate_json(answers[0].content)
     assert guarded.count("stepback_searches_total") == before + 1
+    assert guarded.log.read_text().count("replayed=True") == 2
     # Another key's holder asks for himself.
     assert "Idempotent-Replayed" not in guarded.post("bob", Idempotency_Key="twice").headers
     mismatch = guarded.post("alice", BODY | {"seed": 1}, Idempotency_Key="twice")

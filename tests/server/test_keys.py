@@ -6,6 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from stepback_server.app import create_app
 from stepback_server.checkpoint import Checkpoint
@@ -131,7 +132,7 @@ def test_the_command_refuses_in_one_line_what_no_file_could_hold(arguments: list
 def test_an_open_server_that_others_reach_warns_once(
     caplog: pytest.LogCaptureFixture, host: str, keys: bool, warns: bool
 ) -> None:
-    settings = Settings(host=host, keys=new_key("alice")[1] if keys else "")
+    settings = Settings(host=host, keys=SecretStr(new_key("alice")[1] if keys else ""))
     create_app(settings, Checkpoint.open(CHECKPOINT))
     assert len([record for record in caplog.records if "no keys" in record.message]) == warns
 

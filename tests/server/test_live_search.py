@@ -2,14 +2,17 @@
 
 import asyncio
 import json
+import logging
 import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
+import pytest
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -21,6 +24,7 @@ from stepback_core.wire import Answer, Outcome, Select, SolveResult, Strategy
 from stepback_server.api.sse import EventStream
 from stepback_server.engine.base import EngineUnavailable, Finish, Sample
 from stepback_server.narration import Narrator
+from stepback_server.observation.access import AccessLog
 from stepback_server.search.tree import Branch, State
 from stepback_server.streaming import Feed, LiveSearch
 from tests.client.test_clients import RESULT
@@ -115,6 +119,13 @@ def test_a_marker_alone_takes_back_a_step_that_was_kept() -> None:
     assert nothing_to_take_back["struck"] == []
 
 
+def test_what_an_abort_left_unknown_is_part_of_the_totals() -> None:
+    cut = branch(0, "ab")
+    narrator = Narrator(CODEC, answer_of)
+    list(narrator.tell(replace(cut, sample=replace(cut.sample, unseen_tokens=5))))
+    assert narrator.usage(1.0).generated_tokens == 2 + 5
+
+
 def test_equal_answers_are_counted_as_votes() -> None:
     votes = [
         e["answer"]["votes"] for e in told(*(branch(n, "a\n>") for n in range(3))) if "answer" in e
@@ -196,7 +207,7 @@ def serving(solve: Solve, **options: Any) -> Iterator[tuple[str, list[str]]]:
         return EventStream(live, counted.append, **linger)
 
     app = Starlette(routes=[Route("/", stream)])
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(AccessLog(app), log_level="critical", lifespan="off"))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         thread = threading.Thread(target=server.run, args=([listener],))
@@ -226,19 +237,28 @@ def test_silence_is_a_comment_and_text_survives_its_way() -> None:
     assert json.loads(data.removeprefix("data: "))["result"]["model"] == "a\u2028b\x85é"
 
 
-def test_a_failure_after_the_start_is_an_error_event_and_is_counted() -> None:
+def test_a_failure_after_the_start_is_an_error_event_is_counted_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "stepback_server.access")
+
     async def solve(feed: Feed) -> SolveResult:
         begin(feed)
         feed.record(branch(0, "a\n>"))
-        raise EngineUnavailable("it has died")
+        raise EngineUnavailable("http://10.0.0.1 has died")
 
     with serving(solve) as (url, counted):
         answer = httpx.get(url)
     kinds = [part.split("\n")[0] for part in answer.text.split("\n\n")]
     assert kinds == ["event: started", "event: step", "event: candidate", "event: error", ""]
     data = json.loads(answer.text.split("data: ")[-1])
-    assert data["status"] == 503 and "it has died" in data["error"]["message"]
+    assert data["status"] == 503 and "the engine was lost" in data["error"]["message"]
+    assert "10.0.0.1" not in answer.text
     assert counted == ["engine_unavailable"]
+    [line] = [record for record in caplog.records if record.name == "stepback_server.access"]
+    fields: dict[str, Any] = vars(line)["fields"]
+    assert (fields["status"], fields["code"]) == (200, "engine_unavailable")
+    assert "10.0.0.1" in fields["reason"]
 
 
 def test_a_caller_who_stops_reading_is_cut_off_once_the_search_has_ended() -> None:

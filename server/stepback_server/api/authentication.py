@@ -41,10 +41,15 @@ async def authenticate(request: Request, credentials: Credentials) -> Tenant:
 TheTenant = Annotated[Tenant, Depends(authenticate)]
 
 
+async def authenticate_early(request: Request) -> None:
+    """The same outside of FastAPI's dependencies."""
+    await authenticate(request, await _bearer(request))
+
+
 async def authenticate_for_metrics(request: Request) -> None:
     """Open unless the operator wants a key there too; so the schema does not ask for one."""
     if request.app.state.metrics_need_key:
-        await authenticate(request, await _bearer(request))
+        await authenticate_early(request)
 
 
 def _refusal(code: str, message: str, challenge: str) -> ApiError:

@@ -1,4 +1,5 @@
-"""How a JSON body is read: in one strict pass that bounds what Python's own reader does not."""
+"""How a JSON body is read: from callers who may ask, in one strict pass that bounds what Python's
+own reader does not."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -7,6 +8,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic_core import from_json
 
+from stepback_server.api.authentication import authenticate, authenticate_early
 from stepback_server.api.errors import ApiError
 
 
@@ -22,12 +24,16 @@ class _StrictRequest(Request):
 
 
 class StrictRoute(APIRoute):
-    """A route whose body is read so."""
+    """A route whose body is read so, and not before its caller is known where it needs a key."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
+        needs_key = any(each.call is authenticate for each in self.dependant.dependencies)
 
         async def strictly(request: Request) -> Response:
+            if needs_key:
+                # FastAPI parses a body before it asks dependencies, this one too.
+                await authenticate_early(request)
             return await handle(_StrictRequest(request.scope, request.receive))
 
         return strictly

@@ -26,6 +26,8 @@ _CODES = {
 }
 _OUT_OF_RANGE = ("greater_than", "less_than", "too_long", "too_short", "finite_number")
 _PREFIXED = "Value error, "
+SEARCH_PATH = "/solve"
+"""Errors are counted here."""
 
 
 class ApiError(Exception):
@@ -84,7 +86,7 @@ def _unparsable() -> ApiError:
     )
 
 
-def not_ready(reason: str) -> ApiError:
+def _not_ready(reason: str) -> ApiError:
     return ApiError(
         "engine_unavailable",
         f"The engine is not available ({reason}): try again shortly; GET /ready tells when.",
@@ -111,7 +113,8 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 def failure_of(error: Exception) -> ApiError:
-    """What a search that raised is answered with. A defect is logged by whoever answers."""
+    """What a search that raised is answered with. A defect is logged by whoever answers; what a
+    caller may not know of engines is noted for the request's line in the log."""
     match error:
         case ApiError():
             return error
@@ -122,7 +125,8 @@ def failure_of(error: Exception) -> ApiError:
         case IdempotencyMismatch():
             return _mismatch()
         case EngineUnavailable():
-            return not_ready(str(error))
+            note(reason=str(error))
+            return _not_ready(error.public)
         case PromptRefused():
             return _prompt_refused(str(error))
         case _:
@@ -163,7 +167,7 @@ def _prompt_refused(why: str) -> ApiError:
 
 def _answer(request: Request, error: ApiError) -> JSONResponse:
     """Answer with an error, and count it where a search was asked for."""
-    if request.url.path == "/solve":
+    if request.url.path == SEARCH_PATH:
         request.app.state.service.metrics.refused(error.code)
     note(code=error.code)
     return error.response()

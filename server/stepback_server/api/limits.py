@@ -8,7 +8,7 @@ from fastapi import Request
 from h11 import LocalProtocolError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from stepback_server.api.errors import ApiError
+from stepback_server.api.errors import SEARCH_PATH, ApiError
 from stepback_server.concurrency import Interrupted, run_unless
 from stepback_server.observation.request import note
 
@@ -22,7 +22,8 @@ class CallerGone(Exception):
 
 
 class BodyLimit:
-    """ASGI middleware: answers 413 instead of reading a body past `limit` bytes, and counts it."""
+    """ASGI middleware: answers 413 instead of reading a body past `limit` bytes. `count` is told of
+    those that were to be searches."""
 
     def __init__(self, app: ASGIApp, limit: int, count: Callable[[str], None]) -> None:
         self._app = app
@@ -35,7 +36,7 @@ class BodyLimit:
             return
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self._limit:
-            await self._refusal()(scope, receive, send)
+            await self._refusal(scope)(scope, receive, send)
             return
         read = 0
 
@@ -51,12 +52,13 @@ class BodyLimit:
         try:
             await self._app(scope, limited, send)
         except _TooLarge:
-            await self._refusal()(scope, receive, send)
+            await self._refusal(scope)(scope, receive, send)
 
-    def _refusal(self) -> ASGIApp:
+    def _refusal(self, scope: Scope) -> ASGIApp:
         message = f"The body is too large: send at most {self._limit} bytes."
         error = ApiError("body_too_large", message, headers={"Connection": "close"})
-        self._count(error.code)
+        if scope["path"] == SEARCH_PATH:
+            self._count(error.code)
         note(code=error.code)
         return error.response()
 

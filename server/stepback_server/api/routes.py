@@ -18,28 +18,32 @@ from stepback_core.wire import (
 )
 from stepback_server.api.authentication import TheTenant, authenticate_for_metrics
 from stepback_server.api.body import StrictRoute, sent_as_json
-from stepback_server.api.errors import ApiError
+from stepback_server.api.codes import ERRORS
+from stepback_server.api.errors import SEARCH_PATH, ApiError
 from stepback_server.api.limits import CallerGone, until_hang_up
 from stepback_server.api.sse import EventStream
+from stepback_server.observation.request import CLIENT_CLOSED_REQUEST, note
 from stepback_server.service import Service
 
 router = APIRouter(route_class=StrictRoute)
 
+_OF_NO_ROUTE = frozenset({"no_such_path", "method_not_allowed", "http_error"})
+
+
+def _described(status: int) -> dict[str, Any]:
+    """What the schema says of one status: every code that it stands for."""
+    meanings = (
+        f"`{code}`: {kind.meaning}"
+        for code, kind in ERRORS.items()
+        if kind.status == status and code not in _OF_NO_ROUTE
+    )
+    return {"model": ErrorBody, "description": "\n\n".join(meanings)}
+
+
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody, "description": text}
-    for status, text in {
-        400: "The body is not JSON",
-        401: "A key is missing or unknown; see WWW-Authenticate",
-        404: "Unknown task or model",
-        413: "The body is too large",
-        415: "The body is not declared as JSON",
-        422: "A field is missing, unknown, of the wrong type or out of range",
-        429: "The queue is full, or the key's tokens are used up; see Retry-After",
-        500: "An error of the server's own",
-        503: "The engine is not ready, has died, or the server is stopping",
-    }.items()
+    status: _described(status)
+    for status in sorted({ERRORS[code].status for code in ERRORS.keys() - _OF_NO_ROUTE})
 }
-_CLIENT_CLOSED_REQUEST = 499
 
 
 async def _service(request: Request) -> Service:
@@ -62,7 +66,7 @@ IdempotencyKey = Annotated[
 
 
 @router.post(
-    "/solve",
+    SEARCH_PATH,
     responses=_ERRORS,
     response_model=SolveResult,
     tags=["search"],
@@ -86,8 +90,11 @@ async def solve(
         )
     except CallerGone:
         # Nobody reads this; the status is for the access log.
-        return Response(status_code=_CLIENT_CLOSED_REQUEST)
-    headers = {"Idempotent-Replayed": "true"} if replayed else None
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    if not replayed:
+        return Response(content, media_type="application/json")
+    note(replayed=True)
+    headers = {"Idempotent-Replayed": "true"}
     return Response(content, headers=headers, media_type="application/json")
 
 

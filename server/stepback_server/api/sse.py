@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from stepback_core.events import ErrorEvent, SolveEvent
 from stepback_server.api.errors import failure_of
 from stepback_server.concurrency import Interrupted, run_unless
+from stepback_server.observation.request import note
 from stepback_server.streaming import LiveSearch
 
 _log = logging.getLogger(__name__)
@@ -59,7 +60,8 @@ async def _chunks(live: LiveSearch, count: Callable[[str], None]) -> AsyncGenera
         failure = failure_of(error)
         if failure.code == "internal":
             _log.error("a stream ended in an unexpected error", exc_info=error)
-        count(failure.body.error.code)
+        count(failure.code)
+        note(code=failure.code)
         yield _encode(ErrorEvent(status=failure.status, error=failure.body.error))
 
 

@@ -18,7 +18,14 @@ class EngineError(Exception):
 
 
 class EngineUnavailable(EngineError):
-    """There is no working engine now."""
+    """There is no working engine now.
+
+    Its text is for the log: it may name an address, or quote a server. `public` is for callers.
+    """
+
+    def __init__(self, detail: str, *, public: str = "the engine was lost") -> None:
+        super().__init__(detail)
+        self.public = public
 
 
 class EngineMismatch(EngineError):
@@ -114,6 +121,9 @@ class Engine(Protocol):
 
 class OwnedEngine(Engine, Protocol):
     """What a supervisor needs besides, to keep it alive."""
+
+    version: str
+    """vLLM's own; "unknown" where it does not tell."""
 
     async def progress(self) -> int:
         """Grows while the engine works, for whomever; one that has work and makes no progress

@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import Callable
 
 from stepback_server.engine.base import Engine, OnSample, Sample, SampleRequest
+from stepback_server.engine.passing import PassingEngine
 
 _SECONDS_TO_ABORT = 1.0
 """An engine that lives ends a sample within milliseconds; a dead one is not waited for."""
 
 
-class ChargedEngine:
+class ChargedEngine(PassingEngine):
     """Passes everything on to an engine, and charges every token that it generates.
 
     Also those of a call that is cancelled: its samples are stopped, counted and thrown away, since
@@ -17,7 +18,7 @@ class ChargedEngine:
     """
 
     def __init__(self, engine: Engine, charge: Callable[[int], None]) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._charge = charge
 
     async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
@@ -35,19 +36,16 @@ class ChargedEngine:
             stopped.set()
 
         watcher = asyncio.create_task(stop_with_the_caller())
-        work = asyncio.create_task(self._engine.sample(request, stopped, count))
+        work = asyncio.create_task(super().sample(request, stopped, count))
         try:
             await asyncio.shield(work)
         finally:
             is_wanted = False
             stopped.set()
             watcher.cancel()
-            await asyncio.wait({work}, timeout=_SECONDS_TO_ABORT)
-            work.cancel()
-            await asyncio.gather(work, watcher, return_exceptions=True)
-
-    async def running(self) -> int:
-        return await self._engine.running()
-
-    async def check(self) -> None:
-        await self._engine.check()
+            try:
+                await asyncio.wait({work}, timeout=_SECONDS_TO_ABORT)
+            finally:
+                # Also where the wait is cancelled once more.
+                work.cancel()
+                await asyncio.gather(work, watcher, return_exceptions=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vllm import SamplingParams
+from vllm import SamplingParams, __version__
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMValidationError
@@ -48,6 +48,8 @@ class _StepCounter(StatLoggerBase):
 
 class EmbeddedEngine:
     """The engine seam over an AsyncLLM. Make it with `start`."""
+
+    version = __version__
 
     def __init__(self, llm: AsyncLLM, steps: "list[_StepCounter]") -> None:
         self._llm = llm
@@ -115,7 +117,8 @@ class EmbeddedEngine:
         except VLLMValidationError as error:
             raise PromptRefused(str(error)) from error
         except EngineGenerateError as error:
-            raise EngineUnavailable("the engine failed at a request") from error
+            failed = "the engine failed at a request"
+            raise EngineUnavailable(failed, public=failed) from error
 
     async def _abort_on(self, stop: asyncio.Event, names: list[str]) -> None:
         await stop.wait()

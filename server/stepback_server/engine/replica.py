@@ -60,8 +60,9 @@ class Expected:
 class Replica:
     """The engine seam over one vLLM server. Make it with `connect`."""
 
-    def __init__(self, url: str, expected: Expected) -> None:
+    def __init__(self, url: str, expected: Expected, version: str = "unknown") -> None:
         self.url = url
+        self.version = version
         self._model = expected.model
         self._expected = expected
         # Apart, so that a check never waits for a place among the samples.
@@ -75,26 +76,18 @@ class Replica:
 
     @classmethod
     def connect(cls, url: str, expected: Expected) -> "Replica":
-        """Ask a server what it serves; blocks, for seconds at most.
+        """Ask a server what it serves, and what it is; blocks, for seconds at most.
 
         Raises EngineUnavailable where there is no server yet, EngineMismatch where it is another
         one than expected.
         """
-        try:
-            answer = httpx.get(
-                f"{url}/v1/models",
-                headers=expected.headers,
-                timeout=_CONTROL_SECONDS,
-                trust_env=False,
-            )
-        except httpx.TransportError as error:
-            raise EngineUnavailable(f"{url} cannot be reached ({_say(error)})") from error
+        answer = _ask(f"{url}/v1/models", expected)
         if answer.status_code in (401, 403):
             raise EngineMismatch(f"{url} refuses the key: set STEPBACK_ENGINE_API_KEY to its own")
         if answer.status_code != 200:
             raise EngineUnavailable(f"{url} answers {answer.status_code} to GET /v1/models")
         _agree(url, answer, expected)
-        return cls(url, expected)
+        return cls(url, expected, _version(_ask(f"{url}/version", expected)))
 
     @cached_property
     def _sampling(self) -> aiohttp.ClientSession:
@@ -197,6 +190,10 @@ class Replica:
         await self._control.aclose()
 
 
+class _Version(BaseModel):
+    version: str
+
+
 class _Error(BaseModel):
     message: str
 
@@ -212,6 +209,23 @@ class _Model(BaseModel):
 
 class _Models(BaseModel):
     data: list[_Model]
+
+
+def _ask(address: str, expected: Expected) -> httpx.Response:
+    try:
+        return httpx.get(
+            address, headers=expected.headers, timeout=_CONTROL_SECONDS, trust_env=False
+        )
+    except httpx.TransportError as error:
+        raise EngineUnavailable(f"{address} cannot be reached ({_say(error)})") from error
+
+
+def _version(answer: httpx.Response) -> str:
+    """vLLM's version; "unknown" where something before it does not let it tell."""
+    try:
+        return _Version.model_validate_json(answer.content).version
+    except ValueError:
+        return "unknown"
 
 
 def _agree(url: str, answer: httpx.Response, expected: Expected) -> None:
@@ -237,7 +251,7 @@ def _message(body: bytes) -> str:
     try:
         return _ErrorBody.model_validate_json(body).error.message
     except ValueError:
-        return body.decode(errors="replace")[:200]
+        return " ".join(body.decode(errors="replace")[:200].split())
 
 
 def _say(error: Exception) -> str:

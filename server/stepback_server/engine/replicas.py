@@ -45,7 +45,7 @@ class Replicas:
     def engine(self) -> Engine:
         """Itself. Raises EngineUnavailable, with every replica's reason, where none is up."""
         if not self._up():
-            raise EngineUnavailable(self._reason())
+            raise self._unavailable()
         return self
 
     async def use(self, work: Callable[[Engine], Coroutine[Any, Any, T]]) -> T:
@@ -75,7 +75,7 @@ class Replicas:
                     raise
             failed.add(name)
             await asyncio.sleep(_BETWEEN_ATTEMPTS)
-        raise EngineUnavailable(self._reason())
+        raise self._unavailable()
 
     async def running(self) -> int:
         """At every replica that is up and answers at once, for whomever they work."""
@@ -90,11 +90,17 @@ class Replicas:
         """How many replicas are up."""
         return len(self._up())
 
+    @property
+    def version(self) -> str:
+        known = {each.version for each in self._supervisors.values()} - {"unknown"}
+        return ", ".join(sorted(known)) or "unknown"
+
     def _up(self) -> set[str]:
         return {name for name, each in self._supervisors.items() if each.up}
 
-    def _reason(self) -> str:
-        return "; ".join(each.reason for each in self._supervisors.values() if not each.up)
+    def _unavailable(self) -> EngineUnavailable:
+        reasons = (each.reason for each in self._supervisors.values() if not each.up)
+        return EngineUnavailable("; ".join(reasons), public="no engine is up")
 
 
 def choose(tree: str, names: Collection[str]) -> str | None:

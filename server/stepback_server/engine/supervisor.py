@@ -44,6 +44,11 @@ class Keeper(Protocol):
         """How many engines can be sampled from."""
         ...
 
+    @property
+    def version(self) -> str:
+        """vLLM's, of the engines that are up or were last; "unknown" before the first."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
@@ -79,7 +84,9 @@ class Supervisor:
         self._engine: OwnedEngine | None = None
         self._lost = asyncio.Event()
         self._reason = f"{name} is still starting"
+        self._public = "the engine is still starting"
         self.restarts = 0
+        self.version = "unknown"
 
     async def run(self) -> None:
         """Start an engine and replace it whenever it is lost; ends by cancellation.
@@ -106,14 +113,17 @@ class Supervisor:
         try:
             return await run_unless(work(engine), lost.wait())
         except Interrupted:
-            raise EngineUnavailable(self._reason) from None
+            raise self._unavailable() from None
 
     @property
     def engine(self) -> OwnedEngine:
         """The engine at work. Raises EngineUnavailable where there is none."""
         if self._engine is None:
-            raise EngineUnavailable(self._reason)
+            raise self._unavailable()
         return self._engine
+
+    def _unavailable(self) -> EngineUnavailable:
+        return EngineUnavailable(self._reason, public=self._public)
 
     @property
     def up(self) -> int:
@@ -136,6 +146,7 @@ class Supervisor:
             raise
         await self._prove(engine)
         self._engine, self._lost = engine, asyncio.Event()
+        self.version = engine.version
         _log.info("%s is up", self._name)
 
     async def _prove(self, engine: OwnedEngine) -> None:
@@ -173,6 +184,7 @@ class Supervisor:
     async def _replace(self, reason: str) -> None:
         _log.error("%s is lost: %s", self._name, reason)
         self._reason = f"{reason}; it is being brought back"
+        self._public = "the engine was lost; it is being brought back"
         await self._retire(kill=True)
         await self._bring_up()
 

@@ -8,14 +8,18 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from stepback_server.observation.request import CURRENT, RequestRecord, name_request
+from stepback_server.observation.request import (
+    CLIENT_CLOSED_REQUEST,
+    CURRENT,
+    RequestRecord,
+    name_request,
+)
 
 _log = logging.getLogger("stepback_server.access")
 
 _PROBES = frozenset({"/health", "/ready", "/metrics"})
 """Asked every few seconds, for ever: worth a line only where they fail."""
 _LONGEST_PATH = 200
-_CLIENT_CLOSED_REQUEST = 499
 
 
 class AccessLog:
@@ -29,7 +33,7 @@ class AccessLog:
             await self._app(scope, receive, send)
             return
         record = _record(Headers(scope=scope))
-        status = _CLIENT_CLOSED_REQUEST
+        status = CLIENT_CLOSED_REQUEST
 
         async def named(message: Message) -> None:
             nonlocal status

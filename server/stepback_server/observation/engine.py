@@ -5,27 +5,12 @@ import time
 
 from stepback_core.trace import TokenGrammar
 from stepback_server.engine.base import Engine, OnSample, Sample, SampleRequest
+from stepback_server.engine.passing import PassingEngine
 from stepback_server.metrics import Metrics
 from stepback_server.observation.tracing import Tracing
 
 
-class _Through:
-    """Passes every call on."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
-        await self._engine.sample(request, stop, deliver)
-
-    async def running(self) -> int:
-        return await self._engine.running()
-
-    async def check(self) -> None:
-        await self._engine.check()
-
-
-class MeteredEngine(_Through):
+class MeteredEngine(PassingEngine):
     """Measures the rounds of one search, and the controller's own time between them.
 
     A round is one call of `sample`. The controller's own time of a round is everything that the
@@ -79,7 +64,7 @@ class MeteredEngine(_Through):
         self._is_first = False
 
 
-class TracedEngine(_Through):
+class TracedEngine(PassingEngine):
     """A span for each round, current while the round lasts."""
 
     def __init__(self, engine: Engine, tracing: Tracing) -> None:

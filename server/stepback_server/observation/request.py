@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+CLIENT_CLOSED_REQUEST = 499
+"""The status of a request whose caller hung up; nobody but the log sees it."""
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 
 

@@ -165,7 +165,7 @@ class RoundSpan:
 
     def delivered(self, sample: Sample) -> None:
         self._samples += 1
-        self._generated += len(sample.ids)
+        self._generated += sample.generated_tokens
         self._cached += sample.cached_tokens
 
     def write(self, span: "Span") -> None:

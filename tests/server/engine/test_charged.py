@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from stepback_server.engine.base import Sample, SampleRequest
+from stepback_server.engine.base import OnSample, Sample, SampleRequest
 from stepback_server.engine.charged import ChargedEngine
 from tests.server.search.scripted import ScriptedEngine
 
@@ -46,6 +46,36 @@ def test_a_cancelled_call_is_stopped_and_what_it_had_is_charged_but_not_delivere
     asyncio.run(scenario())
     assert len(delivered) == 1
     assert len(charged) == 4
+
+
+class DeafEngine(ScriptedEngine):
+    """Neither stops nor ends; knows whether it was cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _, i: ())
+        self.was_cancelled = False
+
+    async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.was_cancelled = True
+
+
+def test_a_call_that_is_cancelled_twice_leaves_nothing_behind() -> None:
+    async def scenario() -> None:
+        deaf = DeafEngine()
+        charged = ChargedEngine(deaf, lambda _: None)
+        call = asyncio.create_task(charged.sample(REQUEST, asyncio.Event(), lambda _: None))
+        for _ in range(2):
+            await asyncio.sleep(0.01)
+            call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert deaf.was_cancelled
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(scenario())
 
 
 def test_the_searchs_own_stop_is_passed_on() -> None:

@@ -9,7 +9,7 @@ import pytest
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.launch import server_flags
 from stepback_server.engine.replica import Expected
-from stepback_server.settings import Settings, SettingsError
+from stepback_server.settings import Settings, SettingsError, flag_of
 from tests.conftest import CHECKPOINT
 
 CPU_ONLY = ["--enforce-eager", "--no-enable-chunked-prefill", "--block-size"]
@@ -39,6 +39,14 @@ def test_the_addresses_of_engines_are_read_and_their_key_is_never_shown() -> Non
     expected = Expected(model="m", context_tokens=1, api_key="secret", connections=1)
     assert "secret" not in repr(settings) + repr(expected)
     assert expected.headers == {"Authorization": "Bearer secret"}
+
+
+@pytest.mark.parametrize("secret", ["--engine-api-key", "--keys"])
+def test_a_secret_has_no_flag(secret: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        Settings.read({}, [secret, "word"])
+    assert secret in capsys.readouterr().err
+    assert flag_of(secret.removeprefix("--").replace("-", "_")) is None
 
 
 @pytest.mark.parametrize("urls", ["ftp://a", "a:8000", "http://user:word@a", "http://a,b"])

@@ -40,6 +40,7 @@ class FakeVllm:
 
     def __init__(self) -> None:
         self.answer: Callable[[], Response] = lambda: Response(status_code=500)
+        self.told_version: Response = JSONResponse({"version": "0.32.0"})
         self.hung_up = asyncio.Event()
         self.keys: set[str | None] = set()
 
@@ -64,6 +65,9 @@ class FakeVllm:
             return JSONResponse({"error": "Unauthorized"}, 401)
         return JSONResponse({"data": [{"id": "m", "max_model_len": 16}]})
 
+    async def version(self, request: Request) -> Response:
+        return self.told_version
+
     async def abort(self, request: Request) -> Response:
         return JSONResponse({}, 403)
 
@@ -74,6 +78,7 @@ class FakeVllm:
                 Route("/v1/completions", self.complete, methods=["POST"]),
                 Route("/inference/v1/abort_requests", self.abort, methods=["POST"]),
                 Route("/v1/models", self.models),
+                Route("/version", self.version),
             ]
         )
 
@@ -159,6 +164,17 @@ def test_a_refusal_is_the_callers_fault_or_the_servers() -> None:
             fake.answer = lambda status=status: Response("no", status)
             with pytest.raises(EngineUnavailable, match=f"answers {status}: no"):
                 await sample(url)
+
+    with_server(scenario)
+
+
+def test_a_server_tells_its_version_unless_something_before_it_does_not() -> None:
+    async def scenario(fake: FakeVllm, url: str) -> None:
+        connected = await asyncio.to_thread(Replica.connect, url, EXPECTED)
+        assert connected.version == "0.32.0"
+        fake.told_version = Response("no such path", 404)
+        connected = await asyncio.to_thread(Replica.connect, url, EXPECTED)
+        assert connected.version == "unknown"
 
     with_server(scenario)
 

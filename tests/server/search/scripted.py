@@ -14,6 +14,8 @@ Script = Callable[[SampleRequest, int], tuple[int, ...]]
 
 
 class ScriptedEngine:
+    version = "scripted"
+
     def __init__(self, script: Script, *, delay: float = 0.0) -> None:
         self._script = script
         self._delay = delay

@@ -62,6 +62,15 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- end }}
 
+{{/* What controllers show to engines, where there is a Secret for it. */}}
+{{- define "stepback.engineKey" -}}
+{{- with .Values.engine.existingKeySecret }}
+- name: STEPBACK_ENGINE_API_KEY
+  valueFrom:
+    secretKeyRef: {name: {{ . }}, key: api-key}
+{{- end }}
+{{- end }}
+
 {{- define "stepback.placement" -}}
 {{- with .nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
