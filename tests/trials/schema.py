@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from tests.conftest import ROOT
 from tests.trials.base import Controller, controller, verdict
@@ -39,7 +40,12 @@ def main() -> int:
     parser.add_argument("--examples", type=int, default=2500, help="of each operation and kind")
     given = parser.parse_args()
     # Small searches: what is tried is the door, not the model.
-    small = {"max_breadth": 32, "max_backtracks": 2, "budget_tokens": 300, "budget_seconds": 1}
+    small: dict[str, Any] = {
+        "max_breadth": 32,
+        "max_backtracks": 2,
+        "budget_tokens": 300,
+        "budget_seconds": 1,
+    }
     with controller("alice", log_level="warning", **small) as target:
         done = check(target, given.examples)
         logged, restarts = target.logged(), target.restarts()

@@ -2,16 +2,23 @@
 
 - The model's alphabet: a prompt becomes one that the bundled checkpoint can read.
 - That a name is fresh: an Idempotency-Key becomes one that no earlier case has used.
+- That a streamed search cannot be joined: it goes without an Idempotency-Key.
 - That an integer is written as one: 14.0 is an integer to JSON schema, and becomes 14.
+
+And what Schemathesis does not look at: every event of a stream, by the schema of events.
 """
 
+import functools
 import itertools
+import json
 import re
 from typing import Any
 
+import jsonschema_rs
 import schemathesis
 
 _numbers = itertools.count()
+_EVENTS = "text/event-stream"
 _GOOD_KEY = re.compile(r"[!-~]{1,255}")
 
 
@@ -21,10 +28,44 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
     prompt = case.body.get("prompt") if isinstance(case.body, dict) else None
     if isinstance(prompt, str) and 0 < len(prompt) <= 100_000:
         case.body["prompt"] = "countdown:3,5,7,25=41"
+    is_stream = isinstance(case.body, dict) and case.body.get("stream") is True
     headers = case.headers or {}
     for name in [name for name in headers if name.lower() == "idempotency-key"]:
-        if isinstance(headers[name], str) and _GOOD_KEY.fullmatch(headers[name]):
+        if is_stream:
+            del headers[name]
+        elif isinstance(headers[name], str) and _GOOD_KEY.fullmatch(headers[name]):
             headers[name] = f"case-{next(_numbers)}"
+
+
+@schemathesis.check
+def events_conform(ctx: Any, response: Any, case: Any) -> None:
+    """Whether each event is one of the schema's, from `started` to `result`."""
+    [kind, *_] = response.headers.get("content-type", [""])
+    if not kind.startswith(_EVENTS):
+        return
+    events = [
+        line.removeprefix("data: ")
+        for line in response.text.splitlines()
+        if line.startswith("data: ")
+    ]
+    validator = _validator(case.operation.schema.raw_schema)
+    for event in events:
+        validator.validate(json.loads(event))
+    types = [json.loads(event)["type"] for event in events]
+    assert types[0] == "started" and types[-1] == "result", f"a stream of {types}"
+
+
+@functools.cache
+def _validator_of(text: str) -> Any:
+    schema = json.loads(text)
+    answers = schema["paths"]["/solve"]["post"]["responses"]["200"]["content"]
+    return jsonschema_rs.Draft202012Validator(
+        answers[_EVENTS]["schema"] | {"components": schema["components"]}
+    )
+
+
+def _validator(schema: dict[str, Any]) -> Any:
+    return _validator_of(json.dumps(schema))
 
 
 def _with_integers(value: Any) -> Any:
