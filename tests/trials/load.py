@@ -104,7 +104,7 @@ class Load:
     async def _plain(self) -> str:
         asked = random_search(self._random, next(self._numbers))
         answer = await self._http.post("/solve", json=asked.body, headers=self._owner())
-        _expect(answer, 200)
+        await _expect(answer, 200)
         result = SolveResult.model_validate_json(answer.content)
         self.tally.searched += 1
         return _checked(asked.faults(result))
@@ -114,7 +114,7 @@ class Load:
         body = asked.body | {"stream": True}
         events: list[Any] = []
         async with self._http.stream("POST", "/solve", json=body, headers=self._owner()) as answer:
-            _expect(answer, 200)
+            await _expect(answer, 200)
             async for event in aread_events(answer):
                 events.append(event)
                 await asyncio.sleep(pause)
@@ -135,7 +135,7 @@ class Load:
             answer = await asyncio.wait_for(call, self._random.uniform(0.0, 1.5))
         except TimeoutError:
             return "hung up"
-        _expect(answer, 200)
+        await _expect(answer, 200)
         return "was answered before"
 
     async def _hang_up_in_stream(self) -> str:
@@ -143,7 +143,7 @@ class Load:
         left, came = self._random.randrange(20_000), 0
         self.tally.hung_up += 1
         async with self._http.stream("POST", "/solve", json=body, headers=self._owner()) as answer:
-            _expect(answer, 200)
+            await _expect(answer, 200)
             async for part in answer.aiter_raw():
                 came += len(part)
                 if came > left:
@@ -154,7 +154,7 @@ class Load:
         seconds = self._random.choice([0.05, 0.2, 1.0])
         body = GOOD | LONG | {"budget": {"seconds": seconds}}
         answer = await self._http.post("/solve", json=body, headers=self._owner())
-        _expect(answer, 200)
+        await _expect(answer, 200)
         result = SolveResult.model_validate_json(answer.content)
         self.tally.searched += 1
         late = result.usage.seconds_searching - seconds
@@ -166,14 +166,14 @@ class Load:
         status, body = self._random.choice(BAD)
         answer = await self._http.post("/solve", json=body, headers=self._owner())
         self.tally.refused += 1
-        _expect(answer, status)
+        await _expect(answer, status)
         return "refused"
 
     async def _unknown_key(self) -> str:
         headers = {"Authorization": f"Bearer {'x' * self._random.randrange(1, 99)}"}
         answer = await self._http.post("/solve", json=self._any_body(), headers=headers)
         self.tally.refused += 1
-        _expect(answer, 401)
+        await _expect(answer, 401)
         return "refused"
 
     async def _repeated(self) -> str:
@@ -185,7 +185,7 @@ class Load:
             *(post("/solve", json=asked.body, headers=headers) for _ in range(3))
         )
         for answer in answers:
-            _expect(answer, 200)
+            await _expect(answer, 200)
         self.tally.searched += 1
         replayed = sum("Idempotent-Replayed" in answer.headers for answer in answers)
         if replayed != 2 or len({answer.content for answer in answers}) != 1:
@@ -198,7 +198,7 @@ class Load:
         if answer.status_code == 429 and answer.headers.get("Retry-After", "").isdigit():
             self.tally.refused += 1
             return "refused with 429"
-        _expect(answer, 200)
+        await _expect(answer, 200)
         self.tally.searched += 1
         return "right"
 
@@ -206,10 +206,10 @@ class Load:
         return random_search(self._random, next(self._numbers)).body
 
 
-def _expect(answer: httpx.Response, status: int) -> None:
+async def _expect(answer: httpx.Response, status: int) -> None:
     if answer.status_code != status:
-        said = answer.text[:300] if answer.is_closed else "a stream"
-        raise Wrong(f"HTTP {answer.status_code} for {status}: {said}")
+        await answer.aread()
+        raise Wrong(f"HTTP {answer.status_code} for {status}: {answer.text[:300]}")
 
 
 def _checked(faults: list[str]) -> str:
