@@ -5,20 +5,16 @@
 - That a streamed search cannot be joined: it goes without an Idempotency-Key.
 - That an integer is written as one: 14.0 is an integer to JSON schema, and becomes 14.
 
-And what Schemathesis does not look at: every event of a stream, by the schema of events.
+And what Schemathesis does not look at: where a stream begins and ends.
 """
 
-import functools
 import itertools
-import json
 import re
 from typing import Any
 
-import jsonschema_rs
 import schemathesis
 
 _numbers = itertools.count()
-_EVENTS = "text/event-stream"
 _GOOD_KEY = re.compile(r"[!-~]{1,255}")
 
 
@@ -38,34 +34,12 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
 
 
 @schemathesis.check
-def events_conform(ctx: Any, response: Any, case: Any) -> None:
-    """Whether each event is one of the schema's, from `started` to `result`."""
+def streams_are_whole(ctx: Any, response: Any, case: Any) -> None:
+    """Whether a stream goes from `started` to `result`."""
     [kind, *_] = response.headers.get("content-type", [""])
-    if not kind.startswith(_EVENTS):
-        return
-    events = [
-        line.removeprefix("data: ")
-        for line in response.text.splitlines()
-        if line.startswith("data: ")
-    ]
-    validator = _validator(case.operation.schema.raw_schema)
-    for event in events:
-        validator.validate(json.loads(event))
-    types = [json.loads(event)["type"] for event in events]
-    assert types[0] == "started" and types[-1] == "result", f"a stream of {types}"
-
-
-@functools.cache
-def _validator_of(text: str) -> Any:
-    schema = json.loads(text)
-    answers = schema["paths"]["/solve"]["post"]["responses"]["200"]["content"]
-    return jsonschema_rs.Draft202012Validator(
-        answers[_EVENTS]["schema"] | {"components": schema["components"]}
-    )
-
-
-def _validator(schema: dict[str, Any]) -> Any:
-    return _validator_of(json.dumps(schema))
+    if kind.startswith("text/event-stream"):
+        types = re.findall(r"^event: (\w+)$", response.text, re.MULTILINE)
+        assert types[0] == "started" and types[-1] == "result", f"a stream of {types}"
 
 
 def _with_integers(value: Any) -> Any:
