@@ -47,6 +47,8 @@ class Tally:
 
     ended: Counter[tuple[str, str]] = field(default_factory=lambda: Counter())
     """By kind of request and by its end."""
+    seconds: list[float] = field(default_factory=lambda: [])
+    """That each request took."""
     faults: list[str] = field(default_factory=lambda: [])
     searched: int = 0
     """Searches that were answered, each once."""
@@ -83,7 +85,9 @@ class Load:
         weights = [weight for weight, _ in self._kinds.values()]
         while time.monotonic() < ends:
             [kind] = self._random.choices(kinds, weights)
+            started = time.monotonic()
             self.tally.ended[kind, await self._end_of(kind)] += 1
+            self.tally.seconds.append(time.monotonic() - started)
 
     async def _end_of(self, kind: str) -> str:
         try:

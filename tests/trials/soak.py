@@ -87,7 +87,8 @@ def main() -> int:
     late = searched - tally.searched
     return verdict(
         "soak",
-        f"{tally.ended.total()} requests in {given.minutes:g} minutes, {len(tally.faults)} faults; "
+        f"{tally.ended.total()} requests in {given.minutes:g} minutes, {len(tally.faults)} faults, "
+        f"median {statistics.median(tally.seconds):.2f} s, longest {max(tally.seconds):.1f} s; "
         f"{tally.hung_up} hang-ups: {abandoned:.0f} searches ended, {late:.0f} too late; memory "
         f"after {warm_up:.1f} minutes to the end: controller {controller_grown:+.1%}, core "
         f"{core_grown:+.1%}",
