@@ -20,7 +20,10 @@ def check(target: Controller, examples: int) -> subprocess.CompletedProcess[str]
     with tempfile.TemporaryDirectory() as folder:
         configuration = Path(folder) / "schemathesis.toml"
         key = target.keys["alice"]
-        configuration.write_text(f'[auth.openapi]\nkey = {{ bearer = "{key}" }}\n')
+        # Streams are read to their end.
+        configuration.write_text(
+            f'max-stream-events = 100000\n[auth.openapi]\nkey = {{ bearer = "{key}" }}\n'
+        )
         options = ["--config-file", configuration, "run", f"{target.url}/openapi.json"]
         options += ["--checks", "all", "--max-examples", examples, "--no-color"]
         path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
