@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 AUDIT := .cache/audit
 
 .PHONY: demo serve test image-test check format docs bench bench-search bench-ablation bench-scaling \
-	bench-cost results locks audit clean
+	bench-cost results trials locks audit clean
 
 demo: $(INSTALLED)   ## start, solve a few held-out problems, stop
 	$(BIN)/python deploy/demo.py
@@ -47,6 +47,11 @@ bench-cost: $(INSTALLED)  ## new, cached and prefilled tokens of a search as it 
 
 results: $(INSTALLED)  ## the README's table of results
 	$(BIN)/python -m tests.benchmarks.accuracy
+
+trials: $(INSTALLED) ## attacks on a running controller and its engines: about half an hour
+	for trial in flood interleaved fuzz schema replicas soak; do \
+		$(BIN)/python -m tests.trials.$$trial || exit 1; \
+	done
 
 docs: $(INSTALLED)   ## the reference pages that are written from the code
 	$(BIN)/python docs/generate.py

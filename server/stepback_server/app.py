@@ -74,7 +74,7 @@ def create_app(
     app.add_middleware(BrokenConnections)
     app.include_router(router)
     install_error_handlers(app)
-    app.openapi = lambda: schema_of(app, settings)
+    app.openapi = lambda: schema_of(app, settings, checkpoint.manifest.tasks)
     return app
 
 

@@ -50,6 +50,16 @@ def test_the_schema_documents_every_error_and_the_tasks_problem(server: str) -> 
     assert "numbers" in json.dumps(problem)
 
 
+def test_the_schema_offers_the_served_checkpoints_tasks_and_no_other(server: str) -> None:
+    schema = httpx.get(f"{server}/openapi.json").json()
+    request = schema["components"]["schemas"]["SolveRequest"]
+    forms = [form["properties"]["task"] for form in request["oneOf"]]
+    assert forms == [{"const": "countdown"}, {"type": "null"}]
+    [problem, absent] = request["properties"]["problem"]["anyOf"]
+    assert problem["title"] == "CountdownProblem" and absent == {"type": "null"}
+    assert [each["task"] for each in request["examples"]] == ["countdown"]
+
+
 def test_metrics_count_results_refusals_and_the_engine(server: str) -> None:
     def count(metric: str) -> float:
         lines = httpx.get(f"{server}/metrics").text.splitlines()

@@ -129,7 +129,9 @@ def test_leaving_in_mid_stream_ends_the_engines_work(server: str) -> None:
 def test_the_schema_documents_every_event(server: str) -> None:
     schema = httpx.get(f"{server}/openapi.json").json()
     answers = schema["paths"]["/solve"]["post"]["responses"]["200"]["content"]
-    events = answers["text/event-stream"]["schema"]
+    event = answers["text/event-stream"]["itemSchema"]
+    assert set(event["required"]) == {"event", "data"}
+    events = event["properties"]["data"]["contentSchema"]
     assert events["discriminator"]["propertyName"] == "type"
     names = [each["$ref"].rpartition("/")[2] for each in events["oneOf"]]
     assert set(events["discriminator"]["mapping"]) == {

@@ -1,7 +1,9 @@
 """What the trials share: a real controller with keys, and a verdict."""
 
+import re
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,10 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from stepback_core.tasks import CountdownProblem
 from stepback_server.keys import new_key
 from tests.conftest import start_controller, wait_until_ready
+
+_AT_WORK = (
+    "stepback_searching",
+    "stepback_queued",
+    "vllm:num_requests_running",
+    "vllm:num_requests_waiting",
+)
 
 
 @dataclass(frozen=True)
@@ -29,9 +39,29 @@ class Controller:
 
     def resident_mib(self) -> float:
         """Memory of the controller's own process, its engine's apart."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        [kilobytes] = [line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")]
-        return int(kilobytes) / 1024
+        return _resident_mib(psutil.Process(self.process.pid))
+
+    def core_resident_mib(self) -> float:
+        """Memory of its engine core."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        [core] = [each for each in children if "EngineCore" in " ".join(each.cmdline())]
+        return _resident_mib(core)
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric's series."""
+        lines = httpx.get(f"{self.url}/metrics", timeout=30).text.splitlines()
+        series = [line for line in lines if re.match(rf"{re.escape(name)}[ {{]", line)]
+        return sum(float(line.rpartition(" ")[2]) for line in series)
+
+    def is_idle(self, seconds: float = 15) -> bool:
+        """Whether no search and no sequence is left, within so many seconds: the engine's canary,
+        of one token, may be seen on the way."""
+        deadline = time.monotonic() + seconds
+        while any(self.metric(name) for name in _AT_WORK):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.2)
+        return True
 
     def leaks(self, text: str) -> list[str]:
         """What of the server's inside stands in an answer."""
@@ -52,11 +82,14 @@ class Controller:
 
 
 @contextmanager
-def controller(*names: str, **settings: Any) -> Iterator[Controller]:
-    """A controller of a trial's own, with a key for each name."""
+def controller(
+    *names: str, limits: Mapping[str, int] | None = None, **settings: Any
+) -> Iterator[Controller]:
+    """A controller of a trial's own, with a key for each name; `limits` are those of the last."""
     with tempfile.TemporaryDirectory() as folder:
         log, file = Path(folder) / "log.txt", Path(folder) / "keys.toml"
-        made = {name: new_key(name) for name in names}
+        made = {name: new_key(name) for name in names[:-1]}
+        made[names[-1]] = new_key(names[-1], **limits or {})
         file.write_text("\n".join(line for _, line in made.values()))
         process, url = start_controller(log, keys_file=file, **settings)
         try:
@@ -65,6 +98,10 @@ def controller(*names: str, **settings: Any) -> Iterator[Controller]:
         finally:
             process.terminate()
             process.wait(timeout=60)
+
+
+def _resident_mib(process: psutil.Process) -> float:
+    return process.memory_info().rss / (1 << 20)
 
 
 def problem(number: int) -> CountdownProblem:

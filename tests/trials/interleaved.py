@@ -10,8 +10,8 @@ import sys
 
 import httpx
 
-from stepback_core.tasks import TASKS, CountdownProblem
-from stepback_core.wire import Answer, SolveResult
+from stepback_core.wire import SolveResult
+from tests.trials.asked import is_judged
 from tests.trials.base import Controller, controller, problem, verdict
 
 
@@ -42,12 +42,6 @@ async def ask(http: httpx.AsyncClient, target: Controller, number: int) -> list[
         "key": not target.leaks(answer.text),
     }
     return [f"{number}: {claim}" for claim, truth in holds.items() if not truth]
-
-
-def is_judged(candidate: Answer, asked: CountdownProblem) -> bool:
-    """Whether the server's verdict is that of this very problem's checker."""
-    verdict = TASKS["countdown"].check(asked, candidate.steps)
-    return (verdict.strict, verdict.lax) == (candidate.verified, candidate.lax)
 
 
 async def run(target: Controller, searches: int, at_once: int) -> list[str]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from tests.conftest import ROOT
 from tests.trials.base import Controller, controller, verdict
@@ -19,7 +20,10 @@ def check(target: Controller, examples: int) -> subprocess.CompletedProcess[str]
     with tempfile.TemporaryDirectory() as folder:
         configuration = Path(folder) / "schemathesis.toml"
         key = target.keys["alice"]
-        configuration.write_text(f'[auth.openapi]\nkey = {{ bearer = "{key}" }}\n')
+        # Streams are read to their end.
+        configuration.write_text(
+            f'max-stream-events = 100000\n[auth.openapi]\nkey = {{ bearer = "{key}" }}\n'
+        )
         options = ["--config-file", configuration, "run", f"{target.url}/openapi.json"]
         options += ["--checks", "all", "--max-examples", examples, "--no-color"]
         path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
@@ -39,7 +43,12 @@ def main() -> int:
     parser.add_argument("--examples", type=int, default=2500, help="of each operation and kind")
     given = parser.parse_args()
     # Small searches: what is tried is the door, not the model.
-    small = {"max_breadth": 32, "max_backtracks": 2, "budget_tokens": 300, "budget_seconds": 1}
+    small: dict[str, Any] = {
+        "max_breadth": 32,
+        "max_backtracks": 2,
+        "budget_tokens": 300,
+        "budget_seconds": 1,
+    }
     with controller("alice", log_level="warning", **small) as target:
         done = check(target, given.examples)
         logged, restarts = target.logged(), target.restarts()

@@ -1,5 +1,6 @@
 """The OpenAPI schema of this very server: what its operator allows, not what any server might."""
 
+from collections.abc import Collection
 from typing import Any
 
 from fastapi import FastAPI
@@ -8,11 +9,13 @@ from stepback_server.api.sse import with_events
 from stepback_server.settings import Settings
 
 
-def schema_of(app: FastAPI, settings: Settings) -> dict[str, Any]:
-    """FastAPI's schema with the limits of these settings in the place of the protocol's own."""
+def schema_of(app: FastAPI, settings: Settings, tasks: Collection[str]) -> dict[str, Any]:
+    """FastAPI's schema with the limits of these settings in the place of the protocol's own, and of
+    all tasks those that the served checkpoint knows."""
     if app.openapi_schema is None:
         schema = with_events(FastAPI.openapi(app))
         models = schema["components"]["schemas"]
+        _offer(models["SolveRequest"], tasks)
         request = models["SolveRequest"]["properties"]
         request["breadth"]["maximum"] = settings.max_breadth
         request["backtracks"]["maximum"] = settings.max_backtracks
@@ -23,6 +26,17 @@ def schema_of(app: FastAPI, settings: Settings) -> dict[str, Any]:
             request[name]["default"] = min(request[name]["default"], request[name]["maximum"])
     assert app.openapi_schema is not None
     return app.openapi_schema
+
+
+def _offer(request: dict[str, Any], tasks: Collection[str]) -> None:
+    """Leave these tasks and the bare prompt in the schema of a request."""
+    forms = request["oneOf"]
+    named = [form for form in forms if form["properties"]["task"].get("const") in tasks]
+    prompts = [form for form in forms if "const" not in form["properties"]["task"]]
+    request["oneOf"] = named + prompts
+    problem = request["properties"]["problem"]
+    problem["anyOf"] = [form["properties"]["problem"] for form in named] + [{"type": "null"}]
+    request["examples"] = [each for each in request["examples"] if each["task"] in tasks]
 
 
 def _number(field: dict[str, Any]) -> dict[str, Any]:

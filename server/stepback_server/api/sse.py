@@ -71,12 +71,24 @@ def _encode(event: SolveEvent) -> bytes:
 
 
 def with_events(schema: dict[str, Any]) -> dict[str, Any]:
-    """The OpenAPI schema with the events in it, beside the result of `POST /solve`."""
+    """The OpenAPI schema with the events in it, beside the result of `POST /solve`: what an event
+    is on the wire as `itemSchema`, the JSON in its data as the `contentSchema` of that."""
     events = TypeAdapter[Any](SolveEvent).json_schema(
         mode="serialization", ref_template="#/components/schemas/{model}"
     )
     components = schema["components"]
     components["schemas"] = events.pop("$defs") | components["schemas"]
     answers = schema["paths"]["/solve"]["post"]["responses"]["200"]["content"]
-    answers[EventSourceResponse.media_type] = {"schema": {"title": "SolveEvent"} | events}
+    data = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": {"title": "SolveEvent"} | events,
+    }
+    answers[EventSourceResponse.media_type] = {
+        "itemSchema": {
+            "type": "object",
+            "required": ["event", "data"],
+            "properties": {"event": {"type": "string"}, "data": data},
+        }
+    }
     return schema
