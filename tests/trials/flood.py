@@ -43,6 +43,7 @@ async def flood(target: Controller, floods: int) -> tuple[Counter[int], list[flo
 
         async def ask(number: int) -> httpx.Response:
             body = {"task": "countdown", "problem": problem(number).model_dump()}
+            body["budget"] = {"tokens": 300}  # What is tried is the queue, not the model.
             name = ("alice", "bob")[number % 2]
             return await http.post("/solve", json=body, headers=target.headers(name))
 
