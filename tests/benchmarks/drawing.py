@@ -6,6 +6,7 @@ import matplotlib
 
 matplotlib.use("agg")
 from matplotlib import pyplot
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from tests.benchmarks.measuring import wilson
 
@@ -47,6 +48,9 @@ def draw(points: list[Point], cost: str, path: Path) -> None:
                 linewidth=1.6,
             )
         panel.set_xscale("log")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panel.xaxis.set_minor_formatter(NullFormatter())
         panel.set_xlabel(cost)
         panel.set_title(f"{kind} targets")
         panel.grid(alpha=0.3, which="both", linewidth=0.5)
