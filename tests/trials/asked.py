@@ -46,6 +46,8 @@ def random_search(random: Random, number: int) -> Asked:
     selects = [Select.VOTE] if strategy is Strategy.MAJORITY else list(Select)
     if is_prompt and Select.VERIFIED in selects:
         selects.remove(Select.VERIFIED)
+    if strategy is Strategy.BEST_FIRST:
+        selects.remove(Select.VOTE)
     body: dict[str, Any] = {
         **({"prompt": _TASK.prompt(asked)} if is_prompt else as_task(asked)),
         "strategy": strategy.value,
