@@ -23,6 +23,11 @@ def told_steps(codec: TraceCodec, branch: Branch) -> list[str]:
     return codec.decode_steps(branch.told_ids)
 
 
+def kept_steps(codec: TraceCodec, branch: Branch) -> int:
+    """How many steps a branch has from its parent."""
+    return len(codec.split_steps(branch.state.shared_ids)[0])
+
+
 class Narrator:
     """Tells one search's branches, each once, in the order in which they ended."""
 
@@ -36,7 +41,7 @@ class Narrator:
     def tell(self, branch: Branch) -> Iterator[ProgressEvent]:
         """The branch's complete steps, then how it ended, where that is an answer or a rollback."""
         self._count(branch)
-        kept = len(self._codec.split_steps(branch.state.shared_ids)[0])
+        kept = kept_steps(self._codec, branch)
         yield from self._steps(branch, kept)
         if branch.outcome in (Outcome.BACKTRACK, Outcome.ILLEGAL):
             yield self._backtrack(branch, kept)
@@ -62,7 +67,7 @@ class Narrator:
     def _steps(self, branch: Branch, kept: int) -> Iterator[StepEvent]:
         steps = self._codec.ended_steps(branch.told_ids)
         for index, text in enumerate(steps[kept:], kept):
-            yield StepEvent(branch=_node(branch), parent=_parent(branch), index=index, text=text)
+            yield StepEvent(branch=branch.node, parent=branch.parent_node, index=index, text=text)
 
     def _backtrack(self, branch: Branch, kept: int) -> BacktrackEvent:
         steps = told_steps(self._codec, branch)
@@ -70,8 +75,8 @@ class Narrator:
         if branch.outcome is Outcome.BACKTRACK:
             good = len(self._codec.decode_steps(branch.roll_back(self._codec.tokens).ids))
         return BacktrackEvent(
-            branch=_node(branch),
-            parent=_parent(branch),
+            branch=branch.node,
+            parent=branch.parent_node,
             kept_steps=kept,
             outcome=Outcome.ILLEGAL if branch.outcome is Outcome.ILLEGAL else Outcome.BACKTRACK,
             struck=[StruckStep(index=i, text=text) for i, text in enumerate(steps[good:], good)],
@@ -83,17 +88,8 @@ class Narrator:
         self._votes[steps] += 1
         answer = answer.model_copy(update={"votes": self._votes[steps]})
         return CandidateEvent(
-            branch=_node(branch),
-            parent=_parent(branch),
+            branch=branch.node,
+            parent=branch.parent_node,
             kept_steps=kept,
             answer=answer,
         )
-
-
-def _node(branch: Branch) -> int:
-    """The branch's id in the tree, where the root is 0."""
-    return branch.number + 1
-
-
-def _parent(branch: Branch) -> int:
-    return 0 if branch.state.branch is None else branch.state.branch + 1

@@ -23,7 +23,7 @@ from stepback_core.wire import (
 from stepback_server.api.errors import ApiError, invalid
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine
-from stepback_server.narration import Narrator, told_steps
+from stepback_server.narration import Narrator, kept_steps, told_steps
 from stepback_server.search.controller import Limits, Search, Searched
 from stepback_server.search.selection import Candidate, Judge, rank
 from stepback_server.search.strategies import STRATEGIES, Setup
@@ -273,9 +273,9 @@ class Solver:
         branches = sorted(searched.tree.branches, key=lambda branch: branch.number)
         return [root] + [
             TreeNode(
-                id=branch.number + 1,
-                parent=0 if branch.state.branch is None else branch.state.branch + 1,
-                kept_steps=(kept := len(codec.split_steps(branch.state.shared_ids)[0])),
+                id=branch.node,
+                parent=branch.parent_node,
+                kept_steps=(kept := kept_steps(codec, branch)),
                 steps=told_steps(codec, branch)[kept:],
                 outcome=branch.outcome,
                 score=branch.score,

@@ -119,8 +119,27 @@ class BestFirst:
         return picked
 
     def record(self, branch: Branch) -> Branch:
+        """Find the turns of a branch, up to where it must not be followed. Returns what is told
+        of it, which no longer holds the alternatives."""
         self._recorded += 1
-        return self._follow(branch)
+        alternatives = branch.sample.alternatives
+        branch = replace(branch, sample=replace(branch.sample, alternatives=()))
+        ids, begin = branch.ids, len(branch.state.ids)
+        likelihood = sum(branch.state.logprobs)
+        is_new = True
+        for position, logprob in enumerate(branch.sample.logprobs):
+            if is_new and alternatives:
+                self._find_turns(branch, position, likelihood, alternatives[position])
+            likelihood += logprob
+            length = begin + position + 1
+            if self._ends_a_step(ids[length - 1]):
+                state = self._look(ids[:length])
+                if self._is_illegal(state):
+                    self._failed += 1
+                    return branch.refuse(length)
+                is_new = is_new and not self._was_reached(state, ids[:length])
+        self._end(branch, is_new=is_new)
+        return branch
 
     def _may_ask(self) -> bool:
         if self._enough is not None and self._answers >= self._enough:
@@ -145,28 +164,6 @@ class BestFirst:
             state = self._look(ids)
             return not self._is_illegal(state) and not self._was_reached(state, ids)
         return True
-
-    def _follow(self, branch: Branch) -> Branch:
-        """Find the turns of a branch, up to where it must not be followed. Returns what is told
-        of it, which no longer holds the alternatives."""
-        alternatives = branch.sample.alternatives
-        branch = replace(branch, sample=replace(branch.sample, alternatives=()))
-        ids, begin = branch.ids, len(branch.state.ids)
-        likelihood = sum(branch.state.logprobs)
-        is_new = True
-        for position, logprob in enumerate(branch.sample.logprobs):
-            if is_new and alternatives:
-                self._find_turns(branch, position, likelihood, alternatives[position])
-            likelihood += logprob
-            length = begin + position + 1
-            if self._ends_a_step(ids[length - 1]):
-                state = self._look(ids[:length])
-                if self._is_illegal(state):
-                    self._failed += 1
-                    return branch.refuse(length)
-                is_new = is_new and not self._was_reached(state, ids[:length])
-        self._end(branch, is_new=is_new)
-        return branch
 
     def _end(self, branch: Branch, *, is_new: bool) -> None:
         """Go on with a branch that was only cut; count one that has ended."""

@@ -39,6 +39,16 @@ class Branch:
     illegal_at: int | None = None
     """Ids up to the end of the first illegal step, where a search has found one."""
 
+    @property
+    def node(self) -> int:
+        """Its id in the tree that callers see, where the root is 0."""
+        return self.number + 1
+
+    @property
+    def parent_node(self) -> int:
+        """The node whose kept part it continues."""
+        return 0 if self.state.branch is None else self.state.branch + 1
+
     @classmethod
     def of(cls, grammar: TokenGrammar, number: int, state: State, sample: Sample) -> "Branch":
         """A branch, with its outcome read off its last token."""
