@@ -7,11 +7,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from random import Random
 
 import httpx
 import pytest
 
+from stepback_core.tasks import TASKS, CountdownProblem, Split
 from stepback_server.engine.environment import prepare_environment
 
 ROOT = Path(__file__).parents[1]
@@ -56,16 +59,26 @@ def controller(log: Path, model: Path = CHECKPOINT, **settings: object) -> Itera
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    wait_until_ok(f"{url}/ready", process, log)
+
+
+def wait_until_ok(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait for a process of ours to answer 200 there."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        assert process.poll() is None, f"the controller stopped:\n{log.read_text()[-3000:]}"
+        assert process.poll() is None, f"the process stopped:\n{log.read_text()[-3000:]}"
         try:
-            if httpx.get(f"{url}/ready").status_code == 200:
+            if httpx.get(address).status_code == 200:
                 return
         except httpx.TransportError:
             pass
         time.sleep(0.2)
-    raise AssertionError(f"the controller is not ready:\n{log.read_text()[-3000:]}")
+    raise AssertionError(f"{address} does not say 200:\n{log.read_text()[-3000:]}")
+
+
+def held_out(count: int) -> list[CountdownProblem]:
+    """The same problems with seen targets, that no training saw."""
+    return list(islice(TASKS["countdown"].stream(Split.TEST_SEEN, Random(5)), count))
 
 
 def children(pid: int) -> list[int]:

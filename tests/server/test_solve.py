@@ -4,9 +4,7 @@ import asyncio
 import json
 import math
 from collections.abc import Iterator
-from itertools import islice
 from math import isqrt
-from random import Random
 from typing import Any, Literal
 
 import httpx
@@ -14,9 +12,9 @@ import pytest
 
 from stepback_client import AsyncClient, Client, CountdownProblem, SolveResult, TreeNode
 from stepback_core.manifest import Manifest
-from stepback_core.tasks import TASKS, Split
+from stepback_core.tasks import TASKS
 from stepback_core.wire import Outcome, Select
-from tests.conftest import CHECKPOINT
+from tests.conftest import CHECKPOINT, held_out
 
 PROBLEM = CountdownProblem(numbers=[3, 5, 7, 25], target=41)
 TASK = TASKS["countdown"]
@@ -26,10 +24,6 @@ TASK = TASKS["countdown"]
 def client(server: str) -> Iterator[Client]:
     with Client(server) as client:
         yield client
-
-
-def held_out(count: int) -> list[CountdownProblem]:
-    return list(islice(TASK.stream(Split.TEST_SEEN, Random(5)), count))
 
 
 def test_it_solves_held_out_problems_with_answers_that_the_checker_accepts(client: Client) -> None:

@@ -11,8 +11,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -20,7 +18,7 @@ from random import Random
 import httpx
 
 from stepback_core.wire import SolveResult
-from tests.server.engine.conftest import VllmServer
+from tests.server.engine.conftest import VllmServer, two_servers
 from tests.trials.asked import Asked, random_search
 from tests.trials.base import Controller, controller, verdict
 
@@ -34,19 +32,6 @@ class Searched:
     faults: list[str] = field(default_factory=lambda: [])
     seconds: list[float] = field(default_factory=lambda: [])
     one_more: asyncio.Event = field(default_factory=asyncio.Event)
-
-
-@contextmanager
-def two_servers() -> Iterator[tuple[VllmServer, VllmServer]]:
-    with tempfile.TemporaryDirectory() as folder:
-        both = (VllmServer(Path(folder) / "a.txt"), VllmServer(Path(folder) / "b.txt"))
-        try:
-            for each in both:
-                each.wait_until_up()
-            yield both
-        finally:
-            for each in both:
-                each.stop()
 
 
 class Trial:
@@ -131,7 +116,7 @@ def main() -> int:
     parser.add_argument("--at-once", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    with two_servers() as servers:
+    with tempfile.TemporaryDirectory() as folder, two_servers(Path(folder)) as servers:
         urls = ",".join(each.url for each in servers)
         with controller("alice", engine_urls=urls, log_level="warning") as target:
             trial = Trial(target, servers[0], given.at_once, given.seed)

@@ -4,15 +4,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.conftest import CHECKPOINT, ROOT, children, free_port, wait_until_ready
+from tests.conftest import CHECKPOINT, ROOT, children, free_port, wait_until_ok, wait_until_ready
 
 _HEAVY = ("torch", "vllm", "triton", "functorch", "stepback", "__editable__")
 
@@ -33,16 +33,7 @@ class VllmServer:
             self.process = subprocess.Popen([*command, *flags], stdout=output, stderr=output)
 
     def wait_until_up(self) -> None:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, self._log.read_text()[-3000:]
-            try:
-                if httpx.get(f"{self.url}/health").status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.2)
-        raise AssertionError(f"the server is not up:\n{self._log.read_text()[-3000:]}")
+        wait_until_ok(f"{self.url}/health", self.process, self._log)
 
     def send(self, number: signal.Signals) -> None:
         os.kill(self.process.pid, number)
@@ -74,9 +65,9 @@ class Fleet:
     pid: int
 
 
-@pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[VllmServer, VllmServer]]:
-    folder = tmp_path_factory.mktemp("vllm")
+@contextmanager
+def two_servers(folder: Path) -> Iterator[tuple[VllmServer, VllmServer]]:
+    """Started side by side; stopped at the end."""
     both = (VllmServer(folder / "a.txt"), VllmServer(folder / "b.txt"))
     try:
         for each in both:
@@ -85,6 +76,12 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[VllmServ
     finally:
         for each in both:
             each.stop()
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[VllmServer, VllmServer]]:
+    with two_servers(tmp_path_factory.mktemp("vllm")) as both:
+        yield both
 
 
 @pytest.fixture(scope="session")

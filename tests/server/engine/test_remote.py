@@ -7,18 +7,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
-from random import Random
 
 import httpx
 import pytest
 
 from stepback_client import AsyncClient, Client, CountdownProblem, SolveResult
-from stepback_core.tasks import TASKS, Split
+from stepback_core.tasks import TASKS
 from stepback_server.engine.base import EngineMismatch, EngineUnavailable, Sample, SampleRequest
 from stepback_server.engine.replica import Expected, Replica
-from tests.conftest import CHECKPOINT
+from tests.conftest import CHECKPOINT, held_out
 from tests.server.engine.conftest import Fleet, VllmServer
 
 TASK = TASKS["countdown"]
@@ -30,10 +28,6 @@ EXPECTED = Expected(model="countdown-5m", context_tokens=256, api_key=None, conn
 def client(fleet: Fleet) -> Iterator[Client]:
     with Client(fleet.url) as client:
         yield client
-
-
-def held_out(count: int) -> list[CountdownProblem]:
-    return list(islice(TASK.stream(Split.TEST_SEEN, Random(5)), count))
 
 
 def up(fleet: Fleet) -> int:
