@@ -18,6 +18,7 @@ from stepback_server.engine.base import EngineMismatch, OwnedEngine, SampleReque
 from stepback_server.engine.replica import Expected, Replica
 from stepback_server.engine.replicas import Replicas
 from stepback_server.engine.supervisor import REMOTE_PATIENCE, Keeper, StartEngine, Supervisor
+from stepback_server.heap import settle_heap
 from stepback_server.keys import KeyRing, is_loopback
 from stepback_server.observation.access import AccessLog
 from stepback_server.observation.tracing import Tracing
@@ -133,12 +134,14 @@ def _embedded(settings: Settings, checkpoint: Checkpoint) -> StartEngine:
                 "vLLM servers with STEPBACK_ENGINE_URLS"
             ) from error
 
-        return EmbeddedEngine.start(
+        engine = EmbeddedEngine.start(
             checkpoint.folder,
             context_tokens=checkpoint.context_tokens,
             cpu=settings.device == "cpu",
             kv_cache_bytes=settings.kv_cache_mib << 20,
             max_running=settings.max_running,
         )
+        settle_heap()
+        return engine
 
     return start

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from importlib.metadata import version as distribution_version
 
 from stepback_server.engine.environment import prepare_environment
+from stepback_server.heap import settle_heap
 from stepback_server.keys import KeysError, new_key
 from stepback_server.observation.logs import VLLM_JSON, configure_logs
 from stepback_server.observation.tracing import Tracing, TracingError
@@ -72,6 +73,7 @@ def serve(arguments: Sequence[str]) -> int:
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload_keys)
             await super().startup(sockets)
+            settle_heap()
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             # Before uvicorn waits for its connections, so that they have something to say.

@@ -3,9 +3,8 @@
 import asyncio
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -19,11 +18,29 @@ class _Entry:
     task: asyncio.Task[bytes]
     waiting: int = 0
     expires: float = math.inf
-    """Of a finished one; monotonic seconds."""
+    """Monotonic seconds; of one that runs, never."""
 
 
-_Entries = OrderedDict[str, _Entry]
-"""Of one tenant, by key; those that finished in the order in which they did."""
+@dataclass(slots=True, eq=False)
+class _Entries:
+    """Of one tenant, by key."""
+
+    running: dict[str, _Entry] = field(default_factory=dict[str, _Entry])
+    finished: dict[str, _Entry] = field(default_factory=dict[str, _Entry])
+    """In the order in which they did."""
+    bytes: int = 0
+    """Of the finished ones' answers."""
+
+    def find(self, key: str) -> _Entry | None:
+        return self.running.get(key) or self.finished.get(key)
+
+    def keep(self, key: str, entry: _Entry) -> None:
+        self.finished[key] = entry
+        self.bytes += len(entry.task.result())
+
+    def forget_oldest(self) -> None:
+        key = next(iter(self.finished))
+        self.bytes -= len(self.finished.pop(key).task.result())
 
 
 class IdempotentAnswers:
@@ -58,9 +75,9 @@ class IdempotentAnswers:
         The work goes on while anyone waits for it, and is cancelled when the last one leaves.
         Raises what the work raises, and IdempotencyMismatch.
         """
-        entries = self._tenants.setdefault(tenant, OrderedDict())
+        entries = self._tenants.setdefault(tenant, _Entries())
         self._evict(entries)
-        entry = entries.get(key)
+        entry = entries.find(key)
         if entry is None:
             return await self._wait(
                 entries, key, self._start(entries, key, fingerprint, work)
@@ -76,7 +93,7 @@ class IdempotentAnswers:
         fingerprint: bytes,
         work: Callable[[], Coroutine[Any, Any, bytes]],
     ) -> _Entry:
-        entry = entries[key] = _Entry(fingerprint, asyncio.create_task(work()))
+        entry = entries.running[key] = _Entry(fingerprint, asyncio.create_task(work()))
         entry.task.add_done_callback(lambda _: self._settle(entries, key, entry))
         return entry
 
@@ -88,28 +105,27 @@ class IdempotentAnswers:
             entry.waiting -= 1
             if not entry.waiting and not entry.task.done():
                 # Forgotten first: whoever comes while it is being cancelled starts anew.
-                del entries[key]
+                del entries.running[key]
                 entry.task.cancel()
                 await asyncio.gather(entry.task, return_exceptions=True)
 
     def _settle(self, entries: _Entries, key: str, entry: _Entry) -> None:
         """Keep what has just finished, if it is a result."""
-        if entries.get(key) is not entry:
+        if entries.running.get(key) is not entry:
             return
+        del entries.running[key]
         if entry.task.cancelled() or entry.task.exception() is not None:
-            del entries[key]
             return
         entry.expires = self._clock() + self._seconds
-        entries.move_to_end(key)
+        entries.keep(key, entry)
         self._evict(entries)
 
     def _evict(self, entries: _Entries) -> None:
         """Forget the oldest results, down to what is within the limits."""
-        finished = [(key, entry) for key, entry in entries.items() if entry.expires < math.inf]
-        held = sum(len(entry.task.result()) for _, entry in finished)
-        count, now = len(finished), self._clock()
-        for key, entry in finished:
-            if count <= self._max_results and held <= self._max_bytes and now < entry.expires:
-                return
-            del entries[key]
-            count, held = count - 1, held - len(entry.task.result())
+        now = self._clock()
+        while entries.finished and (
+            len(entries.finished) > self._max_results
+            or entries.bytes > self._max_bytes
+            or now >= next(iter(entries.finished.values())).expires
+        ):
+            entries.forget_oldest()

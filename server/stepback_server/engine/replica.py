@@ -12,6 +12,7 @@ import httpx
 from pydantic import BaseModel
 
 from stepback_server.concurrency import Interrupted, run_unless
+from stepback_server.engine.aborts import Aborts
 from stepback_server.engine.base import (
     EngineMismatch,
     EngineUnavailable,
@@ -21,7 +22,6 @@ from stepback_server.engine.base import (
     SampleRequest,
 )
 from stepback_server.engine.completions import (
-    ABORT_PATH,
     PATH,
     AnswerError,
     Stream,
@@ -31,9 +31,7 @@ from stepback_server.observation.request import trace_headers
 
 _CONTROL_SECONDS = 5.0
 """For connecting, and for everything that a healthy server answers at once."""
-_ABORT_SECONDS = 1.0
-"""How long an abort by name is tried before the connection is dropped instead."""
-_BETWEEN_ABORTS = 0.02
+_ABORT_CONNECTIONS = 8
 _KEEP_ALIVE_SECONDS = 2.0
 """Below the server's 5 s, or a request may meet a connection that is just being closed."""
 _LONGEST_LINE = 1 << 24
@@ -93,10 +91,18 @@ class Replica:
     def _sampling(self) -> aiohttp.ClientSession:
         """Made within the event loop. Not httpx: with a hundred connections its pool, which looks
         at each of them for every request, costs more than everything else that a search does."""
+        return self._session(self._expected.connections)
+
+    @cached_property
+    def _aborts(self) -> Aborts:
+        # Apart too: an abort must not wait for what it is to end.
+        return Aborts(self._session(_ABORT_CONNECTIONS), self.url)
+
+    def _session(self, connections: int) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             headers=self._expected.headers,
             connector=aiohttp.TCPConnector(
-                limit=self._expected.connections, keepalive_timeout=_KEEP_ALIVE_SECONDS
+                limit=connections, keepalive_timeout=_KEEP_ALIVE_SECONDS
             ),
             # A continuation may take as long as it takes; who watches the server notices a hang.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONTROL_SECONDS),
@@ -143,21 +149,9 @@ class Replica:
         raise EngineUnavailable(f"{self.url} answers {answer.status}: {message}")
 
     async def _abort_on(self, stop: asyncio.Event, name: str) -> None:
-        """Once `stop` is set, have the server abort a request by its name, so that it streams what
-        there is. Returns where it does not: then the connection must be dropped.
-        """
+        """Once `stop` is set, abort a request by its name; returns where that is in vain."""
         await stop.wait()
-        for _ in range(round(_ABORT_SECONDS / _BETWEEN_ABORTS)):
-            try:
-                # Again and again: vLLM ignores names that are still on their way in.
-                answer = await self._control.post(
-                    ABORT_PATH, json={"request_ids": [f"cmpl-{name}-0"]}
-                )
-            except httpx.TransportError:
-                return
-            if answer.status_code != 200:
-                return
-            await asyncio.sleep(_BETWEEN_ABORTS)
+        await self._aborts.abort(name)
 
     async def running(self) -> int:
         return await self._metrics("vllm:num_requests_running{", "vllm:num_requests_waiting{")
@@ -187,6 +181,7 @@ class Replica:
     async def close(self, *, kill: bool) -> None:
         """Close the connections; the server is not ours to stop."""
         await self._sampling.close()
+        await self._aborts.close()
         await self._control.aclose()
 
 

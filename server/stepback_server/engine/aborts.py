@@ -1,0 +1,63 @@
+"""Aborting requests of one vLLM server by their names."""
+
+import asyncio
+
+import aiohttp
+
+from stepback_server.engine.completions import ABORT_PATH
+
+_SECONDS = 1.0
+"""How long an abort by name is tried before the connection is dropped instead."""
+_BETWEEN = 0.02
+
+
+class Aborts:
+    """Those of the same moment share a call: a search that has won drops its branches together."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        """The session is closed with this."""
+        self._session = session
+        self._address = f"{url}{ABORT_PATH}"
+        self._names: set[str] = set()
+        self._next: asyncio.Task[bool] | None = None
+
+    async def abort(self, name: str) -> None:
+        """Have a request aborted, so that the server streams what there is of it, until cancelled.
+
+        Returns where the server does not: then the connection must be dropped.
+        """
+        self._names.add(name)
+        try:
+            # Again and again: vLLM ignores names that are still on their way in.
+            for _ in range(round(_SECONDS / _BETWEEN)):
+                if not await self._call():
+                    return
+                await asyncio.sleep(_BETWEEN)
+        finally:
+            self._names.discard(name)
+
+    async def _call(self) -> bool:
+        """One call for everything that is to be aborted by now; whether the server took it."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._post())
+        return await asyncio.shield(self._next)
+
+    async def _post(self) -> bool:
+        await asyncio.sleep(0)  # whoever else aborts at this moment joins
+        self._next = None
+        if not self._names:
+            return True
+        ids = [f"cmpl-{name}-0" for name in self._names]
+        try:
+            async with self._session.post(
+                self._address,
+                json={"request_ids": ids},
+                timeout=aiohttp.ClientTimeout(total=_SECONDS),
+                allow_redirects=False,
+            ) as answer:
+                return answer.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    async def close(self) -> None:
+        await self._session.close()

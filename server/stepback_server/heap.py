@@ -1,0 +1,18 @@
+"""Python's cyclic garbage collector, set for a process that holds much and drops little of it."""
+
+import gc
+
+_THRESHOLDS = (20_000, 20, 50)
+"""Between collections: allocations, collections of the youngest, collections of the middle ones.
+With Python's own 700 the collector took a quarter of a controller's time under load."""
+
+
+def settle_heap() -> None:
+    """What has been loaded by now stays: let the collector never look at it again.
+
+    Else every full collection walks through the modules, which stops the event loop for a tenth of
+    a second.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_THRESHOLDS)
