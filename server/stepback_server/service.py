@@ -75,7 +75,8 @@ class Service:
         return result
 
     async def watch(self, request: SolveRequest, tenant: Tenant) -> LiveSearch:
-        """The same in a task of its own, told while it runs, once it has begun."""
+        """The same in a task of its own, told while it waits and while it runs. Raises what `solve`
+        raises within the first seconds."""
         live = LiveSearch(lambda feed: self.solve(request, tenant, feed))
         await live.begin()
         return live

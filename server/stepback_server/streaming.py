@@ -69,10 +69,13 @@ class LiveSearch:
         self._task.add_done_callback(lambda _: self._feed.wake())
 
     async def begin(self) -> None:
-        """Wait until the search begins. Raises what kept it from beginning; cancelling ends it."""
+        """Wait until the search begins, but no longer than silence may last.
+
+        Raises what kept it from beginning by then; cancelling ends it.
+        """
         try:
-            await self._feed.news()
-            if self._feed.beginning is None:
+            await self._feed.news(self._heartbeat_seconds)
+            if self._task.done() and self._feed.beginning is None:
                 await self._task
         except BaseException:
             await self.close()
@@ -85,7 +88,11 @@ class LiveSearch:
         `begin`.
         """
         feed = self._feed
-        assert feed.beginning is not None
+        while feed.beginning is None:
+            if self._task.done():
+                self._task.result()
+            if not await feed.news(self._heartbeat_seconds):
+                yield None
         started, narrator = feed.beginning
         began = time.monotonic()
         yield started
