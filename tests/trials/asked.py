@@ -9,6 +9,8 @@ from stepback_core.wire import Answer, Select, SolveResult, Strategy
 from tests.trials.base import problem
 
 _TASK = TASKS["countdown"]
+SECONDS = 20.0
+"""The longest that a search of these may take, its time in the queue not counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +62,10 @@ def random_search(random: Random, number: int) -> Asked:
     }
     if random.random() < 0.5:
         body["seed"] = random.randrange(2**31)
+    # Best-first search goes on for as long as it may where the model does not know the answer.
+    body["budget"] = {"seconds": SECONDS}
     if random.random() < 0.3:
-        body["budget"] = {"tokens": random.choice([1, 20, 300])}
+        body["budget"]["tokens"] = random.choice([1, 20, 300])
     return Asked(body, None if is_prompt else asked)
 
 

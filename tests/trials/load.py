@@ -18,11 +18,11 @@ from tests.trials.asked import as_task, random_search
 from tests.trials.base import Controller, problem
 
 HANG_SECONDS = 60.0
-"""No request of this load takes as long, unless nobody works on it."""
+"""No request of this load takes as long, unless nobody works on it: each has its deadline."""
 OWNERS = ("alice", "bob")
 LIMITED = "carol"
 LIMITS = {"max_searches": 1, "tokens_per_minute": 2000}
-LONG = {"strategy": "self_backtracking", "select": "perplexity", "breadth": 64, "backtracks": 16}
+LONG: dict[str, Any] = {"strategy": "self_backtracking", "select": "perplexity", "breadth": 64, "backtracks": 16}
 GOOD: dict[str, Any] = as_task(problem(1))
 BAD: list[tuple[int, dict[str, Any]]] = [
     (422, GOOD | {"breadth": 0}),

@@ -27,7 +27,8 @@ def engine_options(
         # A prefill cut in two makes vLLM 0.32 rewind the generator of a seeded request, which a
         # CPU generator cannot do: the engine core dies of it.
         "enable_chunked_prefill": False,
-        "max_num_batched_tokens": max(8192, context_tokens),
+        # What a step needs in memory grows with it; more than this brings no more tokens a second.
+        "max_num_batched_tokens": max(2048, context_tokens),
     }
 
 
