@@ -1,0 +1,249 @@
+"""What the figures show: accuracy against generated tokens, and against N for each b."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stepback_core.tasks import Split
+from stepback_core.wire import Strategy
+from stepback_training.evaluate import published
+from stepback_training.evaluate.drawing import Panel, Point, Series, draw
+from stepback_training.evaluate.evaluation import Evaluation
+from stepback_training.evaluate.intervals import Share
+from stepback_training.evaluate.scoring import Rule
+from stepback_training.evaluate.summary import Accuracy, Row
+
+_SPLITS = {Split.TEST_SEEN: "seen", Split.TEST_NEW: "new", Split.TRAIN: "training"}
+_NAMES = {
+    Strategy.GREEDY: "greedy",
+    Strategy.BEST_OF_N: "best-of-N, which is b=0",
+    Strategy.BEST_FIRST: "best-first search",
+}
+_COLOURS = {
+    Strategy.GREEDY: ("#444444",),
+    Strategy.BEST_OF_N: ("#c2571a",),
+    Strategy.BEST_FIRST: ("#0b6e4f",),
+    Strategy.SELF_BACKTRACKING: ("#2f5aa8", "#7a3fa0", "#2a93a8", "#a83f6b"),
+}
+_SOURCE_DASHES = ("-", "--", "-.", ":")
+_PAPER_COLOUR = "#9a9a9a"
+_PAPER_MARKERS = {0: "o", 1: "^"}
+_PAPER_DASHES = {"1B": "--", "3B": ":"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Measure:
+    """One way to say how many problems were solved."""
+
+    label: str
+    share: Callable[[Row], Share | None]
+
+
+def _by(rule: Rule, *, lax: bool = False) -> Callable[[Row], Share | None]:
+    return lambda row: _share(row.accuracy.get(rule), lax=lax)
+
+
+def _share(accuracy: Accuracy | None, *, lax: bool = False) -> Share | None:
+    if accuracy is None:
+        return None
+    return accuracy.lax if lax else accuracy.strict
+
+
+_STRICT = (
+    _Measure("by perplexity, %", _by(Rule.PERPLEXITY)),
+    _Measure("by vote, %", _by(Rule.VOTE)),
+    _Measure("likeliest legal, %", _by(Rule.LEGAL)),
+    _Measure("until verified, %", _by(Rule.VERIFIED)),
+    _Measure("pass@N (any candidate), %", lambda row: _share(row.pass_at_n)),
+)
+_LAX = _Measure("by perplexity, lax, %", _by(Rule.PERPLEXITY, lax=True))
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """A row and the name of the file or model that it is of; empty where there is only one."""
+
+    row: Row
+    source: str
+
+
+def draw_all(evaluations: dict[str, Evaluation], folder: Path) -> list[Path]:
+    """Both figures of each task; `evaluations` are by the names of their files. Returns the files.
+
+    Raises EvaluationError, OSError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tasks: dict[str, dict[str, Evaluation]] = defaultdict(dict)
+    for name, evaluation in evaluations.items():
+        tasks[evaluation.plan.task][name] = evaluation
+    return [file for task, named in sorted(tasks.items()) for file in _of_task(task, named, folder)]
+
+
+def draw_one(evaluation: Evaluation, path: Path) -> list[Path]:
+    """Accuracy against generated tokens, of one evaluation; `path` is without a suffix."""
+    return _against_tokens(evaluation.plan.task, {path.name: evaluation}, path)
+
+
+def _of_task(task: str, named: dict[str, Evaluation], folder: Path) -> list[Path]:
+    files = _against_tokens(task, named, folder / f"{task}-tokens")
+    if any(row.setting.breadth for each in named.values() for row in each.rows):
+        files += _against_breadth(task, named, folder / f"{task}-breadth")
+    return files
+
+
+def _against_tokens(task: str, named: dict[str, Evaluation], path: Path) -> list[Path]:
+    drawn = _drawn(named)
+    splits = _splits_of(drawn)
+    measures = [each for each in _STRICT if any(each.share(one.row) for one in drawn)]
+    return draw(
+        [[_tokens_panel(drawn, task, split, measure) for split in splits] for measure in measures],
+        path,
+        title=_title(named, "strict checker"),
+        x_label="generated tokens a problem, mean",
+        y_labels=[measure.label for measure in measures],
+    )
+
+
+def _tokens_panel(drawn: Sequence[_Drawn], task: str, split: Split, measure: _Measure) -> Panel:
+    best = max(published.curves(task, split), key=lambda c: c.percent[32], default=None)
+    levels = (
+        {f"paper, {best.model}, N=32, b={best.backtracks} (lax; no tokens told)": best.percent[32]}
+        if best and measure is _STRICT[0]
+        else {}
+    )
+    series = _series(drawn, split, measure, lambda row: row.tokens.mean, by_tokens=True)
+    return Panel(_heading(split), series, levels)
+
+
+def _against_breadth(task: str, named: dict[str, Evaluation], path: Path) -> list[Path]:
+    """Of the strategies that have a b, by perplexity as the paper chooses, and beside it."""
+    sampled = (Strategy.BEST_OF_N, Strategy.SELF_BACKTRACKING)
+    drawn = [
+        one
+        for one in _drawn(named)
+        if one.row.setting.strategy in sampled and one.row.setting.budget_tokens is None
+    ]
+    if not drawn:
+        return []
+    splits = _splits_of(drawn)
+    measures = [each for each in (_LAX, *_STRICT) if any(each.share(one.row) for one in drawn)]
+    ticks = {float(one.row.setting.breadth or 1) for one in drawn}
+    ticks |= {
+        float(n) for split in splits for c in published.curves(task, split) for n in c.percent
+    }
+    return draw(
+        [[_breadth_panel(drawn, task, split, measure) for split in splits] for measure in measures],
+        path,
+        title=_title(named, "against N, for each b"),
+        x_label="N, samples of one expansion",
+        y_labels=[measure.label for measure in measures],
+        x_ticks=_apart(sorted(ticks)),
+    )
+
+
+def _breadth_panel(drawn: Sequence[_Drawn], task: str, split: Split, measure: _Measure) -> Panel:
+    ours = _series(drawn, split, measure, lambda row: row.setting.breadth or 1, by_tokens=False)
+    paper = _published(task, split) if measure is _LAX else []
+    return Panel(_heading(split), [*paper, *ours])
+
+
+def _published(task: str, split: Split) -> list[Series]:
+    return [
+        Series(
+            curve.label,
+            _PAPER_COLOUR,
+            [Point(n, percent) for n, percent in curve.percent.items()],
+            _PAPER_MARKERS[curve.backtracks],
+            _PAPER_DASHES[curve.model],
+        )
+        for curve in published.curves(task, split)
+    ]
+
+
+def _series(
+    drawn: Sequence[_Drawn],
+    split: Split,
+    measure: _Measure,
+    x: Callable[[Row], float],
+    *,
+    by_tokens: bool,
+) -> list[Series]:
+    lines: dict[tuple[str, str], list[_Drawn]] = defaultdict(list)
+    for one in drawn:
+        if one.row.split is split and measure.share(one.row):
+            lines[_line_of(one.row), one.source].append(one)
+    sources = [*dict.fromkeys(one.source for one in drawn)]
+    return [
+        Series(
+            f"{line}, {source}" if source else line,
+            _colour(members[0].row),
+            [_point(one.row, measure, x, by_tokens=by_tokens) for one in members],
+            "D" if members[0].row.setting.strategy is Strategy.GREEDY else "o",
+            _SOURCE_DASHES[sources.index(source) % len(_SOURCE_DASHES)],
+        )
+        for (line, source), members in sorted(lines.items())
+    ]
+
+
+def _line_of(row: Row) -> str:
+    """What the points of one line have in common."""
+    setting = row.setting
+    name = _NAMES.get(setting.strategy, f"self-backtracking, b={setting.backtracks}")
+    if setting.budget_tokens is None or setting.breadth is None:
+        return name
+    return f"{name}, N={setting.breadth} under a budget"
+
+
+def _colour(row: Row) -> str:
+    shades = _COLOURS[row.setting.strategy]
+    return shades[max(0, (row.setting.backtracks or 1) - 1) % len(shades)]
+
+
+def _point(row: Row, measure: _Measure, x: Callable[[Row], float], *, by_tokens: bool) -> Point:
+    share = measure.share(row)
+    assert share is not None
+    label = f"{row.setting.breadth}" if by_tokens and row.setting.breadth else ""
+    return Point(x(row), share.percent, share.low, share.high, label)
+
+
+def _drawn(named: dict[str, Evaluation]) -> list[_Drawn]:
+    """Every row, told apart by its model, or by its file where one model has a setting twice."""
+    models = {evaluation.model["id"] for evaluation in named.values()}
+    keys = [
+        (evaluation.model["id"], row.name, row.split)
+        for evaluation in named.values()
+        for row in evaluation.rows
+    ]
+    by_file = len(set(keys)) < len(keys)
+    return [
+        _Drawn(row, name if by_file else evaluation.model["id"] if len(models) > 1 else "")
+        for name, evaluation in named.items()
+        for row in evaluation.rows
+    ]
+
+
+def _splits_of(drawn: Iterable[_Drawn]) -> list[Split]:
+    held = {one.row.split for one in drawn}
+    return [split for split in _SPLITS if split in held]
+
+
+def _heading(split: Split) -> str:
+    return f"{_SPLITS[split]} problems"
+
+
+def _title(named: dict[str, Evaluation], what: str) -> str:
+    first = next(iter(named.values()))
+    models = ", ".join(dict.fromkeys(evaluation.model["id"] for evaluation in named.values()))
+    counts = {evaluation.plan.problems for evaluation in named.values()}
+    count = f"{min(counts):,}" if len(counts) == 1 else f"{min(counts):,} to {max(counts):,}"
+    return f"{first.plan.task}, {models}: {what}, {count} problems of each kind, 95 % intervals"
+
+
+def _apart(ticks: Sequence[float]) -> list[float]:
+    """The ticks that leave room for their numbers on a logarithmic axis."""
+    kept: list[float] = []
+    for tick in ticks:
+        if not kept or tick >= 1.3 * kept[-1]:
+            kept.append(tick)
+    return kept
