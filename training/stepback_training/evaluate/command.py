@@ -36,6 +36,12 @@ T = TypeVar("T")
 
 _SPLITS = {"seen": (Split.TEST_SEEN,), "new": (Split.TEST_NEW,), "train": (Split.TRAIN,)}
 _TEST = "test"
+_STRATEGIES = [
+    Strategy.GREEDY,
+    Strategy.BEST_OF_N,
+    Strategy.SELF_BACKTRACKING,
+    Strategy.BEST_FIRST,
+]
 _NO_MATPLOTLIB = "matplotlib is not installed: install this distribution with its extra [plot]"
 _INTERRUPTED = 130
 
@@ -206,8 +212,8 @@ def _evaluate_parser() -> argparse.ArgumentParser:
         help="seen, new, or test (the default): all test splits of the task; train")  # fmt: skip
     add("--problems", type=_positive, default=1000, help="of each split; 1000")
     add("--strategies", type=_list_of(Strategy), metavar="NAME,...",
-        default=["greedy", "best_of_n", "self_backtracking", "best_first"],
-        help="greedy,best_of_n,self_backtracking,best_first if left out")  # fmt: skip
+        default=_STRATEGIES,
+        help=f"{','.join(_STRATEGIES)} if left out")  # fmt: skip
     add("--breadths", type=_list_of(_positive), default=[1, 8, 32], metavar="N,...")
     add("--backtracks", type=_list_of(_natural), default=[0, 1], metavar="b,...")
     add("--select", type=_list_of(Select), default=[*Select], metavar="RULE,...",

@@ -11,6 +11,8 @@ matplotlib.use("agg")
 from matplotlib import pyplot
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from stepback_training.evaluate.intervals import wilson
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -35,6 +37,12 @@ class Point:
     low: float | None = None
     high: float | None = None
     label: str = ""
+
+
+def measured(x: float, hits: int, total: int, label: str = "") -> Point:
+    """So many of so many problems, with the interval."""
+    low, high = wilson(hits, total)
+    return Point(x, 100 * hits / total, low, high, label)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +93,8 @@ def draw(
             axes.set_xlabel(x_label)
         _scale(grid[0][0], rows, x_ticks)
         _legend(figure, grid)
-        figure.suptitle(title, fontsize=11)
+        if title:
+            figure.suptitle(title, fontsize=11)
         files = [path.with_name(f"{path.name}{suffix}") for suffix in (".png", ".svg")]
         for file in files:
             metadata = {"Date": None} if file.suffix == ".svg" else None

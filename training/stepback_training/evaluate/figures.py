@@ -8,7 +8,7 @@ from pathlib import Path
 from stepback_core.tasks import Split
 from stepback_core.wire import Strategy
 from stepback_training.evaluate import published
-from stepback_training.evaluate.drawing import Panel, Point, Series, draw
+from stepback_training.evaluate.drawing import Panel, Point, Series, draw, measured
 from stepback_training.evaluate.evaluation import Evaluation
 from stepback_training.evaluate.intervals import Share
 from stepback_training.evaluate.scoring import Rule
@@ -204,7 +204,7 @@ def _point(row: Row, measure: _Measure, x: Callable[[Row], float], *, by_tokens:
     share = measure.share(row)
     assert share is not None
     label = f"{row.setting.breadth}" if by_tokens and row.setting.breadth else ""
-    return Point(x(row), share.percent, share.low, share.high, label)
+    return measured(x(row), share.hits, share.of, label)
 
 
 def _drawn(named: dict[str, Evaluation]) -> list[_Drawn]:
