@@ -24,7 +24,13 @@ def draw_costs(points: list[Point], cost: str, path: Path) -> None:
             [
                 Series(label, colour, line, marker)
                 for strategy, (label, colour, marker) in _STYLE.items()
-                if (line := [measured(*p) for s, k, *p in points if (s, k) == (strategy, kind)])
+                if (
+                    line := [
+                        measured(x, solved, total)
+                        for s, k, x, solved, total in points
+                        if (s, k) == (strategy, kind)
+                    ]
+                )
             ],
         )
         for kind in kinds

@@ -141,6 +141,21 @@ def test_what_the_server_refuses_stops_it_and_keeps_what_was_done(
     assert len(outcomes(out.with_suffix(".jsonl"))) == 4
 
 
+def test_best_of_n_stands_beside_a_search_at_its_tokens(server: str, tmp_path: Path) -> None:
+    out = tmp_path / "equal.json"
+    asked = (
+        "--strategies", "best_of_n,self_backtracking", "--breadths", "4", "--backtracks", "1",
+        "--select", "perplexity", "--split", "new", "--problems", "6", "--at-equal-tokens",
+    )  # fmt: skip
+    assert evaluate(["--url", server, "--out", str(out), "--no-picture", *asked]) == 0
+    rows = {row["name"]: row for row in json.loads(out.read_text())["rows"]}
+    sample, searched = rows["best_of_n N=4"], rows["self_backtracking N=4 b=1"]
+    beside = rows[searched["equal_tokens"]]
+    samples = searched["tokens"]["mean"] / (sample["tokens"]["mean"] / 4)
+    assert beside["setting"]["breadth"] == round(samples)
+    assert not out.with_suffix(".png").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [

@@ -28,6 +28,10 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+_SAME_PLACE = 1.15
+"""As a ratio of costs: their labels would overlap."""
+
+
 @dataclass(frozen=True, slots=True)
 class Point:
     """Accuracy in percent at some cost, with its 95 % interval; none for a number without one."""
@@ -59,6 +63,7 @@ class Series:
 @dataclass(frozen=True, slots=True)
 class Panel:
     title: str
+    """Shown at the head of a column."""
     series: Sequence[Series]
     levels: dict[str, float] = field(default_factory=dict[str, float])
     """Horizontal lines, by their label."""
@@ -79,7 +84,7 @@ def draw(
         figure, grid = pyplot.subplots(
             len(rows),
             len(rows[0]),
-            figsize=(4.6 * len(rows[0]) + 0.4, 2.9 * len(rows) + 1.3),
+            figsize=(4.6 * len(rows[0]) + 0.4, 2.5 * len(rows) + 1.4),
             sharex=True,
             sharey=True,
             squeeze=False,
@@ -89,6 +94,8 @@ def draw(
             axes_row[0].set_ylabel(y_label)
             for axes, panel in zip(axes_row, panels, strict=True):
                 _panel(axes, panel)
+        for axes, panel in zip(grid[0], rows[0], strict=True):
+            axes.set_title(panel.title, loc="left")
         for axes in grid[-1]:
             axes.set_xlabel(x_label)
         _scale(grid[0][0], rows, x_ticks)
@@ -121,15 +128,28 @@ def _panel(axes: "Axes", panel: Panel) -> None:
                 linewidth=1.1,
                 alpha=0.75,
             )
-        for point in points:
+        for label, (x, y) in _labels(points):
             axes.annotate(
-                point.label, (point.x, point.y), textcoords="offset points", xytext=(0, 6),
-                ha="center", fontsize=6.5, color=each.colour,
+                label, (x, y), textcoords="offset points", xytext=(4, -9), fontsize=6.5,
+                color=each.colour,
             )  # fmt: skip
     for label, level in panel.levels.items():
         axes.axhline(level, color="#888888", linewidth=1, linestyle=":", label=label)
-    axes.set_title(panel.title, loc="left")
     axes.grid(alpha=0.25, which="major", linewidth=0.6)
+
+
+def _labels(points: Sequence[Point]) -> list[tuple[str, tuple[float, float]]]:
+    """The labels and their places; those of points in one place are one."""
+    found: list[tuple[str, tuple[float, float]]] = []
+    for point in points:
+        if not point.label:
+            continue
+        last, (x, y) = found[-1] if found else ("", (0.0, 0.0))
+        if x and point.x / x < _SAME_PLACE and abs(point.y - y) < 3:
+            found[-1] = f"{last}, {point.label}", (x, y)
+        else:
+            found.append((point.label, (point.x, point.y)))
+    return found
 
 
 def _scale(axes: "Axes", rows: Sequence[Sequence[Panel]], ticks: Sequence[float] | None) -> None:
@@ -149,7 +169,7 @@ def _scale(axes: "Axes", rows: Sequence[Sequence[Panel]], ticks: Sequence[float]
         )
     ]
     lowest = min(heights, default=0.0)
-    axes.set_ylim(max(0.0, 10 * (lowest // 10) - (5 if lowest >= 10 else 0)), 102)
+    axes.set_ylim(max(0.0, 10 * (lowest // 10) - (5 if lowest >= 10 else 0)), 103)
 
 
 def _legend(figure: Any, grid: Any) -> None:
@@ -159,7 +179,7 @@ def _legend(figure: Any, grid: Any) -> None:
         handles, labels = axes.get_legend_handles_labels()
         for handle, label in zip(handles, labels, strict=True):
             entries.setdefault(label, handle)
-    columns = min(3, len(entries)) or 1
+    columns = min(4, len(entries)) or 1
     figure.legend(
         entries.values(), entries.keys(), loc="outside lower center", ncols=columns, frameon=False
     )

@@ -5,31 +5,26 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stepback_core.tasks import Split
+from stepback_core.tasks import TASKS, Split
 from stepback_core.wire import Strategy
 from stepback_training.evaluate import published
 from stepback_training.evaluate.drawing import Panel, Point, Series, draw, measured
 from stepback_training.evaluate.evaluation import Evaluation
 from stepback_training.evaluate.intervals import Share
 from stepback_training.evaluate.scoring import Rule
+from stepback_training.evaluate.styles import (
+    ORDER,
+    SOURCE_DASHES,
+    colour_of,
+    line_of,
+    marker_of,
+    published_series,
+)
 from stepback_training.evaluate.summary import Accuracy, Row
 
-_SPLITS = {Split.TEST_SEEN: "seen", Split.TEST_NEW: "new", Split.TRAIN: "training"}
-_NAMES = {
-    Strategy.GREEDY: "greedy",
-    Strategy.BEST_OF_N: "best-of-N, which is b=0",
-    Strategy.BEST_FIRST: "best-first search",
-}
-_COLOURS = {
-    Strategy.GREEDY: ("#444444",),
-    Strategy.BEST_OF_N: ("#c2571a",),
-    Strategy.BEST_FIRST: ("#0b6e4f",),
-    Strategy.SELF_BACKTRACKING: ("#2f5aa8", "#7a3fa0", "#2a93a8", "#a83f6b"),
-}
-_SOURCE_DASHES = ("-", "--", "-.", ":")
-_PAPER_COLOUR = "#9a9a9a"
-_PAPER_MARKERS = {0: "o", 1: "^"}
-_PAPER_DASHES = {"1B": "--", "3B": ":"}
+_APART = 1.05
+"""By which factor equal N are drawn apart."""
+_SPLITS = (Split.TEST_SEEN, Split.TEST_NEW, Split.TRAIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +45,14 @@ def _share(accuracy: Accuracy | None, *, lax: bool = False) -> Share | None:
     return accuracy.lax if lax else accuracy.strict
 
 
-_STRICT = (
-    _Measure("by perplexity, %", _by(Rule.PERPLEXITY)),
-    _Measure("by vote, %", _by(Rule.VOTE)),
-    _Measure("likeliest legal, %", _by(Rule.LEGAL)),
-    _Measure("until verified, %", _by(Rule.VERIFIED)),
-    _Measure("pass@N (any candidate), %", lambda row: _share(row.pass_at_n)),
-)
+_PERPLEXITY = _Measure("by perplexity, %", _by(Rule.PERPLEXITY))
 _LAX = _Measure("by perplexity, lax, %", _by(Rule.PERPLEXITY, lax=True))
+_VOTE = _Measure("by vote, %", _by(Rule.VOTE))
+_LEGAL = _Measure("likeliest legal, %", _by(Rule.LEGAL))
+_VERIFIED = _Measure("until verified, %", _by(Rule.VERIFIED))
+_PASSED = _Measure("pass@N, %", lambda row: _share(row.pass_at_n))
+_OVER_TOKENS = (_PERPLEXITY, _VOTE, _LEGAL, _VERIFIED)
+_OVER_BREADTH = (_LAX, _PERPLEXITY, _VOTE, _LEGAL, _PASSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +90,11 @@ def _of_task(task: str, named: dict[str, Evaluation], folder: Path) -> list[Path
 def _against_tokens(task: str, named: dict[str, Evaluation], path: Path) -> list[Path]:
     drawn = _drawn(named)
     splits = _splits_of(drawn)
-    measures = [each for each in _STRICT if any(each.share(one.row) for one in drawn)]
+    measures = [each for each in _OVER_TOKENS if any(each.share(one.row) for one in drawn)]
     return draw(
         [[_tokens_panel(drawn, task, split, measure) for split in splits] for measure in measures],
         path,
-        title=_title(named, "strict checker"),
+        title=_title(named, "strict checker, small numbers are N"),
         x_label="generated tokens a problem, mean",
         y_labels=[measure.label for measure in measures],
     )
@@ -109,11 +104,11 @@ def _tokens_panel(drawn: Sequence[_Drawn], task: str, split: Split, measure: _Me
     best = max(published.curves(task, split), key=lambda c: c.percent[32], default=None)
     levels = (
         {f"paper, {best.model}, N=32, b={best.backtracks} (lax; no tokens told)": best.percent[32]}
-        if best and measure is _STRICT[0]
+        if best and measure is _PERPLEXITY
         else {}
     )
     series = _series(drawn, split, measure, lambda row: row.tokens.mean, by_tokens=True)
-    return Panel(_heading(split), series, levels)
+    return Panel(_heading(task, split), series, levels)
 
 
 def _against_breadth(task: str, named: dict[str, Evaluation], path: Path) -> list[Path]:
@@ -127,7 +122,7 @@ def _against_breadth(task: str, named: dict[str, Evaluation], path: Path) -> lis
     if not drawn:
         return []
     splits = _splits_of(drawn)
-    measures = [each for each in (_LAX, *_STRICT) if any(each.share(one.row) for one in drawn)]
+    measures = [each for each in _OVER_BREADTH if any(each.share(one.row) for one in drawn)]
     ticks = {float(one.row.setting.breadth or 1) for one in drawn}
     ticks |= {
         float(n) for split in splits for c in published.curves(task, split) for n in c.percent
@@ -143,22 +138,16 @@ def _against_breadth(task: str, named: dict[str, Evaluation], path: Path) -> lis
 
 
 def _breadth_panel(drawn: Sequence[_Drawn], task: str, split: Split, measure: _Measure) -> Panel:
-    ours = _series(drawn, split, measure, lambda row: row.setting.breadth or 1, by_tokens=False)
-    paper = _published(task, split) if measure is _LAX else []
-    return Panel(_heading(split), [*paper, *ours])
-
-
-def _published(task: str, split: Split) -> list[Series]:
-    return [
-        Series(
-            curve.label,
-            _PAPER_COLOUR,
-            [Point(n, percent) for n, percent in curve.percent.items()],
-            _PAPER_MARKERS[curve.backtracks],
-            _PAPER_DASHES[curve.model],
-        )
-        for curve in published.curves(task, split)
-    ]
+    # Side by side: what is equal would hide one behind the other.
+    ours = _series(
+        drawn,
+        split,
+        measure,
+        lambda row: (row.setting.breadth or 1) * _APART ** (row.setting.backtracks or 0),
+        by_tokens=False,
+    )
+    paper = published_series(task, split) if measure is _LAX else []
+    return Panel(_heading(task, split), [*paper, *ours])
 
 
 def _series(
@@ -172,32 +161,24 @@ def _series(
     lines: dict[tuple[str, str], list[_Drawn]] = defaultdict(list)
     for one in drawn:
         if one.row.split is split and measure.share(one.row):
-            lines[_line_of(one.row), one.source].append(one)
+            lines[line_of(one.row), one.source].append(one)
     sources = [*dict.fromkeys(one.source for one in drawn)]
     return [
         Series(
             f"{line}, {source}" if source else line,
-            _colour(members[0].row),
+            colour_of(members[0].row),
             [_point(one.row, measure, x, by_tokens=by_tokens) for one in members],
-            "D" if members[0].row.setting.strategy is Strategy.GREEDY else "o",
-            _SOURCE_DASHES[sources.index(source) % len(_SOURCE_DASHES)],
+            marker_of(members[0].row),
+            SOURCE_DASHES[sources.index(source) % len(SOURCE_DASHES)],
         )
-        for (line, source), members in sorted(lines.items())
+        for (line, source), members in sorted(lines.items(), key=_rank)
     ]
 
 
-def _line_of(row: Row) -> str:
-    """What the points of one line have in common."""
-    setting = row.setting
-    name = _NAMES.get(setting.strategy, f"self-backtracking, b={setting.backtracks}")
-    if setting.budget_tokens is None or setting.breadth is None:
-        return name
-    return f"{name}, N={setting.breadth} under a budget"
-
-
-def _colour(row: Row) -> str:
-    shades = _COLOURS[row.setting.strategy]
-    return shades[max(0, (row.setting.backtracks or 1) - 1) % len(shades)]
+def _rank(line: tuple[tuple[str, str], list[_Drawn]]) -> tuple[int, tuple[str, str]]:
+    """Of a line in the legend."""
+    key, members = line
+    return ORDER.index(members[0].row.setting.strategy), key
 
 
 def _point(row: Row, measure: _Measure, x: Callable[[Row], float], *, by_tokens: bool) -> Point:
@@ -228,8 +209,12 @@ def _splits_of(drawn: Iterable[_Drawn]) -> list[Split]:
     return [split for split in _SPLITS if split in held]
 
 
-def _heading(split: Split) -> str:
-    return f"{_SPLITS[split]} problems"
+def _heading(task: str, split: Split) -> str:
+    if split is Split.TRAIN:
+        return "training problems"
+    if Split.TEST_NEW not in TASKS[task].splits:
+        return "test problems"
+    return f"test problems, {split.removeprefix('test_')} targets"
 
 
 def _title(named: dict[str, Evaluation], what: str) -> str:
