@@ -6,6 +6,7 @@ process has kept is not asked again.
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +22,8 @@ from stepback_training.evaluate.scoring import Interrupted, Outcome, outcome_of
 
 PATIENCE = Retry(attempts=10, first_wait=0.5, longest_wait=30.0)
 """About two minutes: an engine that died is up again by then."""
+_AFTER_A_FAILURE = 20.0
+"""Seconds that other searches may still take: one that is being tried again may take minutes."""
 _SCORE_TOLERANCE = 0.005
 """Nats a token. The same weights differ by less from batch to batch."""
 
@@ -149,9 +152,11 @@ class _Work:
         self._journal = journal
         self._stop = stop
         self._failure: Exception | None = None
+        self._limit = asyncio.timeout(None)
 
     async def do(self, settings: Sequence[Setting], in_flight: int) -> None:
-        """Raises Stopped, once what was in flight has come back."""
+        """Raises Stopped, once what was in flight has come back, or has taken too long after a
+        failure."""
         left = {setting: self._left(setting) for setting in settings}
         total = len(self._asked) * len(settings)
         done = total - sum(map(len, left.values()))
@@ -160,11 +165,18 @@ class _Work:
             for setting, asked in left.items():
                 bar.set_description(setting.name)
                 jobs = iter(asked)
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(min(in_flight, len(asked))):
-                        group.create_task(self._ask_on(setting, jobs, bar))
+                with suppress(TimeoutError):  # of the limit, which only `_fail` sets
+                    async with asyncio.timeout(None) as self._limit, asyncio.TaskGroup() as group:
+                        for _ in range(min(in_flight, len(asked))):
+                            group.create_task(self._ask_on(setting, jobs, bar))
                 if self._stop.is_set():
                     raise Stopped from self._failure
+
+    def _fail(self, error: Exception) -> None:
+        if self._failure is None:
+            self._failure = error
+            self._limit.reschedule(asyncio.get_running_loop().time() + _AFTER_A_FAILURE)
+        self._stop.set()
 
     def _left(self, setting: Setting) -> list[Asked]:
         kept = self._journal.outcomes
@@ -178,8 +190,7 @@ class _Work:
             try:
                 outcome = await self._ask(setting, asked)
             except (StepbackError, Interrupted) as error:
-                self._failure = self._failure or error
-                self._stop.set()
+                self._fail(error)
                 return
             self._journal.add((setting.name, *asked.place), outcome)
             bar.update()
