@@ -28,6 +28,9 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+_INCHES_OF_A_LETTER = 0.068
+_INCHES_OF_A_MARK = 0.65
+"""What a label of the legend takes, and what stands before it."""
 _SAME_PLACE = 1.15
 """As a ratio of costs: their labels would overlap."""
 
@@ -117,6 +120,7 @@ def _panel(axes: "Axes", panel: Panel) -> None:
         axes.plot(
             xs, ys, each.dashes, color=each.colour, marker=each.marker, markersize=4.5,
             linewidth=1.5, label=each.label,
+            markerfacecolor=each.colour if each.dashes == "-" else "white",
         )  # fmt: skip
         spans = [p for p in points if p.low is not None and p.high is not None]
         if spans:
@@ -179,7 +183,8 @@ def _legend(figure: Any, grid: Any) -> None:
         handles, labels = axes.get_legend_handles_labels()
         for handle, label in zip(handles, labels, strict=True):
             entries.setdefault(label, handle)
-    columns = min(4, len(entries)) or 1
+    widest = _INCHES_OF_A_MARK + _INCHES_OF_A_LETTER * max(map(len, entries), default=0)
+    columns = max(1, min(4, len(entries), int(figure.get_figwidth() / widest)))
     figure.legend(
         entries.values(), entries.keys(), loc="outside lower center", ncols=columns, frameon=False
     )

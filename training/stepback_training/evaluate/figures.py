@@ -94,8 +94,8 @@ def _against_tokens(task: str, named: dict[str, Evaluation], path: Path) -> list
     return draw(
         [[_tokens_panel(drawn, task, split, measure) for split in splits] for measure in measures],
         path,
-        title=_title(named, "strict checker, small numbers are N"),
-        x_label="generated tokens a problem, mean",
+        title=_title(named, "strict checker"),
+        x_label="generated tokens a problem, mean (numbers at points: N)",
         y_labels=[measure.label for measure in measures],
     )
 
@@ -167,7 +167,8 @@ def _series(
         Series(
             f"{line}, {source}" if source else line,
             colour_of(members[0].row),
-            [_point(one.row, measure, x, by_tokens=by_tokens) for one in members],
+            # Of one source alone: the numbers of several stand upon each other.
+            [_point(one.row, measure, x, named=by_tokens and not source) for one in members],
             marker_of(members[0].row),
             SOURCE_DASHES[sources.index(source) % len(SOURCE_DASHES)],
         )
@@ -181,10 +182,10 @@ def _rank(line: tuple[tuple[str, str], list[_Drawn]]) -> tuple[int, tuple[str, s
     return ORDER.index(members[0].row.setting.strategy), key
 
 
-def _point(row: Row, measure: _Measure, x: Callable[[Row], float], *, by_tokens: bool) -> Point:
+def _point(row: Row, measure: _Measure, x: Callable[[Row], float], *, named: bool) -> Point:
     share = measure.share(row)
     assert share is not None
-    label = f"{row.setting.breadth}" if by_tokens and row.setting.breadth else ""
+    label = f"{row.setting.breadth}" if named and row.setting.breadth else ""
     return measured(x(row), share.hits, share.of, label)
 
 
