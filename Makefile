@@ -45,7 +45,7 @@ bench-scaling: $(INSTALLED)  ## what a controller costs, and what a second repli
 bench-cost: $(INSTALLED)  ## new, cached and prefilled tokens of a search as it grows
 	$(BIN)/python -m tests.benchmarks.cost
 
-results: $(INSTALLED)  ## the README's table of results
+results: $(INSTALLED)  ## stepback evaluate on the bundled checkpoint
 	$(BIN)/python -m tests.benchmarks.accuracy
 
 trials: $(INSTALLED) ## attacks on a running controller and its engines: about half an hour

@@ -25,6 +25,13 @@ _COMMANDS = {
     "keys": ("stepback_server.cli", "keys", "server", "make API keys"),
     "data": ("stepback_training.cli", "data", "training", "write training samples"),
     "train": ("stepback_training.cli", "train", "training", "train a checkpoint"),
+    "evaluate": (
+        "stepback_training.evaluate.command",
+        "evaluate",
+        "training,plot",
+        "ask a running controller held-out problems",
+    ),
+    "plot": ("stepback_training.evaluate.command", "plot", "training,plot", "draw evaluations"),
 }
 
 
@@ -63,7 +70,7 @@ def main() -> int:
 
 
 def _usage() -> str:
-    lines = [f"  {name:7}{text}" for name, (_, _, _, text) in _COMMANDS.items()]
+    lines = [f"  {name:10}{text}" for name, (_, _, _, text) in _COMMANDS.items()]
     return "\n".join(["usage: stepback COMMAND ...  (each has --help)", *lines])
 
 

@@ -31,7 +31,8 @@ from stepback_server.search.strategy import SearchStrategy
 from stepback_server.search.task_view import TaskView
 from stepback_server.search.tree import Branch
 from stepback_server.settings import Settings
-from tests.benchmarks.measuring import KINDS, TASK, problems, wilson
+from stepback_training.evaluate.intervals import wilson
+from tests.benchmarks.measuring import KINDS, TASK, problems
 from tests.conftest import CHECKPOINT
 
 _SAMPLES = 256

@@ -27,8 +27,9 @@ from tqdm import tqdm
 
 from stepback_client import AsyncClient, CountdownProblem
 from stepback_core.tasks import Split
-from tests.benchmarks.drawing import draw
-from tests.benchmarks.measuring import KINDS, problems, wilson
+from stepback_training.evaluate.intervals import wilson
+from tests.benchmarks.drawing import draw_costs
+from tests.benchmarks.measuring import KINDS, problems
 from tests.conftest import controller
 
 
@@ -186,13 +187,13 @@ def main() -> int:
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "rows.json").write_text(json.dumps([asdict(row) for row in rows], indent=1))
     print(table(rows), at_equal_accuracy(rows), sep="\n\n")
-    draw(
-        [(row.strategy, row.kind, row.tokens, row.accuracy, row.problems) for row in rows],
+    draw_costs(
+        [(row.strategy, row.kind, row.tokens, row.solved, row.problems) for row in rows],
         "generated tokens a problem",
         given.out / "tokens",
     )
-    draw(
-        [(row.strategy, row.kind, row.seconds, row.accuracy, row.problems) for row in rows],
+    draw_costs(
+        [(row.strategy, row.kind, row.seconds, row.solved, row.problems) for row in rows],
         f"seconds a problem, {given.in_flight} searches in flight",
         given.out / "seconds",
     )

@@ -58,6 +58,7 @@ def test_every_reference_path_is_legal_step_by_step_and_accepted(
     for path in paths[:4]:
         verdict = task.check(problem, path)
         assert verdict.strict and verdict.reason is None
+        assert task.claims_goal(problem, path) and not task.claims_goal(problem, [])
         for depth, step in enumerate(path):
             assert task.check_step(problem, path[:depth], step) is None
             assert task.state_key(problem, path[:depth]) is not None

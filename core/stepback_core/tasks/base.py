@@ -138,6 +138,10 @@ class Task(Protocol[P]):
 
     def check(self, problem: P, steps: Sequence[str]) -> Verdict: ...
 
+    def claims_goal(self, problem: P, steps: Sequence[str]) -> bool:
+        """Whether the steps say that the goal is reached, legal or not."""
+        ...
+
     def check_step(self, problem: P, prefix: Sequence[str], step: str) -> Reason | None:
         """Why a step is illegal after a legal prefix; None where it is legal."""
         ...

@@ -120,6 +120,10 @@ class Countdown:
         reason = _refusal(problem, steps)
         return Verdict(reason is None, _lax(problem, steps), reason)
 
+    def claims_goal(self, problem: CountdownProblem, steps: Sequence[str]) -> bool:
+        """The last equation says that it makes the target."""
+        return bool(steps) and steps[-1].rpartition("=")[2] == str(problem.target)
+
     def check_step(
         self, problem: CountdownProblem, prefix: Sequence[str], step: str
     ) -> Reason | None:

@@ -109,6 +109,10 @@ class Maze:
             reason = Reason.NOT_REACHED
         return Verdict(reason is None, lax_reason is None and lax_way[-1] == goal, reason)
 
+    def claims_goal(self, problem: MazeProblem, steps: Sequence[str]) -> bool:
+        """The last move says that it leads to the goal."""
+        return bool(steps) and steps[-1][1:] == cell_name(find(problem.rows, GOAL))
+
     def check_step(self, problem: MazeProblem, prefix: Sequence[str], step: str) -> Reason | None:
         after = _enter(*_replay(problem.rows, prefix), step)
         return after if isinstance(after, Reason) else None

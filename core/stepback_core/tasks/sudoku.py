@@ -104,6 +104,10 @@ class Sudoku:
         is_full = 0 not in grid
         return Verdict(is_full, lax, None if is_full else Reason.NOT_REACHED)
 
+    def claims_goal(self, problem: SudokuProblem, steps: Sequence[str]) -> bool:
+        """The steps have a digit for every empty cell."""
+        return 0 not in _overwrite(problem.grid, steps)
+
     def check_step(self, problem: SudokuProblem, prefix: Sequence[str], step: str) -> Reason | None:
         after = _enter(_replay(problem.grid, prefix), step)
         return after if isinstance(after, Reason) else None

@@ -1,0 +1,124 @@
+"""How a controller is asked: bounded, patient, and no further than an error. It is scripted here,
+behind the real client, since a real one does these things only when it is in trouble."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+
+from stepback_client import AsyncClient, InvalidRequest, Retry
+from stepback_core.wire import StopReason, Strategy
+from stepback_training.evaluate.journal import JournalError
+from stepback_training.evaluate.measuring import Measured, Stopped, WrongController, measure
+from stepback_training.evaluate.plan import Setting
+from stepback_training.evaluate.scoring import Interrupted
+from tests.training.evaluate.made import RIGHT, answer, plan, result
+
+GREEDY = Setting(strategy=Strategy.GREEDY)
+SOLVE, MODELS, VERSION = "/solve", "/v1/models", "/version"
+IMPOSSIBLE = {
+    "error": {"type": "invalid_request", "code": "out_of_range", "message": "breadth: no"}
+}
+
+
+class Controller:
+    """Answers every problem alike; `troubles` are what it answers to searches before, in order."""
+
+    def __init__(self, *troubles: httpx.Response, score: float = -0.1, task: str = "countdown"):
+        self.troubles = list(troubles)
+        self.score = score
+        self.task = task
+        self.solved = self.in_flight = self.most_in_flight = 0
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == MODELS:
+            return httpx.Response(200, json={"data": [{"id": "made", "tasks": [self.task]}]})
+        if request.url.path == VERSION:
+            said = {"stepback": "0", "vllm": "0", "protocol": 1, "model": "made"}
+            return httpx.Response(200, json=said)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        await asyncio.sleep(0.002)
+        self.in_flight -= 1
+        # The first search only gets to know the model.
+        if self.solved and self.troubles:
+            return self.troubles.pop(0)
+        self.solved += 1
+        return answered(result(answer(RIGHT, self.score)))
+
+
+def answered(made: object) -> httpx.Response:
+    return httpx.Response(200, json=json.loads(made.model_dump_json()))  # pyright: ignore
+
+
+def ask(controller: Controller, path: Path, in_flight: int = 4) -> Measured:
+    async def asking() -> Measured:
+        transport = httpx.MockTransport(controller)
+        retry = Retry(attempts=3, first_wait=0.01)
+        async with AsyncClient("http://made", transport=transport, retry=retry) as client:
+            return await measure(
+                client,
+                plan(GREEDY),
+                path,
+                run={},
+                in_flight=in_flight,
+                at_equal_tokens=False,
+                stop=asyncio.Event(),
+            )
+
+    return asyncio.run(asking())
+
+
+@pytest.mark.parametrize("in_flight", [1, 4])
+def test_so_many_are_in_flight_and_no_more(tmp_path: Path, in_flight: int) -> None:
+    controller = Controller()
+    measured = ask(controller, tmp_path / "e.jsonl", in_flight)
+    assert controller.most_in_flight == in_flight
+    assert len(measured.outcomes) == 20 == controller.solved - 1
+
+
+def test_what_is_done_is_not_asked_again(tmp_path: Path) -> None:
+    ask(Controller(), tmp_path / "e.jsonl")
+    again = Controller()
+    assert len(ask(again, tmp_path / "e.jsonl").runs) == 2
+    assert again.solved == 1
+
+
+def test_a_controller_in_trouble_is_waited_for(tmp_path: Path) -> None:
+    controller = Controller(httpx.Response(503), httpx.Response(429), httpx.Response(503))
+    assert len(ask(controller, tmp_path / "e.jsonl").outcomes) == 20
+
+
+@pytest.mark.parametrize(
+    ("trouble", "cause"),
+    [
+        (answered(result(stop=StopReason.CANCELLED)), Interrupted),
+        (httpx.Response(422, json=IMPOSSIBLE), InvalidRequest),
+    ],
+)
+def test_what_cannot_be_waited_for_stops_it_and_the_rest_is_kept(
+    tmp_path: Path, trouble: httpx.Response, cause: type[Exception]
+) -> None:
+    path = tmp_path / "e.jsonl"
+    troubled = Controller(trouble)
+    with pytest.raises(Stopped) as stopped:
+        ask(troubled, path)
+    assert isinstance(stopped.value.__cause__, cause)
+    # The other three in flight came back, and are kept; the one in trouble is asked again.
+    again = Controller()
+    assert len(ask(again, path).outcomes) == 20
+    assert again.solved - 1 == 20 - 3
+
+
+def test_other_weights_under_the_same_name_are_refused(tmp_path: Path) -> None:
+    ask(Controller(), tmp_path / "e.jsonl")
+    with pytest.raises(JournalError, match="other weights"):
+        ask(Controller(score=-0.2), tmp_path / "e.jsonl")
+
+
+def test_a_model_of_another_task_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WrongController, match="made knows maze"):
+        ask(Controller(task="maze"), tmp_path / "e.jsonl")
+    assert not (tmp_path / "e.jsonl").exists()

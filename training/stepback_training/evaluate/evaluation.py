@@ -1,0 +1,145 @@
+"""The file that an evaluation ends in: what was asked of whom, and what came of each problem."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from stepback_core.tasks import Split
+from stepback_core.validation import first_error
+from stepback_training.evaluate.journal import Key
+from stepback_training.evaluate.measuring import Measured
+from stepback_training.evaluate.plan import Plan
+from stepback_training.evaluate.scoring import Outcome, Rule
+from stepback_training.evaluate.summary import Accuracy, Row
+
+
+class EvaluationError(ValueError):
+    """A file that is no evaluation; the message names the file."""
+
+
+class Evaluation(BaseModel):
+    """One evaluation, whole."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    format: Literal[1] = 1
+    plan: Plan
+    """Task, splits, number of problems, seed, temperature, settings."""
+    controller: dict[str, Any]
+    """The controller's and vLLM's versions, as /version says them."""
+    model: dict[str, Any]
+    """The model's name and tasks, as /v1/models says them."""
+    runs: list[dict[str, Any]]
+    """Each process that worked on it: when, which version and commit of this code, changed since
+    or not, how many problems in flight."""
+    rows: list[Row]
+    """One for each setting and split."""
+    problems: dict[Split, list[str]]
+    """The problems as the model reads them, in order."""
+    outcomes: dict[str, dict[Split, list[Outcome]]]
+    """By setting and split, in the order of the problems."""
+
+    @classmethod
+    def of(cls, measured: Measured) -> "Evaluation":
+        plan, task = measured.plan, measured.plan.the_task
+        outcomes = {
+            setting.name: {
+                split: _in_order(measured.outcomes, setting.name, split, plan.problems)
+                for split in plan.splits
+            }
+            for setting in measured.settings
+        }
+        return cls(
+            plan=plan,
+            controller=measured.controller,
+            model=measured.model,
+            runs=measured.runs,
+            rows=[
+                Row.of(
+                    setting,
+                    split,
+                    outcomes[setting.name][split],
+                    measured.matches.get(setting.name),
+                )
+                for setting in measured.settings
+                for split in plan.splits
+            ],
+            problems={
+                split: [task.prompt(each.problem) for each in measured.asked if each.split is split]
+                for split in plan.splits
+            },
+            outcomes=outcomes,
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> "Evaluation":
+        """Raises EvaluationError."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise EvaluationError(f"{path}: cannot be read ({error.strerror})") from error
+        except ValidationError as error:
+            reason = first_error(error, whole="the file")
+            raise EvaluationError(f"{path} is no evaluation: {reason}") from error
+
+    def write(self, path: Path) -> None:
+        """Whole or not at all."""
+        partial = path.with_name(f"{path.name}.partial")
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(self.model_dump_json() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+    def table(self) -> str:
+        """The rows in Markdown: per cent by the strict checker with the 95 % interval."""
+        return "\n".join([_HEAD, _RULE, *map(_line, self.rows)])
+
+
+def _in_order(outcomes: dict[Key, Outcome], name: str, split: Split, count: int) -> list[Outcome]:
+    return [outcomes[name, split, number] for number in range(count)]
+
+
+_RULES = (Rule.PERPLEXITY, Rule.VOTE, Rule.LEGAL, Rule.VERIFIED)
+_COLUMNS = (
+    "setting",
+    "problems",
+    "tokens",
+    "samples",
+    "s p50",
+    "s p99",
+    "by perplexity",
+    "by vote",
+    "likeliest legal",
+    "verified",
+    "pass@N",
+    "lax, by perplexity",
+)
+_HEAD = f"| {' | '.join(_COLUMNS)} |"
+_RULE = f"|{' --- |' * len(_COLUMNS)}"
+
+
+def _line(row: Row) -> str:
+    chosen = [_strict(row.accuracy.get(rule)) for rule in _RULES]
+    by_perplexity = row.accuracy.get(Rule.PERPLEXITY)
+    cells = [
+        row.name,
+        row.split.removeprefix("test_"),
+        f"{row.tokens.mean:.0f}",
+        f"{row.requests.mean:.1f}",
+        f"{row.seconds.p50:.2f}",
+        f"{row.seconds.p99:.2f}",
+        *chosen,
+        _strict(row.pass_at_n),
+        f"{by_perplexity.lax.percent:.1f}" if by_perplexity else "",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _strict(accuracy: Accuracy | None) -> str:
+    if accuracy is None:
+        return ""
+    share = accuracy.strict
+    return f"{share.percent:.1f} ({share.low:.0f} to {share.high:.0f})"

@@ -1,0 +1,141 @@
+"""The command line of `stepback evaluate`, and the plan that it says."""
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from stepback_client import Select, Strategy
+from stepback_client.base import DEFAULT_URL
+from stepback_core.tasks import TASKS, Split
+from stepback_training.evaluate.measuring import check_at_equal_tokens
+from stepback_training.evaluate.plan import Plan, settings_of
+
+T = TypeVar("T")
+
+_SPLITS = {"seen": (Split.TEST_SEEN,), "new": (Split.TEST_NEW,), "train": (Split.TRAIN,)}
+_TEST = "test"
+_STRATEGIES = [
+    Strategy.GREEDY,
+    Strategy.BEST_OF_N,
+    Strategy.SELF_BACKTRACKING,
+    Strategy.BEST_FIRST,
+]
+
+
+def read_plan(given: argparse.Namespace) -> Plan:
+    """Raises ValueError for what cannot be asked."""
+    task = TASKS[given.task].with_options(given.options)
+    plan = Plan(
+        task=given.task,
+        options=given.options,
+        splits=_splits(given.split, task.splits),
+        problems=given.problems,
+        seed=given.seed,
+        temperature=given.temperature,
+        settings=settings_of(
+            given.strategies,
+            given.breadths,
+            given.backtracks,
+            given.select,
+            given.budget_tokens or [None],
+        ),
+    )
+    if given.at_equal_tokens:
+        check_at_equal_tokens(plan)
+    return plan
+
+
+def _splits(names: Sequence[str], known: Sequence[Split]) -> tuple[Split, ...]:
+    """Of a task: training problems are asked only by name."""
+    wanted: list[Split] = []
+    for name in names:
+        tests = tuple(split for split in known if split is not Split.TRAIN)
+        wanted += tests if name == _TEST else _SPLITS[name]
+    return tuple(dict.fromkeys(wanted))
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the command line that `read_plan` reads."""
+    made = argparse.ArgumentParser(
+        "stepback evaluate",
+        description="Ask a running controller held-out problems, over strategies x N x b, and "
+        "write what came of it: NAME.json, the picture NAME.png and NAME.svg, and NAME.jsonl, from "
+        "which the same command goes on when it was killed. Where the controller needs a key, set "
+        "STEPBACK_API_KEY.",
+    )
+    add = made.add_argument
+    add("--url", default=os.environ.get("STEPBACK_URL", DEFAULT_URL),
+        help=f"the controller; STEPBACK_URL or {DEFAULT_URL} if left out")  # fmt: skip
+    add("--task", choices=[*TASKS], default="countdown")
+    add("--options", type=_options, default={}, metavar="JSON", help="of the task's generator")
+    add("--split", type=_list_of(_one_of(*_SPLITS, _TEST)), default=[_TEST], metavar="NAME,...",
+        help="seen, new, or test (the default): all test splits of the task; train")  # fmt: skip
+    add("--problems", type=_positive, default=1000, help="of each split; 1000")
+    add("--strategies", type=_list_of(Strategy), metavar="NAME,...",
+        default=_STRATEGIES,
+        help=f"{','.join(_STRATEGIES)} if left out")  # fmt: skip
+    add("--breadths", type=_list_of(_positive), default=[1, 8, 32], metavar="N,...")
+    add("--backtracks", type=_list_of(_natural), default=[0, 1], metavar="b,...")
+    add("--select", type=_list_of(Select), default=[*Select], metavar="RULE,...",
+        help="perplexity and vote look at every candidate of one search; verified is a search of "
+        "its own, which the first right answer ends")  # fmt: skip
+    add("--budget-tokens", type=_list_of(_positive), metavar="TOKENS,...",
+        help="every setting under each of these budgets; none if left out")  # fmt: skip
+    add("--at-equal-tokens", action="store_true",
+        help="also best-of-N with the N that generates as much as each search did")  # fmt: skip
+    add("--temperature", type=float, default=0.7)
+    add("--seed", type=_natural, default=0, help="of problems and searches; 0")
+    add("--in-flight", type=_positive, default=32, help="problems at once; 32")
+    add("--out", type=_json_file, required=True, metavar="NAME.json")
+    add("--no-picture", dest="picture", action="store_false")
+    return made
+
+
+def _list_of(kind: Callable[[str], T]) -> Callable[[str], list[T]]:
+    """Reads values that are separated by commas."""
+
+    def read(text: str) -> list[T]:
+        try:
+            return [kind(part.strip()) for part in text.split(",")]
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return read
+
+
+def _one_of(*names: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in names:
+            raise ValueError(f"{text!r} is none of {', '.join(names)}")
+        return text
+
+    return read
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return number
+
+
+def _natural(text: str) -> int:
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return number
+
+
+def _options(text: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(text))
+    except (TypeError, ValueError) as error:
+        raise argparse.ArgumentTypeError("not a JSON object") from error
+
+
+def _json_file(text: str) -> Path:
+    path = Path(text)
+    if path.suffix != ".json":
+        raise argparse.ArgumentTypeError(f"{text} does not end in .json")
+    return path

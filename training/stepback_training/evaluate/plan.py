@@ -1,0 +1,205 @@
+"""What an evaluation asks: which problems, and each under which settings. Pure."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import islice
+from math import isqrt
+from random import Random
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from stepback_client.base import SolveOptions
+from stepback_core.tasks import TASKS, Split, Task
+from stepback_core.validation import first_error
+from stepback_core.wire import Select, SolveRequest, Strategy
+from stepback_training.evaluate.scoring import Rule
+
+MOST_CANDIDATES = 1024
+"""That one result can hold."""
+
+
+class _Plain(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class Setting(_Plain):
+    """How every problem is searched for. Self-backtracking with b=0 is best-of-N, and named so."""
+
+    strategy: Strategy
+    breadth: int | None = None
+    """N; greedy has none."""
+    backtracks: int | None = None
+    """b, of self-backtracking alone."""
+    budget_tokens: int | None = None
+    """None: the strategy ends by itself, or by the server's own default."""
+    until_verified: bool = False
+    """The checker ends the search at the first right answer; else every candidate comes back."""
+
+    @property
+    def name(self) -> str:
+        """Says all of it, for a person and as a key."""
+        parts = [self.strategy.value]
+        parts += [f"N={self.breadth}"] if self.breadth is not None else []
+        parts += [f"b={self.backtracks}"] if self.backtracks is not None else []
+        parts += [f"tokens<={self.budget_tokens}"] if self.budget_tokens is not None else []
+        parts += ["until verified"] if self.until_verified else []
+        return " ".join(parts)
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules that can be judged on one such search. Best-first search writes nothing twice,
+        so that there is nothing to vote on."""
+        if self.until_verified:
+            return (Rule.VERIFIED,)
+        if self.strategy is Strategy.BEST_FIRST:
+            return (Rule.PERPLEXITY, Rule.LEGAL)
+        return (Rule.PERPLEXITY, Rule.VOTE, Rule.LEGAL)
+
+    def request(self, temperature: float, seed: int) -> SolveOptions:
+        options: SolveOptions = {
+            "strategy": self.strategy,
+            "temperature": temperature,
+            "seed": seed,
+            "select": Select.VERIFIED if self.until_verified else Select.PERPLEXITY,
+            "candidates": 1 if self.until_verified else MOST_CANDIDATES,
+        }
+        if self.breadth is not None:
+            options["breadth"] = self.breadth
+        if self.backtracks is not None:
+            options["backtracks"] = self.backtracks
+        if self.budget_tokens is not None:
+            options["tokens"] = self.budget_tokens
+        return options
+
+    @model_validator(mode="after")
+    def _is_one_the_server_may_take(self) -> Self:
+        options = self.request(0.7, 0)
+        budget = {"tokens": options.pop("tokens")} if "tokens" in options else {}
+        asked = {**options, "budget": budget, "task": "any", "problem": {}}
+        try:
+            SolveRequest.model_validate(asked)
+        except ValidationError as error:
+            raise ValueError(f"{self.name}: {first_error(error, whole='it')}") from error
+        if not self.until_verified and self._most_samples > MOST_CANDIDATES:
+            raise ValueError(
+                f"{self.name} makes up to {self._most_samples} candidates, and a result holds "
+                f"{MOST_CANDIDATES}: lower N or b, or select only verified"
+            )
+        return self
+
+    @property
+    def _most_samples(self) -> int:
+        breadth = self.breadth or 1
+        return breadth * (1 + (self.backtracks or 0) * isqrt(breadth))
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One problem of a plan."""
+
+    split: Split
+    number: int
+    """Within its split, from 0."""
+    problem: BaseModel
+    seed: int
+    """Of its searches, the same under every setting."""
+
+    @property
+    def place(self) -> tuple[Split, int]:
+        return self.split, self.number
+
+
+class Plan(_Plain):
+    """One evaluation. The same plan asks the same problems with the same seeds."""
+
+    task: str
+    options: dict[str, JsonValue] = {}
+    """Of the task's generator."""
+    splits: tuple[Split, ...] = Field(min_length=1)
+    problems: int = Field(ge=1)
+    """Of each split."""
+    seed: int = Field(ge=0)
+    temperature: float = Field(gt=0, le=2)
+    settings: tuple[Setting, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _is_of_a_task(self) -> Self:
+        if self.task not in TASKS:
+            raise ValueError(f"task: unknown {self.task!r}; known: {', '.join(TASKS)}")
+        for split in self.splits:
+            if split not in self.the_task.splits:
+                raise ValueError(f"split: {self.task} has no {split} problems")
+        return self
+
+    @property
+    def the_task(self) -> Task[Any]:
+        return TASKS[self.task].with_options(self.options)
+
+    def asked(self) -> list[Asked]:
+        """The problems in their order; the same for the same task, splits, number and seed."""
+        return [
+            Asked(split, number, problem, _seed(self.seed, split, number))
+            for split in self.splits
+            for number, problem in enumerate(
+                islice(self.the_task.stream(split, Random(self.seed)), self.problems)
+            )
+        ]
+
+
+def _seed(seed: int, split: Split, number: int) -> int:
+    digest = sha256(f"{seed} {split} {number}".encode()).digest()
+    return int.from_bytes(digest[:4]) >> 1
+
+
+def settings_of(
+    strategies: Sequence[Strategy],
+    breadths: Sequence[int],
+    backtracks: Sequence[int],
+    selects: Sequence[Select],
+    budgets: Sequence[int | None],
+) -> tuple[Setting, ...]:
+    """Strategies x N x b x budgets, each searched once for all rules that look at every candidate,
+    and once more where the checker is to end it."""
+    found = [
+        Setting(**shape, budget_tokens=budget, until_verified=until_verified)
+        for strategy in strategies
+        for shape in _shapes(strategy, breadths, backtracks)
+        for budget in budgets
+        for until_verified in _searches(strategy, selects)
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def _shapes(
+    strategy: Strategy, breadths: Sequence[int], backtracks: Sequence[int]
+) -> Iterator[dict[str, Any]]:
+    if strategy is Strategy.MAJORITY:
+        raise ValueError("strategies: majority is best_of_n chosen by vote; name best_of_n")
+    if strategy is Strategy.GREEDY:
+        yield {"strategy": strategy}
+        return
+    for breadth in breadths:
+        if strategy is not Strategy.SELF_BACKTRACKING:
+            yield {"strategy": strategy, "breadth": breadth}
+            continue
+        for rounds in backtracks:
+            # One round of N samples, with the same seeds: the very same search.
+            again = {"strategy": strategy, "breadth": breadth, "backtracks": rounds}
+            yield again if rounds else {"strategy": Strategy.BEST_OF_N, "breadth": breadth}
+
+
+def _searches(strategy: Strategy, selects: Sequence[Select]) -> list[bool]:
+    """Whether to search until verified, once for each search that is needed. The only sample of a
+    greedy search says it all."""
+    every = strategy is Strategy.GREEDY or {*selects} != {Select.VERIFIED}
+    early = strategy is not Strategy.GREEDY and Select.VERIFIED in selects
+    return [*([False] if every else []), *([True] if early else [])]
+
+
+def best_of_n_of(samples: float) -> Setting:
+    """Best-of-N with so many samples, to the nearest."""
+    return Setting(strategy=Strategy.BEST_OF_N, breadth=max(1, round(samples)))

@@ -1,0 +1,146 @@
+"""What one result is worth under each rule of choosing. Pure.
+
+A search that comes back with all of its candidates is judged by several rules at once. The judge is
+this package's own checker, not the controller's word.
+"""
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from stepback_core.tasks import Reason, Task
+from stepback_core.wire import Answer, SolveResult, StopReason
+
+
+class Rule(StrEnum):
+    """How the answer is chosen among the candidates of one search."""
+
+    PERPLEXITY = "perplexity"
+    """The likeliest a token: the paper's own rule."""
+    VOTE = "vote"
+    """What most samples agree on, the likeliest of these."""
+    LEGAL = "legal"
+    """The likeliest of those whose every step is legal; the target is not looked at."""
+    VERIFIED = "verified"
+    """The first that the checker accepts; it ended the search."""
+
+
+class Failure(StrEnum):
+    """Why there was nothing to judge; an answer that was refused has the checker's `Reason`."""
+
+    NO_ANSWER = "no_answer"
+    """Every branch was given up, by the marker or by its length."""
+    NO_LEGAL_ANSWER = "no_legal_answer"
+    TOKEN_BUDGET = "token_budget"
+    DEADLINE = "deadline"
+
+
+class _Kept(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Choice(_Kept):
+    """What a rule chose, judged."""
+
+    strict: bool
+    lax: bool
+    """The paper's checker. It is no weaker on Countdown: it takes every copy of a used number."""
+    failure: Failure | Reason | None
+    """Why strict refused; None where it accepted."""
+    claims: bool
+    """Whether the answer says that it reaches the goal."""
+
+
+class Outcome(_Kept):
+    """One problem under one setting."""
+
+    choices: dict[Rule, Choice]
+    any_strict: bool
+    """Whether any candidate is right: pass@N where the search was not ended by the checker."""
+    any_lax: bool
+    answers: int
+    """Samples that ended in an answer, of those that came back."""
+    distinct: int
+    stop_reason: StopReason
+    tokens: int
+    """Generated, those of discarded branches included."""
+    requests: int
+    """Samples asked of the engine."""
+    backtracks: int
+    cached: int
+    seconds: float
+    """Of searching, as the controller says; its queue excluded."""
+    queued: float
+
+
+class Interrupted(Exception):
+    """A search that the controller gave up because it stops: no outcome."""
+
+
+def outcome_of(
+    result: SolveResult, rules: Sequence[Rule], task: Task[Any], problem: BaseModel
+) -> Outcome:
+    """Judge a result. Raises Interrupted for a search that was not let finish."""
+    if result.stop_reason is StopReason.CANCELLED:
+        raise Interrupted("the controller is stopping and gave a search up; start it again")
+    verified_alone = list(rules) == [Rule.VERIFIED]
+    found = result.candidates
+    if verified_alone:
+        found = [result.answer] if result.answer else []
+    verdicts = [task.check(problem, answer.steps) for answer in found]
+    return Outcome(
+        choices={rule: _choose(rule, found, task, problem, result.stop_reason) for rule in rules},
+        any_strict=any(verdict.strict for verdict in verdicts),
+        any_lax=any(verdict.lax for verdict in verdicts),
+        answers=sum(answer.votes for answer in found),
+        distinct=len(found),
+        stop_reason=result.stop_reason,
+        tokens=result.usage.generated_tokens,
+        requests=result.usage.engine_requests,
+        backtracks=result.usage.backtracks,
+        cached=result.usage.cached_tokens,
+        seconds=round(result.usage.seconds_searching, 4),
+        queued=round(result.usage.seconds_queued, 4),
+    )
+
+
+def _choose(
+    rule: Rule, found: Sequence[Answer], task: Task[Any], problem: BaseModel, stop: StopReason
+) -> Choice:
+    legal = [a for a in found if _is_legal(task, problem, a)] if rule is Rule.LEGAL else found
+    chosen = max(legal, key=_PREFERENCE[rule], default=None)
+    if chosen is None:
+        none = _nothing(stop) if not found else Failure.NO_LEGAL_ANSWER
+        return Choice(strict=False, lax=False, failure=none, claims=False)
+    verdict = task.check(problem, chosen.steps)
+    return Choice(
+        strict=verdict.strict,
+        lax=verdict.lax,
+        failure=verdict.reason,
+        claims=task.claims_goal(problem, chosen.steps),
+    )
+
+
+def _is_legal(task: Task[Any], problem: BaseModel, answer: Answer) -> bool:
+    """Whether the question allows every step, wherever they lead."""
+    return task.check(problem, answer.steps).reason in (None, Reason.NOT_REACHED)
+
+
+def _nothing(stop: StopReason) -> Failure:
+    """Why a search ended without any answer."""
+    by_limit = {
+        StopReason.TOKEN_BUDGET: Failure.TOKEN_BUDGET,
+        StopReason.DEADLINE: Failure.DEADLINE,
+    }
+    return by_limit.get(stop, Failure.NO_ANSWER)
+
+
+# Ties go to the first in the controller's own order, as they do there.
+_PREFERENCE: dict[Rule, Callable[[Answer], tuple[float, ...]]] = {
+    Rule.PERPLEXITY: lambda answer: (answer.score,),
+    Rule.VOTE: lambda answer: (answer.votes, answer.score),
+    Rule.LEGAL: lambda answer: (answer.score,),
+    Rule.VERIFIED: lambda answer: (0.0,),
+}

@@ -1,0 +1,100 @@
+"""What many outcomes of one setting say together. Pure."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from stepback_core.tasks import Split
+from stepback_core.wire import StopReason
+from stepback_training.evaluate.intervals import Share, Spread
+from stepback_training.evaluate.plan import Setting
+from stepback_training.evaluate.scoring import Outcome, Rule
+
+
+class _Said(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Accuracy(_Said):
+    """By the strict checker, and by the paper's."""
+
+    strict: Share
+    lax: Share
+
+
+class Failures(_Said):
+    """Of one rule's choices that the strict checker refused."""
+
+    kinds: dict[str, int]
+    """How many of each kind, the commonest first: the checker's reason, or why there was nothing
+    to choose."""
+    claimed: int
+    """How many of them said that they reach the goal."""
+
+
+class Row(_Said):
+    """One setting on the problems of one split."""
+
+    name: str
+    setting: Setting
+    split: Split
+    problems: int
+    accuracy: dict[Rule, Accuracy]
+    """By the rule that chooses the answer."""
+    pass_at_n: Accuracy | None
+    """Whether any candidate is right; None where the checker ended the search."""
+    failures: dict[Rule, Failures]
+    stop_reasons: dict[StopReason, int]
+    tokens: Spread
+    """Generated tokens a problem, those of discarded branches included."""
+    requests: Spread
+    """Samples asked of the engine, a problem."""
+    seconds: Spread
+    """Of searching, a problem, beside as many other searches as were in flight."""
+    backtracks: Spread
+    equal_tokens: str | None = None
+    """The setting of best-of-N that generates as much."""
+
+    @classmethod
+    def of(
+        cls, setting: Setting, split: Split, outcomes: Sequence[Outcome], equal: str | None
+    ) -> "Row":
+        """Raises ValueError for no outcome at all."""
+        return cls(
+            name=setting.name,
+            setting=setting,
+            split=split,
+            problems=len(outcomes),
+            accuracy={rule: _accuracy(rule, outcomes) for rule in setting.rules},
+            pass_at_n=None if setting.until_verified else _pass_at_n(outcomes),
+            failures={rule: _failures(rule, outcomes) for rule in setting.rules},
+            stop_reasons=dict(Counter(outcome.stop_reason for outcome in outcomes).most_common()),
+            tokens=Spread.over([outcome.tokens for outcome in outcomes]),
+            requests=Spread.over([outcome.requests for outcome in outcomes]),
+            seconds=Spread.over([outcome.seconds for outcome in outcomes]),
+            backtracks=Spread.over([outcome.backtracks for outcome in outcomes]),
+            equal_tokens=equal,
+        )
+
+
+def _accuracy(rule: Rule, outcomes: Sequence[Outcome]) -> Accuracy:
+    return Accuracy(
+        strict=Share.count([outcome.choices[rule].strict for outcome in outcomes]),
+        lax=Share.count([outcome.choices[rule].lax for outcome in outcomes]),
+    )
+
+
+def _pass_at_n(outcomes: Sequence[Outcome]) -> Accuracy:
+    return Accuracy(
+        strict=Share.count([outcome.any_strict for outcome in outcomes]),
+        lax=Share.count([outcome.any_lax for outcome in outcomes]),
+    )
+
+
+def _failures(rule: Rule, outcomes: Sequence[Outcome]) -> Failures:
+    failed = [outcome.choices[rule] for outcome in outcomes if not outcome.choices[rule].strict]
+    kinds = Counter(choice.failure.value for choice in failed if choice.failure)
+    return Failures(
+        kinds=dict(kinds.most_common()), claimed=sum(choice.claims for choice in failed)
+    )
