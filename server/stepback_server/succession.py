@@ -1,0 +1,84 @@
+"""New weights for a served model: where they may come from, and which may follow which."""
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+from stepback_server.checkpoint import Checkpoint, CheckpointError, tensor_shapes
+
+_OF_NO_MATTER = frozenset(
+    {"_name_or_path", "dtype", "torch_dtype", "transformers_version", "use_cache"}
+)
+"""Fields of config.json that change nothing of what an engine computes with given weights."""
+_SETTINGS_OF_A_CALL = ("padding", "truncation")
+"""Parts of tokenizer.json that say how it was called last, not how it reads a text."""
+
+
+class PathRefused(Exception):
+    """A folder that weights may not come from. The message tells nothing of what is there."""
+
+
+def folder_under(root: Path, path: str) -> Path:
+    """The folder that a caller names, absolute or relative to `root`, every link followed.
+
+    Raises PathRefused where it, or a file in it, is not under `root`, whether it exists or not.
+    """
+    try:
+        top = root.resolve()
+        folder = (top / path).resolve()
+        parts = [folder, *(each.resolve() for each in folder.iterdir())] if _is(folder, top) else []
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, a NUL
+        raise PathRefused("it names no folder that can be read") from error
+    if not parts or not all(_is(part, top) for part in parts):
+        raise PathRefused("it is not under the folder that this server takes weights from")
+    return folder
+
+
+def _is(path: Path, top: Path) -> bool:
+    return path.is_relative_to(top)
+
+
+def check_successor(served: Checkpoint, new: Checkpoint) -> None:
+    """Raise CheckpointError unless an engine that serves the one can go on with the other, and a
+    caller too: the same name, tasks, grammar, tokenizer, and shape of the weights."""
+    for part in ("name", "tasks", "grammar", "marker_id", "end_id", "separator_ids"):
+        _agree(new, f"stepback.json: {part}", getattr(served.manifest, part), new.manifest)
+    if _tokenizer(served) != _tokenizer(new):
+        raise CheckpointError(f"{new.folder}/tokenizer.json differs from that of what is served")
+    old_config, config = _config(served), _config(new)
+    for field in sorted(old_config.keys() | config.keys()):
+        if old_config.get(field) != config.get(field):
+            raise CheckpointError(
+                f"{new.folder}/config.json: {field} is {config.get(field)!r}, of what is served "
+                f"{old_config.get(field)!r}: another architecture needs a restart"
+            )
+    shapes = tensor_shapes(new.folder)
+    if "lm_head.weight" not in shapes or config.get("tie_word_embeddings"):
+        raise CheckpointError(
+            f"{new.folder}: its embeddings are tied, and vLLM would keep the old output head: "
+            "export it untied (tie_word_embeddings false, an lm_head.weight of its own) and serve "
+            "it so from the start"
+        )
+    if tensor_shapes(served.folder) != shapes:
+        raise CheckpointError(f"{new.folder}: its weights have other names or shapes")
+
+
+def _agree(new: Checkpoint, part: str, wanted: object, holder: Any) -> None:
+    found = getattr(holder, part.rpartition(" ")[2])
+    if found != wanted:
+        raise CheckpointError(f"{new.folder}/{part} is {found!r}, of what is served {wanted!r}")
+
+
+def _config(checkpoint: Checkpoint) -> dict[str, Any]:
+    fields = json.loads((checkpoint.folder / "config.json").read_bytes())
+    return {name: value for name, value in fields.items() if name not in _OF_NO_MATTER}
+
+
+def _tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
+    """tokenizer.json, without what does not count."""
+    try:
+        parts = json.loads((checkpoint.folder / "tokenizer.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint.folder}/tokenizer.json: {error}") from error
+    known = cast("dict[str, Any]", parts)
+    return {name: part for name, part in known.items() if name not in _SETTINGS_OF_A_CALL}
