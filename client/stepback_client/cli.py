@@ -25,6 +25,7 @@ _COMMANDS = {
     "keys": ("stepback_server.cli", "keys", "server", "make API keys"),
     "data": ("stepback_training.cli", "data", "training", "write training samples"),
     "train": ("stepback_training.cli", "train", "training", "train a checkpoint"),
+    "improve": ("stepback_training.improve.cli", "improve", "training", "train on what it solves"),
 }
 
 

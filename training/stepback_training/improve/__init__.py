@@ -1,0 +1,1 @@
+"""Self-improvement: search through a running controller, keep what is right, train, load, repeat."""
