@@ -1,6 +1,7 @@
 """New weights for a served model: where they may come from, and which may follow which."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,16 +27,18 @@ def folder_under(root: Path, path: str) -> Path:
     try:
         top = root.resolve()
         folder = (top / path).resolve()
-        parts = [folder, *(each.resolve() for each in folder.iterdir())] if _is(folder, top) else []
+        is_inside = folder.is_relative_to(top) and all(
+            each.resolve().is_relative_to(top) for each in _files(folder)
+        )
     except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, a NUL
         raise PathRefused("it names no folder that can be read") from error
-    if not parts or not all(_is(part, top) for part in parts):
+    if not is_inside:
         raise PathRefused("it is not under the folder that this server takes weights from")
     return folder
 
 
-def _is(path: Path, top: Path) -> bool:
-    return path.is_relative_to(top)
+def _files(folder: Path) -> Iterable[Path]:
+    return folder.iterdir() if folder.is_dir() else ()
 
 
 def check_successor(served: Checkpoint, new: Checkpoint) -> None:

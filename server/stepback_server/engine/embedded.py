@@ -143,12 +143,11 @@ class EmbeddedEngine:
             raise EngineUnavailable("the engine has died") from error
 
     async def reload(self, checkpoint: Path) -> bool:
+        llm: Any = self._llm
         try:
-            before = await self._llm.compute_weight_checksums()
-            await self._llm.collective_rpc(
-                "reload_weights", kwargs={"weights_path": str(checkpoint)}
-            )
-            after = await self._llm.compute_weight_checksums()
+            before = await llm.compute_weight_checksums()
+            await llm.collective_rpc("reload_weights", kwargs={"weights_path": str(checkpoint)})
+            after = await llm.compute_weight_checksums()
             await self._forget_prefixes()
         except EngineDeadError as error:
             raise EngineUnavailable("the engine died of new weights") from error

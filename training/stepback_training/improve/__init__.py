@@ -1,1 +1,1 @@
-"""Self-improvement: search through a running controller, keep what is right, train, load, repeat."""
+"""Self-improvement: search through a controller, keep what is right, train on it, repeat."""

@@ -12,7 +12,7 @@ from stepback_client import StepbackError
 from stepback_client.base import DEFAULT_URL, BadKey
 from stepback_core.manifest import ManifestError
 from stepback_core.validation import first_error
-from stepback_training.improve.asking import Controller, WeightsChanged
+from stepback_training.improve.controller import Controller, WeightsChanged
 from stepback_training.improve.record import Round, Score
 from stepback_training.improve.rounds import improve as run_rounds
 from stepback_training.recipe import ImproveRecipe, Recipe, RecipeError

@@ -41,19 +41,19 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         """Read what is there. Raises ValueError for a line that is no outcome."""
-        self._path = path
+        self.path = path
         self._outcomes: dict[int, Outcome] = {}
         if path.exists():
             _drop_torn_line(path)
             self._read()
 
     def _read(self) -> None:
-        for number, line in enumerate(self._path.read_bytes().splitlines(), start=1):
+        for number, line in enumerate(self.path.read_bytes().splitlines(), start=1):
             try:
                 outcome = Outcome.model_validate_json(line)
             except ValidationError as error:
                 what = first_error(error, whole="the line")
-                raise ValueError(f"{self._path}:{number}: {what}") from error
+                raise ValueError(f"{self.path}:{number}: {what}") from error
             self._outcomes[outcome.number] = outcome
 
     def __contains__(self, number: int) -> bool:
@@ -61,9 +61,9 @@ class Ledger:
 
     def add(self, outcome: Outcome) -> None:
         """Write an outcome down; it outlasts a kill of this process."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         # One write, so that a kill leaves a line or the beginning of one, never two mixed.
-        with self._path.open("ab", buffering=0) as file:
+        with self.path.open("ab", buffering=0) as file:
             file.write(outcome.model_dump_json().encode() + b"\n")
         self._outcomes[outcome.number] = outcome
 

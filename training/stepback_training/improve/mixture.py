@@ -1,6 +1,7 @@
 """From what was solved to the samples of a round. Nothing of the test split passes."""
 
 import json
+import os
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from itertools import islice
@@ -11,7 +12,6 @@ from typing import Any
 from pydantic import BaseModel
 
 from stepback_core.tasks import TASKS, Task
-from stepback_training.checkpoint import sync
 from stepback_training.improve.ledger import Outcome, WrongStep
 from stepback_training.improve.problems import HeldOutError, refuse_held_out
 from stepback_training.recipe import ImproveRecipe, Recipe
@@ -125,13 +125,13 @@ def _invented(recipe: Recipe, kept: Kept, rng: Random) -> Sample | None:
 def _write(path: Path, samples: Iterable[Sample], recipe: Recipe) -> None:
     staging = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = (
-        json.dumps(sample.model_dump(exclude_none=True), separators=(",", ":")) + "\n"
-        for sample in samples
-    )
-    staging.write_text("".join(lines), encoding="utf-8")
     # The split rules of [data] hold for these samples too, and the model card says them.
     beside = path.with_name(path.name + ".recipe.json")
     beside.write_text(recipe.data.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    sync(path.parent)
+    with staging.open("w", encoding="utf-8") as file:
+        for sample in samples:
+            plain = sample.model_dump(exclude_none=True)
+            file.write(json.dumps(plain, separators=(",", ":")) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     staging.replace(path)

@@ -59,7 +59,7 @@ def training_questions(data: DataRecipe, seed: int) -> Iterator[Question]:
             yield question
 
 
-def test_questions(data: DataRecipe, seed: int, number: int) -> dict[Split, list[Question]]:
+def held_out_questions(data: DataRecipe, seed: int, number: int) -> dict[Split, list[Question]]:
     """So many test problems of each kind and task."""
     found: dict[Split, list[Question]] = {}
     for source in task_sources(data):

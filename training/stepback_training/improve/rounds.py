@@ -7,30 +7,27 @@
     DIR/1/train/                    its training; train/model is what the next round asks
     DIR/model/                      the best round's, where that is wanted
 
-A ledger grows line by line, every other file and folder appears whole. So a run that was killed goes
-on by doing everything again: what is there is not done twice.
+A ledger grows line by line, every other file and folder appears whole. So a run that was killed
+goes on by doing everything again: what is there is not done twice.
 """
 
-import asyncio
 import json
 import shutil
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 
-from stepback_client import AsyncClient
 from stepback_client.base import SolveOptions
 from stepback_core.manifest import Manifest, weights_digest
 from stepback_core.tasks import Split
 from stepback_core.wire import Select, Strategy
-from stepback_training.checkpoint import replace_folder
-from stepback_training.improve.asking import Controller, Way, WeightsChanged, ask
+from stepback_training.improve.controller import Controller, Way
 from stepback_training.improve.ledger import Ledger, Outcome
 from stepback_training.improve.mixture import Counts, keep, write_mixture
 from stepback_training.improve.problems import (
     Question,
+    held_out_questions,
     seed_of,
-    test_questions,
     training_questions,
 )
 from stepback_training.improve.record import Record, Round, Score
@@ -99,7 +96,7 @@ class _Improvement:
         # Taken first, so that they stay the same whatever the number of rounds.
         self._validation = list(islice(stream, self._plan.validation))
         self._training = list(islice(stream, self._plan.rounds * self._plan.problems))
-        self._tests = test_questions(recipe.data, self._plan.seed, self._plan.test)
+        self._tests = held_out_questions(recipe.data, self._plan.seed, self._plan.test)
 
     def run(self, *, best: bool, report: Callable[[Round], None]) -> Record:
         record = Record.begin(self._recipe.model_dump(mode="json"), self._plan.seed)
@@ -237,44 +234,23 @@ class _Improvement:
         path = self._folder(number) / f"{name}-{split}.jsonl"
         return self._ask(number, questions, way, path, f"round {number}: {name} {split}")
 
-    # How the controller is asked
-
     def _ask(
         self, served: int, questions: Sequence[Question], way: Way, path: Path, title: str
     ) -> list[Outcome]:
-        """The outcomes of the questions with the weights of round `served`."""
-        ledger = Ledger(path)
-        if any(question.number not in ledger for question in questions):
-            asyncio.run(self._ask_missing(served, questions, way, ledger, title))
-        return ledger.of(question.number for question in questions)
-
-    async def _ask_missing(
-        self, served: int, questions: Sequence[Question], way: Way, ledger: Ledger, title: str
-    ) -> None:
-        digest = weights_digest(self._checkpoint(served))
-        async with self._controller.client() as client:
-            await self._serve(client, served, digest)
-            await ask(client, self._controller.in_flight, questions, way, ledger, title=title)
-            if (found := (await client.version()).digest) != digest:
-                raise WeightsChanged(
-                    f"{title}: the controller served {digest[:12]} at the beginning and "
-                    f"{(found or 'none')[:12]} at the end: remove what was asked meanwhile"
-                )
-
-    async def _serve(self, client: AsyncClient, number: int, digest: str) -> None:
-        """See to it that a round's weights are served."""
-        told = await client.version()
-        if told.model != self._recipe.name:
-            raise ValueError(
-                f"the controller serves {told.model}, not {self._recipe.name}: start it with "
-                f"--model {self._start}"
-            )
-        if told.digest != digest:
-            folder = self._checkpoint(number).resolve()
-            await client.reload(told.model, str(folder))
+        """What the model of round `served` makes of the questions."""
+        return self._controller.ask(
+            questions,
+            way,
+            path,
+            model=self._recipe.name,
+            checkpoint=self._checkpoint(served),
+            title=title,
+        )
 
     def _keep(self, number: int) -> None:
         """Copy a round's model to where it stays, and serve it."""
+        from stepback_training.checkpoint import replace_folder
+
         folder = self._run / "model"
         checkpoint = self._checkpoint(number)
         if not folder.exists() or weights_digest(folder) != weights_digest(checkpoint):
@@ -282,8 +258,4 @@ class _Improvement:
             shutil.rmtree(staging, ignore_errors=True)
             shutil.copytree(checkpoint, staging)
             replace_folder(staging, folder)
-        asyncio.run(self._serve_kept(folder))
-
-    async def _serve_kept(self, folder: Path) -> None:
-        async with self._controller.client() as client:
-            await client.reload(self._recipe.name, str(folder.resolve()))
+        self._controller.serve(self._recipe.name, folder)
