@@ -52,6 +52,7 @@ class Service:
     ) -> None:
         checkpoint = served.checkpoint
         self._served = served
+        self._first = checkpoint.folder
         self._solver = Solver(checkpoint, settings)
         self._meter = TokenMeter()
         self._admission = Admission(
@@ -173,7 +174,7 @@ class Service:
         )
 
     def _find(self, root: Path, path: str) -> Checkpoint:
-        new = Checkpoint.open(folder_under(root, path))
+        new = Checkpoint.open(folder_under(root, path, first=self._first))
         check_successor(self._served.checkpoint, new)
         return new
 

@@ -17,6 +17,11 @@ class SettingsError(ValueError):
     """An unknown or malformed setting; the message is one line that names it."""
 
 
+def _none_if_empty(text: object) -> object:
+    """An empty variable names nothing, least of all the working directory."""
+    return None if text == "" else text
+
+
 def _split_urls(text: object) -> object:
     """Addresses without a slash at the end, from text that separates them with commas."""
     if not isinstance(text, str):
@@ -82,7 +87,7 @@ class Settings(BaseModel):
     grace_seconds: float = Field(default=5.0, ge=0, le=600)
     """After SIGTERM, or before new weights: how long searches may go on before they return the
     best so far."""
-    reload_root: Path | None = None
+    reload_root: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
     """Folder that new weights may be loaded from while the server runs; none: they may not."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Of the server's own log: debug, info, warning or error."""

@@ -19,16 +19,19 @@ class PathRefused(Exception):
     """A folder that weights may not come from. The message tells nothing of what is there."""
 
 
-def folder_under(root: Path, path: str) -> Path:
+def folder_under(root: Path, path: str, *, first: Path | None = None) -> Path:
     """The folder that a caller names, absolute or relative to `root`, every link followed.
 
     Raises PathRefused where it, or a file in it, is not under `root`, whether it exists or not.
+    `first` may be named too: what the operator serves from the start.
     """
     try:
         top = root.resolve()
         folder = (top / path).resolve()
-        is_inside = folder.is_relative_to(top) and all(
-            each.resolve().is_relative_to(top) for each in _files(folder)
+        is_first = first is not None and folder == first.resolve()
+        is_inside = is_first or (
+            folder.is_relative_to(top)
+            and all(each.resolve().is_relative_to(top) for each in _files(folder))
         )
     except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, a NUL
         raise PathRefused("it names no folder that can be read") from error
@@ -73,15 +76,18 @@ def _agree(new: Checkpoint, part: str, wanted: object, holder: Any) -> None:
 
 
 def _config(checkpoint: Checkpoint) -> dict[str, Any]:
-    fields = json.loads((checkpoint.folder / "config.json").read_bytes())
+    fields = _read(checkpoint.folder / "config.json")
     return {name: value for name, value in fields.items() if name not in _OF_NO_MATTER}
 
 
 def _tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
     """tokenizer.json, without what does not count."""
+    parts = _read(checkpoint.folder / "tokenizer.json")
+    return {name: part for name, part in parts.items() if name not in _SETTINGS_OF_A_CALL}
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        parts = json.loads((checkpoint.folder / "tokenizer.json").read_bytes())
+        return cast("dict[str, Any]", json.loads(path.read_bytes()))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{checkpoint.folder}/tokenizer.json: {error}") from error
-    known = cast("dict[str, Any]", parts)
-    return {name: part for name, part in known.items() if name not in _SETTINGS_OF_A_CALL}
+        raise CheckpointError(f"{path}: cannot be read ({error})") from error

@@ -106,6 +106,17 @@ def test_no_other_folder_may(tmp_path: Path, root: Path, path: str) -> None:
     assert refused.type is (CheckpointError if inner else PathRefused)
 
 
+def test_what_was_served_first_may_come_back(tmp_path: Path, root: Path) -> None:
+    first = root / "one"
+    assert folder_under(tmp_path, str(first), first=first) == first.resolve()
+    with pytest.raises(PathRefused):
+        folder_under(tmp_path, str(root / "two"), first=first)
+
+
+def test_an_empty_root_is_none() -> None:
+    assert Settings.read({"STEPBACK_RELOAD_ROOT": ""}).reload_root is None
+
+
 def test_a_root_behind_a_link_is_where_it_leads(tmp_path: Path, root: Path) -> None:
     (tmp_path / "link").symlink_to(root)
     assert folder_under(tmp_path / "link", "one") == (root / "one").resolve()
