@@ -25,7 +25,7 @@ from stepback_client.base import (
 )
 from stepback_client.events import aread_events
 from stepback_core.events import ProgressEvent
-from stepback_core.wire import ModelList, Readiness, SolveResult, Version
+from stepback_core.wire import ModelList, Readiness, Reload, SolveResult, Version
 
 
 class AsyncClient:
@@ -107,6 +107,12 @@ class AsyncClient:
 
     async def models(self) -> ModelList:
         return read(await self._send("GET", "/v1/models"), ModelList)
+
+    async def reload(self, model: str, path: str) -> Reload:
+        """Have new weights of a model loaded from a folder of the server's, which must allow it.
+
+        The same weights again are not loaded twice. Raises StepbackError."""
+        return read(await self._send("POST", f"/v1/models/{model}/reload", {"path": path}), Reload)
 
     async def _send(
         self, method: str, path: str, body: object = None, *, stream: bool = False

@@ -25,13 +25,14 @@ _COMMANDS = {
     "keys": ("stepback_server.cli", "keys", "server", "make API keys"),
     "data": ("stepback_training.cli", "data", "training", "write training samples"),
     "train": ("stepback_training.cli", "train", "training", "train a checkpoint"),
+    "improve": ("stepback_training.improve.cli", "improve", "training", "train on what it solves"),
     "evaluate": (
-        "stepback_training.evaluate.command",
+        "stepback_training.evaluate.cli",
         "evaluate",
         "training,plot",
         "ask a running controller held-out problems",
     ),
-    "plot": ("stepback_training.evaluate.command", "plot", "training,plot", "draw evaluations"),
+    "plot": ("stepback_training.evaluate.cli", "plot", "training,plot", "draw evaluations"),
 }
 
 

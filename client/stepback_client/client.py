@@ -25,7 +25,7 @@ from stepback_client.base import (
 )
 from stepback_client.events import read_events
 from stepback_core.events import ProgressEvent
-from stepback_core.wire import ModelList, Readiness, SolveResult, Version
+from stepback_core.wire import ModelList, Readiness, Reload, SolveResult, Version
 
 
 class Client:
@@ -104,6 +104,12 @@ class Client:
 
     def models(self) -> ModelList:
         return read(self._send("GET", "/v1/models"), ModelList)
+
+    def reload(self, model: str, path: str) -> Reload:
+        """Have new weights of a model loaded from a folder of the server's, which must allow it.
+
+        The same weights again are not loaded twice. Raises StepbackError."""
+        return read(self._send("POST", f"/v1/models/{model}/reload", {"path": path}), Reload)
 
     def _send(
         self, method: str, path: str, body: object = None, *, stream: bool = False

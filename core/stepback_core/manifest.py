@@ -1,5 +1,6 @@
 """`stepback.json`: what a checkpoint says of itself, so that a server can agree or refuse."""
 
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
@@ -60,3 +61,13 @@ class Manifest(BaseModel):
 
     def write(self, folder: Path) -> None:
         (folder / MANIFEST_NAME).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 of a folder's weights (`*.safetensors`, by name), in hexadecimal: tells two states of
+    one model apart. Raises OSError."""
+    digest = sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + b"\0" + file_digest(file, "sha256").digest())
+    return digest.hexdigest()

@@ -323,6 +323,8 @@ class Model(_Said):
     object: Literal["model"] = "model"
     owned_by: str = "stepback"
     tasks: list[str]
+    digest: str | None = None
+    """SHA-256 of the weights that are served: tells two states of one model apart."""
 
 
 class ModelList(_Said):
@@ -341,6 +343,31 @@ class Version(_Said):
     """Of `stepback.json`."""
     model: str
     """The served model's name."""
+    digest: str | None = None
+    """SHA-256 of its weights."""
+
+
+class ReloadRequest(_Question):
+    """Where a model's new weights are."""
+
+    path: str = Field(min_length=1, max_length=4096)
+    """A checkpoint folder of the same model, under the server's `STEPBACK_RELOAD_ROOT`: absolute,
+    or relative to that."""
+
+
+class Reload(_Said):
+    """What came of loading new weights."""
+
+    model: str
+    """The model's name, which stays."""
+    digest: str
+    """SHA-256 of the weights that are served now."""
+    previous: str
+    """SHA-256 of those that were served before."""
+    cut_short: int
+    """Searches that ended with the best they had, since they outlasted the grace period."""
+    seconds: float
+    """How long no search could begin."""
 
 
 class Health(_Said):

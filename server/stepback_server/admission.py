@@ -67,6 +67,7 @@ class Admission:
         self.idle = asyncio.Event()
         """Set while no search is in flight."""
         self.idle.set()
+        self._is_held = False
 
     @property
     def queued(self) -> int:
@@ -75,6 +76,20 @@ class Admission:
     @property
     def is_full(self) -> bool:
         return self.queued >= self._max_queued and self.searching >= self._max_searches
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Give no place meanwhile: who comes now waits in the queue, under its rules."""
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held = False
+            self._hand_out()
+
+    @property
+    def _has_room(self) -> bool:
+        return not self._is_held and self.searching < self._max_searches
 
     @asynccontextmanager
     async def slot(self, tenant: Tenant = ANYONE) -> AsyncGenerator[float]:
@@ -106,7 +121,7 @@ class Admission:
 
     async def _enter(self, tenant: Tenant) -> None:
         lane = self._lane(tenant)
-        if self.searching < self._max_searches and lane.has_room and not lane.waiting:
+        if self._has_room and lane.has_room and not lane.waiting:
             self._take(tenant.name)
             return
         if self.queued >= self._max_queued:
@@ -145,7 +160,7 @@ class Admission:
 
     def _hand_out(self) -> None:
         """Give free places to those whose turn it is."""
-        while self.searching < self._max_searches and (name := self._next()) is not None:
+        while self._has_room and (name := self._next()) is not None:
             place = self._lanes[name].waiting.popleft()
             # One that is done was cancelled, and its waiter is about to leave.
             if not place.done():

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 from fastapi import FastAPI
@@ -14,7 +14,12 @@ from stepback_server.api.limits import BodyLimit, BrokenConnections
 from stepback_server.api.routes import router
 from stepback_server.api.schema import schema_of
 from stepback_server.checkpoint import Checkpoint
-from stepback_server.engine.base import EngineMismatch, OwnedEngine, SampleRequest
+from stepback_server.engine.base import (
+    EngineMismatch,
+    OwnedEngine,
+    ReloadNotOffered,
+    SampleRequest,
+)
 from stepback_server.engine.replica import Expected, Replica
 from stepback_server.engine.replicas import Replicas
 from stepback_server.engine.supervisor import REMOTE_PATIENCE, Keeper, StartEngine, Supervisor
@@ -22,7 +27,7 @@ from stepback_server.heap import settle_heap
 from stepback_server.keys import KeyRing, is_loopback
 from stepback_server.observation.access import AccessLog
 from stepback_server.observation.tracing import Tracing
-from stepback_server.service import Service
+from stepback_server.service import Served, Service
 from stepback_server.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -41,7 +46,8 @@ def create_app(
     keys = KeyRing(settings.keys_file, settings.keys.get_secret_value())
     if keys.is_open and not is_loopback(settings.host):
         _log.warning("%s is open to everybody who can reach it: no keys are set", settings.host)
-    service = Service(settings, checkpoint, _keeper(settings, checkpoint, start_engine), tracing)
+    served = Served(checkpoint)
+    service = Service(settings, served, _keeper(settings, served, start_engine), tracing)
 
     def failed(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
@@ -86,15 +92,15 @@ class _Application(FastAPI):
         return AccessLog(super().build_middleware_stack())
 
 
-def _keeper(settings: Settings, checkpoint: Checkpoint, start_engine: StartEngine | None) -> Keeper:
-    canary = _canary(checkpoint)
+def _keeper(settings: Settings, served: Served, start_engine: StartEngine | None) -> Keeper:
+    canary = _canary(served.checkpoint)
     if start_engine is None and settings.engine_urls:
-        return _remote(settings, checkpoint, canary)
-    return Supervisor(start_engine or _embedded(settings, checkpoint), canary)
+        return _remote(settings, served, canary)
+    return Supervisor(start_engine or _embedded(settings, served), canary)
 
 
-def _remote(settings: Settings, checkpoint: Checkpoint, canary: SampleRequest) -> Keeper:
-    key = settings.engine_api_key
+def _remote(settings: Settings, served: Served, canary: SampleRequest) -> Keeper:
+    key, checkpoint = settings.engine_api_key, served.checkpoint
     expected = Expected(
         model=checkpoint.manifest.name,
         context_tokens=checkpoint.context_tokens,
@@ -104,11 +110,24 @@ def _remote(settings: Settings, checkpoint: Checkpoint, canary: SampleRequest) -
     return Replicas(
         {
             url: Supervisor(
-                partial(Replica.connect, url, expected), canary, REMOTE_PATIENCE, name=url
+                partial(_connect, url, expected, served if settings.reload_root else None),
+                canary,
+                REMOTE_PATIENCE,
+                name=url,
             )
             for url in settings.engine_urls
         }
     )
+
+
+def _connect(url: str, expected: Expected, served: Served | None) -> OwnedEngine:
+    """A server, with the weights that are `served` if it takes any: it may have been started with
+    others, or hold those of another controller."""
+    replica = Replica.connect(url, expected)
+    if served is not None:
+        with suppress(ReloadNotOffered):
+            asyncio.run(replica.reload(served.checkpoint.folder.resolve()))
+    return replica
 
 
 def _canary(checkpoint: Checkpoint) -> SampleRequest:
@@ -123,8 +142,9 @@ def _canary(checkpoint: Checkpoint) -> SampleRequest:
     )
 
 
-def _embedded(settings: Settings, checkpoint: Checkpoint) -> StartEngine:
+def _embedded(settings: Settings, served: Served) -> StartEngine:
     def start() -> OwnedEngine:
+        checkpoint = served.checkpoint
         # Imported here: vLLM takes seconds, and /health should answer meanwhile.
         try:
             from stepback_server.engine.embedded import EmbeddedEngine

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from stepback_core.manifest import Manifest, ManifestError
+from stepback_core.manifest import Manifest, ManifestError, weights_digest
 from stepback_core.tasks import TASKS
 from stepback_core.trace import TokenGrammar, Tokenizer, TraceCodec
 
@@ -24,6 +24,8 @@ class Checkpoint:
     codec: TraceCodec
     context_tokens: int
     """The longest sequence, prompt included."""
+    digest: str
+    """SHA-256 of the weights."""
 
     @property
     def reserved_texts(self) -> list[str]:
@@ -57,7 +59,11 @@ class Checkpoint:
         context = config.get("max_position_embeddings")
         if not isinstance(context, int):
             raise CheckpointError(f"{folder}/config.json: max_position_embeddings is missing")
-        return cls(folder, manifest, codec, context)
+        try:
+            digest = weights_digest(folder)
+        except OSError as error:
+            raise CheckpointError(f"{folder}: the weights cannot be read ({error})") from error
+        return cls(folder, manifest, codec, context, digest)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -120,17 +126,25 @@ def _agree_on_size(
 
 
 def _embedding_rows(folder: Path) -> int:
+    for name, shape in tensor_shapes(folder).items():
+        if name.endswith("embed_tokens.weight"):
+            return shape[0]
+    raise CheckpointError(f"{folder}: the weights have no token embedding")
+
+
+def tensor_shapes(folder: Path) -> dict[str, list[int]]:
+    """The shapes of a folder's weights, by name. Raises CheckpointError."""
     from safetensors import SafetensorError, safe_open
 
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise CheckpointError(f"{folder}: there are no weights (*.safetensors)")
+    shapes: dict[str, list[int]] = {}
     for path in files:
         try:
             with cast("Any", safe_open)(path, framework="np") as weights:
                 for name in weights.keys():  # noqa: SIM118 - not a mapping
-                    if name.endswith("embed_tokens.weight"):
-                        return int(weights.get_slice(name).get_shape()[0])
+                    shapes[name] = [int(size) for size in weights.get_slice(name).get_shape()]
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{path}: the weights cannot be read ({error})") from error
-    raise CheckpointError(f"{folder}: the weights have no token embedding")
+    return shapes

@@ -1,14 +1,22 @@
 """The service behind the routes: a supervised engine, a queue before it, a solver over it."""
 
 import asyncio
+import time
 from contextlib import suppress
 from hashlib import sha256
 from importlib.metadata import version as distribution_version
+from pathlib import Path
 
-from stepback_core.wire import Model, Readiness, SolveRequest, SolveResult
+from stepback_core.wire import Model, Readiness, Reload, SolveRequest, SolveResult
 from stepback_server.admission import Admission
 from stepback_server.checkpoint import Checkpoint
-from stepback_server.engine.base import Engine, EngineUnavailable
+from stepback_server.engine.base import (
+    Engine,
+    EngineError,
+    EngineUnavailable,
+    ReloadFailed,
+    ReloadNotOffered,
+)
 from stepback_server.engine.charged import ChargedEngine
 from stepback_server.engine.supervisor import Keeper
 from stepback_server.idempotency import IdempotentAnswers
@@ -19,9 +27,17 @@ from stepback_server.observation.watch import Watch
 from stepback_server.settings import Settings
 from stepback_server.solving import Order, Solver
 from stepback_server.streaming import Feed, LiveSearch
+from stepback_server.succession import check_successor, folder_under
 from stepback_server.tenants import Tenant, TokenMeter
 
 _STOPPING = "the server is shutting down"
+
+
+class Served:
+    """The checkpoint that is served now. Whoever starts an engine, starts it with this one."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
 
 
 class Service:
@@ -30,10 +46,13 @@ class Service:
     def __init__(
         self,
         settings: Settings,
-        checkpoint: Checkpoint,
+        served: Served,
         supervisor: Keeper,
         tracing: Tracing | None = None,
     ) -> None:
+        checkpoint = served.checkpoint
+        self._served = served
+        self._first = checkpoint.folder
         self._solver = Solver(checkpoint, settings)
         self._meter = TokenMeter()
         self._admission = Admission(
@@ -59,7 +78,8 @@ class Service:
         self._watch = Watch(self.metrics, tracing, checkpoint.codec.tokens)
         self._grace_seconds = settings.grace_seconds
         self._draining = False
-        self.model = Model(id=checkpoint.manifest.name, tasks=checkpoint.manifest.tasks)
+        self._reload_root = settings.reload_root
+        self._reloading = asyncio.Lock()
 
     async def run(self) -> None:
         """Keep an engine up until cancelled. Raises what its first start raises."""
@@ -119,6 +139,74 @@ class Service:
         if tenant.tokens_per_minute is None:
             return engine
         return ChargedEngine(engine, lambda tokens: self._meter.charge(tenant, tokens))
+
+    @property
+    def model(self) -> Model:
+        """What is served now."""
+        checkpoint = self._served.checkpoint
+        manifest = checkpoint.manifest
+        return Model(id=manifest.name, tasks=manifest.tasks, digest=checkpoint.digest)
+
+    async def reload(self, path: str) -> Reload:
+        """Go on with the weights of another folder, once the searches in flight have ended or
+        outlasted the grace period; new ones wait meanwhile. Weights that are served already are
+        not loaded again.
+
+        Raises PathRefused and CheckpointError, with nothing changed; ReloadNotOffered likewise;
+        ReloadFailed, after which engines are started anew with what was served before.
+        """
+        if self._reload_root is None:
+            raise ReloadNotOffered("no STEPBACK_RELOAD_ROOT is set")
+        async with self._reloading:
+            new = await asyncio.to_thread(self._find, self._reload_root, path)
+            self._refuse_while_draining()
+            self._supervisor.engine  # noqa: B018
+            started, previous = time.monotonic(), self._served.checkpoint.digest
+            with self._admission.held():
+                cut_short = 0 if new.digest == previous else await self._settle()
+                await self._follow(new)
+        return Reload(
+            model=new.manifest.name,
+            digest=new.digest,
+            previous=previous,
+            cut_short=cut_short,
+            seconds=time.monotonic() - started,
+        )
+
+    def _find(self, root: Path, path: str) -> Checkpoint:
+        new = Checkpoint.open(folder_under(root, path, first=self._first))
+        check_successor(self._served.checkpoint, new)
+        return new
+
+    async def _settle(self) -> int:
+        """Wait until no search is in flight; how many had to be cut short for that."""
+        try:
+            async with asyncio.timeout(self._grace_seconds):
+                await self._admission.idle.wait()
+            return 0
+        except TimeoutError:
+            cut_short = self._solver.cut_short()
+            await self._admission.idle.wait()
+            return cut_short
+
+    async def _follow(self, new: Checkpoint) -> None:
+        previous = self._served.checkpoint
+        # First, so that an engine that is lost meanwhile comes back with the new weights.
+        self._served.checkpoint = new
+        try:
+            await self._load(new, previous)
+        except BaseException as error:
+            self._served.checkpoint = previous
+            if not isinstance(error, ReloadNotOffered):
+                await self._supervisor.discard(f"new weights could not be loaded ({error})")
+            if isinstance(error, EngineError) and not isinstance(error, ReloadNotOffered):
+                raise ReloadFailed(str(error)) from error
+            raise
+        self._solver.follow(new)
+
+    async def _load(self, new: Checkpoint, previous: Checkpoint) -> None:
+        if new.digest != previous.digest and not await self._supervisor.reload(new.folder):
+            raise ReloadFailed("the engine has the weights that it had before")
 
     async def drain(self) -> None:
         """Take no more searches; those in flight may go on for the grace period, then they return

@@ -17,6 +17,11 @@ class SettingsError(ValueError):
     """An unknown or malformed setting; the message is one line that names it."""
 
 
+def _none_if_empty(text: object) -> object:
+    """An empty variable names nothing, least of all the working directory."""
+    return None if text == "" else text
+
+
 def _split_urls(text: object) -> object:
     """Addresses without a slash at the end, from text that separates them with commas."""
     if not isinstance(text, str):
@@ -80,7 +85,10 @@ class Settings(BaseModel):
     idempotency_seconds: float = Field(default=600.0, ge=0, le=86_400)
     """How long they are kept."""
     grace_seconds: float = Field(default=5.0, ge=0, le=600)
-    """After SIGTERM: how long searches may go on before they return the best so far."""
+    """After SIGTERM, or before new weights: how long searches may go on before they return the
+    best so far."""
+    reload_root: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
+    """Folder that new weights may be loaded from while the server runs; none: they may not."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Of the server's own log: debug, info, warning or error."""
     log_format: Literal["text", "json"] = "text"

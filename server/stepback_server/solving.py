@@ -137,8 +137,17 @@ class Solver:
     def cancel_all(self) -> None:
         """End every search, those in flight and any still to come, with the best that it has."""
         self._is_ending = True
+        self.cut_short()
+
+    def cut_short(self) -> int:
+        """End the searches in flight with the best that they have; how many there were."""
         for search in self._searches:
             search.cancel()
+        return len(self._searches)
+
+    def follow(self, checkpoint: Checkpoint) -> None:
+        """Answer with this one from now on: `succession.check_successor` has passed it."""
+        self._checkpoint = checkpoint
 
     def _refuse_what_is_not_served(self, request: SolveRequest) -> None:
         settings, budget = self._settings, request.budget

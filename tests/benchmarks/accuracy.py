@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from stepback_training.evaluate.command import evaluate
+from stepback_training.evaluate.cli import evaluate
 from tests.conftest import controller
 
 _FLAGS = ["--breadths", "16", "--at-equal-tokens", "--seed", "2026", "--out", "runs/results.json"]

@@ -26,25 +26,34 @@ def held(run: Path, recipe: Recipe, data: Path) -> Generator[str]:
     made_by = recipe_of(data)
     if made_by is not None and made_by != recipe.data:
         raise ValueError(f"{data} was not written by this recipe's [data]: write it anew")
+    with locked(run):
+        digest = sha256(data.read_bytes()).hexdigest()
+        agree(run / "run.json", _identity(recipe, digest))
+        yield digest
+
+
+@contextmanager
+def locked(run: Path) -> Generator[None]:
+    """Hold a folder, which is made. Raises ValueError where another process holds it."""
     run.mkdir(parents=True, exist_ok=True)
     with (run / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ValueError(f"{run}: another process is training there") from error
-        digest = sha256(data.read_bytes()).hexdigest()
-        _agree(run / "run.json", _identity(recipe, digest))
-        yield digest
+        yield
 
 
 def _identity(recipe: Recipe, digest: str) -> dict[str, Any]:
-    plain = recipe.model_dump(mode="json")
+    # What is left out here says nothing about a single training.
+    plain = recipe.model_dump(mode="json", exclude={"improve"})
     for field in _CHANGEABLE:
         del plain["train"][field]
     return {"recipe": plain, "data_sha256": digest}
 
 
-def _agree(path: Path, identity: dict[str, Any]) -> None:
+def agree(path: Path, identity: dict[str, Any]) -> None:
+    """Write down what a run is, or raise ValueError where it was started as something else."""
     if not path.exists():
         path.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
         return

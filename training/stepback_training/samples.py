@@ -126,7 +126,7 @@ def _from_task(task: Task[Any], recipe: DataRecipe, rng: Random) -> Iterator[Sam
             yield Sample(prompt=task.prompt(problem), steps=path)
             continue
         prefix = path[: rng.randrange(len(path))]
-        wrong = _wrong_step(task, problem, prefix, recipe, rng)
+        wrong = draw_wrong_step(task, problem, prefix, recipe, rng)
         if wrong is not None:
             yield Sample(prompt=task.prompt(problem), steps=prefix, wrong_step=wrong)
 
@@ -173,7 +173,7 @@ def _to_line(sample: Sample) -> str:
     return json.dumps(sample.model_dump(exclude_none=True), separators=(",", ":")) + "\n"
 
 
-def _wrong_step(
+def draw_wrong_step(
     task: Task[Any], problem: BaseModel, prefix: list[str], recipe: DataRecipe, rng: Random
 ) -> str | None:
     """A wrong step of a drawn kind; another kind where the drawn one does not exist here."""

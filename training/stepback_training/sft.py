@@ -209,7 +209,8 @@ def _arguments(recipe: Recipe, run: Path, rows: int) -> TrainingArguments:
         torch_compile=fit.compile,
         save_strategy="steps",
         save_steps=fit.checkpoint_every,
-        logging_steps=20,
+        # Short runs tell their loss too.
+        logging_steps=min(20, max(1, steps // 20)),
         report_to="none",
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,

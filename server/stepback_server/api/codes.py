@@ -107,6 +107,28 @@ ERRORS: dict[str, ErrorKind] = {
         "Wait as long as `Retry-After` says; the client does so by itself. The operator: see the "
         "[runbook](runbook.md#too-many-searches-429).",
     ),
+    "reload_path_refused": _invalid(
+        "New weights may not come from that folder.",
+        "Name a checkpoint folder under the server's `STEPBACK_RELOAD_ROOT`.",
+        403,
+    ),
+    "reload_mismatch": _invalid(
+        "The folder is no checkpoint of the served model.",
+        "The message names the part that differs; another model needs a restart.",
+    ),
+    "reload_not_offered": ErrorKind(
+        501,
+        ErrorType.INVALID_REQUEST,
+        "This server, or its engines, load no new weights while they run.",
+        "The operator sets `STEPBACK_RELOAD_ROOT`; engines over HTTP also need vLLM's development "
+        "mode (`VLLM_SERVER_DEV_MODE=1`), else restart them with the new checkpoint.",
+    ),
+    "reload_failed": ErrorKind(
+        500,
+        ErrorType.INTERNAL,
+        "The engine failed at new weights; it is started anew with those of before.",
+        "`GET /ready` tells when; the log says what it failed of.",
+    ),
     "internal": ErrorKind(
         500,
         ErrorType.INTERNAL,

@@ -11,9 +11,16 @@ from starlette.exceptions import HTTPException
 from stepback_core.wire import ErrorBody, ErrorDetail
 from stepback_server.admission import OutOfTokens, QueueFull
 from stepback_server.api.codes import ERRORS
-from stepback_server.engine.base import EngineUnavailable, PromptRefused
+from stepback_server.checkpoint import CheckpointError
+from stepback_server.engine.base import (
+    EngineUnavailable,
+    PromptRefused,
+    ReloadFailed,
+    ReloadNotOffered,
+)
 from stepback_server.idempotency import IdempotencyMismatch
 from stepback_server.observation.request import note
+from stepback_server.succession import PathRefused
 
 # pydantic's error types, in the words that a program can match on.
 _CODES = {
@@ -101,6 +108,10 @@ _FAILURES = (
     IdempotencyMismatch,
     EngineUnavailable,
     PromptRefused,
+    PathRefused,
+    CheckpointError,
+    ReloadNotOffered,
+    ReloadFailed,
     Exception,
 )
 
@@ -129,6 +140,8 @@ def failure_of(error: Exception) -> ApiError:
             return _not_ready(error.public)
         case PromptRefused():
             return _prompt_refused(str(error))
+        case PathRefused() | CheckpointError() | ReloadNotOffered() | ReloadFailed():
+            return _not_reloaded(error)
         case _:
             return ApiError("internal", "An error of the server's own; it has been logged.")
 
@@ -162,6 +175,27 @@ def _prompt_refused(why: str) -> ApiError:
         "prompt_refused",
         f"prompt: the engine refuses it: {why}",
         param="prompt",
+    )
+
+
+def _not_reloaded(
+    error: PathRefused | CheckpointError | ReloadNotOffered | ReloadFailed,
+) -> ApiError:
+    if isinstance(error, PathRefused):
+        return ApiError("reload_path_refused", f"path: {error}.", param="path")
+    if isinstance(error, CheckpointError):
+        return ApiError("reload_mismatch", f"path: {error}", param="path")
+    note(reason=str(error))
+    if isinstance(error, ReloadNotOffered):
+        return ApiError(
+            "reload_not_offered",
+            "New weights are not loaded here while the server runs: restart the engines with the "
+            "new checkpoint, or see STEPBACK_RELOAD_ROOT.",
+        )
+    return ApiError(
+        "reload_failed",
+        "The engine failed at the new weights and is started anew with those of before: GET /ready "
+        "tells when; the server's log has the cause under this request's id.",
     )
 
 

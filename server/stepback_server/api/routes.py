@@ -1,5 +1,6 @@
 """The HTTP routes."""
 
+from collections.abc import Collection
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Depends, Header, Request, Response
@@ -12,6 +13,8 @@ from stepback_core.wire import (
     Health,
     ModelList,
     Readiness,
+    Reload,
+    ReloadRequest,
     SolveRequest,
     SolveResult,
     Version,
@@ -28,22 +31,29 @@ from stepback_server.service import Service
 router = APIRouter(route_class=StrictRoute)
 
 _OF_NO_ROUTE = frozenset({"no_such_path", "method_not_allowed", "http_error"})
+_OF_RELOAD = frozenset(code for code in ERRORS if code.startswith("reload_"))
+_OF_ANY_BODY = frozenset(
+    {"invalid_json", "not_declared_as_json", "missing_key", "unknown_key", "body_too_large"}
+    | {"missing_field", "extra_field", "wrong_type", "out_of_range", "unknown_model", "internal"}
+    | {"engine_unavailable"}
+)
 
 
-def _described(status: int) -> dict[str, Any]:
-    """What the schema says of one status: every code that it stands for."""
-    meanings = (
-        f"`{code}`: {kind.meaning}"
-        for code, kind in ERRORS.items()
-        if kind.status == status and code not in _OF_NO_ROUTE
-    )
-    return {"model": ErrorBody, "description": "\n\n".join(meanings)}
+def _described(codes: Collection[str]) -> dict[int | str, dict[str, Any]]:
+    """What the schema says of each status: every code that it stands for."""
+    found: dict[int | str, dict[str, Any]] = {}
+    for status in sorted({ERRORS[code].status for code in codes}):
+        meanings = (
+            f"`{code}`: {kind.meaning}"
+            for code, kind in ERRORS.items()
+            if kind.status == status and code in codes
+        )
+        found[status] = {"model": ErrorBody, "description": "\n\n".join(meanings)}
+    return found
 
 
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: _described(status)
-    for status in sorted({ERRORS[code].status for code in ERRORS.keys() - _OF_NO_ROUTE})
-}
+_ERRORS = _described(ERRORS.keys() - _OF_NO_ROUTE - _OF_RELOAD)
+_RELOAD_ERRORS = _described(_OF_RELOAD | _OF_ANY_BODY)
 
 
 async def _service(request: Request) -> Service:
@@ -141,6 +151,7 @@ async def version(service: TheService) -> Version:
         vllm=service.vllm_version,
         protocol=PROTOCOL_VERSION,
         model=service.model.id,
+        digest=service.model.digest,
     )
 
 
@@ -148,3 +159,19 @@ async def version(service: TheService) -> Version:
 async def models(service: TheService, _: TheTenant) -> ModelList:
     """The served model and the tasks that it knows."""
     return ModelList(data=[service.model])
+
+
+@router.post(
+    "/v1/models/{name:path}/reload",
+    responses=_RELOAD_ERRORS,
+    tags=["operation"],
+    dependencies=[Depends(sent_as_json)],
+)
+async def reload(name: str, body: ReloadRequest, service: TheService, _: TheTenant) -> Reload:
+    """Load new weights of the served model into the running engines. Searches in flight may end
+    first, within the server's grace period; new ones wait."""
+    if name != service.model.id:
+        raise ApiError(
+            "unknown_model", f"model: this server has {service.model.id!r}.", param="model"
+        )
+    return await service.reload(body.path)

@@ -3,13 +3,16 @@
 EngineError
 ├── EngineUnavailable   not started yet, dead, or shut down: try again later (503)
 ├── EngineMismatch      none, or another one than configured: the operator's fault, at the start
-└── PromptRefused       the engine cannot take these ids: the caller's fault (422)
+├── PromptRefused       the engine cannot take these ids: the caller's fault (422)
+├── ReloadNotOffered    the engine takes no new weights while it runs (501)
+└── ReloadFailed        it took them, and what it has now is unknown: it must be replaced (500)
 """
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol
 
 
@@ -34,6 +37,14 @@ class EngineMismatch(EngineError):
 
 class PromptRefused(EngineError):
     """The engine refuses the prompt: too long, empty, or ids out of its vocabulary."""
+
+
+class ReloadNotOffered(EngineError):
+    """The engine takes no new weights while it runs; it goes on with those that it has."""
+
+
+class ReloadFailed(EngineError):
+    """New weights could not be loaded, or not all of them."""
 
 
 class Finish(StrEnum):
@@ -128,6 +139,14 @@ class OwnedEngine(Engine, Protocol):
     async def progress(self) -> int:
         """Grows while the engine works, for whomever; one that has work and makes no progress
         hangs. Raises EngineUnavailable."""
+        ...
+
+    async def reload(self, checkpoint: Path) -> bool:
+        """Load a checkpoint of the same shape in the place of what is served, and forget what was
+        cached of that; whether the weights differ now. Nothing may be in flight.
+
+        Raises ReloadNotOffered, with nothing changed; ReloadFailed and EngineUnavailable, after
+        which the weights may be of either checkpoint or of both."""
         ...
 
     async def close(self, *, kill: bool) -> None:

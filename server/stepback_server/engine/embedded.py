@@ -24,12 +24,15 @@ from stepback_server.engine.base import (
     Finish,
     OnSample,
     PromptRefused,
+    ReloadFailed,
     Sample,
     SampleRequest,
 )
 from stepback_server.engine.options import engine_options
 
 _BETWEEN_ABORTS = 0.02
+_RESETS = 100
+_BETWEEN_RESETS = 0.02
 _FINISH = {"stop": Finish.STOP, "length": Finish.LENGTH, "abort": Finish.ABORTED}
 
 
@@ -138,6 +141,29 @@ class EmbeddedEngine:
             await self._llm.check_health()
         except EngineDeadError as error:
             raise EngineUnavailable("the engine has died") from error
+
+    async def reload(self, checkpoint: Path) -> bool:
+        llm: Any = self._llm
+        try:
+            before = await llm.compute_weight_checksums()
+            await llm.collective_rpc("reload_weights", kwargs={"weights_path": str(checkpoint)})
+            after = await llm.compute_weight_checksums()
+            await self._forget_prefixes()
+        except EngineDeadError as error:
+            raise EngineUnavailable("the engine died of new weights") from error
+        except ReloadFailed:
+            raise
+        except Exception as error:  # a bare one: vLLM's word on whatever its core met
+            raise ReloadFailed(str(error)) from error
+        return before != after
+
+    async def _forget_prefixes(self) -> None:
+        """vLLM refuses while a sequence holds a block, as one just aborted may for a moment."""
+        for _ in range(_RESETS):
+            if await self._llm.reset_prefix_cache():
+                return
+            await asyncio.sleep(_BETWEEN_RESETS)
+        raise ReloadFailed("its prefix cache is in use, and still holds states of the old weights")
 
     async def close(self, *, kill: bool) -> None:
         if kill:

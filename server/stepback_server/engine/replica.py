@@ -5,6 +5,7 @@ import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -19,6 +20,8 @@ from stepback_server.engine.base import (
     Finish,
     OnSample,
     PromptRefused,
+    ReloadFailed,
+    ReloadNotOffered,
     SampleRequest,
 )
 from stepback_server.engine.completions import (
@@ -34,6 +37,12 @@ _CONTROL_SECONDS = 5.0
 _ABORT_CONNECTIONS = 8
 _KEEP_ALIVE_SECONDS = 2.0
 """Below the server's 5 s, or a request may meet a connection that is just being closed."""
+_RELOAD_SECONDS = 600.0
+_RPC_PATH = "/collective_rpc"
+"""Of vLLM's development mode alone, as is the next."""
+_FORGET_PATH = "/reset_prefix_cache"
+_RESETS = 100
+_BETWEEN_RESETS = 0.02
 _LONGEST_LINE = 1 << 24
 """Bytes of one chunk of a stream: a whole continuation, with its log-probabilities."""
 _REFUSED = (400, 413, 422)
@@ -177,6 +186,41 @@ class Replica:
         if answer.status_code != 200:
             raise EngineUnavailable(f"{self.url} answers {answer.status_code} to GET {path}")
         return answer
+
+    async def reload(self, checkpoint: Path) -> bool:
+        """`checkpoint` must be where the server finds it under the same path."""
+        # A client of its own: it waits for longer, and a thread without our loop may ask too.
+        async with httpx.AsyncClient(
+            base_url=self.url,
+            headers=self._expected.headers,
+            timeout=httpx.Timeout(_RELOAD_SECONDS, connect=_CONTROL_SECONDS),
+            trust_env=False,
+        ) as http:
+            try:
+                if (await http.get(_RPC_PATH)).status_code == 404:
+                    raise ReloadNotOffered(f"{self.url} has no {_RPC_PATH}")
+                before = await self._call(http, "compute_weight_checksums")
+                await self._call(http, "reload_weights", weights_path=str(checkpoint))
+                after = await self._call(http, "compute_weight_checksums")
+                await self._forget_prefixes(http)
+            except httpx.TransportError as error:
+                raise EngineUnavailable(f"{self.url} was lost ({_say(error)})") from error
+        return before != after
+
+    async def _call(self, http: httpx.AsyncClient, method: str, **arguments: str) -> bytes:
+        answer = await http.post(_RPC_PATH, json={"method": method, "kwargs": arguments})
+        if answer.status_code != 200:
+            raise ReloadFailed(f"{self.url} fails at {method}: {_message(answer.content)}")
+        return answer.content
+
+    async def _forget_prefixes(self, http: httpx.AsyncClient) -> None:
+        """vLLM refuses while a sequence holds a block, as one just aborted may for a moment."""
+        for _ in range(_RESETS):
+            answer = await http.post(_FORGET_PATH)
+            if answer.status_code == 200 and answer.json().get("success"):
+                return
+            await asyncio.sleep(_BETWEEN_RESETS)
+        raise ReloadFailed(f"{self.url} does not forget what it cached of the old weights")
 
     async def close(self, *, kill: bool) -> None:
         """Close the connections; the server is not ours to stop."""

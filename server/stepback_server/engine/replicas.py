@@ -5,10 +5,19 @@ import logging
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, TypeVar
 
 from stepback_server.concurrency import run_all
-from stepback_server.engine.base import Engine, EngineUnavailable, OnSample, Sample, SampleRequest
+from stepback_server.engine.base import (
+    Engine,
+    EngineUnavailable,
+    OnSample,
+    ReloadFailed,
+    ReloadNotOffered,
+    Sample,
+    SampleRequest,
+)
 from stepback_server.engine.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
@@ -76,6 +85,22 @@ class Replicas:
             failed.add(name)
             await asyncio.sleep(_BETWEEN_ATTEMPTS)
         raise self._unavailable()
+
+    async def reload(self, checkpoint: Path) -> bool:
+        """One after the other. Those that are down load what is served when they come back."""
+        self.engine  # noqa: B018
+        changed = False
+        for number, name in enumerate(sorted(self._up())):
+            try:
+                changed |= await self._supervisors[name].reload(checkpoint)
+            except ReloadNotOffered as error:
+                if not number:
+                    raise
+                raise ReloadFailed(str(error)) from error
+        return changed
+
+    async def discard(self, reason: str) -> None:
+        await run_all(each.discard(reason) for each in self._supervisors.values())
 
     async def running(self) -> int:
         """At every replica that is up and answers at once, for whomever they work."""

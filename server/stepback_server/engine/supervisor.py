@@ -1,10 +1,12 @@
 """Keeps an engine alive: notices its death or its hang, and brings it back, with backoff."""
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from stepback_server.concurrency import Interrupted, run_unless
@@ -13,6 +15,7 @@ from stepback_server.engine.base import (
     EngineError,
     EngineUnavailable,
     OwnedEngine,
+    ReloadFailed,
     SampleRequest,
 )
 
@@ -30,6 +33,15 @@ class Keeper(Protocol):
     async def run(self) -> None: ...
 
     async def use(self, work: Callable[[Engine], Coroutine[Any, Any, T]]) -> T: ...
+
+    async def reload(self, checkpoint: Path) -> bool:
+        """As `OwnedEngine.reload`, with every engine. After another error than ReloadNotOffered
+        the engines must be discarded."""
+        ...
+
+    async def discard(self, reason: str) -> None:
+        """Replace every engine, as if it was lost."""
+        ...
 
     @property
     def engine(self) -> Engine: ...
@@ -58,6 +70,8 @@ class Patience:
     between_canaries: float = 3.0
     canary_deadline: float = 10.0
     """An engine that has a canary to work on and makes no progress for so long hangs."""
+    reload_deadline: float = 600.0
+    """Loading new weights takes as long as they are large; the engine is not watched meanwhile."""
     first_backoff: float = 0.5
     longest_backoff: float = 30.0
 
@@ -83,6 +97,8 @@ class Supervisor:
         self._name = name
         self._engine: OwnedEngine | None = None
         self._lost = asyncio.Event()
+        self._attention = asyncio.Lock()
+        """Held by whoever checks the engine, or changes it: one at a time."""
         self._reason = f"{name} is still starting"
         self._public = "the engine is still starting"
         self.restarts = 0
@@ -114,6 +130,20 @@ class Supervisor:
             return await run_unless(work(engine), lost.wait())
         except Interrupted:
             raise self._unavailable() from None
+
+    async def reload(self, checkpoint: Path) -> bool:
+        async with self._attention:
+            try:
+                async with asyncio.timeout(self._patience.reload_deadline):
+                    return await self.engine.reload(checkpoint)
+            except TimeoutError:
+                raise ReloadFailed(f"{self._name} is still at it after its deadline") from None
+
+    async def discard(self, reason: str) -> None:
+        async with self._attention:
+            if self._engine is not None:
+                self._say_lost(reason)
+                await self._retire(kill=True)
 
     @property
     def engine(self) -> OwnedEngine:
@@ -162,15 +192,18 @@ class Supervisor:
         """Watch the engine; returns why it is lost."""
         engine, patience = self.engine, self._patience
         checks = max(1, round(patience.between_canaries / patience.between_checks))
-        while True:
-            try:
-                for _ in range(checks):
-                    await asyncio.sleep(patience.between_checks)
+        for number in itertools.count(1):
+            await asyncio.sleep(patience.between_checks)
+            async with self._attention:
+                if self._engine is not engine:
+                    break
+                try:
                     await engine.check()
-                if await self._hangs(engine):
-                    return f"{self._name} hangs"
-            except EngineError as error:
-                return str(error)
+                    if number % checks == 0 and await self._hangs(engine):
+                        return f"{self._name} hangs"
+                except EngineError as error:
+                    return str(error)
+        return f"{self._name} was discarded"
 
     async def _hangs(self, engine: OwnedEngine) -> bool:
         progress = await engine.progress()
@@ -182,11 +215,15 @@ class Supervisor:
         return False
 
     async def _replace(self, reason: str) -> None:
+        if self._engine is not None:
+            self._say_lost(reason)
+            await self._retire(kill=True)
+        await self._bring_up()
+
+    def _say_lost(self, reason: str) -> None:
         _log.error("%s is lost: %s", self._name, reason)
         self._reason = f"{reason}; it is being brought back"
         self._public = "the engine was lost; it is being brought back"
-        await self._retire(kill=True)
-        await self._bring_up()
 
     async def _bring_up(self) -> None:
         wait = self._patience.first_backoff

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from stepback_server.engine.base import (
     EngineUnavailable,
     Finish,
     PromptRefused,
+    ReloadFailed,
+    ReloadNotOffered,
     Sample,
     SampleRequest,
 )
@@ -43,6 +46,10 @@ class FakeVllm:
         self.told_version: Response = JSONResponse({"version": "0.32.0"})
         self.hung_up = asyncio.Event()
         self.keys: set[str | None] = set()
+        self.weights: str | None = None
+        """What was loaded, where the development mode is on."""
+        self.busy = 0
+        """How often the prefix cache will still be in use."""
 
     def stream(self, *chunks: str, forever: bool = False) -> None:
         async def body() -> AsyncIterator[str]:
@@ -71,6 +78,23 @@ class FakeVllm:
     async def abort(self, request: Request) -> Response:
         return JSONResponse({}, 403)
 
+    async def call(self, request: Request) -> Response:
+        """vLLM's development mode."""
+        if self.weights is None:
+            return JSONResponse({"detail": "Not Found"}, 404)
+        if request.method == "GET":
+            return JSONResponse({"detail": "Method Not Allowed"}, 405)
+        body = await request.json()
+        if body["method"] == "reload_weights":
+            if body["kwargs"]["weights_path"].endswith("broken"):
+                return JSONResponse({"error": {"message": "no such tensor"}}, 500)
+            self.weights = body["kwargs"]["weights_path"]
+        return JSONResponse({"results": [{"all": self.weights}]})
+
+    async def forget(self, request: Request) -> Response:
+        self.busy -= 1
+        return JSONResponse({"success": self.busy < 0})
+
     @property
     def app(self) -> Starlette:
         return Starlette(
@@ -79,6 +103,8 @@ class FakeVllm:
                 Route("/inference/v1/abort_requests", self.abort, methods=["POST"]),
                 Route("/v1/models", self.models),
                 Route("/version", self.version),
+                Route("/collective_rpc", self.call, methods=["GET", "POST"]),
+                Route("/reset_prefix_cache", self.forget, methods=["POST"]),
             ]
         )
 
@@ -185,5 +211,26 @@ def test_a_wrong_key_is_told_by_the_name_of_its_setting() -> None:
     async def scenario(fake: FakeVllm, url: str) -> None:
         with pytest.raises(EngineMismatch, match="STEPBACK_ENGINE_API_KEY"):
             await asyncio.to_thread(Replica.connect, url, keyless)
+
+    with_server(scenario)
+
+
+def test_new_weights_go_to_a_server_in_its_development_mode() -> None:
+    async def scenario(fake: FakeVllm, url: str) -> None:
+        replica = Replica(url, EXPECTED)
+        with pytest.raises(ReloadNotOffered):
+            await replica.reload(Path("/new"))
+        fake.weights, fake.busy = "/old", 2
+        assert await replica.reload(Path("/new"))
+        assert (fake.weights, fake.busy) == ("/new", -1)
+        assert not await replica.reload(Path("/new"))
+        with pytest.raises(ReloadFailed, match="no such tensor"):
+            await replica.reload(Path("/broken"))
+        fake.busy = 10_000
+        with pytest.raises(ReloadFailed, match="cached"):
+            await replica.reload(Path("/new"))
+        await replica.close(kill=False)
+        with pytest.raises(EngineUnavailable):
+            await Replica("http://127.0.0.1:9", EXPECTED).reload(Path("/new"))
 
     with_server(scenario)

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from stepback_server.engine.base import (
     OnSample,
     OwnedEngine,
     PromptRefused,
+    ReloadFailed,
+    ReloadNotOffered,
     Sample,
     SampleRequest,
 )
@@ -31,6 +34,15 @@ class Server(ScriptedEngine):
         super().__init__(lambda request, index: ((request.seeds or (0,) * 99)[index], END))
         self.lives = 1_000_000
         self.mismatched = False
+        self.takes_weights = True
+        self.weights = Path("old")
+
+    async def reload(self, checkpoint: Path) -> bool:
+        await self.check()
+        if not self.takes_weights:
+            raise ReloadNotOffered("no such route")
+        was, self.weights = self.weights, checkpoint
+        return was != checkpoint
 
     def start(self) -> OwnedEngine:
         if self.mismatched:
@@ -208,3 +220,34 @@ def test_neighbours_are_asked_for_together() -> None:
     assert runs([0, 2, 3, 7], together=True) == [range(1), range(2, 4), range(7, 8)]
     assert runs([0, 1], together=False) == [range(1), range(1, 2)]
     assert runs([], together=True) == []
+
+
+def test_new_weights_go_to_every_replica() -> None:
+    servers = {"a": Server(), "b": Server()}
+
+    async def scenario(replicas: Replicas) -> None:
+        assert await replicas.reload(Path("new"))
+        assert not await replicas.reload(Path("new"))
+
+    with_replicas(servers, scenario)
+    assert {server.weights for server in servers.values()} == {Path("new")}
+
+
+def test_replicas_that_differ_after_a_reload_are_connected_anew() -> None:
+    """Where the first takes no weights nothing has changed; later on some of them have."""
+    servers = {"a": Server(), "b": Server()}
+
+    async def scenario(replicas: Replicas) -> None:
+        servers["a"].takes_weights = False
+        with pytest.raises(ReloadNotOffered):
+            await replicas.reload(Path("new"))
+        assert servers["b"].weights == Path("old")
+        servers["a"].takes_weights, servers["b"].takes_weights = True, False
+        with pytest.raises(ReloadFailed):
+            await replicas.reload(Path("new"))
+        await replicas.discard("they differ")
+        assert replicas.up == 0
+        await until(lambda: replicas.up == 2)
+        assert replicas.restarts == 2
+
+    with_replicas(servers, scenario)

@@ -2,9 +2,16 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 from stepback_core.trace import TokenGrammar
-from stepback_server.engine.base import Finish, OnSample, Sample, SampleRequest
+from stepback_server.engine.base import (
+    Finish,
+    OnSample,
+    ReloadNotOffered,
+    Sample,
+    SampleRequest,
+)
 
 END, MARKER, NEWLINE = 1, 2, 3
 GRAMMAR = TokenGrammar(marker_id=MARKER, end_id=END, separator_ids=frozenset({NEWLINE}))
@@ -66,6 +73,9 @@ class ScriptedEngine:
 
     async def check(self) -> None:
         return None
+
+    async def reload(self, checkpoint: Path) -> bool:
+        raise ReloadNotOffered("a script has no weights")
 
     async def close(self, *, kill: bool) -> None:
         return None

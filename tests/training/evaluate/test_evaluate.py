@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from stepback_training.evaluate.command import evaluate
+from stepback_training.evaluate.cli import evaluate
 from tests.conftest import free_port
 
 PROBLEMS = 5

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from stepback_core.wire import Strategy
-from stepback_training.evaluate.command import plot
+from stepback_training.evaluate.cli import plot
 from stepback_training.evaluate.plan import Setting
 from tests.training.evaluate.made import written
 

@@ -1,0 +1,93 @@
+"""New weights for a served model: where they may come from, and which may follow which."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, cast
+
+from stepback_server.checkpoint import Checkpoint, CheckpointError, tensor_shapes
+
+_OF_NO_MATTER = frozenset(
+    {"_name_or_path", "dtype", "torch_dtype", "transformers_version", "use_cache"}
+)
+"""Fields of config.json that change nothing of what an engine computes with given weights."""
+_SETTINGS_OF_A_CALL = ("padding", "truncation")
+"""Parts of tokenizer.json that say how it was called last, not how it reads a text."""
+
+
+class PathRefused(Exception):
+    """A folder that weights may not come from. The message tells nothing of what is there."""
+
+
+def folder_under(root: Path, path: str, *, first: Path | None = None) -> Path:
+    """The folder that a caller names, absolute or relative to `root`, every link followed.
+
+    Raises PathRefused where it, or a file in it, is not under `root`, whether it exists or not.
+    `first` may be named too: what the operator serves from the start.
+    """
+    try:
+        top = root.resolve()
+        folder = (top / path).resolve()
+        is_first = first is not None and folder == first.resolve()
+        is_inside = is_first or (
+            folder.is_relative_to(top)
+            and all(each.resolve().is_relative_to(top) for each in _files(folder))
+        )
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, a NUL
+        raise PathRefused("it names no folder that can be read") from error
+    if not is_inside:
+        raise PathRefused("it is not under the folder that this server takes weights from")
+    return folder
+
+
+def _files(folder: Path) -> Iterable[Path]:
+    return folder.iterdir() if folder.is_dir() else ()
+
+
+def check_successor(served: Checkpoint, new: Checkpoint) -> None:
+    """Raise CheckpointError unless an engine that serves the one can go on with the other, and a
+    caller too: the same name, tasks, grammar, tokenizer, and shape of the weights."""
+    for part in ("name", "tasks", "grammar", "marker_id", "end_id", "separator_ids"):
+        _agree(new, f"stepback.json: {part}", getattr(served.manifest, part), new.manifest)
+    if _tokenizer(served) != _tokenizer(new):
+        raise CheckpointError(f"{new.folder}/tokenizer.json differs from that of what is served")
+    old_config, config = _config(served), _config(new)
+    for field in sorted(old_config.keys() | config.keys()):
+        if old_config.get(field) != config.get(field):
+            raise CheckpointError(
+                f"{new.folder}/config.json: {field} is {config.get(field)!r}, of what is served "
+                f"{old_config.get(field)!r}: another architecture needs a restart"
+            )
+    shapes = tensor_shapes(new.folder)
+    if "lm_head.weight" not in shapes or config.get("tie_word_embeddings"):
+        raise CheckpointError(
+            f"{new.folder}: its embeddings are tied, and vLLM would keep the old output head: "
+            "export it untied (tie_word_embeddings false, an lm_head.weight of its own) and serve "
+            "it so from the start"
+        )
+    if tensor_shapes(served.folder) != shapes:
+        raise CheckpointError(f"{new.folder}: its weights have other names or shapes")
+
+
+def _agree(new: Checkpoint, part: str, wanted: object, holder: Any) -> None:
+    found = getattr(holder, part.rpartition(" ")[2])
+    if found != wanted:
+        raise CheckpointError(f"{new.folder}/{part} is {found!r}, of what is served {wanted!r}")
+
+
+def _config(checkpoint: Checkpoint) -> dict[str, Any]:
+    fields = _read(checkpoint.folder / "config.json")
+    return {name: value for name, value in fields.items() if name not in _OF_NO_MATTER}
+
+
+def _tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
+    """tokenizer.json, without what does not count."""
+    parts = _read(checkpoint.folder / "tokenizer.json")
+    return {name: part for name, part in parts.items() if name not in _SETTINGS_OF_A_CALL}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return cast("dict[str, Any]", json.loads(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error})") from error

@@ -1,0 +1,353 @@
+"""Self-improvement: what may enter, what is kept, and a run that is killed and goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stepback_client import Client
+from stepback_core.manifest import Manifest, weights_digest
+from stepback_core.tasks import TASKS, CountdownProblem, Split
+from stepback_core.wire import Outcome as Ended
+from stepback_core.wire import TreeNode
+from stepback_training.checkpoint import resumable
+from stepback_training.improve.ledger import Ledger, Outcome, WrongStep
+from stepback_training.improve.mistakes import wrong_steps
+from stepback_training.improve.mixture import Kept, keep, write_mixture
+from stepback_training.improve.problems import (
+    HeldOutError,
+    held_out_questions,
+    refuse_held_out,
+    training_questions,
+)
+from stepback_training.improve.record import wilson
+from stepback_training.recipe import DataRecipe, Recipe, RecipeError
+from stepback_training.samples import read_samples
+from tests.conftest import CHECKPOINT, controller
+
+COUNTDOWN = TASKS["countdown"]
+PROBLEM = CountdownProblem(numbers=[4, 16, 25, 81], target=94)
+WAY = ["16-4=12", "25-12=13", "81+13=94"]
+assert COUNTDOWN.check(PROBLEM, WAY).strict
+
+PLAIN: dict[str, Any] = {
+    "name": "countdown-5m",
+    "data": {"samples": 1000, "paths": "plainest", "backtrack_share": 0.3},
+    "base": {"path": str(CHECKPOINT)},
+    "train": {"learning_rate": 1e-4, "optimizer": "muon", "schedule": "wsd", "warmup_steps": 1}
+    | {"batch_tokens": 512, "row_tokens": 128, "checkpoint_every": 1},
+}
+IMPROVE = {"rounds": 1, "problems": 40, "validation": 10, "test": 10, "breadth": 8}
+
+
+def recipe(**improve: Any) -> Recipe:
+    return Recipe.model_validate(PLAIN | {"improve": IMPROVE | improve})
+
+
+def kept_of(split: Split, seed: int, name: str = "countdown") -> Kept:
+    task = TASKS[name]
+    problem = next(task.stream(split, Random(seed)))
+    return Kept(task, problem, task.reference_paths(problem)[0], [])
+
+
+# Nothing of the test split
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**31), name=st.sampled_from(sorted(TASKS)))
+def test_no_round_asks_a_test_problem(seed: int, name: str) -> None:
+    data = DataRecipe.model_validate({"task": name, "samples": 1})
+    questions = list(islice(training_questions(data, seed), 5))
+    assert all(each.task.split(each.problem) is Split.TRAIN for each in questions)
+    assert len({each.prompt for each in questions}) == 5
+    again = list(islice(training_questions(data, seed), 5))
+    assert [each.problem for each in again] == [each.problem for each in questions]
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(seed=st.integers(0, 2**31), name=st.sampled_from(sorted(TASKS)), data=st.data())
+def test_no_test_problem_is_written_to_samples(
+    tmp_path: Path, seed: int, name: str, data: st.DataObject
+) -> None:
+    split = data.draw(st.sampled_from([s for s in TASKS[name].splits if s is not Split.TRAIN]))
+    held_out = kept_of(split, seed, name)
+    with pytest.raises(HeldOutError, match="belongs to"):
+        refuse_held_out(held_out.task, held_out.problem)
+    path = tmp_path / "samples.jsonl"
+    with pytest.raises(HeldOutError, match="belongs to"):
+        write_mixture(recipe(), [kept_of(Split.TRAIN, seed), held_out], set(), path, seed)
+    assert not path.exists()
+
+
+def test_a_target_that_no_split_has_is_refused_too() -> None:
+    """Training inputs with a held-out target."""
+    problem = PROBLEM.model_copy(update={"target": 97})
+    assert COUNTDOWN.split(problem) is None
+    with pytest.raises(HeldOutError, match="no split"):
+        refuse_held_out(COUNTDOWN, problem)
+
+
+def test_what_the_run_is_measured_by_is_not_trained_on(tmp_path: Path) -> None:
+    kept = [kept_of(Split.TRAIN, seed) for seed in range(20)]
+    path = tmp_path / "samples.jsonl"
+    with pytest.raises(HeldOutError, match="measured by"):
+        write_mixture(recipe(), kept, {COUNTDOWN.prompt(kept[3].problem)}, path, 1)
+    # Nor does it come in with the samples that are made anew.
+    write_mixture(recipe(old_share=0.9), kept, set(), path, 1)
+    mine = {COUNTDOWN.prompt(each.problem) for each in kept}
+    made = next(s.prompt for s in read_samples(path) if s.prompt not in mine)
+    write_mixture(recipe(old_share=0.9), kept, {made}, path, 1)
+    assert made not in {sample.prompt for sample in read_samples(path)}
+
+
+@settings(
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(seed=st.integers(0, 2**31), old=st.floats(0, 0.8), backtrack=st.floats(0, 0.8))
+def test_every_sample_of_a_round_is_of_the_training_split(
+    tmp_path: Path, seed: int, old: float, backtrack: float
+) -> None:
+    """Read back from the file, by what its prompts say."""
+    questions = islice(training_questions(DataRecipe(samples=1), seed), 10)
+    kept = [
+        Kept(COUNTDOWN, each.problem, COUNTDOWN.reference_paths(each.problem)[0], [])
+        for each in questions
+    ]
+    path = tmp_path / "samples.jsonl"
+    plan = recipe(old_share=old, backtrack_share=backtrack)
+    counts = write_mixture(plan, kept, set(), path, seed)
+    samples = list(read_samples(path))
+    assert len(samples) == counts.optimal + counts.backtrack + counts.old
+    assert counts.old == round((counts.optimal + counts.backtrack) * old / (1 - old))
+    for sample in samples:
+        numbers, _, target = sample.prompt.removeprefix("countdown:").partition("=")
+        problem = CountdownProblem(numbers=[*map(int, numbers.split(","))], target=int(target))
+        assert COUNTDOWN.split(problem) is Split.TRAIN
+        if sample.wrong_step is None:
+            assert COUNTDOWN.check(problem, sample.steps).strict
+
+
+def test_tests_are_tests() -> None:
+    found = held_out_questions(DataRecipe(samples=1), 3, 5)
+    assert set(found) == {Split.TEST_SEEN, Split.TEST_NEW}
+    for split, questions in found.items():
+        assert [COUNTDOWN.split(each.problem) for each in questions] == [split] * 5
+
+
+# What is kept
+
+
+def outcome(number: int = 0, **fields: Any) -> Outcome:
+    plain = {"task": "countdown", "problem": PROBLEM.model_dump(), "steps": WAY, "tokens": 9}
+    return Outcome.model_validate(plain | {"number": number, "solved": True} | fields)
+
+
+def test_a_way_is_kept_once_however_its_steps_are_written() -> None:
+    same = outcome(1, steps=[*WAY[:2], "13+81=94"])
+    other = outcome(2, steps=["16-4=12", "81-12=69", "25+69=94"])
+    unsolved = outcome(3, solved=False, steps=[])
+    assert [each.steps for each in keep([outcome(), same, other, unsolved])] == [WAY, other.steps]
+
+
+def test_a_ledger_that_was_forged_is_noticed() -> None:
+    with pytest.raises(ValueError, match="not a right one"):
+        keep([outcome(steps=["16-4=12", "25-12=13", "81+13=95"])])
+
+
+def test_wrong_steps_are_those_that_the_search_met_where_it_was_right() -> None:
+    def node(number: int, parent: int, kept: int, steps: list[str], ended: Ended) -> TreeNode:
+        return TreeNode(
+            id=number, parent=parent, kept_steps=kept, steps=steps, outcome=ended, score=-1.0
+        )
+
+    tree = [
+        TreeNode(id=0, parent=None, kept_steps=0, steps=[], outcome=None, score=None),
+        node(1, 0, 0, WAY, Ended.ANSWER),
+        # After a step of the right way, wrongly computed.
+        node(2, 1, 1, ["25-12=14"], Ended.ILLEGAL),
+        node(3, 1, 1, ["25-12=14"], Ended.ILLEGAL),
+        # In a state that the right way does not go through.
+        node(4, 0, 0, ["81-25=56", "56-4=50"], Ended.ILLEGAL),
+        # Cut in the middle of a step, and no step at all.
+        node(5, 0, 0, ["16-4=1"], Ended.UNFINISHED),
+        node(6, 0, 0, ["16-"], Ended.ILLEGAL),
+    ]
+    found = wrong_steps(COUNTDOWN, PROBLEM, WAY, tree)
+    assert found == [WrongStep(prefix=["16-4=12"], step="25-12=14")]
+
+
+def test_own_mistakes_are_taught_and_invented_ones_where_there_are_none(tmp_path: Path) -> None:
+    wrong = WrongStep(prefix=["16-4=12"], step="25-12=14")
+    kept = [Kept(COUNTDOWN, PROBLEM, WAY, [wrong]), *(kept_of(Split.TRAIN, n) for n in range(9))]
+    path = tmp_path / "samples.jsonl"
+    own = write_mixture(recipe(backtrack_share=0.5, old_share=0), kept, set(), path, 1)
+    assert (own.optimal, own.backtrack, own.own_errors, own.old) == (10, 10, 1, 0)
+    assert "25-12=14" in [sample.wrong_step for sample in read_samples(path)]
+    plan = recipe(backtrack_share=0.5, old_share=0, wrong_steps="invented")
+    assert write_mixture(plan, kept, set(), path, 1).own_errors == 0
+
+
+def test_a_ledger_outlasts_a_kill_in_the_middle_of_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "solved.jsonl"
+    ledger = Ledger(path)
+    ledger.add(outcome(0))
+    ledger.add(outcome(1))
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:50])
+    again = Ledger(path)
+    assert 1 in again and 2 not in again
+    again.add(outcome(2))
+    assert [each.number for each in Ledger(path).of(range(3))] == [0, 1, 2]
+    path.write_bytes(b"{}\n" + whole)
+    with pytest.raises(ValueError, match=r"solved.jsonl:1: number"):
+        Ledger(path)
+
+
+@pytest.mark.parametrize(
+    ("solved", "asked", "interval"),
+    [(0, 10, (0.0, 0.2775)), (5, 10, (0.2366, 0.7634)), (10, 10, (0.7225, 1.0)), (0, 0, (0, 1))],
+)
+def test_the_interval_is_wilsons(solved: int, asked: int, interval: tuple[float, float]) -> None:
+    assert wilson(solved, asked) == pytest.approx(interval, abs=1e-4)
+
+
+# The command
+
+
+def write_recipe(folder: Path, improve: str = "", **changes: str) -> Path:
+    text = f"""
+name = "countdown-5m"
+[data]
+samples = 1000
+paths = "plainest"
+backtrack_share = 0.3
+[base]
+path = "{CHECKPOINT}"
+[train]
+learning_rate = 1e-4
+optimizer = "muon"
+schedule = "wsd"
+warmup_steps = 1
+batch_tokens = 512
+row_tokens = 128
+checkpoint_every = 1
+[improve]
+rounds = 1
+problems = 30
+breadth = 8
+validation = 5
+test = 5
+{improve}
+"""
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    path = folder / "recipe.toml"
+    path.write_text(text)
+    return path
+
+
+def command(path: Path, run: Path, url: str, *flags: str) -> list[str]:
+    given = ["--recipe", str(path), "--run", str(run), "--url", url, *flags]
+    return [sys.executable, "-m", "stepback_client.cli", "improve", *given]
+
+
+@pytest.mark.parametrize(
+    ("improve", "named"),
+    [
+        ("rounds = 0", "improve.rounds"),
+        ("old_share = 1.0", "improve.old_share"),
+        ("train = { learning_rate = -1 }", "improve.train: learning_rate"),
+        ("train = { speed = 1 }", "improve.train: speed"),
+        ("strategy = 'dfs'", "improve.strategy"),
+        ("pairs = 3", "improve.pairs"),
+    ],
+)
+def test_a_bad_table_is_refused_by_name(tmp_path: Path, improve: str, named: str) -> None:
+    path = write_recipe(tmp_path)
+    name = improve.split(" ")[0]
+    lines = [line for line in path.read_text().splitlines() if not line.startswith(f"{name} =")]
+    path.write_text("\n".join([*lines, improve]))
+    with pytest.raises(RecipeError, match=named):
+        Recipe.read(path)
+
+
+def test_a_recipe_of_another_model_is_refused(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path)
+    path.write_text(path.read_text().replace('name = "countdown-5m"', 'name = "other"'))
+    done = subprocess.run(
+        command(path, tmp_path / "run", "http://127.0.0.1:9"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2 and "name is other" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def kill_once(given: list[str], reached: Any, log: Path) -> None:
+    """Run until something is there, then kill hard."""
+    with log.open("a") as output:
+        process = subprocess.Popen(given, stdout=output, stderr=output)
+    try:
+        deadline = time.monotonic() + 100
+        while not reached():
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
+            time.sleep(0.002)
+        os.kill(process.pid, signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def lines_of(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines() if path.exists() else []
+
+
+@pytest.mark.timeout(300)
+def test_a_run_killed_twice_goes_on_to_a_better_informed_engine(tmp_path: Path) -> None:
+    run, log = tmp_path / "run", tmp_path / "improve.txt"
+    solved, train = run / "1/solved.jsonl", run / "1/train"
+    with controller(tmp_path / "log.txt", reload_root=tmp_path) as url:
+        given = command(write_recipe(tmp_path), run, url, "--best", "--in-flight", "4")
+        kill_once(given, lambda: len(lines_of(solved)) >= 5, log)
+        paid = lines_of(solved)
+        assert len(paid) < 30, "it ended before it was killed"
+        kill_once(given, lambda: resumable(train / "checkpoints"), log)
+        assert not (train / "model").exists(), "it ended before it was killed"
+        samples = (run / "1/samples.jsonl").read_bytes()
+        done = subprocess.run(given, capture_output=True, text=True, timeout=150, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        with Client(url) as client:
+            served = client.version().digest
+    # What was paid before a kill was not paid again.
+    outcomes = [json.loads(line) for line in lines_of(solved)]
+    assert lines_of(solved)[: len(paid) - 1] == paid[:-1]
+    assert sorted(each["number"] for each in outcomes) == list(range(5, 35))
+    assert (run / "1/samples.jsonl").read_bytes() == samples
+    # The engine has the new weights, which were tested and are kept.
+    assert served == weights_digest(train / "model") == weights_digest(run / "model")
+    assert served != weights_digest(CHECKPOINT)
+    assert Manifest.read(run / "model").name == "countdown-5m"
+    record = json.loads((run / "improve.json").read_text())
+    start, first = record["rounds"]
+    assert (start["number"], start["search"], first["digest"]) == (0, None, served)
+    assert first["search"]["asked"] == 30 and first["search"]["solved"] > 15
+    assert first["search"]["tokens"] == sum(each["tokens"] for each in outcomes)
+    assert first["samples"]["optimal"] == first["paths"] <= first["search"]["solved"]
+    assert 0 < first["training"]["final_loss"] < 5
+    assert set(first["greedy"]) == {"test_seen", "test_new"}
+    low, high = first["validation"]["interval"]
+    assert low < first["validation"]["percent"] < high

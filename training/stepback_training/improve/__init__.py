@@ -1,0 +1,1 @@
+"""Self-improvement: search through a controller, keep what is right, train on it, repeat."""

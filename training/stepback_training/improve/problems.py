@@ -1,0 +1,86 @@
+"""The problems of a run, each by its number alone: the same in every resumption."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import count, islice
+from random import Random
+from typing import Any
+
+from pydantic import BaseModel
+
+from stepback_core.tasks import Split, Task
+from stepback_training.recipe import DataRecipe, Source
+
+
+class HeldOutError(ValueError):
+    """A problem that training must not see."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A problem to ask."""
+
+    number: int
+    task: Task[Any]
+    problem: BaseModel
+
+    @property
+    def prompt(self) -> str:
+        return self.task.prompt(self.problem)
+
+
+def refuse_held_out(task: Task[Any], problem: BaseModel) -> None:
+    """Raise HeldOutError unless a problem belongs to the training split."""
+    split = task.split(problem)
+    if split is not Split.TRAIN:
+        where = "no split" if split is None else f"the split {split}"
+        raise HeldOutError(f"{task.prompt(problem)} belongs to {where}, not to training")
+
+
+def training_questions(data: DataRecipe, seed: int) -> Iterator[Question]:
+    """Problems of the training split without end, none twice, of each task by its share.
+
+    Each is the first of a stream of its own: those of one stream may share their inputs.
+    """
+    sources = task_sources(data)
+    shares = [source.share for source in sources]
+    asked: set[str] = set()
+    number = 0
+    for draw in count():
+        rng = Random(f"{seed}/{draw}")
+        [source] = rng.choices(sources, shares)
+        assert source.task is not None
+        question = Question(number, source.task, next(source.task.stream(Split.TRAIN, rng)))
+        refuse_held_out(question.task, question.problem)
+        if question.prompt not in asked:
+            asked.add(question.prompt)
+            number += 1
+            yield question
+
+
+def held_out_questions(data: DataRecipe, seed: int, number: int) -> dict[Split, list[Question]]:
+    """So many test problems of each kind and task."""
+    found: dict[Split, list[Question]] = {}
+    for source in task_sources(data):
+        task = source.task
+        assert task is not None
+        for split in task.splits:
+            if split is not Split.TRAIN:
+                kind = found.setdefault(split, [])
+                stream = islice(task.stream(split, Random(seed)), number)
+                kind += [Question(len(kind) + n, task, each) for n, each in enumerate(stream)]
+    return found
+
+
+def task_sources(data: DataRecipe) -> Sequence[Source]:
+    """The sources that have a checker. Raises ValueError where there are none."""
+    sources = [source for source in data.tasks if source.task is not None]
+    if not sources:
+        raise ValueError("[data] has no task: what is solved cannot be checked without one")
+    return sources
+
+
+def seed_of(*parts: object) -> int:
+    """A seed for a request, 0 to 2**31 - 1, from whatever names it."""
+    return int.from_bytes(sha256(repr(parts).encode()).digest()[:4]) >> 1

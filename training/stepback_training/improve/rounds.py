@@ -1,0 +1,261 @@
+"""The rounds of self-improvement, each phase of them resumable.
+
+    DIR/improve.json                what came of it
+    DIR/0/validation.jsonl ...      the model that the run starts from, measured
+    DIR/1/solved.jsonl              what search made of the round's problems, a line each
+    DIR/1/samples.jsonl             what the round trains on
+    DIR/1/train/                    its training; train/model is what the next round asks
+    DIR/model/                      the best round's, where that is wanted
+
+A ledger grows line by line, every other file and folder appears whole. So a run that was killed
+goes on by doing everything again: what is there is not done twice.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+
+from stepback_client.base import SolveOptions
+from stepback_core.manifest import Manifest, weights_digest
+from stepback_core.tasks import Split
+from stepback_core.wire import Select, Strategy
+from stepback_training.improve.controller import Controller, Way
+from stepback_training.improve.ledger import Ledger, Outcome
+from stepback_training.improve.mixture import Counts, keep, write_mixture
+from stepback_training.improve.problems import (
+    Question,
+    held_out_questions,
+    seed_of,
+    training_questions,
+)
+from stepback_training.improve.record import Record, Round, Score
+from stepback_training.recipe import BaseModelChoice, ImproveRecipe, Recipe
+from stepback_training.run import agree, locked
+
+_GREEDY = SolveOptions(strategy=Strategy.GREEDY, select=Select.PERPLEXITY)
+_REPORTED = ("final_loss", "samples", "tokens", "optimizer_steps", "hours", "threads")
+
+
+def improve(
+    recipe: Recipe,
+    controller: Controller,
+    run: Path,
+    *,
+    best: bool = False,
+    report: Callable[[Round], None] = lambda each: None,
+) -> Record:
+    """Run, or go on with, the rounds of a recipe. `report` is told each round once it is over.
+
+    Raises ValueError for what cannot be run so, StepbackError and WeightsChanged where the
+    controller does not do its part; the same call goes on from there.
+    """
+    start = _start(recipe)
+    with locked(run):
+        agree(run / "run.json", _identity(recipe, start))
+        return _Improvement(recipe, controller, run, start).run(best=best, report=report)
+
+
+def _start(recipe: Recipe) -> Path:
+    """The checkpoint to start from. Raises ValueError where rounds cannot start from it."""
+    if recipe.base is None:
+        raise ValueError("[base]: its path must name the checkpoint that the controller serves")
+    folder = Path(recipe.base.path)
+    manifest = Manifest.read(folder)
+    for part, wanted, found in (
+        ("name", manifest.name, recipe.name),
+        ("[data] tasks", sorted(manifest.tasks), sorted(recipe.data.names)),
+    ):
+        if wanted != found:
+            raise ValueError(
+                f"{part} is {found}, but {folder} has {wanted}: a round trains all that the model "
+                "knows, under the name that it is served by"
+            )
+    config = json.loads((folder / "config.json").read_bytes())
+    if config.get("tie_word_embeddings"):
+        raise ValueError(f"{folder}: its embeddings are tied; export it untied, and serve that")
+    return folder
+
+
+def _identity(recipe: Recipe, start: Path) -> dict[str, object]:
+    plain = recipe.model_dump(mode="json")
+    # More of them go on from there.
+    (plain["improve"] or {}).pop("rounds", None)
+    return {"recipe": plain, "start_sha256": weights_digest(start)}
+
+
+class _Improvement:
+    def __init__(self, recipe: Recipe, controller: Controller, run: Path, start: Path) -> None:
+        self._recipe = recipe
+        self._plan = recipe.improve or ImproveRecipe()
+        self._controller = controller
+        self._run = run
+        self._start = start
+        stream = training_questions(recipe.data, self._plan.seed)
+        # Taken first, so that they stay the same whatever the number of rounds.
+        self._validation = list(islice(stream, self._plan.validation))
+        self._training = list(islice(stream, self._plan.rounds * self._plan.problems))
+        self._tests = held_out_questions(recipe.data, self._plan.seed, self._plan.test)
+
+    def run(self, *, best: bool, report: Callable[[Round], None]) -> Record:
+        record = Record.begin(self._recipe.model_dump(mode="json"), self._plan.seed)
+        for number in range(self._plan.rounds + 1):
+            record.rounds.append(self._round(number))
+            record.write(self._run / "improve.json")
+            report(record.rounds[-1])
+        if best:
+            self._keep(record.best.number)
+        return record
+
+    def _round(self, number: int) -> Round:
+        if not number:
+            return self._measured(Round.model_construct(number=0))
+        solved = self._solve(number)
+        samples, counts = self._mix(number)
+        checkpoint = self._train(number, samples)
+        training = Manifest.read(checkpoint).training
+        return self._measured(
+            Round.model_construct(
+                number=number,
+                search=Score.of(solved),
+                paths=counts.optimal,
+                samples=counts,
+                training={name: training[name] for name in _REPORTED if name in training},
+            )
+        )
+
+    def _folder(self, number: int) -> Path:
+        return self._run / str(number)
+
+    def _checkpoint(self, number: int) -> Path:
+        return self._folder(number) / "train/model" if number else self._start
+
+    # What a round learns from
+
+    def _solve(self, number: int) -> list[Outcome]:
+        plan = self._plan
+        options = self._search_options() | SolveOptions(select=plan.select)
+        way = Way(options=options, seed=plan.seed, keeps_errors=plan.wrong_steps == "own")
+        return self._ask(
+            number - 1,
+            self._questions(number),
+            way,
+            self._folder(number) / "solved.jsonl",
+            f"round {number}: search",
+        )
+
+    def _questions(self, number: int) -> Sequence[Question]:
+        size = self._plan.problems
+        return self._training[(number - 1) * size : number * size]
+
+    def _search_options(self) -> SolveOptions:
+        plan = self._plan
+        options = SolveOptions(
+            strategy=plan.strategy,
+            breadth=plan.breadth,
+            backtracks=plan.backtracks,
+            temperature=plan.temperature,
+        )
+        return options if plan.tokens is None else options | SolveOptions(tokens=plan.tokens)
+
+    def _mix(self, number: int) -> tuple[Path, Counts]:
+        """The round's samples: of everything that was solved until now."""
+        path = self._folder(number) / "samples.jsonl"
+        counts_path = self._folder(number) / "counts.json"
+        if not path.exists():
+            kept = keep(
+                outcome
+                for each in range(1, number + 1)
+                for outcome in self._solved(each, "solved.jsonl", self._questions(each))
+            )
+            if not kept:
+                raise ValueError(f"round {number}: the search has solved nothing to train on")
+            seed = seed_of(self._plan.seed, "mixture", number)
+            counts = write_mixture(self._recipe, kept, self._measured_by(), path, seed, counts_path)
+            return path, counts
+        return path, Counts.model_validate_json(counts_path.read_bytes())
+
+    def _solved(self, number: int, name: str, questions: Sequence[Question]) -> list[Outcome]:
+        return Ledger(self._folder(number) / name).of(each.number for each in questions)
+
+    def _measured_by(self) -> set[str]:
+        questions = [*self._validation, *(each for kind in self._tests.values() for each in kind)]
+        return {question.prompt for question in questions}
+
+    def _train(self, number: int, samples: Path) -> Path:
+        folder = self._checkpoint(number)
+        if not folder.exists():
+            # Imported here: torch takes seconds, and a bad command line should not wait for it.
+            from stepback_training.sft import train
+
+            changes = {
+                "base": BaseModelChoice(path=str(self._checkpoint(number - 1))),
+                "train": self._recipe.round_train,
+            }
+            train(self._recipe.model_copy(update=changes), samples, self._folder(number) / "train")
+        return folder
+
+    # What it is worth
+
+    def _measured(self, each: Round) -> Round:
+        number = each.number
+        checkpoint = self._checkpoint(number)
+        greedy = Way(options=_GREEDY, seed=self._plan.seed)
+        validation = self._ask(
+            number,
+            self._validation,
+            greedy,
+            self._folder(number) / "validation.jsonl",
+            f"round {number}: validation",
+        )
+        fields = each.model_dump() | {
+            "checkpoint": str(checkpoint),
+            "digest": weights_digest(checkpoint),
+            "validation": Score.of(validation),
+            "greedy": self._tested(number, "greedy", greedy),
+        }
+        if self._plan.test_search:
+            # Without an oracle: what is chosen must not hang on the checker.
+            options = self._search_options() | SolveOptions(select=Select.PERPLEXITY)
+            way = Way(options=options, seed=self._plan.seed)
+            fields["searched"] = self._tested(number, "search", way)
+        return Round.model_validate(fields)
+
+    def _tested(self, number: int, name: str, way: Way) -> dict[str, Score]:
+        return {
+            str(split): Score.of(self._test(number, name, way, split, questions))
+            for split, questions in self._tests.items()
+        }
+
+    def _test(
+        self, number: int, name: str, way: Way, split: Split, questions: Sequence[Question]
+    ) -> list[Outcome]:
+        path = self._folder(number) / f"{name}-{split}.jsonl"
+        return self._ask(number, questions, way, path, f"round {number}: {name} {split}")
+
+    def _ask(
+        self, served: int, questions: Sequence[Question], way: Way, path: Path, title: str
+    ) -> list[Outcome]:
+        """What the model of round `served` makes of the questions."""
+        return self._controller.ask(
+            questions,
+            way,
+            path,
+            model=self._recipe.name,
+            checkpoint=self._checkpoint(served),
+            title=title,
+        )
+
+    def _keep(self, number: int) -> None:
+        """Copy a round's model to where it stays, and serve it."""
+        from stepback_training.checkpoint import replace_folder
+
+        folder = self._run / "model"
+        checkpoint = self._checkpoint(number)
+        if not folder.exists() or weights_digest(folder) != weights_digest(checkpoint):
+            staging = folder.with_name("model.partial")
+            shutil.rmtree(staging, ignore_errors=True)
+            shutil.copytree(checkpoint, staging)
+            replace_folder(staging, folder)
+        self._controller.serve(self._recipe.name, folder)
