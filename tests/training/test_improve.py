@@ -30,7 +30,6 @@ from stepback_training.improve.problems import (
     refuse_held_out,
     training_questions,
 )
-from stepback_training.improve.record import wilson
 from stepback_training.recipe import DataRecipe, Recipe, RecipeError
 from stepback_training.samples import read_samples
 from tests.conftest import CHECKPOINT, controller
@@ -213,14 +212,6 @@ def test_a_ledger_outlasts_a_kill_in_the_middle_of_a_line(tmp_path: Path) -> Non
     path.write_bytes(b"{}\n" + whole)
     with pytest.raises(ValueError, match=r"solved.jsonl:1: number"):
         Ledger(path)
-
-
-@pytest.mark.parametrize(
-    ("solved", "asked", "interval"),
-    [(0, 10, (0.0, 0.2775)), (5, 10, (0.2366, 0.7634)), (10, 10, (0.7225, 1.0)), (0, 0, (0, 1))],
-)
-def test_the_interval_is_wilsons(solved: int, asked: int, interval: tuple[float, float]) -> None:
-    assert wilson(solved, asked) == pytest.approx(interval, abs=1e-4)
 
 
 # The command

@@ -22,7 +22,12 @@ HANG_SECONDS = 60.0
 OWNERS = ("alice", "bob")
 LIMITED = "carol"
 LIMITS = {"max_searches": 1, "tokens_per_minute": 2000}
-LONG: dict[str, Any] = {"strategy": "self_backtracking", "select": "perplexity", "breadth": 64, "backtracks": 16}
+LONG: dict[str, Any] = {
+    "strategy": "self_backtracking",
+    "select": "perplexity",
+    "breadth": 64,
+    "backtracks": 16,
+}
 GOOD: dict[str, Any] = as_task(problem(1))
 BAD: list[tuple[int, dict[str, Any]]] = [
     (422, GOOD | {"breadth": 0}),

@@ -1,7 +1,6 @@
 """`improve.json`: what each round asked, kept, learned, and was worth."""
 
 import json
-import math
 import os
 import subprocess
 from collections.abc import Sequence
@@ -11,11 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from stepback_training.evaluate.intervals import wilson
 from stepback_training.improve.ledger import Outcome
 from stepback_training.improve.mixture import Counts
-
-_Z = 1.959964
-"""Of a normal distribution, for 95 %."""
 
 
 class Score(BaseModel):
@@ -36,7 +33,7 @@ class Score(BaseModel):
             asked=len(outcomes),
             solved=solved,
             percent=round(100 * solved / max(1, len(outcomes)), 2),
-            interval=(round(100 * low, 2), round(100 * high, 2)),
+            interval=(round(low, 2), round(high, 2)),
             tokens=sum(outcome.tokens for outcome in outcomes),
         )
 
@@ -90,17 +87,6 @@ class Record(BaseModel):
         text = json.dumps(self.model_dump(mode="json") | best, indent=2)
         staging.write_text(text + "\n", encoding="utf-8")
         os.replace(staging, path)
-
-
-def wilson(solved: int, asked: int) -> tuple[float, float]:
-    """The 95 % Wilson interval of a share, 0 to 1; all of that where nothing was asked."""
-    if not asked:
-        return 0.0, 1.0
-    share, square = solved / asked, _Z * _Z
-    middle = share + square / (2 * asked)
-    spread = _Z * math.sqrt(share * (1 - share) / asked + square / (4 * asked * asked))
-    scale = 1 + square / asked
-    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
 
 
 def _commit() -> str | None:
