@@ -76,8 +76,6 @@ class BestFirst:
     """See the module. `view` is None where no task can judge; `enough` answers end the search
     where no check does; a state of `longest` ids or more is not continued."""
 
-    in_order = True
-
     def __init__(
         self,
         breadth: int,

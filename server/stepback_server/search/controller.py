@@ -80,8 +80,9 @@ class Search:
         self._expanding = self._counted = 0
         self._picked: list[Expansion] = []
         self._early: dict[int, Branch] = {}
-        # A seed asks for the same tree each time, whichever sample ends first.
-        self._in_order = strategy.in_order or seed is not None
+        # A seed asks for the same tree each time, whichever sample ends first; the price is that a
+        # branch waits for those that were asked for before it.
+        self._in_order = seed is not None
         self._stop = asyncio.Event()
         self._reason = StopReason.EXHAUSTED
         self._numbers = itertools.count()
@@ -176,7 +177,7 @@ class Search:
             self._settle(outstanding * tokens, 0)
 
     def _record(self, branch: Branch) -> None:
-        """Count a branch, in its turn where order matters; nothing after a win."""
+        """Count a branch, with a seed in its turn; nothing after a win."""
         if not self._in_order:
             self._count(branch)
             return

@@ -11,8 +11,6 @@ from stepback_server.search.tree import Branch, State
 class OneRound:
     """Sample once from the prompt: greedy with n=1 and temperature 0, best-of-N, majority."""
 
-    in_order = False
-
     def __init__(self, n: int, temperature: float) -> None:
         self._expansions = [Expansion(State(), n, temperature)]
 
@@ -31,8 +29,6 @@ class SelfBacktracking:
     in the marker, the first floor(sqrt(N)) whose rolled-back state was not visited before make the
     next frontier. The prompt counts as visited. A round waits for all of its samples.
     """
-
-    in_order = False
 
     def __init__(
         self, breadth: int, backtracks: int, temperature: float, grammar: TokenGrammar

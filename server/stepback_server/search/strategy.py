@@ -37,10 +37,6 @@ class StepView(Protocol):
 
 
 class SearchStrategy(Protocol):
-    in_order: bool
-    """Whether branches must be recorded in the order of their numbers, since what is picked next
-    depends on it; else as they end, unless the caller's seed asks for the same tree each time."""
-
     def pick(self) -> list[Expansion]:
         """What to sample next; asked at the start, and after each branch. Never waits for what is
         in flight unless its rule demands it."""

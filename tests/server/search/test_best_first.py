@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from stepback_core.wire import Outcome, StopReason
+from stepback_server.engine.base import OnSample, SampleRequest
 from stepback_server.search.best_first import BestFirst, Ideas
 from stepback_server.search.controller import Limits, Search, Searched
 from stepback_server.search.strategy import StepView
@@ -58,8 +59,10 @@ def search(
     order: int = 0,
     table: Table = TABLE,
     is_win: Callable[[Branch], bool] = lambda branch: False,
+    seed: int | None = 0,
+    engine: ToyEngine | None = None,
 ) -> tuple[Searched, ToyEngine]:
-    engine = ToyEngine(table, PROMPT, END, order)
+    engine = engine or ToyEngine(table, PROMPT, END, order)
     strategy = BestFirst(breadth, GRAMMAR, view, longest=20, enough=enough, ideas=ideas)
     searching = Search(
         engine=engine,
@@ -67,7 +70,7 @@ def search(
         grammar=GRAMMAR,
         prompt_ids=PROMPT,
         limits=Limits(tokens=tokens, seconds=10, tokens_per_branch=20),
-        seed=None,
+        seed=seed,
         is_win=is_win,
     )
     return asyncio.run(searching.run()), engine
@@ -79,6 +82,25 @@ def starts(searched: Searched) -> list[tuple[int, ...]]:
 
 def ends(token: int) -> Callable[[Branch], bool]:
     return lambda branch: branch.outcome is Outcome.ANSWER and branch.ids[0] == token
+
+
+class StalledEngine(ToyEngine):
+    """Its second sample does not end until it is aborted."""
+
+    async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
+        if len(self.requests) == 1:
+            self.requests.append(request)
+            await stop.wait()
+            deliver(self.aborted())
+            return
+        await super().sample(request, stop, deliver)
+
+
+def test_a_win_does_not_wait_for_a_branch_that_was_asked_for_before_it() -> None:
+    engine = StalledEngine(TABLE, PROMPT, END)
+    ideas = Ideas(widening=False)
+    searched, _ = search(engine=engine, seed=None, ideas=ideas, is_win=ends(C))
+    assert searched.stop_reason is StopReason.SOLVED and searched.seconds < 5
 
 
 def test_the_first_continuation_is_the_greedy_answer() -> None:

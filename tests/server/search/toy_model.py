@@ -25,7 +25,7 @@ class ToyEngine:
     async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
         self.requests.append(request)
         await asyncio.sleep(self._random.random() / 500)
-        deliver(self._continue(request) if not stop.is_set() else self._aborted())
+        deliver(self._continue(request) if not stop.is_set() else self.aborted())
 
     def _continue(self, request: SampleRequest) -> Sample:
         text = request.ids[self._prompt :]
@@ -52,7 +52,7 @@ class ToyEngine:
             ((token, log(share)) for token, share in following.items()), key=lambda each: -each[1]
         )
 
-    def _aborted(self) -> Sample:
+    def aborted(self) -> Sample:
         return Sample(index=0, ids=(), logprobs=(), finish=Finish.ABORTED, cached_tokens=0)
 
     async def running(self) -> int:
