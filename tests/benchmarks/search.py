@@ -32,12 +32,17 @@ from tests.benchmarks.drawing import draw_costs
 from tests.benchmarks.measuring import KINDS, problems
 from tests.conftest import controller
 
+_ANSWER = 25
+"""Tokens of a usual answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
     strategy: str
     budget: int
     options: dict[str, Any]
+    name: str = ""
+    """In the tables; the strategy's own if left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +71,28 @@ class Row:
 
 
 def runs(budgets: list[int]) -> list[Run]:
-    """The budgets that are asked for, and one beyond them to see where the curve ends."""
-    listed = [Run("greedy", 66, {})]
-    for budget in budgets:
+    """Each budget for all; a larger one for those that spend less than it on average; best-first
+    search also below and beyond, to see the ends of its curve. Best-of-N once more with the N that
+    the budget pays for, all at once and without a limit: it reserves nothing then, which is how it
+    is fastest."""
+    most = max(budgets)
+    listed = [Run("greedy", 66, {}), Run("best_first", min(budgets) // 2, {})]
+    for budget in (*budgets, round(2.1 * most)):
         listed += [
             Run("best_first", budget, {}),
             Run("best_of_n", budget, {"breadth": 256}),
             Run("self_backtracking", budget, {"breadth": _breadth(budget), "backtracks": 1}),
         ]
-    most = max(budgets)
-    return [*listed, Run("best_first", most * 4, {})]
+    at_once = [
+        Run("best_of_n", n * 66, {"breadth": n}, f"best_of_n, N={n} at once")
+        for n in (budget // _ANSWER for budget in budgets[:2])
+    ]
+    return [*listed, *at_once, Run("best_first", most * 4, {})]
 
 
 def _breadth(budget: int) -> int:
     """Of the published table, the N whose first round fits the budget."""
-    return next((n for n in (32, 16, 8) if n * 25 <= budget), 8)
+    return next((n for n in (32, 16, 8) if n * _ANSWER <= budget), 8)
 
 
 async def measure(url: str, run: Run, kind: Split, given: argparse.Namespace) -> Row:
@@ -107,7 +119,7 @@ async def measure(url: str, run: Run, kind: Split, given: argparse.Namespace) ->
             elapsed = time.monotonic() - started
     count = len(outcomes)
     return Row(
-        strategy=run.strategy,
+        strategy=run.name or run.strategy,
         kind=kind.removeprefix("test_"),
         budget=run.budget,
         problems=count,
@@ -137,15 +149,15 @@ def table(rows: list[Row]) -> str:
 def at_equal_accuracy(rows: list[Row]) -> str:
     """Best-of-N against best-first search where both solve the same share, interpolated."""
     lines = [
-        "| targets | solved % | tokens, best-of-N | best-first | ratio | solved/s, best-of-N "
-        "| best-first | ratio |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| targets | solved % | baseline | tokens, baseline | best-first | ratio "
+        "| solved/s, baseline | best-first | ratio |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for kind in sorted({row.kind for row in rows}):
         ours = [r for r in rows if r.kind == kind and r.strategy in ("greedy", "best_first")]
         ours.sort(key=lambda row: row.accuracy)
         for row in rows:
-            if row.strategy != "best_of_n" or row.kind != kind:
+            if not row.strategy.startswith("best_of_n") or row.kind != kind:
                 continue
             for low, high in itertools.pairwise(ours):
                 if low.accuracy <= row.accuracy < high.accuracy:
@@ -154,11 +166,37 @@ def at_equal_accuracy(rows: list[Row]) -> str:
                     seconds = low.seconds + share * (high.seconds - low.seconds)
                     solved = row.accuracy / 100 / seconds
                     lines.append(
-                        f"| {kind} | {row.accuracy:.1f} | {row.tokens:.0f} | {tokens:.0f} "
+                        f"| {kind} | {row.accuracy:.1f} | {row.strategy} {row.budget} "
+                        f"| {row.tokens:.0f} | {tokens:.0f} "
                         f"| {row.tokens / tokens:.2f} | {row.solved_per_second:.1f} "
                         f"| {solved:.1f} | {solved / row.solved_per_second:.2f} |"
                     )
     return "\n".join(lines)
+
+
+def at_equal_tokens(rows: list[Row], means: list[int]) -> str:
+    """What each strategy solves at some tokens a problem on average, interpolated between its
+    budgets; where none of them spends as much, what it solves with the most that it spent."""
+    names = ("best_first", "best_of_n", "self_backtracking")
+    lines = [f"| targets | tokens on average | {' | '.join(names)} |", "| --- " * 5 + "|"]
+    for kind in sorted({row.kind for row in rows}):
+        for mean in means:
+            cells = [
+                _at(mean, [r for r in rows if (r.kind, r.strategy) == (kind, n)]) for n in names
+            ]
+            lines.append(f"| {kind} | {mean} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _at(mean: int, rows: list[Row]) -> str:
+    rows = sorted(rows, key=lambda row: row.tokens)
+    for low, high in itertools.pairwise(rows):
+        if low.tokens <= mean < high.tokens:
+            share = (mean - low.tokens) / (high.tokens - low.tokens)
+            return f"{low.accuracy + share * (high.accuracy - low.accuracy):.1f}"
+    if mean < rows[0].tokens:
+        return "not measured"
+    return f"{rows[-1].accuracy:.1f} (with {rows[-1].tokens:.0f})"
 
 
 async def measure_all(url: str, given: argparse.Namespace) -> list[Row]:
@@ -186,7 +224,8 @@ def main() -> int:
         rows = asyncio.run(measure_all(url, given))
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "rows.json").write_text(json.dumps([asdict(row) for row in rows], indent=1))
-    print(table(rows), at_equal_accuracy(rows), sep="\n\n")
+    means = [int(budget) for budget in given.budgets.split(",")]
+    print(table(rows), at_equal_tokens(rows, means), at_equal_accuracy(rows), sep="\n\n")
     draw_costs(
         [(row.strategy, row.kind, row.tokens, row.solved, row.problems) for row in rows],
         "generated tokens a problem",

@@ -33,7 +33,7 @@ class Aborts:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_SECONDS):
                     # Again and again: vLLM ignores names that are still on their way in.
-                    while await self._call():
+                    while await self._call():  # noqa: ASYNC110
                         await asyncio.sleep(_BETWEEN)
         finally:
             self._names.discard(name)
