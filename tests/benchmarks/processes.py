@@ -1,5 +1,6 @@
 """What processes cost, read from Linux, and vLLM servers that each have a CPU core of their own."""
 
+import itertools
 import os
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import httpx
 from tests.conftest import children, start_controller, wait_until_ready
 from tests.server.engine.conftest import VllmServer
 
+_BETWEEN_PROBES = 0.01
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -47,16 +49,20 @@ class Replica(VllmServer):
 
 
 @contextmanager
-def replicas(folder: Path) -> Iterator[list[Replica]]:
-    """One replica for each core, up."""
+def replicas(folder: Path, count: int) -> Iterator[list[Replica]]:
+    """So many replicas, up, each on a core of its own; whatever else this process starts runs on
+    the other cores, where there are any."""
+    cores = sorted(os.sched_getaffinity(0))
     with ExitStack() as stack:
         started: list[Replica] = []
-        for core in sorted(os.sched_getaffinity(0)):
+        for core in cores[:count]:
             started.append(Replica(folder / f"replica-{core}.txt", core))
             stack.callback(started[-1].stop)
         del os.environ["VLLM_CPU_OMP_THREADS_BIND"]
         for each in started:
             each.wait_until_up()
+        os.sched_setaffinity(0, set(cores[count:]) or set(cores))
+        stack.callback(os.sched_setaffinity, 0, set(cores))
         yield started
 
 
@@ -78,13 +84,15 @@ def controller_of(servers: list[Replica], log: Path) -> Iterator[tuple[str, int]
 
 
 def probe(url: str, seconds: float) -> list[float]:
-    """Seconds of `GET /health`, twenty times a second for so long; for a process of its own."""
+    """Seconds that `GET /health` took, a hundred times a second for so long; for a process of its
+    own. Each counts from when it was due: a stall delays all that fall into it."""
     taken: list[float] = []
-    end = time.monotonic() + seconds
+    started = time.monotonic()
     with httpx.Client(base_url=url) as client:
-        while time.monotonic() < end:
-            started = time.perf_counter()
+        for due in itertools.count(started, _BETWEEN_PROBES):
+            if due > started + seconds:
+                return taken
+            time.sleep(max(0.0, due - time.monotonic()))
             client.get("/health").raise_for_status()
-            taken.append(time.perf_counter() - started)
-            time.sleep(0.05)
-    return taken
+            taken.append(time.monotonic() - due)
+    raise AssertionError("unreachable")

@@ -1,11 +1,12 @@
 """`make bench-scaling`: what a controller costs, and what a second replica brings.
 
-    python -m tests.benchmarks.scaling [--seconds 8] [--in-flight 1,8,32,128]
+    python -m tests.benchmarks.scaling [--seconds 10] [--in-flight 1,8,32,128] [--replicas 2]
 
 Real vLLM servers with one CPU core each, and controllers over them in processes of their own, whose
-CPU time is therefore the controllers' own. The same search loop also runs in this process over one
-of the servers, to time what the search does between a sample's end and the next request. Shares are
-of one core.
+CPU time is therefore the controllers' own. Controllers and load run on the cores that are left;
+with none left they share those of the servers. The same search loop also runs in this process over
+one of the servers, to time what the search does between a sample's end and the next request. Shares
+are of one core.
 """
 
 import argparse
@@ -173,6 +174,8 @@ def own_time(server: Replica) -> None:
 
 def compare(servers: list[Replica], folder: Path, seconds: float) -> None:
     """The same load on one replica and on all, in turns."""
+    if len(servers) == 1:
+        return
     rates: dict[int, list[float]] = {1: [], len(servers): []}
     print("\n| replicas | searches/s | tokens/s | controller | replicas' CPU |")
     print("| --- | --- | --- | --- | --- |")
@@ -203,10 +206,13 @@ def _under_load(used: Sequence[Replica], url: str, pid: int, seconds: float) -> 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each load")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each load")
     parser.add_argument("--in-flight", default="1,8,32,128")
+    parser.add_argument(
+        "--replicas", type=int, default=2, help="each on a core of its own; 1 compares nothing"
+    )
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, replicas(Path(name)) as servers:
+    with tempfile.TemporaryDirectory() as name, replicas(Path(name), given.replicas) as servers:
         costs(servers[0], Path(name), given)
         own_time(servers[0])
         compare(servers, Path(name), given.seconds)
