@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from stepback_client import AsyncClient, Select, SolveResult, Strategy, TreeNode
 from stepback_core.tasks import TASKS, ErrorKind, Reason, Split, Task
-from stepback_core.tasks.judging import first_mistake
+from stepback_core.tasks.judging import Mistake, first_mistake
 from stepback_core.wire import Outcome
 from stepback_training.own_errors.record import OwnError, is_teachable, read_own_errors
 
@@ -200,34 +200,37 @@ class Judge:
     def __init__(self, task: Task[Any]) -> None:
         self._task = task
 
-    def judge(self, problem: BaseModel, node: TreeNode, tally: Tally) -> OwnError | None:
-        """Count one path; its first wrong step, where there is one that may be taught."""
+    def count(self, problem: BaseModel, node: TreeNode, tally: Tally) -> Mistake | None:
+        """Count one path; its first wrong step, where there is one."""
         tally.paths += 1
         steps = self._whole_steps(problem, node)
         mistake = first_mistake(self._task, problem, steps)
-        backtracks = node.outcome is Outcome.BACKTRACK
-        if mistake is None:
-            if node.outcome is Outcome.ANSWER and self._task.check(problem, steps).strict:
-                tally.solved += 1
-            elif backtracks:
-                tally.false_alarms += 1
-            else:
-                tally.unended += 1
-            return None
-        wrong, *rest = steps[mistake.index :]
-        noticed = backtracks and not rest
-        tally.errors[mistake.kind] = tally.errors.get(mistake.kind, 0) + 1
-        tally.noticed[mistake.kind] = tally.noticed.get(mistake.kind, 0) + noticed
-        if not is_teachable(self._task, problem, steps[: mistake.index + 1]):
+        if mistake is not None:
+            kind = mistake.kind
+            tally.errors[kind] = tally.errors.get(kind, 0) + 1
+            tally.noticed[kind] = tally.noticed.get(kind, 0) + _is_noticed(node, steps, mistake)
+        elif node.outcome is Outcome.ANSWER and self._task.check(problem, steps).strict:
+            tally.solved += 1
+        elif node.outcome is Outcome.BACKTRACK:
+            tally.false_alarms += 1
+        else:
+            tally.unended += 1
+        return mistake
+
+    def judge(self, problem: BaseModel, node: TreeNode, tally: Tally) -> OwnError | None:
+        """Count one path of a training problem; its first wrong step, where it may be taught."""
+        mistake = self.count(problem, node, tally)
+        steps = self._whole_steps(problem, node)
+        if mistake is None or not is_teachable(self._task, problem, steps[: mistake.index + 1]):
             return None
         return OwnError(
             task=self._task.name,
             problem=problem.model_dump(mode="json"),
             prefix=steps[: mistake.index],
-            wrong_step=wrong,
+            wrong_step=steps[mistake.index],
             follow_ups=self._teachable(problem, steps, mistake.index + 1),
             kind=mistake.kind,
-            noticed=noticed,
+            noticed=_is_noticed(node, steps, mistake),
         )
 
     def _whole_steps(self, problem: BaseModel, node: TreeNode) -> list[str]:
@@ -249,6 +252,10 @@ class Judge:
         ends = range(first + 1, len(steps) + 1)
         end = next((e - 1 for e in ends if not is_teachable(self._task, problem, steps[:e])), None)
         return steps[first:end]
+
+
+def _is_noticed(node: TreeNode, steps: list[str], mistake: Mistake) -> bool:
+    return node.outcome is Outcome.BACKTRACK and mistake.index == len(steps) - 1
 
 
 def summary(tally: Tally) -> str:
