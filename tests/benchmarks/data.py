@@ -161,7 +161,9 @@ def measure(name: str, given: argparse.Namespace) -> Found:
             for kind, each in asked.items():
                 results = asyncio.run(solve_all(url, each, options, f"{name}: {search} ({kind})"))
                 found["searches"].setdefault(search, {})[kind] = {
-                    "solved": sum(r.answer is not None and r.answer.verified for r in results),
+                    "solved": sum(
+                        r.answer is not None and r.answer.verified is True for r in results
+                    ),
                     "problems": len(results),
                     "tokens": sum(r.usage.generated_tokens for r in results) / len(results),
                 }
