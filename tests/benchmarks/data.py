@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from stepback_client import AsyncClient, SolveResult
+from stepback_client import AsyncClient, SolveResult, Status
 from stepback_core.manifest import Manifest
 from stepback_core.trace import TraceCodec
 from stepback_training.encode import EncodedSamples
@@ -161,9 +161,7 @@ def measure(name: str, given: argparse.Namespace) -> Found:
             for kind, each in asked.items():
                 results = asyncio.run(solve_all(url, each, options, f"{name}: {search} ({kind})"))
                 found["searches"].setdefault(search, {})[kind] = {
-                    "solved": sum(
-                        r.answer is not None and r.answer.verified is True for r in results
-                    ),
+                    "solved": sum(r.status is Status.SOLVED for r in results),
                     "problems": len(results),
                     "tokens": sum(r.usage.generated_tokens for r in results) / len(results),
                 }

@@ -27,7 +27,7 @@ LATE = "late"
 """The boundary behind a further step that takes a wrong one at its word."""
 RIGHT = "right"
 _BATCH = 256
-_DRAWS = 4
+_DRAWS = 2
 """Boundaries of each kind for each problem."""
 
 
