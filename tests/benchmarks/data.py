@@ -90,7 +90,7 @@ def recipe_of_arm(name: str, given: argparse.Namespace) -> Recipe:
                 "learning_rate": 3e-3,
                 "adamw_learning_rate": 2e-3,
                 "schedule": "linear",
-                "batch_tokens": 8192,
+                "batch_tokens": 4096,
                 "checkpoint_every": 200,
             },
         }

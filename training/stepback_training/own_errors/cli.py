@@ -12,7 +12,13 @@ from typing import Any
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from stepback_client import AsyncClient, StepbackError
+from stepback_client import (
+    AsyncClient,
+    AuthenticationError,
+    InvalidRequest,
+    NotFound,
+    StepbackError,
+)
 from stepback_client.base import DEFAULT_URL, BadKey
 from stepback_core.tasks import TASKS
 from stepback_core.validation import first_error
@@ -28,6 +34,8 @@ def errors(arguments: Sequence[str]) -> int:
         options = json.loads(given.options)
         TASKS[given.task].with_options(options)
         collection = asyncio.run(_collect(given, options))
+    except (AuthenticationError, InvalidRequest, NotFound) as error:
+        return _fail(str(error), status=2)
     except StepbackError as error:
         return _fail(f"{error}; the same command goes on from here", status=1)
     except ValidationError as error:

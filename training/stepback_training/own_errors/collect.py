@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from stepback_client import AsyncClient, Select, SolveResult, Strategy, TreeNode
 from stepback_core.tasks import TASKS, ErrorKind, Reason, Split, Task
@@ -38,9 +38,9 @@ class Plan(BaseModel):
     task: str
     options: dict[str, JsonValue] = {}
     """Of the task's generator."""
-    samples: int
+    samples: int = Field(gt=0)
     """Paths a problem."""
-    temperature: float
+    temperature: float = Field(gt=0, le=2, allow_inf_nan=False)
     seed: int
     model: str
     """The served model's name."""
@@ -102,7 +102,7 @@ class Collection:
             begun._say_so()
             return begun
         progress = _Progress.model_validate_json(_beside(path).read_bytes())
-        if progress.plan != plan:
+        if progress.plan != plan and progress.problems:
             raise CollectionError(
                 f"{path} was begun with {progress.plan!r}: go on with that, or use another file"
             )
@@ -111,7 +111,8 @@ class Collection:
         # What a killed process wrote past its last whole problem comes again.
         with path.open("ab") as file:
             file.truncate(progress.size)
-        return cls(path, progress, {error.key for error in read_own_errors(path)})
+        resumed = progress.model_copy(update={"plan": plan})
+        return cls(path, resumed, {error.key for error in read_own_errors(path)})
 
     def add(self, errors: list[OwnError], tally: Tally) -> None:
         """Append what is new of one problem's errors, then say so beside the file."""
