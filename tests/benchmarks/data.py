@@ -1,6 +1,6 @@
 """`make bench-data`: what each idea about the training data is worth, against the paper's recipe.
 
-    python -m tests.benchmarks.data [--tokens 2000000] [--hidden 128] [--arms paper,own]
+    python -m tests.benchmarks.data [--tokens 6000000] [--hidden 128] [--arms paper,own]
 
 Every arm trains the same small model, from the same seed, on as many samples and for as many tokens
 (the epochs are cut to them), then is asked about the same held-out Countdown problems: first by its
@@ -210,7 +210,7 @@ def results_of(path: Path) -> dict[str, Found]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--arms", default=",".join(ARMS), help="some of the arms")
-    parser.add_argument("--tokens", type=int, default=2_000_000, help="of each arm's training")
+    parser.add_argument("--tokens", type=int, default=6_000_000, help="of each arm's training")
     parser.add_argument("--samples", type=int, help=f"tokens / {_TOKENS_OF_A_SAMPLE} if left out")
     parser.add_argument("--hidden", type=int, default=128, help="a multiple of 32")
     parser.add_argument("--layers", type=int, default=4)
