@@ -44,7 +44,9 @@ def _learned(found: Found) -> list[str]:
         f"{seen['nats']:.2f} / {new['nats']:.2f}",
         f"{100 * seen['right']:.1f} / {100 * new['right']:.1f}",
         *(f"{marker[f'auc_{kind}']:.3f}" for kind in (*ErrorKind, LATE)),
-        *(f"{100 * marker[name]:.1f}" for name in ("precision", "recall", "false_alarms")),
+        # A model that never emits the marker has no precision.
+        f"{100 * marker['precision']:.1f}" if marker["recall"] + marker["false_alarms"] else "",
+        *(f"{100 * marker[name]:.1f}" for name in ("recall", "false_alarms")),
     ]
 
 
