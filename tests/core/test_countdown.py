@@ -1,5 +1,6 @@
 """Countdown: the rules, the wrong steps, both verdicts, and the split."""
 
+from collections import Counter
 from hashlib import sha256
 from itertools import islice
 from random import Random
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stepback_core.tasks import TASKS, CountdownProblem, ErrorKind, Reason, Split
-from stepback_core.tasks.arithmetic import reachable
+from stepback_core.tasks.arithmetic import believe, reachable
 from stepback_core.tasks.countdown import NEW_TARGETS
 
 TASK = TASKS["countdown"]
@@ -215,3 +216,26 @@ def test_drawn_problems_belong_to_their_split_and_are_solvable(split: Split) -> 
 def test_a_malformed_problem_is_refused(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         CountdownProblem.model_validate(fields)
+
+
+def test_wrong_steps_are_taken_at_their_word() -> None:
+    numbers = [4, 16, 25, 82]
+    assert believe(numbers, ["16-4=12", "25-12=14"]) == (14, 82)
+    # An operand that is not there cannot be used up.
+    assert believe(numbers, ["99-4=95"]) == (16, 25, 82, 95)
+    assert believe(numbers, ["nonsense"]) == (4, 16, 25, 82)
+
+
+def test_a_follow_up_often_claims_the_target() -> None:
+    problem = CountdownProblem(numbers=[4, 16, 25, 82], target=96)
+    steps = ["16-4=12", "25-12=14"]
+    ends = Counter(TASK.follow_up(problem, steps, Random(seed)) for seed in range(200))
+    assert set(ends) == {"82+14=96", "82-14=68", "82*14=1148"}
+    assert ends["82+14=96"] > 100
+
+
+def test_an_end_in_a_held_out_target_is_told_from_a_result_on_the_way() -> None:
+    problem = CountdownProblem(numbers=[4, 16, 25, 82], target=96)
+    assert TASK.ends_held_out(problem, ["16-4=12", "25-12=13", "82-13=67"])
+    assert not TASK.ends_held_out(problem, ["16-4=12", "25-12=13", "82-13=69"])
+    assert not TASK.ends_held_out(problem, ["16-4=12", "25+12=37"])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stepback_core.tasks import TASKS, ErrorKind, Reason, Split, Task
+from stepback_core.tasks.judging import Mistake, first_mistake
 
 # Each task as it comes, and its generator's other sides.
 VARIANTS: dict[str, Task[Any]] = {
@@ -83,6 +84,61 @@ def test_every_wrong_step_is_refused_for_its_kind(
     assert reason in (LEGAL | ILLEGAL[task.name])[kind]
     assert not task.check(problem, [*prefix, wrong]).strict
     assert (task.state_key(problem, [*prefix, wrong]) is None) == (reason is not None)
+
+
+@every_task
+@settings(deadline=None, max_examples=40)
+@given(seed=seeds, kind=st.sampled_from(ErrorKind))
+def test_a_mistake_is_found_where_it_was_made_and_nothing_mends_it(
+    task: Task[Any], seed: int, kind: ErrorKind
+) -> None:
+    rng = Random(seed)
+    problem = draw(task, seed)
+    path = rng.choice(task.reference_paths(problem))
+    assert first_mistake(task, problem, path) is None
+    assert all(task.can_finish(problem, path[:depth]) for depth in range(len(path) + 1))
+    prefix = path[: rng.randrange(len(path))]
+    wrong = task.wrong_step(problem, prefix, kind, rng)
+    if wrong is None:
+        return
+    steps = [*prefix, wrong]
+    for _ in range(3):
+        assert first_mistake(task, problem, steps) == Mistake(len(prefix), kind)
+        assert not task.can_finish(problem, steps) and not task.check(problem, steps).strict
+        following = task.follow_up(problem, steps, rng)
+        if following is None:
+            break
+        if kind is ErrorKind.EXPLORATION:
+            # What is legal stays legal: only the goal is out of reach.
+            assert task.check_step(problem, steps, following) is None
+        steps.append(following)
+
+
+@every_task
+@settings(deadline=None, max_examples=40)
+@given(seed=seeds, kind=st.sampled_from(ErrorKind))
+def test_no_invented_mistake_ends_in_a_goal_that_is_held_out(
+    task: Task[Any], seed: int, kind: ErrorKind
+) -> None:
+    rng = Random(seed)
+    problem = next(task.stream(Split.TRAIN, rng))
+    path = rng.choice(task.reference_paths(problem))
+    steps = path[: rng.randrange(len(path))]
+    step = task.wrong_step(problem, steps, kind, rng)
+    while step is not None and len(steps) < len(path) + 2:
+        steps = [*steps, step]
+        assert not task.ends_held_out(problem, steps)
+        step = task.follow_up(problem, steps, rng)
+
+
+@every_task
+@pytest.mark.parametrize("step", ["", "1", ">Zz", "9" * 5000, "٢+٢=٤"])
+def test_what_is_no_step_is_a_mistake_and_may_be_followed(task: Task[Any], step: str) -> None:
+    problem = task.example
+    assert not task.can_finish(problem, [step])
+    assert first_mistake(task, problem, [step, step]) is not None
+    assert not task.ends_held_out(problem, [step])
+    task.follow_up(problem, [step], Random(0))
 
 
 @every_task

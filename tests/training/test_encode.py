@@ -37,6 +37,13 @@ def test_a_backtrack_sample_carries_none_on_its_wrong_step() -> None:
     assert trained == f"5*3=15\n{Grammar().marker}"
 
 
+def test_no_wrong_step_carries_loss_however_many_there_are() -> None:
+    sample = WRONG.model_copy(update={"follow_ups": ["45-2=43", "43*2=86"]})
+    whole, trained = text_with_loss(sample)
+    assert whole == (f"countdown:3,5,2=30\n5*3=15\n15*3=45\n45-2=43\n43*2=86\n{Grammar().marker}")
+    assert trained == f"5*3=15\n{Grammar().marker}"
+
+
 @pytest.mark.parametrize(
     ("digits", "pieces"),
     [(1, ["1", "2", "0", "5"]), (2, ["12", "05"]), (3, ["120", "5"])],
@@ -63,6 +70,7 @@ def test_each_tasks_name_is_one_token_and_further_characters_get_their_own() -> 
         ({"prompt": Grammar().marker}, "backtrack"),
         ({"steps": ["1\n2"]}, "n"),
         ({"steps": [], "wrong_step": "<end>"}, "end"),
+        ({"wrong_step": "2", "follow_ups": ["3", "4\n5"]}, "n"),
     ],
 )
 def test_reserved_text_in_a_sample_is_refused(fields: dict[str, Any], reserved: str) -> None:

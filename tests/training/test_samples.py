@@ -1,17 +1,27 @@
 """Training samples: what is in them, and that a seed decides them."""
 
 from collections import Counter
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from stepback_core.manifest import Manifest
 from stepback_core.tasks import TASKS, CountdownProblem, ErrorKind, Reason, Split
+from stepback_core.tasks.judging import first_mistake
 from stepback_training.recipe import DataRecipe, Recipe, RecipeError, Source
-from stepback_training.samples import Sample, SampleError, read_samples, recipe_of, write_samples
+from stepback_training.samples import (
+    Sample,
+    SampleError,
+    first_of_each_order,
+    read_samples,
+    recipe_of,
+    write_samples,
+)
 from tests.conftest import CHECKPOINT, ROOT
 
 TASK = TASKS["countdown"]
@@ -101,6 +111,60 @@ def test_the_plainest_path_is_the_first_reference_path(tmp_path: Path) -> None:
         assert sample.steps == TASK.reference_paths(problem_of(sample))[0]
 
 
+def test_the_samples_of_a_recipe_are_these_for_good(tmp_path: Path) -> None:
+    make(tmp_path / "a", samples=1000, processes=1)
+    found = sha256((tmp_path / "a").read_bytes()).hexdigest()
+    assert found == "efe73787eee793af749711112194583c6c4b92c55ec245cc55b0f469d9d3a0bd"
+
+
+paths_of_steps = st.lists(st.lists(st.sampled_from("abc"), max_size=3), max_size=12)
+
+
+@given(paths_of_steps)
+def test_of_paths_in_another_order_the_first_is_kept(paths: list[list[str]]) -> None:
+    kept = first_of_each_order(paths)
+    assert [sorted(path) for path in kept] == list(
+        map(list, dict.fromkeys(tuple(sorted(path)) for path in paths))
+    )
+    for path in kept:
+        assert path == next(other for other in paths if sorted(other) == sorted(path))
+
+
+def test_canonical_paths_are_every_way_in_one_order(tmp_path: Path) -> None:
+    met = Counter[bool]()
+    for sample in make(tmp_path / "a", samples=600, paths="canonical", backtrack_share=0.0):
+        paths = TASK.reference_paths(problem_of(sample))
+        same = [path for path in paths if sorted(path) == sorted(sample.steps)]
+        assert sample.steps == same[0]
+        met[sample.steps == paths[0]] += 1
+    # Not the plainest way alone.
+    assert met[True] > 50 and met[False] > 50
+
+
+def test_several_steps_may_be_wrong_before_the_marker(tmp_path: Path) -> None:
+    weights = {1: 0.5, 2: 0.3, 3: 0.2}
+    samples = make(tmp_path / "a", samples=3000, wrong_steps=weights, backtrack_share=1.0)
+    numbers = Counter(len(sample.wrong_steps) for sample in samples)
+    # Now and then fewer than were drawn: nothing follows a wrong last step.
+    assert numbers[1] / 3000 == pytest.approx(0.5, abs=0.06)
+    assert numbers[2] > 600 and numbers[3] > 300 and set(numbers) == {1, 2, 3}
+    for sample in samples:
+        problem, steps = problem_of(sample), sample.steps + sample.wrong_steps
+        mistake = first_mistake(TASK, problem, steps)
+        assert mistake is not None and mistake.index == len(sample.steps)
+        assert not any(
+            TASK.ends_held_out(problem, steps[:end])
+            for end in range(len(sample.steps) + 1, len(steps) + 1)
+        )
+
+
+def test_a_follow_up_needs_a_wrong_step_to_follow() -> None:
+    with pytest.raises(ValidationError, match="no wrong_step"):
+        Sample(prompt="p", steps=["a"], follow_ups=["b"])
+    line = '{"prompt": "p", "steps": ["a"], "wrong_step": "b", "follow_ups": ["c", "d"]}'
+    assert Sample.model_validate_json(line).wrong_steps == ["b", "c", "d"]
+
+
 @pytest.mark.parametrize(
     ("line", "field"),
     [("{", "the line"), ('{"prompt": "p"}', "steps"), ('{"prompt": 1, "steps": []}', "prompt")],
@@ -156,6 +220,18 @@ learning_rate = 1e-3
                 "samples = 10", 'samples = 1\ntask = "sudoku"\nerrors = { computational = 1 }'
             ),
             "errors: sudoku has only exploration, rule_violation",
+        ),
+        (GOOD.replace("samples = 10", "samples = 1\nwrong_steps = { 0 = 1 }"), "wrong_steps.0"),
+        (GOOD.replace("samples = 10", "samples = 1\nwrong_steps = { 1 = -1 }"), "wrong_steps.1"),
+        (GOOD.replace("samples = 10", "samples = 1\nwrong_steps = { 2 = 0 }"), "must be positive"),
+        (GOOD.replace("samples = 10", "samples = 1\nown_errors = { share = 1 }"), "errors.file"),
+        (
+            GOOD.replace("samples = 10", 'samples = 1\nown_errors = { file = "a", share = 0 }'),
+            "own_errors.share",
+        ),
+        (
+            GOOD.replace("samples = 10", 'task = "traces"\nfiles = ["a"]\nown_errors.file = "b"'),
+            "own_errors: there is no task",
         ),
         (GOOD.replace("samples = 10", "tasks = 7"), "data.tasks"),
         (GOOD.replace("samples = 10", 'task = "maze"\ntasks = []'), "give these or task"),

@@ -26,6 +26,18 @@ def data(arguments: Sequence[str]) -> int:
         help=f"kinds of wrong step and their weights, of {', '.join(ErrorKind)}",
     )
     parser.add_argument("--backtrack-share", type=float, help="share of samples that backtrack")
+    parser.add_argument(
+        "--errors-from",
+        type=Path,
+        metavar="FILE",
+        help="a model's own wrong steps, as stepback errors writes them",
+    )
+    parser.add_argument(
+        "--errors-share",
+        type=float,
+        metavar="SHARE",
+        help="with --errors-from: of the samples that backtrack, 0.5 if left out",
+    )
     parser.add_argument("--processes", type=int, default=None, help="default: one a core")
     given = parser.parse_args(arguments)
     changes = {
@@ -33,6 +45,11 @@ def data(arguments: Sequence[str]) -> int:
         for name in ("samples", "seed", "errors", "backtrack_share")
         if (value := getattr(given, name)) is not None
     }
+    if given.errors_from is not None:
+        own = {"file": str(given.errors_from), "share": given.errors_share}
+        changes["own_errors"] = {name: value for name, value in own.items() if value is not None}
+    elif given.errors_share is not None:
+        parser.error("--errors-share needs --errors-from")
     try:
         recipe = Recipe.read(given.recipe).data
         recipe = DataRecipe.model_validate(recipe.model_dump() | changes)

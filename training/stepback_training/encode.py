@@ -1,6 +1,6 @@
 """Samples to token ids and loss mask, in one pass, and packed into rows of equal length.
 
-No loss on the prompt, on the wrong step, or on padding. Samples that share a row do not see each
+No loss on the prompt, on wrong steps, or on padding. Samples that share a row do not see each
 other: positions start at 0 for each, which `transformers` turns into a block-diagonal mask.
 """
 
@@ -32,11 +32,9 @@ def encode(sample: Sample, codec: TraceCodec) -> Encoded:
     """Encode step by step, so that step boundaries are token boundaries with any tokenizer."""
     pieces = [(codec.encode_prompt(sample.prompt), False)]
     pieces += [(codec.encode_step(step), True) for step in sample.steps]
-    if sample.wrong_step is None:
-        pieces.append(([codec.tokens.end_id], True))
-    else:
-        pieces.append((codec.encode_step(sample.wrong_step), False))
-        pieces.append(([codec.tokens.marker_id], True))
+    pieces += [(codec.encode_step(step), False) for step in sample.wrong_steps]
+    is_right = not sample.wrong_steps
+    pieces.append(([codec.tokens.end_id if is_right else codec.tokens.marker_id], True))
     ids = [token for piece, _ in pieces for token in piece]
     return Encoded(ids, [loss for piece, loss in pieces for _ in piece], len(pieces[0][0]))
 
@@ -49,7 +47,7 @@ def check_round_trip(sample: Sample | None, codec: TraceCodec) -> None:
     if sample is None:
         return
     ids = encode(sample, codec).ids[len(codec.encode_prompt(sample.prompt)) :]
-    steps = sample.steps + ([sample.wrong_step] if sample.wrong_step is not None else [])
+    steps = sample.steps + sample.wrong_steps
     if codec.decode_steps(ids) != steps:
         raise ValueError(
             f"the tokenizer does not give back what it encodes step by step: {steps} became "
@@ -59,7 +57,7 @@ def check_round_trip(sample: Sample | None, codec: TraceCodec) -> None:
 
 def _refuse_reserved(sample: Sample, number: int, grammar: Grammar) -> None:
     """Raise ValueError where a sample's text holds what ends a step or a trace."""
-    steps = [*sample.steps, *([sample.wrong_step] if sample.wrong_step is not None else [])]
+    steps = sample.steps + sample.wrong_steps
     found = [(sample.prompt, grammar.reserved_in_prompt(sample.prompt))]
     found += [(step, grammar.reserved_in_step(step)) for step in steps]
     for text, reserved in found:

@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
@@ -18,6 +18,9 @@ class RecipeError(ValueError):
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+
+_Count = Annotated[int, Field(ge=1, le=16)]
+_Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 TRACES = "traces"
 """What stands where a task's name could: traces from files."""
@@ -55,6 +58,15 @@ class Source(_Section):
         return None if self.name == TRACES else TASKS[self.name].with_options(self.options)
 
 
+class OwnErrors(_Section):
+    """Wrong steps that a model made itself, as `stepback errors` writes them."""
+
+    file: str
+    """JSONL, relative to the working directory."""
+    share: float = Field(default=0.5, gt=0, le=1)
+    """Of the samples that backtrack; the others end in invented wrong steps."""
+
+
 class DataRecipe(_Section):
     """What `stepback data` writes.
 
@@ -74,9 +86,15 @@ class DataRecipe(_Section):
         ErrorKind.RULE_VIOLATION: 2.0,
     }
     """Relative weights of the kinds of wrong step; the paper's are 1 : 2 : 2."""
-    paths: Literal["uniform", "plainest"] = "uniform"
-    """Which of a problem's correct paths is taught: any of them with equal chance, or always the
-    one that the task calls the plainest."""
+    paths: Literal["uniform", "canonical", "plainest"] = "uniform"
+    """Which of a problem's correct paths is taught. `uniform`: any of them with equal chance.
+    `canonical`: of those that are the same steps in another order only the one that the task puts
+    first, and any of the rest. `plainest`: always the one that the task puts first of all."""
+    wrong_steps: dict[_Count, _Weight] = Field(default={1: 1.0}, min_length=1)
+    """How many steps are wrong before the marker comes, and how often, relative to each other. The
+    paper's is one: each further step takes the one before at its word."""
+    own_errors: OwnErrors | None = None
+    """Wrong steps of a model's own instead of invented ones, or beside them."""
 
     def _wants_errors_of(self, task: Task[Any]) -> bool:
         return any(self.errors.get(kind, 0) > 0 for kind in task.error_kinds)
@@ -109,6 +127,10 @@ class DataRecipe(_Section):
             raise ValueError("errors: weights must not be negative")
         if self.backtrack_share > 0 and not sum(self.errors.values()) > 0:
             raise ValueError("errors: at least one weight must be positive")
+        if not sum(self.wrong_steps.values()) > 0:
+            raise ValueError("wrong_steps: at least one weight must be positive")
+        if self.own_errors and not self.names:
+            raise ValueError("own_errors: there is no task to judge them; traces bring their own")
         for task in (source.task for source in self.tasks):
             if task and self.backtrack_share > 0 and not self._wants_errors_of(task):
                 kinds = ", ".join(task.error_kinds)

@@ -2,7 +2,8 @@
 
     {"prompt": "countdown:4,16,25,82=95", "steps": ["16-4=12"], "wrong_step": "25-12=14"}
 
-A sample with a `wrong_step` ends in that step and the marker; one without ends in the end token.
+A sample with a `wrong_step` ends in that step, in the `follow_ups` that take it at its word if
+there are any, and the marker; one without ends in the end token.
 """
 
 import json
@@ -12,13 +13,15 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from tqdm import tqdm
 
-from stepback_core.tasks import ErrorKind, Split, Task
+from stepback_core.tasks import Split, Task
 from stepback_core.validation import first_error
+from stepback_training.mistakes import Mistakes
+from stepback_training.own_errors.record import own_errors_of
 from stepback_training.recipe import DataRecipe, Source
 from stepback_training.traces import Trace, Traces, read_traces
 
@@ -37,13 +40,28 @@ class Sample(BaseModel):
     prompt: str
     steps: list[str]
     wrong_step: str | None = None
+    follow_ups: list[str] = []
+    """Further wrong steps behind the first, all before the marker."""
+
+    @model_validator(mode="after")
+    def _follows_a_wrong_step(self) -> Self:
+        if self.follow_ups and self.wrong_step is None:
+            raise ValueError("follow_ups: there is no wrong_step that they could follow")
+        return self
+
+    @property
+    def wrong_steps(self) -> list[str]:
+        """Every wrong step, in order; none of a sample that is right to its end."""
+        return [] if self.wrong_step is None else [self.wrong_step, *self.follow_ups]
 
 
 def write_samples(recipe: DataRecipe, path: Path, *, processes: int | None = None) -> None:
     """Write the recipe's samples as JSONL; the same recipe gives the same bytes with any number of
-    processes. The file appears under its name only when it is whole. Raises TraceError."""
-    # Traces are read before anything is written, and before processes are forked that need them.
+    processes. The file appears under its name only when it is whole. Raises TraceError, and
+    OwnErrorsError."""
+    # These are read before anything is written, and before processes are forked that need them.
     held_out(recipe)
+    own_errors_of(recipe)
     partial = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     _recipe_path(path).unlink(missing_ok=True)
@@ -119,16 +137,32 @@ def _stream(source: Source, recipe: DataRecipe, rng: Random) -> Iterator[Sample]
 
 
 def _from_task(task: Task[Any], recipe: DataRecipe, rng: Random) -> Iterator[Sample]:
+    mistakes = Mistakes.of(task, recipe)
     for problem in task.stream(Split.TRAIN, rng):
-        paths = task.reference_paths(problem)
-        path = paths[0] if recipe.paths == "plainest" else rng.choice(paths)
+        path = _choose_path(task.reference_paths(problem), recipe, rng)
         if rng.random() >= recipe.backtrack_share:
             yield Sample(prompt=task.prompt(problem), steps=path)
             continue
-        prefix = path[: rng.randrange(len(path))]
-        wrong = draw_wrong_step(task, problem, prefix, recipe, rng)
-        if wrong is not None:
-            yield Sample(prompt=task.prompt(problem), steps=prefix, wrong_step=wrong)
+        mistake = mistakes.draw(problem, path, rng)
+        if mistake is not None:
+            wrong, *follow_ups = mistake.wrong_steps
+            yield Sample(
+                prompt=mistake.prompt, steps=mistake.prefix, wrong_step=wrong, follow_ups=follow_ups
+            )
+
+
+def _choose_path(paths: list[list[str]], recipe: DataRecipe, rng: Random) -> list[str]:
+    if recipe.paths == "plainest":
+        return paths[0]
+    return rng.choice(paths if recipe.paths == "uniform" else first_of_each_order(paths))
+
+
+def first_of_each_order(paths: list[list[str]]) -> list[list[str]]:
+    """Of paths that are the same steps in another order, the first of the list."""
+    first: dict[tuple[str, ...], list[str]] = {}
+    for path in paths:
+        first.setdefault(tuple(sorted(path)), path)
+    return list(first.values())
 
 
 def _from_traces(traces: list[Trace], recipe: DataRecipe, rng: Random) -> Iterator[Sample]:
@@ -170,19 +204,4 @@ def _chunk(recipe: DataRecipe, index: int, size: int) -> str:
 
 
 def _to_line(sample: Sample) -> str:
-    return json.dumps(sample.model_dump(exclude_none=True), separators=(",", ":")) + "\n"
-
-
-def draw_wrong_step(
-    task: Task[Any], problem: BaseModel, prefix: list[str], recipe: DataRecipe, rng: Random
-) -> str | None:
-    """A wrong step of a drawn kind; another kind where the drawn one does not exist here."""
-    kinds = list(ErrorKind)
-    weights = [recipe.errors.get(kind, 0.0) for kind in kinds]
-    while any(weights):
-        [kind] = rng.choices(kinds, weights)
-        wrong = task.wrong_step(problem, prefix, kind, rng)
-        if wrong is not None:
-            return wrong
-        weights[kinds.index(kind)] = 0.0
-    return None
+    return json.dumps(sample.model_dump(exclude_defaults=True), separators=(",", ":")) + "\n"

@@ -161,7 +161,7 @@ def _characters(data: Path) -> set[str]:
     """Every character of the samples."""
     found = set[str]()
     for sample in read_samples(data):
-        found.update(sample.prompt, *sample.steps, sample.wrong_step or "")
+        found.update(sample.prompt, *sample.steps, *sample.wrong_steps)
     return found
 
 

@@ -136,6 +136,17 @@ class Task(Protocol[P]):
         """A wrong step of a kind after a correct prefix; None where there is none of that kind."""
         ...
 
+    def follow_up(self, problem: P, steps: Sequence[str], rng: Random) -> str | None:
+        """A step that looks right to one who takes wrong steps at their word: legal in the state
+        that they claim, where there is a choice often towards the goal. None where nothing follows.
+        """
+        ...
+
+    def ends_held_out(self, problem: P, steps: Sequence[str]) -> bool:
+        """Whether wrong steps end as if in a goal that no training problem has. Training must not
+        show them: it never shows that end as right, so it would teach that it always is wrong."""
+        ...
+
     def check(self, problem: P, steps: Sequence[str]) -> Verdict: ...
 
     def claims_goal(self, problem: P, steps: Sequence[str]) -> bool:
@@ -144,6 +155,10 @@ class Task(Protocol[P]):
 
     def check_step(self, problem: P, prefix: Sequence[str], step: str) -> Reason | None:
         """Why a step is illegal after a legal prefix; None where it is legal."""
+        ...
+
+    def can_finish(self, problem: P, steps: Sequence[str]) -> bool:
+        """Whether the goal can be reached after these steps; not where one of them is illegal."""
         ...
 
     def state_key(self, problem: P, steps: Sequence[str]) -> Hashable | None:

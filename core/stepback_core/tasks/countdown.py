@@ -15,7 +15,15 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from stepback_core.tasks.arithmetic import State, apply, paths, plainness, reachable, replay
+from stepback_core.tasks.arithmetic import (
+    State,
+    apply,
+    believe,
+    paths,
+    plainness,
+    reachable,
+    replay,
+)
 from stepback_core.tasks.base import (
     ErrorKind,
     NoOptions,
@@ -26,7 +34,9 @@ from stepback_core.tasks.base import (
 )
 from stepback_core.tasks.countdown_errors import (
     computational_error,
+    ends_in,
     exploration_error,
+    follow_up,
     rule_violation,
 )
 
@@ -116,6 +126,13 @@ class Countdown:
             return computational_error(state, NEW_TARGETS, rng)
         return rule_violation(state, met, NEW_TARGETS, rng)
 
+    def follow_up(self, problem: CountdownProblem, steps: Sequence[str], rng: Random) -> str | None:
+        state = believe(problem.numbers, steps)
+        return follow_up(state, problem.target, NEW_TARGETS, rng)
+
+    def ends_held_out(self, problem: CountdownProblem, steps: Sequence[str]) -> bool:
+        return ends_in(NEW_TARGETS, believe(problem.numbers, steps[:-1]), steps[-1])
+
     def check(self, problem: CountdownProblem, steps: Sequence[str]) -> Verdict:
         reason = _refusal(problem, steps)
         return Verdict(reason is None, _lax(problem, steps), reason)
@@ -129,6 +146,10 @@ class Countdown:
     ) -> Reason | None:
         after = apply(replay(problem.numbers, prefix)[0], step)
         return after if isinstance(after, Reason) else None
+
+    def can_finish(self, problem: CountdownProblem, steps: Sequence[str]) -> bool:
+        state = _follow(problem, steps)
+        return not isinstance(state, Reason) and problem.target in reachable(state)
 
     def state_key(self, problem: CountdownProblem, steps: Sequence[str]) -> State | None:
         """The numbers still to be used, sorted."""

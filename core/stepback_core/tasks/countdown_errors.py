@@ -7,6 +7,7 @@ from stepback_core.tasks.arithmetic import State, moves, reachable, results
 
 _STRANGERS = range(1, 100)
 _SHARE_OF_FLOORED_DIVISIONS = 0.2
+_SHARE_TOWARDS_THE_TARGET = 0.5
 
 
 def exploration_error(state: State, target: int, unseen: frozenset[int], rng: Random) -> str | None:
@@ -14,15 +15,16 @@ def exploration_error(state: State, target: int, unseen: frozenset[int], rng: Ra
     dead = [
         step
         for step, after in moves(state)
-        if target not in reachable(after) and not _ends_in(unseen, state, step)
+        if target not in reachable(after) and not ends_in(unseen, state, step)
     ]
     return rng.choice(dead) if dead else None
 
 
-def _ends_in(unseen: frozenset[int], state: State, step: str) -> bool:
+def ends_in(unseen: frozenset[int], state: State, step: str) -> bool:
     """Whether a step ends the path in a target that training never shows as right. As a wrong step
     it would teach that such an end is always wrong."""
-    return len(state) == 2 and int(step.rpartition("=")[2]) in unseen
+    result = step.rpartition("=")[2]
+    return len(state) <= 2 and any(result == str(target) for target in unseen)
 
 
 def computational_error(state: State, unseen: frozenset[int], rng: Random) -> str:
@@ -52,7 +54,7 @@ def rule_violation(state: State, met: State, unseen: frozenset[int], rng: Random
 
 
 def _draw_unless(unseen: frozenset[int], state: State, draw: Callable[[], str]) -> str:
-    while _ends_in(unseen, state, step := draw()):
+    while ends_in(unseen, state, step := draw()):
         pass
     return step
 
@@ -70,3 +72,12 @@ def _stranger_step(state: State, met: State, rng: Random) -> str:
 
 def _is_available(state: State, operands: tuple[int, int]) -> bool:
     return all(state.count(operand) >= operands.count(operand) for operand in operands)
+
+
+def follow_up(state: State, target: int, unseen: frozenset[int], rng: Random) -> str | None:
+    """A legal step from a state that wrong steps claim, half of the time one from which the target
+    seems to be in reach, if there is any; None where no step is left."""
+    legal = [(step, after) for step, after in moves(state) if not ends_in(unseen, state, step)]
+    if rng.random() < _SHARE_TOWARDS_THE_TARGET:
+        legal = [(step, after) for step, after in legal if target in reachable(after)] or legal
+    return rng.choice(legal)[0] if legal else None

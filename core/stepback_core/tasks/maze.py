@@ -22,6 +22,7 @@ from stepback_core.tasks.cells import Cell, cell_name, labelled, parse_cell, sym
 from stepback_core.tasks.maze_errors import (
     computational_error,
     exploration_error,
+    follow_up,
     rule_violation,
 )
 from stepback_core.tasks.maze_problem import EXAMPLE, MazeOptions, MazeProblem
@@ -99,6 +100,16 @@ class Maze:
             return computational_error(ways, way, rng)
         return rule_violation(ways, way, rng)
 
+    def follow_up(self, problem: MazeProblem, steps: Sequence[str], rng: Random) -> str | None:
+        ways = read_ways(problem.rows)
+        cells = [parse_cell(step[1:]) for step in steps if _STEP.fullmatch(step)]
+        way = [find(problem.rows, START), *cells]
+        return follow_up(ways, way, find(problem.rows, GOAL), rng)
+
+    def ends_held_out(self, problem: MazeProblem, steps: Sequence[str]) -> bool:
+        """No goal is held out."""
+        return False
+
     def check(self, problem: MazeProblem, steps: Sequence[str]) -> Verdict:
         """Lax lets a way come back to where it has been."""
         rows, goal = problem.rows, find(problem.rows, GOAL)
@@ -116,6 +127,11 @@ class Maze:
     def check_step(self, problem: MazeProblem, prefix: Sequence[str], step: str) -> Reason | None:
         after = _enter(*_replay(problem.rows, prefix), step)
         return after if isinstance(after, Reason) else None
+
+    def can_finish(self, problem: MazeProblem, steps: Sequence[str]) -> bool:
+        ways, goal = read_ways(problem.rows), find(problem.rows, GOAL)
+        way, reason = _walk(ways, problem.rows, steps)
+        return reason is None and goal in distances(ways, way[-1], way[:-1])
 
     def state_key(self, problem: MazeProblem, steps: Sequence[str]) -> Cell | None:
         """The cell alone. How the way got there does not matter to a search: if the goal is closed

@@ -9,6 +9,8 @@ from random import Random
 from stepback_core.tasks.cells import Cell, cell_name
 from stepback_core.tasks.maze_ways import MOVES, Ways, distances, move_between, target
 
+_SHARE_TOWARDS_THE_GOAL = 0.5
+
 
 def exploration_error(ways: Ways, way: Sequence[Cell], goal: Cell, rng: Random) -> str | None:
     """A step into a branch from which the goal cannot be reached without going back; None where
@@ -39,6 +41,19 @@ def rule_violation(ways: Ways, way: Sequence[Cell], rng: Random) -> str | None:
     visited = [cell for cell in ways[here] if cell in way]
     kinds = [cells for cells in (walled, visited) if cells]
     return _step(here, rng.choice(rng.choice(kinds))) if kinds else None
+
+
+def follow_up(ways: Ways, way: Sequence[Cell], goal: Cell, rng: Random) -> str | None:
+    """A step on from where a wrong way claims to be, half of the time the one nearest to the goal;
+    None at the goal, and where there is no way on."""
+    here = way[-1]
+    ahead = [cell for cell in ways.get(here, ()) if cell not in way]
+    if not ahead or here == goal:
+        return None
+    if rng.random() < _SHARE_TOWARDS_THE_GOAL:
+        left = distances(ways, goal)
+        return _step(here, min(ahead, key=lambda cell: left.get(cell, len(ways))))
+    return _step(here, rng.choice(ahead))
 
 
 def _step(here: Cell, neighbour: Cell) -> str:

@@ -16,11 +16,17 @@ from typing import Any
 
 from stepback_core.tasks.base import ErrorKind, Reason, Split, Verdict, is_test_input
 from stepback_core.tasks.cells import labelled, parse_cell, symmetries
-from stepback_core.tasks.sudoku_errors import exploration_error, rule_violation, step_of
+from stepback_core.tasks.sudoku_errors import (
+    exploration_error,
+    follow_up,
+    rule_violation,
+    step_of,
+)
 from stepback_core.tasks.sudoku_grid import (
     Grid,
     conflicts,
     constrained_order,
+    first_solution,
     side_of,
     solutions,
     units,
@@ -95,6 +101,13 @@ class Sudoku:
             return exploration_error(grid, rng)
         return rule_violation(grid, rng) if kind is ErrorKind.RULE_VIOLATION else None
 
+    def follow_up(self, problem: SudokuProblem, steps: Sequence[str], rng: Random) -> str | None:
+        return follow_up(_overwrite(problem.grid, steps), rng)
+
+    def ends_held_out(self, problem: SudokuProblem, steps: Sequence[str]) -> bool:
+        """No goal is held out."""
+        return False
+
     def check(self, problem: SudokuProblem, steps: Sequence[str]) -> Verdict:
         """Lax lets a step write over an earlier one, and looks at the last grid alone."""
         grid = _follow(problem.grid, steps)
@@ -111,6 +124,10 @@ class Sudoku:
     def check_step(self, problem: SudokuProblem, prefix: Sequence[str], step: str) -> Reason | None:
         after = _enter(_replay(problem.grid, prefix), step)
         return after if isinstance(after, Reason) else None
+
+    def can_finish(self, problem: SudokuProblem, steps: Sequence[str]) -> bool:
+        grid = _follow(problem.grid, steps)
+        return not isinstance(grid, Reason) and first_solution(grid) is not None
 
     def state_key(self, problem: SudokuProblem, steps: Sequence[str]) -> Grid | None:
         """The grid, in whatever order it was filled."""

@@ -14,8 +14,9 @@ from pydantic import BaseModel
 from stepback_core.tasks import TASKS, Task
 from stepback_training.improve.ledger import Outcome, WrongStep
 from stepback_training.improve.problems import HeldOutError, refuse_held_out
+from stepback_training.mistakes import draw_wrong_step
 from stepback_training.recipe import ImproveRecipe, Recipe
-from stepback_training.samples import Sample, draw_wrong_step, make_samples
+from stepback_training.samples import Sample, make_samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ def _write(path: Path, samples: Iterable[Sample], recipe: Recipe) -> None:
     beside.write_text(recipe.data.model_dump_json(indent=2) + "\n", encoding="utf-8")
     with staging.open("w", encoding="utf-8") as file:
         for sample in samples:
-            plain = sample.model_dump(exclude_none=True)
+            plain = sample.model_dump(exclude_defaults=True)
             file.write(json.dumps(plain, separators=(",", ":")) + "\n")
         file.flush()
         os.fsync(file.fileno())

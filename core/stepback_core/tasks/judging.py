@@ -1,0 +1,37 @@
+"""What a task makes of steps that somebody wrote: the first wrong one, and its kind."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from stepback_core.tasks.base import ErrorKind, Reason, Task
+
+_COMPUTATIONAL = frozenset({Reason.WRONG_ARITHMETIC, Reason.WRONG_CELL})
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """The first wrong step of some steps."""
+
+    index: int
+    """How many right steps come before it."""
+    kind: ErrorKind
+
+
+def first_mistake(task: Task[Any], problem: BaseModel, steps: Sequence[str]) -> Mistake | None:
+    """The first step that is illegal, or after which the goal of a solvable problem is out of
+    reach. None where there is none: the steps solve the problem, or can still go on to."""
+    for index, step in enumerate(steps):
+        reason = task.check_step(problem, steps[:index], step)
+        if reason is not None:
+            return Mistake(index, kind_of(reason))
+        if not task.can_finish(problem, steps[: index + 1]):
+            return Mistake(index, ErrorKind.EXPLORATION)
+    return None
+
+
+def kind_of(reason: Reason) -> ErrorKind:
+    """The kind of an illegal step. One that is malformed violates the rules, too."""
+    return ErrorKind.COMPUTATIONAL if reason in _COMPUTATIONAL else ErrorKind.RULE_VIOLATION

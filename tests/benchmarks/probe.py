@@ -1,0 +1,135 @@
+"""What a checkpoint believes of Countdown, read off its logits with plain transformers, unsampled.
+
+How likely it is to solve a problem, and how well the marker's probability tells wrong steps from
+right ones.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from stepback_core.manifest import Manifest
+from stepback_core.tasks import ErrorKind
+from stepback_core.tasks.countdown import CountdownProblem
+from stepback_core.trace import TraceCodec
+from stepback_training.encode import encode
+from stepback_training.samples import Sample
+from tests.benchmarks.measuring import TASK
+
+LATE = "late"
+"""The boundary behind a further step that takes a wrong one at its word."""
+RIGHT = "right"
+_BATCH = 256
+_DRAWS = 2
+"""Boundaries of each kind for each problem."""
+
+
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """The end of a step, and what the step is."""
+
+    kind: str
+    """An error's kind, `late` or `right`."""
+    sample: Sample
+    """One whose last token is the marker, whether that belongs there or not."""
+
+
+class Probe:
+    """One checkpoint."""
+
+    def __init__(self, folder: Path) -> None:
+        self._model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self._codec = TraceCodec.of(
+            Manifest.read(folder).grammar, AutoTokenizer.from_pretrained(folder)
+        )
+
+    def solving(self, problems: Sequence[CountdownProblem]) -> dict[str, float]:
+        """`nats`: mean negative log-likelihood of the plainest path, its end included. `right`: the
+        mean probability that one sample at temperature 1 is any of the reference paths, which are
+        all the right ones with the larger operand first."""
+        paths = [TASK.reference_paths(problem) for problem in problems]
+        samples = [
+            Sample(prompt=TASK.prompt(problem), steps=path)
+            for problem, found in zip(problems, paths, strict=True)
+            for path in found
+        ]
+        logprobs = np.asarray([total for total, _ in self._read(samples)])
+        first = np.cumsum([0, *(len(found) for found in paths)])
+        return {
+            "nats": float(-logprobs[first[:-1]].mean()),
+            "right": float(np.add.reduceat(np.exp(logprobs), first[:-1]).mean()),
+        }
+
+    def marker(self, problems: Sequence[CountdownProblem], seed: int = 0) -> dict[str, float]:
+        """Behind steps drawn for the problems: `auc_KIND` of the marker's probability, that kind of
+        wrong step against right steps; `recall_KIND`, how often the marker is the likeliest token
+        there, and `false_alarms`, how often behind right steps; `precision` and `recall` over the
+        three kinds of first error in equal numbers, and as many right steps."""
+        boundaries = list(_boundaries(problems, Random(seed)))
+        found: dict[str, list[tuple[float, bool]]] = {}
+        for boundary, (_, last) in zip(
+            boundaries, self._read([each.sample for each in boundaries]), strict=True
+        ):
+            found.setdefault(boundary.kind, []).append(last)
+        scores = {kind: np.asarray([p for p, _ in each]) for kind, each in found.items()}
+        emitted = {kind: float(np.mean([top for _, top in each])) for kind, each in found.items()}
+        told = {f"auc_{kind}": auc(scores[kind], scores[RIGHT]) for kind in found if kind != RIGHT}
+        told |= {f"recall_{kind}": share for kind, share in emitted.items() if kind != RIGHT}
+        alarms = emitted[RIGHT]
+        recall = float(np.mean([emitted[kind] for kind in ErrorKind]))
+        precision = recall / (recall + alarms) if recall + alarms else float("nan")
+        return told | {"false_alarms": alarms, "recall": recall, "precision": precision}
+
+    @torch.no_grad()
+    def _read(self, samples: Sequence[Sample]) -> Iterator[tuple[float, tuple[float, bool]]]:
+        """Of each sample: the log-probability of all after the prompt; and of its last token the
+        probability, and whether it is the likeliest."""
+        for start in range(0, len(samples), _BATCH):
+            batch = [encode(sample, self._codec) for sample in samples[start : start + _BATCH]]
+            # Padded on the right: what comes later changes nothing in a causal model.
+            ids = torch.nn.utils.rnn.pad_sequence(
+                [torch.tensor(each.ids) for each in batch], batch_first=True
+            )
+            logprobs = self._model(ids[:, :-1]).logits.float().log_softmax(-1)
+            taken = logprobs.gather(-1, ids[:, 1:, None])[..., 0]
+            for row, each in enumerate(batch):
+                last = len(each.ids) - 2
+                is_top = logprobs[row, last].argmax() == ids[row, last + 1]
+                answer = taken[row, each.prompt_tokens - 1 : last + 1]
+                yield float(answer.sum()), (float(taken[row, last].exp()), bool(is_top))
+
+
+def _boundaries(problems: Sequence[CountdownProblem], rng: Random) -> Iterator[Boundary]:
+    """Right steps and wrong ones of each kind, on any of the right paths."""
+    for problem in problems:
+        paths, prompt = TASK.reference_paths(problem), TASK.prompt(problem)
+
+        def at(kind: str, steps: list[str], prompt: str = prompt) -> Boundary:
+            return Boundary(kind, Sample(prompt=prompt, steps=steps[:-1], wrong_step=steps[-1]))
+
+        for _ in range(_DRAWS):
+            path = rng.choice(paths)
+            yield at(RIGHT, path[: rng.randint(1, len(path))])
+            prefix = path[: rng.randrange(len(path))]
+            for kind in ErrorKind:
+                wrong = TASK.wrong_step(problem, prefix, kind, rng)
+                if wrong is None:
+                    continue
+                yield at(kind, [*prefix, wrong])
+                following = TASK.follow_up(problem, [*prefix, wrong], rng)
+                if following is not None:
+                    yield at(LATE, [*prefix, wrong, following])
+
+
+def auc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float:
+    """How often a positive has the higher score, ties as a half."""
+    ranked = np.sort(negative)
+    below = np.searchsorted(ranked, positive, "left") + np.searchsorted(ranked, positive, "right")
+    return float(below.mean() / (2 * len(ranked)))

@@ -1,0 +1,260 @@
+"""A model's own wrong steps: collected from a controller, judged by the task, made into samples."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from stepback_client import TreeNode
+from stepback_core.tasks import TASKS, CountdownProblem, ErrorKind, Split
+from stepback_core.tasks.judging import first_mistake
+from stepback_core.trace import Grammar
+from stepback_core.wire import Outcome
+from stepback_training.own_errors.collect import Judge, Tally, summary
+from stepback_training.own_errors.record import OwnError, OwnErrorsError, read_own_errors
+from stepback_training.recipe import DataRecipe
+from stepback_training.samples import read_samples, write_samples
+
+TASK = TASKS["countdown"]
+PROBLEM = CountdownProblem(numbers=[2, 6, 23, 55], target=44)
+ERROR: dict[str, Any] = {
+    "task": "countdown",
+    "problem": PROBLEM.model_dump(),
+    "prefix": ["55-23=32"],
+    "wrong_step": "32*2=64",
+    "follow_ups": ["64-6=44"],
+    "kind": "exploration",
+    "noticed": False,
+}
+
+
+def write(path: Path, *lines: object) -> Path:
+    texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+    path.write_text("".join(text + "\n" for text in texts), encoding="utf-8")
+    return path
+
+
+def problem_of(split: Split) -> CountdownProblem:
+    return next(TASK.stream(split, Random(3)))
+
+
+def test_a_line_is_what_it_says() -> None:
+    assert TASK.split(PROBLEM) is Split.TRAIN and TASK.reference_paths(PROBLEM)
+    error = OwnError.model_validate(ERROR)
+    assert error.typed_problem == PROBLEM
+    assert OwnError.model_validate_json(error.model_dump_json()) == error
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("{", "the line: Invalid JSON"),
+        ({"task": "chess"}, "task: there is no 'chess'"),
+        ({"problem": {"numbers": [2]}}, "problem: numbers: List should have at least 2"),
+        ({"problem": problem_of(Split.TEST_SEEN).model_dump()}, "must not be trained on"),
+        ({"problem": problem_of(Split.TEST_NEW).model_dump()}, "must not be trained on"),
+        ({"problem": PROBLEM.model_dump() | {"target": 47}}, "must not be trained on"),
+        ({"kind": "computational"}, "wrong_step: it is no computational error"),
+        ({"prefix": []}, "wrong_step: it is no exploration error"),
+        ({"prefix": ["55-23=32", "32*2=64"], "wrong_step": "64-6=44"}, "or not the first error"),
+        ({"wrong_step": TASK.reference_paths(PROBLEM)[0][0], "prefix": []}, "or not the first"),
+        ({"follow_ups": ["64-6=47"]}, "'64-6=47': it ends in a held-out goal"),
+        ({"follow_ups": [f"64-6=58{Grammar().marker}"]}, "what the trace grammar uses"),
+        ({"follow_ups": [""]}, "'': it ends"),
+        ({"surplus": 1}, "surplus: Extra inputs"),
+    ],
+)
+def test_a_line_that_must_not_be_believed_is_named(
+    tmp_path: Path, change: Any, message: str
+) -> None:
+    line = change if isinstance(change, str) else ERROR | change
+    file = write(tmp_path / "errors.jsonl", ERROR, line)
+    with pytest.raises(OwnErrorsError) as caught:
+        list(read_own_errors(file))
+    assert str(caught.value).startswith(f"{file}:2: ") and message in str(caught.value)
+    recipe = DataRecipe.model_validate({"samples": 10, "own_errors": {"file": str(file)}})
+    with pytest.raises(OwnErrorsError, match=r"errors\.jsonl:2: "):
+        write_samples(recipe, tmp_path / "samples.jsonl")
+    assert not (tmp_path / "samples.jsonl").exists()
+
+
+def some_errors(path: Path, count: int) -> list[OwnError]:
+    """A file of exploration errors, each with what might follow it."""
+    errors: list[OwnError] = []
+    rng = Random(1)
+    for problem in TASK.stream(Split.TRAIN, rng):
+        prefix = TASK.reference_paths(problem)[0][:1]
+        wrong = TASK.wrong_step(problem, prefix, ErrorKind.EXPLORATION, rng)
+        if wrong is None:
+            continue
+        following = TASK.follow_up(problem, [*prefix, wrong], rng)
+        change = {"prefix": prefix, "wrong_step": wrong, "follow_ups": [following or "1+1=2"]}
+        errors.append(OwnError.model_validate(ERROR | {"problem": problem.model_dump()} | change))
+        if len(errors) == count:
+            break
+    write(path, *(error.model_dump(mode="json") for error in errors))
+    return errors
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_a_share_of_the_wrong_steps_is_the_models_own(tmp_path: Path, share: float) -> None:
+    file = tmp_path / "errors.jsonl"
+    own = {error.key[1:]: error for error in some_errors(file, 50)}
+    recipe = DataRecipe.model_validate(
+        {
+            "samples": 2000,
+            "own_errors": {"file": str(file), "share": share},
+            "wrong_steps": {1: 0.5, 2: 0.5},
+            "errors": {"computational": 1},
+        }
+    )
+    for name, processes in (("one", 1), ("two", 2)):
+        write_samples(recipe, tmp_path / name, processes=processes)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    wrong = [sample for sample in read_samples(tmp_path / "one") if sample.wrong_steps]
+    assert len(wrong) / 2000 == pytest.approx(0.5, abs=0.04)
+    numbers = Counter[int]()
+    for sample in wrong:
+        error = own.get((sample.prompt, (*sample.steps, sample.wrong_steps[0])))
+        if error is not None:
+            assert sample.follow_ups in ([], error.follow_ups)
+            numbers[len(sample.wrong_steps)] += 1
+    assert numbers.total() / len(wrong) == pytest.approx(share, abs=0.05)
+    assert numbers[1] / numbers.total() == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_task_without_errors_is_named(tmp_path: Path) -> None:
+    file = write(tmp_path / "errors.jsonl", ERROR)
+    recipe = DataRecipe.model_validate(
+        {"task": "sudoku", "samples": 5, "own_errors": {"file": str(file)}}
+    )
+    with pytest.raises(OwnErrorsError, match="no errors of sudoku"):
+        write_samples(recipe, tmp_path / "samples.jsonl")
+
+
+def path(outcome: Outcome, *steps: str) -> TreeNode:
+    return TreeNode(id=1, parent=0, kept_steps=0, steps=list(steps), outcome=outcome, score=-1.0)
+
+
+RIGHT = TASK.reference_paths(PROBLEM)[0]
+
+
+@pytest.mark.parametrize(
+    ("sampled", "counted", "wrong"),
+    [
+        (path(Outcome.ANSWER, *RIGHT), "solved", None),
+        (path(Outcome.ANSWER, *RIGHT[:-1]), "unended", None),
+        (path(Outcome.BACKTRACK, *RIGHT[:1]), "false_alarms", None),
+        # The marker, or a limit, broke the last step off.
+        (path(Outcome.BACKTRACK, *RIGHT[:1], "4"), "false_alarms", None),
+        (path(Outcome.UNFINISHED, *RIGHT[:1], "23+1"), "unended", None),
+        (path(Outcome.UNFINISHED), "unended", None),
+        (
+            path(Outcome.ANSWER, "55-23=32", "32*2=64", "64-6=44"),
+            None,
+            (1, "exploration", ["64-6=44"], False),
+        ),
+        (path(Outcome.BACKTRACK, "55-23=33"), None, (0, "computational", [], True)),
+        (path(Outcome.BACKTRACK, "55-9=46", "46-2=44"), None, (0, "rule_violation", None, False)),
+        # Shown as wrong, an end in 47 would teach that no right one ends so.
+        (path(Outcome.ANSWER, "55-23=32", "32*2=64", "64-6=47"), None, (1, "exploration", [], 0)),
+    ],
+)
+def test_the_first_wrong_step_of_a_path_is_its_error(
+    sampled: TreeNode, counted: str | None, wrong: tuple[int, str, list[str] | None, bool] | None
+) -> None:
+    tally = Tally()
+    error = Judge(TASK).judge(PROBLEM, sampled, tally)
+    assert tally.paths == 1
+    assert counted is None or getattr(tally, counted) == 1
+    if wrong is None:
+        assert error is None and not tally.errors
+        return
+    index, kind, follow_ups, noticed = wrong
+    assert error is not None and error.kind == kind and error.noticed == noticed
+    assert [*error.prefix, error.wrong_step] == sampled.steps[: index + 1]
+    assert error.follow_ups == (sampled.steps[index + 1 :] if follow_ups is None else follow_ups)
+    assert tally.errors == {kind: 1} and tally.noticed == {kind: noticed}
+
+
+def test_an_error_that_must_not_be_taught_is_counted_all_the_same() -> None:
+    tally = Tally()
+    ended = path(Outcome.ANSWER, *RIGHT[:-1], "1+46=47")
+    assert Judge(TASK).judge(PROBLEM, ended, tally) is None
+    assert tally.paths == 1 and sum(tally.errors.values()) == 1
+    assert "100.0 % first go wrong" in summary(tally)
+
+
+def collect(url: str, out: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "stepback_client.cli", "errors", "--url", url]
+    command += ["--out", str(out), "--samples", "4", "--in-flight", "1", *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_collection_goes_on_where_it_was_cut_short(server: str, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
+    done = collect(server, whole, "--problems", "12")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("48 paths: ")
+    assert collect(server, cut, "--problems", "5").returncode == 0
+    with cut.open("a") as file:
+        file.write('{"task": "countd')
+    assert collect(server, cut, "--problems", "12").returncode == 0
+    assert cut.read_bytes() == whole.read_bytes()
+    errors = list(read_own_errors(whole))
+    assert len({error.key for error in errors}) == len(errors) > 5
+    for error in errors:
+        assert TASK.split(error.typed_problem) is Split.TRAIN
+        steps = [*error.prefix, error.wrong_step]
+        assert first_mistake(TASK, error.typed_problem, steps) is not None
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        'name = "own"\n[data]\nsamples = 200\n[scratch]\n[train]\nlearning_rate = 1e-3\n'
+    )
+    command = [sys.executable, "-m", "stepback_client.cli", "data", "--recipe", str(recipe)]
+    command += ["--out", str(tmp_path / "samples.jsonl"), "--errors-from", str(whole)]
+    command += ["--errors-share", "1.0"]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    own = {(*error.prefix, error.wrong_step) for error in errors}
+    wrong = [s for s in read_samples(tmp_path / "samples.jsonl") if s.wrong_steps]
+    assert len(wrong) > 60
+    assert {(*sample.steps, sample.wrong_steps[0]) for sample in wrong} <= own
+
+
+def test_what_cannot_be_collected_is_refused(server: str, tmp_path: Path) -> None:
+    out = tmp_path / "errors.jsonl"
+    assert collect(server, out, "--problems", "1").returncode == 0
+    for flags, status, message in (
+        (["--problems", "1", "--seed", "1"], 2, "was begun with"),
+        (["--problems", "1", "--task", "maze"], 2, "serves no model that knows maze"),
+        (["--problems", "1", "--options", '{"a": 1}'], 2, "a: Extra inputs"),
+        (["--problems", "1", "--options", "{"], 2, "Expecting"),
+        (["--problems", "0"], 2, "at least 1"),
+        (["--problems", "2", "--temperature", "9"], 2, "temperature: Input should be less"),
+        (["--problems", "1", "--url", "http://127.0.0.1:9"], 1, "goes on from here"),
+    ):
+        done = collect(server, out, *flags)
+        assert done.returncode == status and message in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
+    foreign = write(tmp_path / "foreign.jsonl", ERROR)
+    done = collect(server, foreign, "--problems", "1")
+    assert done.returncode == 2 and "no collection" in done.stderr
+    assert list(read_own_errors(foreign))
+    write(out)
+    assert collect(server, out, "--problems", "1").returncode == 2
+
+
+def test_problems_are_drawn_from_training_alone() -> None:
+    from stepback_training.own_errors.collect import Plan
+
+    plan = Plan(task="countdown", samples=1, temperature=1.0, seed=0, model="m")
+    drawn = list(islice(plan.problems, 200))
+    assert all(TASK.split(problem) is Split.TRAIN for problem in drawn)
+    assert drawn == list(islice(plan.problems, 200))
+    assert drawn != list(islice(plan.model_copy(update={"seed": 1}).problems, 200))
