@@ -16,10 +16,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from pydantic import BaseModel
 from tqdm import tqdm
 
-from stepback_core.tasks.countdown import CountdownProblem
+from stepback_core.tasks import Task
 from stepback_core.wire import Outcome
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine
@@ -32,7 +34,7 @@ from stepback_server.search.task_view import TaskView
 from stepback_server.search.tree import Branch
 from stepback_server.settings import Settings
 from stepback_training.evaluate.intervals import wilson
-from tests.benchmarks.measuring import KINDS, TASK, problems
+from tests.benchmarks.measuring import KINDS, TASK, both_kinds
 from tests.conftest import CHECKPOINT
 
 _SAMPLES = 256
@@ -86,8 +88,11 @@ def _share(searched: Sequence[Searched]) -> str:
 class Bench:
     """Searches over one engine, so many in flight."""
 
-    def __init__(self, engine: Engine, checkpoint: Checkpoint, in_flight: int) -> None:
+    def __init__(
+        self, engine: Engine, checkpoint: Checkpoint, in_flight: int, task: Task[Any] = TASK
+    ) -> None:
         self._engine = engine
+        self._task = task
         self._codec = checkpoint.codec
         self._answer_tokens = checkpoint.manifest.answer_tokens or checkpoint.context_tokens
         self._limit = asyncio.Semaphore(in_flight)
@@ -103,11 +108,12 @@ class Bench:
             "best-of-N, temperature 1.0": lambda view: OneRound(_SAMPLES, 1.0),
         }
 
-    async def measure(self, name: str, make: MakeStrategy, budget: int, count: int) -> Row:
-        asked = [problem for kind in KINDS for problem in problems(kind, count)]
+    async def measure(
+        self, name: str, make: MakeStrategy, budget: int, asked: Sequence[BaseModel]
+    ) -> Row:
         with tqdm(total=len(asked), desc=f"{name}, {budget} tokens", leave=False) as bar:
 
-            async def one(number: int, problem: CountdownProblem) -> Searched:
+            async def one(number: int, problem: BaseModel) -> Searched:
                 async with self._limit:
                     searched = await self._search(problem, make, budget, number)
                 bar.update()
@@ -118,19 +124,20 @@ class Bench:
             return Row(name, budget, searched, time.monotonic() - started)
 
     async def _search(
-        self, problem: CountdownProblem, make: MakeStrategy, budget: int, seed: int
+        self, problem: BaseModel, make: MakeStrategy, budget: int, seed: int
     ) -> Searched:
-        view = TaskView(TASK, problem, self._codec)
+        task = self._task
+        view = TaskView(task, problem, self._codec)
 
         def is_win(branch: Branch) -> bool:
             steps = self._codec.decode_steps(branch.ids)
-            return branch.outcome is Outcome.ANSWER and TASK.check(problem, steps).strict
+            return branch.outcome is Outcome.ANSWER and task.check(problem, steps).strict
 
         return await Search(
             engine=self._engine,
             strategy=make(view),
             grammar=self._codec.tokens,
-            prompt_ids=tuple(self._codec.encode_prompt(TASK.prompt(problem))),
+            prompt_ids=tuple(self._codec.encode_prompt(task.prompt(problem))),
             limits=Limits(tokens=budget, seconds=600, tokens_per_branch=self._answer_tokens),
             seed=seed,
             is_win=is_win,
@@ -156,14 +163,15 @@ async def measure_all(given: argparse.Namespace) -> None:
         bench = Bench(engine, checkpoint, given.in_flight)
         strategies = bench.strategies()
         # The engine's first requests pay for what it sets up once.
-        await bench.measure("warming up", next(iter(strategies.values())), 100, 16)
+        await bench.measure("warming up", next(iter(strategies.values())), 100, both_kinds(16))
         print("| search | budget | seen % (95 %) | new % (95 %) | tokens | requests | problems/s |")
         print("| --- | --- | --- | --- | --- | --- | --- |")
+        asked = both_kinds(given.problems)
         for budget in map(int, given.budgets.split(",")):
             for name, make in strategies.items():
                 if not re.search(given.only, name):
                     continue
-                row = await bench.measure(name, make, budget, given.problems)
+                row = await bench.measure(name, make, budget, asked)
                 print(row, flush=True)
     finally:
         await engine.close(kill=False)

@@ -1,23 +1,29 @@
 """`make bench-cost`: new, cached and prefilled tokens of a search as it grows. Needs `training`.
 
-    python -m tests.benchmarks.cost
+    python -m tests.benchmarks.cost [--part countdown|sudoku|untrained] [--sudoku CHECKPOINT]
 
 Over vLLM in this process. Short problems: held-out Countdown by the bundled checkpoint, which gives
-the cost of a solved problem too. Long ones: prompts of up to thousands of tokens by an untrained
-Llama of the same width, since what a search costs does not need a good model. It writes each token
-of its vocabulary with about equal probability, so that the vocabulary's size sets how long a
-continuation is; an eighth of its tokens end a step.
+the cost of a solved problem too. Longer ones: Sudoku of 9x9 by a checkpoint of
+training/recipes/sudoku9.toml, where one is given. The longest: prompts of up to thousands of tokens
+by an untrained Llama of the same width, since what a search costs does not need a good model. It
+writes each token of its vocabulary with about equal probability, so that the vocabulary's size sets
+how long a continuation is; an eighth of its tokens end a step.
 """
 
 import argparse
 import asyncio
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from random import Random
+from typing import Any
 
+from pydantic import BaseModel
+
+from stepback_core.tasks import TASKS, Split, Task
 from stepback_core.trace import TokenGrammar
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine, OnSample, SampleRequest
@@ -26,9 +32,8 @@ from stepback_server.search.best_first import BestFirst
 from stepback_server.search.controller import Limits, Search, Searched
 from stepback_server.search.published import OneRound, SelfBacktracking
 from stepback_server.search.strategy import SearchStrategy
-from tests.benchmarks import measuring
 from tests.benchmarks.ablation import Bench, start_engine
-from tests.benchmarks.measuring import KINDS, TASK
+from tests.benchmarks.measuring import TASK, both_kinds
 from tests.conftest import CHECKPOINT
 
 _CONTEXT = 8192
@@ -76,31 +81,54 @@ class Cost:
         )
 
 
-# --- short problems, a trained model ---
+# --- trained models ---
+
+_SEARCHES = ("best-first search", "best-of-N, temperature 0.7")
 
 
 async def countdown(problems: int) -> None:
     checkpoint = Checkpoint.open(CHECKPOINT)
-    asked = [TASK.prompt(each) for kind in KINDS for each in measuring.problems(kind, problems)]
-    length = f"{sum(len(checkpoint.codec.encode_prompt(each)) for each in asked) / len(asked):.0f}"
-    engine = start_engine(checkpoint, CHECKPOINT)
     print(f"Countdown, {2 * problems} problems, until one is solved:\n")
-    print(_HEADER.replace("cached share |", "cached share | new a solved one |").strip() + " --- |")
+    await _budgets(checkpoint, TASK, both_kinds(problems), (125, 250, 500, 1000, 2000))
+
+
+async def sudoku(model: Path, problems: int) -> None:
+    checkpoint = Checkpoint.open(model)
+    task = TASKS["sudoku"].with_options({"size": 9, "givens": [30, 50]})
+    asked = list(islice(task.stream(Split.TEST_SEEN, Random(2026)), problems))
+    print(f"\nSudoku of 9x9, {problems} problems, until one is solved:\n")
+    await _budgets(checkpoint, task, asked, (500, 1000, 2000, 4000, 8000))
+
+
+async def _budgets(
+    checkpoint: Checkpoint, task: Task[Any], asked: Sequence[BaseModel], budgets: Sequence[int]
+) -> None:
+    """A row for each search under each budget."""
+    prompts = [len(checkpoint.codec.encode_prompt(task.prompt(each))) for each in asked]
+    length = f"{sum(prompts) / len(prompts):.0f}"
+    engine = start_engine(checkpoint, checkpoint.folder)
+    more = "cached share | solved | new a solved one |"
+    print(_HEADER.replace("cached share |", more).strip() + " --- | --- |")
     try:
-        for budget in (125, 250, 500, 1000, 2000):
-            for name in ("best-first search", "best-of-N, temperature 0.7"):
+        for budget in budgets:
+            for name in _SEARCHES:
                 counting = Counting(engine)
-                bench = Bench(counting, checkpoint, in_flight=32)
-                row = await bench.measure(name, bench.strategies()[name], budget, problems)
+                bench = Bench(counting, checkpoint, in_flight=32, task=task)
+                row = await bench.measure(name, bench.strategies()[name], budget, asked)
                 cost = Cost(counting.prompted, list(row.searched))
                 solved = sum(each.stop_reason == "solved" for each in row.searched)
                 new = sum(each.spent.generated for each in row.searched)
-                print(cost.row(f"{name}, budget {budget}", length), f"{new / solved:.0f} |")
+                each_solved = f"{new / solved:,.0f}" if solved else "none"
+                print(
+                    cost.row(f"{name}, budget {budget:,}", length),
+                    f"{100 * solved / len(asked):.0f} % | {each_solved} |",
+                    flush=True,
+                )
     finally:
         await engine.close(kill=False)
 
 
-# --- long problems, an untrained one ---
+# --- the longest, an untrained model ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,11 +231,16 @@ def long_problems() -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--problems", type=int, default=100, help="of each kind")
-    parser.add_argument("--part", choices=["countdown", "untrained"], help="only this one")
+    parser.add_argument("--sudoku", type=Path, help="a checkpoint of sudoku9.toml")
+    parser.add_argument("--part", choices=["countdown", "sudoku", "untrained"], help="only this")
     given = parser.parse_args()
-    if given.part != "untrained":
+    if given.part == "sudoku" and given.sudoku is None:
+        parser.error("--part sudoku: say which checkpoint with --sudoku")
+    if given.part in (None, "countdown"):
         asyncio.run(countdown(given.problems))
-    if given.part != "countdown":
+    if given.part in (None, "sudoku") and given.sudoku is not None:
+        asyncio.run(sudoku(given.sudoku, given.problems))
+    if given.part in (None, "untrained"):
         long_problems()
     return 0
 

@@ -28,7 +28,7 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine import replica
 from stepback_server.engine.base import Engine, OnSample, Sample, SampleRequest
 from tests.benchmarks.ablation import Bench
-from tests.benchmarks.measuring import problems
+from tests.benchmarks.measuring import both_kinds, problems
 from tests.benchmarks.processes import (
     Replica,
     controller_of,
@@ -156,7 +156,7 @@ async def between_requests(server: Replica) -> list[float]:
     )
     timed = Timed(engine)
     bench = Bench(timed, checkpoint, in_flight=32)
-    await bench.measure("timing", bench.strategies()["best-first search"], 500, 50)
+    await bench.measure("timing", bench.strategies()["best-first search"], 500, both_kinds(50))
     await engine.close(kill=False)
     return timed.seconds
 
