@@ -13,7 +13,7 @@ from stepback_training.samples import recipe_of
 
 # What may change between a run's start and a resumption of it. With a schedule that does not look
 # ahead, more or fewer epochs give what a run with them from the start would have given.
-_CHANGEABLE = ("epochs", "checkpoint_every")
+_CHANGEABLE = ("epochs", "checkpoint_every", "report_to")
 
 
 @contextmanager
@@ -58,6 +58,8 @@ def agree(path: Path, identity: dict[str, Any]) -> None:
         path.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
         return
     started = json.loads(path.read_text(encoding="utf-8"))
+    # A field that is newer than the run stood at its default.
+    started = _identity(Recipe.model_validate(started["recipe"]), started["data_sha256"])
     for part in identity:
         if started[part] != identity[part]:
             raise ValueError(
