@@ -66,7 +66,7 @@ def train(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         "stepback train",
         description="Train a checkpoint from samples. The same command resumes a killed run. In "
-        "several processes: accelerate launch --config_file CONFIG -m stepback_client.cli train ...",
+        "several processes: accelerate launch --config_file FILE -m stepback_client.cli train ...",
     )
     parser.add_argument("--recipe", type=Path, required=True, help="a recipe, in TOML")
     parser.add_argument("--data", type=Path, required=True, help="samples, as stepback data writes")

@@ -312,7 +312,7 @@ class Recipe(_Section):
             raise ValueError("[lora] adapts a [base]; a [scratch] model has nothing to keep")
         if self.lora and self.train.optimizer == "muon":
             raise ValueError(
-                "train.optimizer: [lora] is fitted with adamw; muon is for whole matrices"
+                "train.optimizer: [lora] takes adamw; muon is for whole matrices"
             )
         return self
 
