@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoModelForCausalLM
 
 from stepback_core.manifest import Manifest
+from stepback_training.adapter import add_adapter
 from stepback_training.checkpoint import resumable
-from stepback_training.recipe import DataRecipe, Recipe
+from stepback_training.recipe import DataRecipe, LoraRecipe, Recipe
 from stepback_training.samples import write_samples
 from stepback_training.sft import train
 from tests.conftest import ROOT, children, free_port
-from tests.training.runs import finish, last_step, read_tensors, train_command
+from tests.training.runs import finish, last_step, make_base_model, read_tensors, train_command
 
 RECIPE = """
 name = "tiny"
@@ -39,7 +41,7 @@ row_tokens = 128
 micro_rows = 2
 checkpoint_every = 10
 """
-LOSSES: list[float] = []
+LOSSES = [3.3271, 2.4328, 2.3076, 2.1018, 1.9622]
 """Means of each twenty steps of that recipe, as they were when this was written."""
 
 
@@ -61,7 +63,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alone(recipe: Path, samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run in one process."""
     run = tmp_path_factory.mktemp("alone") / "run"
-    finish(train_command(recipe, samples, run))
+    train(Recipe.read(recipe), samples, run)
     return run
 
 
@@ -82,7 +84,7 @@ def losses(run: Path) -> list[float]:
 
 
 def test_a_run_gives_the_losses_that_it_always_gave(alone: Path) -> None:
-    assert losses(alone) == pytest.approx(LOSSES, rel=1e-4)
+    assert losses(alone) == pytest.approx(LOSSES, rel=1e-3)
 
 
 @pytest.mark.timeout(300)
@@ -146,3 +148,16 @@ def test_muon_refuses_matrices_in_pieces(
     monkeypatch.setenv(variable, "true")
     with pytest.raises(ValueError, match=f"muon needs whole matrices, and {kind}"):
         train(Recipe.read(path), samples, tmp_path / "run")
+
+
+def test_fsdp_refuses_what_it_cannot_shard_or_export(
+    recipe: Path, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_STATE_DICT_TYPE", "SHARDED_STATE_DICT")
+    with pytest.raises(ValueError, match="must be FULL_STATE_DICT"):
+        train(Recipe.read(recipe), samples, tmp_path / "run")
+    make_base_model(tmp_path, tied=True)
+    tied = AutoModelForCausalLM.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="whose head is its embedding does not go with FSDP"):
+        add_adapter(tied, LoraRecipe(), 5)

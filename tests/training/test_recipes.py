@@ -92,7 +92,7 @@ def test_accelerate_reads_the_launches(name: str, kind: DistributedType) -> None
     config: Any = load_config_from_file(str(path))
     assert config.distributed_type == kind
     assert config.num_processes > 1
-    # The recipe decides on precision; a launch that does would say something else than the manifest.
+    # The recipe decides on precision, and the manifest says what it decided.
     assert config.mixed_precision == "no"
     # What accelerate does not know it would leave out in silence.
     known = vars(launch_command_parser().parse_args(["script.py"]))

@@ -25,7 +25,7 @@ from stepback_training.model import add_marker_row, embedding_rows, make_model
 from stepback_training.recipe import DataRecipe, Recipe
 from stepback_training.run import held
 from stepback_training.samples import read_samples, write_samples
-from tests.conftest import controller
+from tests.conftest import ROOT, controller
 from tests.training.runs import (
     assert_same,
     finish,
@@ -186,10 +186,16 @@ def test_a_marker_that_was_trained_before_keeps_its_row(tmp_path: Path, samples:
 
 
 @pytest.mark.timeout(240)
-def test_the_whole_line_from_a_base_model_to_an_answer(tmp_path: Path, samples: Path) -> None:
+def test_the_whole_line_from_a_base_model_to_an_answer(tmp_path: Path) -> None:
     base = tmp_path / "base"
     make_base_model(base, tied=True)
-    recipe = write_recipe(tmp_path, model=f'[base]\npath = "{base}"\n', optimizer="adamw")
+    # The settings of Llama 3.2 1B, on a model and samples of a size for tests.
+    recipe = tmp_path / "recipe.toml"
+    text = (ROOT / "training/recipes/llama-3.2-1b.toml").read_text()
+    text = text.replace("meta-llama/Llama-3.2-1B", str(base)).replace("500_000", "2_000")
+    recipe.write_text(text.replace("epochs = 3", "epochs = 0.3"))
+    samples = tmp_path / "samples.jsonl"
+    write_samples(Recipe.read(recipe).data, samples, processes=2)
     finish(train_command(recipe, samples, tmp_path / "run"))
     folder = tmp_path / "run/model"
     manifest = Manifest.read(folder)

@@ -11,13 +11,14 @@ from typing import Any, cast
 from torch import nn
 from transformers import PreTrainedModel
 
+from stepback_training.processes import FSDP, sharding
 from stepback_training.recipe import LoraRecipe
 
 
 def add_adapter(model: PreTrainedModel, lora: LoraRecipe, marker_id: int) -> PreTrainedModel:
     """The model with adapters, whose other weights are frozen but for the marker's rows in the
-    embedding and in the head. Raises ValueError where PEFT is not installed, or where
-    `target_modules` names nothing of this model."""
+    embedding and in the head. Raises ValueError where PEFT is not installed, where
+    `target_modules` names nothing of this model, or where the launch cannot shard it."""
     try:
         from peft import LoraConfig, get_peft_model
     except ModuleNotFoundError as error:
@@ -25,18 +26,24 @@ def add_adapter(model: PreTrainedModel, lora: LoraRecipe, marker_id: int) -> Pre
             f"{error.name} is not installed, and [lora] needs it: install this distribution with "
             "its extras [training,lora]"
         ) from error
+    lookups = _lookups(model)
+    if sharding() == FSDP and len(lookups) == 1:
+        raise ValueError(
+            "[lora] on a model whose head is its embedding does not go with FSDP, which would no "
+            "longer see that they are one: launch with ZeRO-2, or plain data-parallel processes"
+        )
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=lora.rank,
         lora_alpha=cast("int", lora.alpha),
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
-        trainable_token_indices={name: [marker_id] for name in _lookups(model)},
+        trainable_token_indices={name: [marker_id] for name in lookups},
     )
     adapted = get_peft_model(model, config)
     # Without a name to compare vocabularies with, PEFT saves no second copy of the embedding, which
     # every start makes anew from the base model anyway.
-    adapted.peft_config["default"].base_model_name_or_path = None
+    adapted.peft_config["default"].base_model_name_or_path = ""
     return cast("PreTrainedModel", adapted)
 
 

@@ -12,6 +12,8 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
+from stepback_training.recipe import Recipe
+
 T = TypeVar("T")
 
 FSDP = "FSDP"
@@ -28,6 +30,21 @@ def sharding() -> str | None:
     """What this launch shards the optimizer's state with."""
     used = (name for name in _SHARDING if os.environ.get(name, "").lower() == "true")
     return next((_SHARDING[name] for name in used), None)
+
+
+def check_sharding(recipe: Recipe) -> None:
+    """Raise ValueError where what a recipe asks for does not go with how this launch shards."""
+    kind = sharding()
+    if kind and recipe.train.optimizer == "muon":
+        raise ValueError(
+            f"train.optimizer: muon needs whole matrices, and {kind} cuts them up; take adamw, or "
+            "launch plain data-parallel processes"
+        )
+    if kind == FSDP and os.environ.get("FSDP_STATE_DICT_TYPE") != "FULL_STATE_DICT":
+        raise ValueError(
+            "the launch: fsdp_state_dict_type must be FULL_STATE_DICT, since the export reads the "
+            "whole model out of a checkpoint"
+        )
 
 
 def agreed(decide: Callable[[], T]) -> T:

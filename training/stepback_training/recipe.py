@@ -311,9 +311,7 @@ class Recipe(_Section):
         if self.lora and self.base is None:
             raise ValueError("[lora] adapts a [base]; a [scratch] model has nothing to keep")
         if self.lora and self.train.optimizer == "muon":
-            raise ValueError(
-                "train.optimizer: [lora] takes adamw; muon is for whole matrices"
-            )
+            raise ValueError("train.optimizer: [lora] takes adamw; muon is for whole matrices")
         return self
 
     @classmethod

@@ -21,7 +21,7 @@ from stepback_training.adapter import add_adapter, load_adapter, merged
 from stepback_training.checkpoint import export, resumable
 from stepback_training.encode import EncodedSamples, PackedRows, check_round_trip
 from stepback_training.model import AnyTokenizer, embedding_rows, make_model
-from stepback_training.processes import FSDP, agreed, join, sharding
+from stepback_training.processes import FSDP, agreed, check_sharding, join, sharding
 from stepback_training.recipe import TRACES, Recipe
 from stepback_training.reporting import check_reporters, reporters
 from stepback_training.run import held
@@ -38,11 +38,7 @@ def train(recipe: Recipe, data: Path, run: Path) -> Path:
     the launch, or the run that is to go on.
     """
     _ = recipe.train.passes(join().num_processes)
-    if recipe.train.optimizer == "muon" and (kind := sharding()):
-        raise ValueError(
-            f"train.optimizer: muon needs whole matrices, and {kind} cuts them up; take adamw, or "
-            "launch plain data-parallel processes"
-        )
+    check_sharding(recipe)
     check_reporters(recipe)
     with ExitStack() as holding:
         digest = agreed(lambda: holding.enter_context(held(run, recipe, data)))
