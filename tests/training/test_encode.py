@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from stepback_core.trace import Grammar, TraceCodec
 from stepback_training.adapter import add_adapter
@@ -111,12 +111,11 @@ def small_model(attention: str, variant: str) -> Any:
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=2,
-        attn_implementation=attention,
         tie_word_embeddings=False,
         # As the Trainer sets it: with a cache, transformers would not look for packed samples.
         use_cache=False,
     )
-    model: Any = LlamaForCausalLM(config)
+    model: Any = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
     if variant == "adapter":
         model = add_adapter(model, LoraRecipe(), CODEC.tokens.marker_id)
         for name, parameter in model.named_parameters():
@@ -133,12 +132,14 @@ def test_samples_in_a_row_do_not_see_each_other(attention: str, variant: str) ->
     model = small_model(attention, variant)
     samples = EncodedSamples([RIGHT, WRONG, RIGHT, WRONG, RIGHT], CODEC)
     rows = PackedRows(samples, 80, pad_id=0, seed=0)
-    batch = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+    every = [rows[index] for index in range(len(rows))]
+    batch = {name: torch.stack([row[name] for row in every]) for name in rows[0]}
     assert len(rows) > 1, "rows of another layout in one batch, as in training"
     # With gradients, since only then is anything computed anew.
     packed = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"]).logits
     packed.sum().backward()
-    for row, logits in zip(rows, packed.detach(), strict=True):
+    for index, logits in enumerate(packed.detach()):
+        row = rows[index]
         starts = np.flatnonzero(row["position_ids"].numpy() == 0)
         for start, end in pairwise([*starts, len(row["input_ids"])]):
             with torch.no_grad():
