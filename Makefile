@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 AUDIT := .cache/audit
 
 .PHONY: demo serve test image-test check format docs bench bench-search bench-ablation bench-scaling \
-	bench-cost bench-data results trials locks audit clean
+	bench-cost bench-data bench-training results trials locks audit clean
 
 demo: $(INSTALLED)   ## start, solve a few held-out problems, stop
 	$(BIN)/python deploy/demo.py
@@ -47,6 +47,9 @@ bench-cost: $(INSTALLED)  ## new, cached and prefilled tokens of a search as it 
 
 bench-data: $(INSTALLED)  ## what each idea about the training data is worth: docs/data.md
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.benchmarks.data
+
+bench-training: $(INSTALLED)  ## training tokens/s, packed against padded, as a ratio
+	$(BIN)/python -m tests.benchmarks.training
 
 results: $(INSTALLED)  ## stepback evaluate on the bundled checkpoint
 	$(BIN)/python -m tests.benchmarks.accuracy

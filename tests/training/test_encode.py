@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from stepback_core.trace import Grammar, TraceCodec
+from stepback_training.adapter import add_adapter
 from stepback_training.encode import IGNORED, EncodedSamples, PackedRows, check_round_trip, encode
+from stepback_training.recipe import LoraRecipe
 from stepback_training.samples import Sample
 from stepback_training.vocabulary import make_tokenizer
 
@@ -100,29 +102,90 @@ def test_no_samples_are_refused() -> None:
         PackedRows(EncodedSamples([], CODEC), 16, pad_id=0, seed=0)
 
 
-def test_samples_in_a_row_do_not_see_each_other() -> None:
+def small_model(attention: str, variant: str) -> Any:
+    """A small model in training mode, as a recipe with that option makes it."""
     torch.manual_seed(0)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(CODEC.tokenizer),
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-        )
-    ).eval()
-    rows = PackedRows(EncodedSamples([RIGHT, WRONG, RIGHT], CODEC), 128, pad_id=0, seed=0)
-    [row] = [rows[i] for i in range(len(rows))]
+    config = LlamaConfig(
+        vocab_size=len(CODEC.tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        tie_word_embeddings=False,
+        # As the Trainer sets it: with a cache, transformers would not look for packed samples.
+        use_cache=False,
+    )
+    model: Any = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+    if variant == "adapter":
+        model = add_adapter(model, LoraRecipe(), CODEC.tokens.marker_id)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:  # They start at zero, where an adapter does nothing.
+                torch.nn.init.normal_(parameter, std=0.1)
+    if variant == "checkpointing":
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model.train()
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("variant", ["plain", "checkpointing", "adapter"])
+def test_samples_in_a_row_do_not_see_each_other(attention: str, variant: str) -> None:
+    model = small_model(attention, variant)
+    samples = EncodedSamples([RIGHT, WRONG, RIGHT, WRONG, RIGHT], CODEC)
+    rows = PackedRows(samples, 80, pad_id=0, seed=0)
+    every = [rows[index] for index in range(len(rows))]
+    batch = {name: torch.stack([row[name] for row in every]) for name in rows[0]}
+    assert len(rows) > 1, "rows of another layout in one batch, as in training"
+    # With gradients, since only then is anything computed anew.
+    packed = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"]).logits
+    packed.sum().backward()
+    for index, logits in enumerate(packed.detach()):
+        row = rows[index]
+        starts = np.flatnonzero(row["position_ids"].numpy() == 0)
+        for start, end in pairwise([*starts, len(row["input_ids"])]):
+            with torch.no_grad():
+                alone = model(input_ids=row["input_ids"][None, start:end]).logits[0]
+            torch.testing.assert_close(logits[start:end], alone, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("variant", ["plain", "checkpointing", "adapter"])
+def test_a_packed_row_teaches_what_its_samples_teach_alone(variant: str) -> None:
+    """The gradient of a row is the sum of its samples' gradients."""
+    model = small_model("sdpa", variant)
+    samples = EncodedSamples([RIGHT, WRONG, RIGHT], CODEC)
+    packed = PackedRows(samples, 128, pad_id=0, seed=0)
+    assert len(packed) == 1
+    row = packed[0]
     starts = np.flatnonzero(row["position_ids"].numpy() == 0)
-    with torch.no_grad():
-        packed = model(
-            input_ids=row["input_ids"][None],
-            position_ids=row["position_ids"][None],
-            use_cache=False,
-        ).logits[0]
-        for start, end in pairwise(starts):
-            alone = model(input_ids=row["input_ids"][None, start:end], use_cache=False).logits[0]
-            torch.testing.assert_close(packed[start:end], alone, atol=1e-4, rtol=1e-4)
+    pieces = [slice(start, end) for start, end in pairwise([*starts, len(row["input_ids"])])]
+    together = gradients(model, row, [slice(None)])
+    torch.testing.assert_close(gradients(model, row, pieces), together, atol=1e-5, rtol=1e-4)
+
+
+def gradients(
+    model: Any, row: dict[str, torch.Tensor], pieces: list[slice]
+) -> dict[str, torch.Tensor]:
+    """Of the summed loss over pieces of a row, each in a forward pass of its own."""
+    model.zero_grad()
+    for piece in pieces:
+        inputs = {name: values[None, piece] for name, values in row.items()}
+        if (inputs["labels"][:, 1:] != IGNORED).any():
+            model(**inputs, num_items_in_batch=1).loss.backward()
+    return {
+        name: parameter.grad.clone()
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+def test_rows_of_padding_fill_the_last_step_and_teach_nothing() -> None:
+    samples = EncodedSamples([RIGHT, WRONG] * 20, CODEC)
+    rows, filled = (PackedRows(samples, 128, pad_id=0, seed=0, multiple=m) for m in (1, 16))
+    assert len(filled) == 16 > len(rows) == filled.filled
+    for index in range(16):
+        if index < len(rows):
+            assert torch.equal(rows[index]["input_ids"], filled[index]["input_ids"])
+        else:
+            assert (filled[index]["labels"] == IGNORED).all()
 
 
 def test_a_tokenizer_that_changes_steps_is_refused() -> None:

@@ -1,27 +1,19 @@
 """Whole runs on tiny models: from scratch, from a base model, killed and resumed."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
-import time
 from itertools import islice
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import httpx
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
 )
 
 from stepback_core.manifest import Manifest
@@ -32,8 +24,17 @@ from stepback_training.encode import encode
 from stepback_training.model import add_marker_row, embedding_rows, make_model
 from stepback_training.recipe import DataRecipe, Recipe
 from stepback_training.run import held
-from stepback_training.samples import make_samples, read_samples, write_samples
-from tests.conftest import controller
+from stepback_training.samples import read_samples, write_samples
+from tests.conftest import ROOT, controller
+from tests.training.runs import (
+    assert_same,
+    finish,
+    last_step,
+    make_base_model,
+    read_tensors,
+    train_command,
+    train_until,
+)
 
 SCRATCH = "[scratch]\nhidden_size = 32\nintermediate_size = 64\nlayers = 2\nheads = 1\n"
 
@@ -68,16 +69,6 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def train_command(recipe: Path, samples: Path, run: Path) -> list[str]:
-    flags = ["--recipe", recipe, "--data", samples, "--out", run]
-    return [sys.executable, "-m", "stepback_client.cli", "train", *map(str, flags)]
-
-
-def finish(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
 def test_a_run_ends_in_a_checkpoint_that_transformers_loads(tmp_path: Path, samples: Path) -> None:
     run = tmp_path / "run"
     finish(train_command(write_recipe(tmp_path), samples, run))
@@ -98,25 +89,6 @@ def test_a_run_ends_in_a_checkpoint_that_transformers_loads(tmp_path: Path, samp
     assert tokenizer.decode([manifest.marker_id]) == manifest.grammar.marker
     assert embedding_rows(model) == manifest.vocabulary_size
     assert list((run / "tensorboard").iterdir())
-
-
-def last_step(run: Path) -> int:
-    found = resumable(run / "checkpoints")
-    return int(found[-1].name.rpartition("-")[2]) if found else 0
-
-
-def train_until(step: int, command: list[str], run: Path, number: signal.Signals) -> None:
-    """Train until a checkpoint past a step is there, then send a signal."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 60
-        while last_step(run) < step:
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.005)
-        os.kill(process.pid, number)
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.mark.timeout(300)
@@ -151,24 +123,6 @@ def test_a_resumed_run_does_not_start_again(tmp_path: Path, samples: Path) -> No
     save_file(weights, path, {"format": "pt"})
     finish(command)
     assert load_file(run / "model/model.safetensors")[name].float().mean() > 50
-
-
-def read_tensors(path: Path) -> dict[str, Any]:
-    return load_file(path) if path.suffix == ".safetensors" else torch.load(path)
-
-
-def assert_same(one: Any, other: Any) -> None:
-    if isinstance(one, torch.Tensor):
-        torch.testing.assert_close(one, other, rtol=0, atol=0)
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_same(one[key], other[key])
-    elif isinstance(one, list):
-        for left, right in zip(one, other, strict=True):
-            assert_same(left, right)
-    else:
-        assert one == other
 
 
 @pytest.mark.parametrize("change", ["recipe", "data"])
@@ -210,49 +164,6 @@ def test_a_bad_data_file_stops_the_run_with_one_line(tmp_path: Path) -> None:
     assert "bad.jsonl:1: prompt" in done.stderr
 
 
-def make_base_model(folder: Path, *, tied: bool) -> None:
-    """A small model of the Llama 3 kind: byte-level BPE, digits in groups of three, a BOS."""
-    recipe = DataRecipe(samples=1)
-    texts = [
-        "\n".join([s.prompt, *s.steps, ""]) for s in islice(make_samples(recipe, Random(0)), 500)
-    ]
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=False),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-        ]
-    )
-    backend.decoder = decoders.ByteLevel()
-    backend.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(
-            vocab_size=400,
-            special_tokens=["<|begin|>", "<|eot|>"],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<|begin|>", eos_token="<|eot|>"
-    )
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    model: Any = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            tie_word_embeddings=tied,
-            bos_token_id=0,
-            eos_token_id=1,
-        )
-    )
-    model.save_pretrained(folder)
-
-
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_markers_row_starts_at_the_mean_of_the_others(tmp_path: Path, tied: bool) -> None:
     make_base_model(tmp_path, tied=tied)
@@ -275,10 +186,16 @@ def test_a_marker_that_was_trained_before_keeps_its_row(tmp_path: Path, samples:
 
 
 @pytest.mark.timeout(240)
-def test_the_whole_line_from_a_base_model_to_an_answer(tmp_path: Path, samples: Path) -> None:
+def test_the_whole_line_from_a_base_model_to_an_answer(tmp_path: Path) -> None:
     base = tmp_path / "base"
     make_base_model(base, tied=True)
-    recipe = write_recipe(tmp_path, model=f'[base]\npath = "{base}"\n', optimizer="adamw")
+    # The settings of Llama 3.2 1B, on a model and samples of a size for tests.
+    recipe = tmp_path / "recipe.toml"
+    text = (ROOT / "training/recipes/llama-3.2-1b.toml").read_text()
+    text = text.replace("meta-llama/Llama-3.2-1B", str(base)).replace("500_000", "2_000")
+    recipe.write_text(text.replace("epochs = 3", "epochs = 0.3"))
+    samples = tmp_path / "samples.jsonl"
+    write_samples(Recipe.read(recipe).data, samples, processes=2)
     finish(train_command(recipe, samples, tmp_path / "run"))
     folder = tmp_path / "run/model"
     manifest = Manifest.read(folder)

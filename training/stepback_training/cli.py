@@ -65,20 +65,23 @@ def train(arguments: Sequence[str]) -> int:
     """Train a checkpoint, or go on with a run that was cut short. Returns 0 or 2."""
     parser = argparse.ArgumentParser(
         "stepback train",
-        description="Train a checkpoint from samples. The same command resumes a killed run.",
+        description="Train a checkpoint from samples. The same command resumes a killed run. In "
+        "several processes: accelerate launch --config_file FILE -m stepback_client.cli train ...",
     )
     parser.add_argument("--recipe", type=Path, required=True, help="a recipe, in TOML")
     parser.add_argument("--data", type=Path, required=True, help="samples, as stepback data writes")
     parser.add_argument("--out", type=Path, required=True, help="the run's folder")
     given = parser.parse_args(arguments)
     # Imported here: torch takes seconds, and a bad command line should not wait for it.
+    from stepback_training.processes import is_main
     from stepback_training.sft import train as run_training
 
     try:
         folder = run_training(Recipe.read(given.recipe), given.data, given.out)
     except (RecipeError, SampleError, OSError, ValueError) as error:
-        return _refuse("train", error)
-    print(folder)
+        return _refuse("train", error) if is_main() else 2
+    if is_main():
+        print(folder)
     return 0
 
 

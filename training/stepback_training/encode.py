@@ -95,11 +95,21 @@ class EncodedSamples:
 class PackedRows(Dataset[dict[str, torch.Tensor]]):
     """Samples in a seeded random order, packed into rows of `row_tokens`.
 
-    A row is `input_ids`, `position_ids` and `labels`, each int64 of shape [row_tokens]. Raises
-    ValueError for a sample longer than a row.
+    A row is `input_ids`, `position_ids` and `labels`, each int64 of shape [row_tokens]. Rows of
+    padding alone follow until their number is a multiple of `multiple`: with the rows of a step,
+    every step is a whole one, however many processes share it. Raises ValueError for a sample
+    longer than a row.
     """
 
-    def __init__(self, samples: EncodedSamples, row_tokens: int, pad_id: int, seed: int) -> None:
+    def __init__(
+        self,
+        samples: EncodedSamples,
+        row_tokens: int,
+        pad_id: int,
+        seed: int,
+        *,
+        multiple: int = 1,
+    ) -> None:
         if not len(samples):
             raise ValueError("there are no samples to train on")
         longest = int(samples.lengths.max())
@@ -112,6 +122,9 @@ class PackedRows(Dataset[dict[str, torch.Tensor]]):
         self._pad_id = pad_id
         order = np.random.default_rng(seed).permutation(len(samples))
         self._rows = _pack(order.tolist(), samples.lengths.tolist(), row_tokens)
+        self.filled = len(self._rows)
+        """Rows with samples in them."""
+        self._rows += [[] for _ in range(-self.filled % multiple)]
 
     def __len__(self) -> int:
         return len(self._rows)

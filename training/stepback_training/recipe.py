@@ -163,16 +163,31 @@ class BaseModelChoice(_Section):
     """A local folder, or a hub name where the hub can be reached."""
 
 
+class LoraRecipe(_Section):
+    """Low-rank adapters (arXiv 2106.09685) on a base model instead of all of its weights; the
+    marker's rows in the embedding and in the head are trained beside them."""
+
+    rank: int = Field(default=16, gt=0)
+    alpha: float = Field(default=32.0, gt=0)
+    """An adapter's update is scaled by alpha / rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Of the adapters' input."""
+    target_modules: str | list[str] = "all-linear"
+    """The modules with an adapter: names, a regular expression over whole names, or `all-linear`,
+    which is every linear layer but the head."""
+
+
 class TrainRecipe(_Section):
     """How the weights are fitted."""
 
     epochs: float = Field(default=1.0, gt=0)
     batch_tokens: int = Field(default=16384, gt=0)
-    """Tokens of one optimizer step, padding included."""
+    """Tokens of one optimizer step over all processes, padding included."""
     row_tokens: int = Field(default=256, gt=0)
     """Samples are packed into rows of this length; a sample longer than a row is refused."""
     micro_rows: int | None = Field(default=None, gt=0)
-    """Rows of one forward pass; None for the whole step. Smaller saves memory."""
+    """Rows of one forward pass of one process; None for its whole share of a step. Smaller saves
+    memory."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = Field(gt=0)
     adamw_learning_rate: float | None = Field(default=None, gt=0)
@@ -189,12 +204,21 @@ class TrainRecipe(_Section):
     """Optimizer steps between resumable checkpoints."""
     compile: bool = False
     """torch.compile; needs a C++ compiler on a CPU."""
+    gradient_checkpointing: bool = False
+    """Keep no activations inside a layer and compute them anew in the backward pass: less memory
+    for about a third more computation."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the computation: pure float32, or bfloat16 by autocast over float32 weights. auto is bf16
+    where the machine is fast in it."""
+    report_to: list[Literal["tensorboard", "wandb"]] = ["tensorboard"]
+    """Where the loss curve goes. wandb needs the extra of that name, and reads its own environment
+    variables (WANDB_MODE, WANDB_PROJECT, ...)."""
 
     @model_validator(mode="after")
     def _rows_divide_the_batch(self) -> "TrainRecipe":
         if self.batch_tokens % self.row_tokens:
             raise ValueError("batch_tokens must be a multiple of row_tokens")
-        if self.rows_per_step % self.rows_per_pass:
+        if self.rows_per_step % (self.micro_rows or 1):
             raise ValueError("micro_rows must divide batch_tokens / row_tokens")
         return self
 
@@ -202,9 +226,18 @@ class TrainRecipe(_Section):
     def rows_per_step(self) -> int:
         return self.batch_tokens // self.row_tokens
 
-    @property
-    def rows_per_pass(self) -> int:
-        return self.micro_rows or self.rows_per_step
+    def passes(self, processes: int) -> tuple[int, int]:
+        """Rows of one forward pass, and such passes of one process in a step of `processes`
+        processes. Raises ValueError where the processes cannot share the step evenly."""
+        share, rest = divmod(self.rows_per_step, processes)
+        rows = self.micro_rows or share
+        if rest or share % rows:
+            raise ValueError(
+                f"{processes} processes cannot share the {self.rows_per_step} rows of a step in "
+                f"passes of {self.micro_rows or 'equal size'}: batch_tokens / row_tokens must be a "
+                "multiple of processes x micro_rows"
+            )
+        return rows, share // rows
 
 
 class ImproveRecipe(_Section):
@@ -248,6 +281,7 @@ class Recipe(_Section):
     data: DataRecipe
     scratch: ScratchModel | None = None
     base: BaseModelChoice | None = None
+    lora: LoraRecipe | None = None
     train: TrainRecipe
     improve: ImproveRecipe | None = None
     """Only `stepback improve` reads it."""
@@ -270,6 +304,14 @@ class Recipe(_Section):
     def _starts_from_one_model(self) -> "Recipe":
         if (self.scratch is None) == (self.base is None):
             raise ValueError("give exactly one of [scratch] and [base]")
+        return self
+
+    @model_validator(mode="after")
+    def _adapts_what_it_can(self) -> "Recipe":
+        if self.lora and self.base is None:
+            raise ValueError("[lora] adapts a [base]; a [scratch] model has nothing to keep")
+        if self.lora and self.train.optimizer == "muon":
+            raise ValueError("train.optimizer: [lora] takes adamw; muon is for whole matrices")
         return self
 
     @classmethod

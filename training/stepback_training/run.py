@@ -2,7 +2,7 @@
 
 import fcntl
 import json
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +13,7 @@ from stepback_training.samples import recipe_of
 
 # What may change between a run's start and a resumption of it. With a schedule that does not look
 # ahead, more or fewer epochs give what a run with them from the start would have given.
-_CHANGEABLE = ("epochs", "checkpoint_every")
+_CHANGEABLE = ("epochs", "checkpoint_every", "report_to")
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def held(run: Path, recipe: Recipe, data: Path) -> Generator[str]:
         raise ValueError(f"{data} was not written by this recipe's [data]: write it anew")
     with locked(run):
         digest = sha256(data.read_bytes()).hexdigest()
-        agree(run / "run.json", _identity(recipe, digest))
+        agree(run / "run.json", _identity(recipe, digest), _renewed)
         yield digest
 
 
@@ -52,12 +52,23 @@ def _identity(recipe: Recipe, digest: str) -> dict[str, Any]:
     return {"recipe": plain, "data_sha256": digest}
 
 
-def agree(path: Path, identity: dict[str, Any]) -> None:
-    """Write down what a run is, or raise ValueError where it was started as something else."""
+def _renewed(started: dict[str, Any]) -> dict[str, Any]:
+    """An identity as it would be written now: a field that is newer than the run stood at its
+    default."""
+    return _identity(Recipe.model_validate(started["recipe"]), started["data_sha256"])
+
+
+def agree(
+    path: Path,
+    identity: dict[str, Any],
+    renew: Callable[[dict[str, Any]], dict[str, Any]] = lambda started: started,
+) -> None:
+    """Write down what a run is, or raise ValueError where it was started as something else; `renew`
+    brings an identity that was written by an older version up to this one."""
     if not path.exists():
         path.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
         return
-    started = json.loads(path.read_text(encoding="utf-8"))
+    started = renew(json.loads(path.read_text(encoding="utf-8")))
     for part in identity:
         if started[part] != identity[part]:
             raise ValueError(

@@ -5,145 +5,172 @@ A run lives in one folder: `checkpoints/` (resumable), `tensorboard/`, and at th
 
 import math
 import shutil
-import time
-from collections.abc import Sized
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import nn
-from torch.utils.data import Sampler, SequentialSampler
-from torch.utils.tensorboard import SummaryWriter
-from transformers import Trainer, TrainerState, TrainingArguments
-from transformers.integrations.integration_utils import TensorBoardCallback
+from transformers import AutoModelForCausalLM, PreTrainedModel, TrainerState
 
 from stepback_core.manifest import Manifest
 from stepback_core.tasks import TASKS
-from stepback_core.trace import TraceCodec
-from stepback_training.checkpoint import export, resumable, sync
+from stepback_core.trace import Grammar, TraceCodec
+from stepback_training.adapter import add_adapter, load_adapter, merged
+from stepback_training.checkpoint import export, resumable
 from stepback_training.encode import EncodedSamples, PackedRows, check_round_trip
-from stepback_training.model import embedding_rows, make_model
-from stepback_training.optimizer import MuonWithAdamW
-from stepback_training.recipe import TRACES, Recipe, TrainRecipe
+from stepback_training.model import AnyTokenizer, embedding_rows, make_model
+from stepback_training.processes import FSDP, agreed, check_sharding, join, sharding
+from stepback_training.recipe import TRACES, Recipe
+from stepback_training.reporting import check_reporters, reporters
 from stepback_training.run import held
 from stepback_training.samples import read_samples, recipe_of
 from stepback_training.traces import SPLIT_RULE
-
-_KEPT = 2
-_SECONDS = "seconds.txt"
-"""In each resumable checkpoint: how long training had taken."""
-
-
-class StepbackTrainer(Trainer):
-    """The Trainer, with rows in their packed order, whole checkpoints only, and Muon by option."""
-
-    def __init__(self, *, recipe: TrainRecipe, seconds_before: float, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._seconds_before = seconds_before
-        self._started = time.monotonic()
-        self._recipe = recipe
-        self._staging: Path | None = None
-
-    @property
-    def hours(self) -> float:
-        """Hours of training, those before the last resume included."""
-        return (self._seconds_before + time.monotonic() - self._started) / 3600
-
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        if self._recipe.optimizer == "muon" and self.optimizer is None:
-            self.optimizer = MuonWithAdamW(
-                cast("nn.Module", model or self.model),
-                lr=self._recipe.learning_rate,
-                adamw_lr=self._recipe.adamw_learning_rate or self._recipe.learning_rate,
-                weight_decay=self._recipe.weight_decay,
-            )
-        return super().create_optimizer(model)
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        # The rows are packed from samples in random order already.
-        return SequentialSampler(cast("Sized", train_dataset or self.train_dataset))
-
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(self._staging or super()._get_output_dir(trial))
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Save beside the others, then rename: a kill never leaves half a checkpoint."""
-        folder = Path(str(self.args.output_dir))
-        self._staging = folder / "partial"
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            staging, self._staging = self._staging, None
-        if self.args.should_save:
-            for saved in staging.iterdir():
-                (saved / _SECONDS).write_text(str(self.hours * 3600))
-                sync(saved)
-                replaced = folder / saved.name
-                shutil.rmtree(replaced, ignore_errors=True)
-                saved.replace(replaced)
-            for stale in resumable(folder)[:-_KEPT]:
-                shutil.rmtree(stale)
+from stepback_training.trainer import StepbackTrainer, arguments_of, seconds_of
 
 
 def train(recipe: Recipe, data: Path, run: Path) -> Path:
-    """Train, or go on with, one run; returns the finished checkpoint folder.
+    """Train, or go on with, one run; returns the finished checkpoint folder. Under `accelerate
+    launch` every process calls it, and the main one holds the run and writes to it.
 
-    Raises SampleError for a bad data file, and ValueError for a recipe that does not fit the data
-    or the run that is to go on.
+    Raises SampleError for a bad data file, and ValueError for a recipe that does not fit the data,
+    the launch, or the run that is to go on.
     """
-    with held(run, recipe, data) as digest:
-        return _train(recipe, data, digest, run)
+    _ = recipe.train.passes(join().num_processes)
+    check_sharding(recipe)
+    check_reporters(recipe)
+    with ExitStack() as holding:
+        digest = agreed(lambda: holding.enter_context(held(run, recipe, data)))
+        folder = _train(recipe, data, digest, run)
+        # Nobody leaves before the export is there.
+        join().wait_for_everyone()
+        return folder
+
+
+@dataclass(frozen=True, slots=True)
+class _Material:
+    """What a run trains, and on what. Every process makes the same."""
+
+    model: PreTrainedModel
+    tokenizer: AnyTokenizer
+    codec: TraceCodec
+    samples: EncodedSamples
+    rows: PackedRows
+    vocabulary_size: int
+    parameters: int
+    """Of the whole model; adapters vanish into it in the end."""
+    trained_parameters: int
 
 
 def _train(recipe: Recipe, data: Path, digest: str, run: Path) -> Path:
-    model, tokenizer, grammar = make_model(recipe, _characters(data) if recipe.scratch else "")
-    codec = TraceCodec.of(grammar, tokenizer)
-    check_round_trip(next(read_samples(data), None), codec)
-    samples = EncodedSamples(read_samples(data), codec)
-    rows = PackedRows(samples, recipe.train.row_tokens, tokenizer.pad_token_id, recipe.seed)
-    last = next(reversed(resumable(run / "checkpoints")), None)
-    trainer = StepbackTrainer(
-        recipe=recipe.train,
-        seconds_before=_seconds(last),
-        model=model,
-        args=_arguments(recipe, run, len(rows)),
-        train_dataset=rows,
-        callbacks=[TensorBoardCallback(_loss_curve(run, last))],
-    )
+    material = _prepare(recipe, data)
+    last = agreed(lambda: _start(run))
+    trainer = _trainer(recipe, run, material, last)
     if _step(last) < trainer.args.max_steps:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     else:
         # It had ended, and was killed before its export. Going on would make a step too many.
         _restore_finished(trainer, str(last))
-    manifest = Manifest(
+    folder = run / "model"
+    if trainer.is_world_process_zero():
+        facts = {"samples_sha256": digest} | _facts(recipe, trainer, material)
+        manifest = _manifest(recipe, data, material, facts)
+        model = _in_one_piece(trainer, recipe, data, run, manifest.marker_id)
+        export(folder, model, material.tokenizer, manifest)
+    return folder
+
+
+def _prepare(recipe: Recipe, data: Path) -> _Material:
+    model, tokenizer, grammar = _untrained(recipe, data)
+    codec = TraceCodec.of(grammar, tokenizer)
+    check_round_trip(next(read_samples(data), None), codec)
+    samples = EncodedSamples(read_samples(data), codec)
+    fit, pad = recipe.train, tokenizer.pad_token_id
+    rows = PackedRows(samples, fit.row_tokens, pad, recipe.seed, multiple=fit.rows_per_step)
+    vocabulary_size, parameters = embedding_rows(model), model.num_parameters()
+    if recipe.lora:
+        model = add_adapter(model, recipe.lora, codec.tokens.marker_id)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return _Material(model, tokenizer, codec, samples, rows, vocabulary_size, parameters, trained)
+
+
+def _untrained(recipe: Recipe, data: Path) -> tuple[PreTrainedModel, AnyTokenizer, Grammar]:
+    return make_model(recipe, _characters(data) if recipe.scratch else "")
+
+
+def _start(run: Path) -> Path | None:
+    """The checkpoint that the run goes on from; what a killed one left half written is dropped."""
+    folder = run / "checkpoints"
+    shutil.rmtree(folder / "partial", ignore_errors=True)
+    return next(reversed(resumable(folder)), None)
+
+
+def _trainer(recipe: Recipe, run: Path, material: _Material, last: Path | None) -> StepbackTrainer:
+    processes = join()
+    arguments = arguments_of(recipe, run, material.rows.filled, processes.num_processes)
+    is_main = processes.is_main_process
+    return StepbackTrainer(
+        recipe=recipe.train,
+        seconds_before=seconds_of(last),
+        model=material.model,
+        args=arguments,
+        train_dataset=material.rows,
+        callbacks=reporters(recipe, run, _step(last)) if is_main else [],
+    )
+
+
+def _in_one_piece(
+    trainer: StepbackTrainer, recipe: Recipe, data: Path, run: Path, marker_id: int
+) -> PreTrainedModel:
+    """The trained model, with its adapters merged into it."""
+    if sharding() != FSDP:
+        return merged(trainer.accelerator.unwrap_model(trainer.model))
+    # Each process has a piece of it; the last checkpoint has it whole.
+    checkpoint = resumable(run / "checkpoints")[-1]
+    if not recipe.lora:
+        return AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    model, _, _ = _untrained(recipe, data)
+    model = add_adapter(model, recipe.lora, marker_id)
+    load_adapter(model, checkpoint)
+    return merged(model)
+
+
+def _manifest(recipe: Recipe, data: Path, material: _Material, facts: dict[str, Any]) -> Manifest:
+    codec = material.codec
+    return Manifest(
         name=recipe.name,
-        grammar=grammar,
+        grammar=codec.grammar,
         marker_id=codec.tokens.marker_id,
         end_id=codec.tokens.end_id,
         separator_ids=codec.encode_step(""),
-        vocabulary_size=embedding_rows(model),
+        vocabulary_size=material.vocabulary_size,
         # Room for wrong answers that are longer than any right one.
-        answer_tokens=samples.longest_answer * 3 // 2,
+        answer_tokens=material.samples.longest_answer * 3 // 2,
         tasks=recipe.data.names,
         base_model=recipe.base.path if recipe.base else None,
         recipe=recipe.model_dump(mode="json"),
         split=_split(recipe, data),
-        training={
-            "samples": len(samples),
-            "samples_sha256": digest,
-            "epochs": recipe.train.epochs,
-            "tokens": round(int(samples.lengths.sum()) * recipe.train.epochs),
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "optimizer_steps": trainer.state.global_step,
-            "final_loss": _final_loss(trainer.state.log_history),
-            "hours": round(trainer.hours, 2),
-            "threads": torch.get_num_threads(),
-        },
+        training=facts,
     )
-    folder = run / "model"
-    export(folder, trainer.accelerator.unwrap_model(trainer.model), tokenizer, manifest)
-    return folder
+
+
+def _facts(recipe: Recipe, trainer: StepbackTrainer, material: _Material) -> dict[str, Any]:
+    """What training was and measured, for the manifest."""
+    samples, rows, fit = material.samples, material.rows, recipe.train
+    return {
+        "samples": len(samples),
+        "epochs": fit.epochs,
+        "tokens": round(int(samples.lengths.sum()) * fit.epochs),
+        "parameters": material.parameters,
+        "trained_parameters": material.trained_parameters,
+        "samples_per_step": round(len(samples) / rows.filled * fit.rows_per_step, 1),
+        "optimizer_steps": trainer.state.global_step,
+        "final_loss": _final_loss(trainer.state.log_history),
+        "hours": round(trainer.hours, 2),
+        "processes": join().num_processes,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def _split(recipe: Recipe, data: Path) -> str:
@@ -165,19 +192,14 @@ def _characters(data: Path) -> set[str]:
     return found
 
 
-def _loss_curve(run: Path, last: Path | None) -> SummaryWriter:
-    """Goes on where the last checkpoint was; what a killed run wrote past it is dropped."""
-    step = _step(last)
-    return SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else None)
-
-
 def _step(checkpoint: Path | None) -> int:
     return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
 
 
 def _restore_finished(trainer: StepbackTrainer, checkpoint: str) -> None:
     """Load a finished run's weights and history into a trainer that is not to train."""
-    trainer._load_from_checkpoint(checkpoint)  # pyright: ignore[reportPrivateUsage]
+    if sharding() != FSDP:  # Else the export reads them from there.
+        trainer._load_from_checkpoint(checkpoint)  # pyright: ignore[reportPrivateUsage]
     trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
 
 
@@ -186,50 +208,3 @@ def _final_loss(history: list[dict[str, float]]) -> float:
     losses = [entry["loss"] for entry in history if "loss" in entry]
     tail = losses[-max(1, len(losses) // 20) :]
     return round(fmean(tail), 4) if tail else math.nan
-
-
-def _arguments(recipe: Recipe, run: Path, rows: int) -> TrainingArguments:
-    fit = recipe.train
-    steps = math.ceil(rows * fit.epochs / fit.rows_per_step)
-    shutil.rmtree(run / "checkpoints" / "partial", ignore_errors=True)
-    return TrainingArguments(
-        output_dir=str(run / "checkpoints"),
-        seed=recipe.seed,
-        max_steps=steps,
-        per_device_train_batch_size=fit.rows_per_pass,
-        gradient_accumulation_steps=fit.rows_per_step // fit.rows_per_pass,
-        learning_rate=fit.learning_rate,
-        adam_beta2=0.95,
-        weight_decay=fit.weight_decay,
-        warmup_steps=fit.warmup_steps,
-        lr_scheduler_type="warmup_stable_decay" if fit.schedule == "wsd" else fit.schedule,
-        lr_scheduler_kwargs=_schedule_options(recipe.train, steps),
-        use_cpu=not torch.cuda.is_available(),
-        bf16=_has_bf16(),
-        torch_compile=fit.compile,
-        save_strategy="steps",
-        save_steps=fit.checkpoint_every,
-        # Short runs tell their loss too.
-        logging_steps=min(20, max(1, steps // 20)),
-        report_to="none",
-        dataloader_pin_memory=torch.cuda.is_available(),
-        remove_unused_columns=False,
-    )
-
-
-def _seconds(checkpoint: Path | None) -> float:
-    record = checkpoint / _SECONDS if checkpoint else None
-    return float(record.read_text()) if record and record.exists() else 0.0
-
-
-def _schedule_options(fit: TrainRecipe, steps: int) -> dict[str, Any]:
-    if fit.schedule != "wsd":
-        return {}
-    return {"num_decay_steps": math.ceil(steps * fit.decay), "decay_type": "linear"}
-
-
-def _has_bf16() -> bool:
-    """Whether bfloat16 is fast here: on a GPU that has it, or a CPU with the instructions."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    return bool(torch.cpu._is_avx512_bf16_supported())  # pyright: ignore[reportPrivateUsage]

@@ -1,0 +1,201 @@
+"""`make bench-training`: training tokens/s, packed rows against the same loop padded, as a ratio.
+
+Both sides train the same model on the same samples with the same Trainer. Packed: rows of one
+length with several samples each. Padded: one sample a row, and each batch as long as its longest
+sample, which is what a padding collator gives. Both take as many samples a step. A token counts
+where a sample has it; padding does not count.
+
+Packed and padded take turns, in processes of their own, in one run of this file. The first steps
+warm up and are not counted. The ratio is of the medians; the peak memory is of the whole process.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from transformers import TrainerCallback
+
+from stepback_core.trace import TraceCodec
+from stepback_training.encode import IGNORED, EncodedSamples, PackedRows
+from stepback_training.model import make_model
+from stepback_training.recipe import Recipe
+from stepback_training.samples import make_samples
+from stepback_training.trainer import StepbackTrainer, arguments_of
+from tests.conftest import ROOT
+
+_WARM_UP = 3
+"""Steps that are not counted."""
+
+
+class PaddedRows(Dataset[dict[str, torch.Tensor]]):
+    """One sample a row, in a seeded random order, each as long as it is."""
+
+    def __init__(self, samples: EncodedSamples, seed: int) -> None:
+        self._samples = samples
+        self._order = np.random.default_rng(seed).permutation(len(samples))
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        start = int(self._samples.starts[self._order[index]])
+        there = slice(start, start + int(self._samples.lengths[self._order[index]]))
+        ids = torch.from_numpy(self._samples.ids[there].astype(np.int64))
+        has_loss = torch.from_numpy(self._samples.has_loss[there])
+        return {"input_ids": ids, "labels": torch.where(has_loss, ids, IGNORED)}
+
+
+def pad(rows: list[dict[str, torch.Tensor]], pad_id: int) -> dict[str, torch.Tensor]:
+    """To the longest of a batch, on the right: a causal model needs no mask for that."""
+    fill = {"input_ids": pad_id, "labels": IGNORED}
+    return {
+        name: torch.nn.utils.rnn.pad_sequence(
+            [row[name] for row in rows], batch_first=True, padding_value=value
+        )
+        for name, value in fill.items()
+    }
+
+
+class StepTimes(TrainerCallback):
+    """When each optimizer step ended, in seconds."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        self.ends.append(time.perf_counter())
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one process measured."""
+
+    rate: float
+    """Tokens of samples a second."""
+    peak: float
+    """MiB, resident on a CPU, allocated on a GPU."""
+    fill: float
+    """Share of the computed tokens that are of samples."""
+
+
+def measure(given: argparse.Namespace) -> Measured:
+    """Train so many steps, packed or padded."""
+    recipe = Recipe.read(given.recipe)
+    fit = recipe.train
+    torch.manual_seed(0)
+    model, tokenizer, grammar = make_model(recipe)
+    stream = make_samples(recipe.data, Random(0))
+    samples = EncodedSamples(
+        islice(stream, given.steps * fit.batch_tokens // 16), TraceCodec.of(grammar, tokenizer)
+    )
+    packed = PackedRows(samples, fit.row_tokens, tokenizer.pad_token_id, 0)
+    per_row = len(samples) / packed.filled
+    rows: Dataset[dict[str, torch.Tensor]] = packed
+    fill, rows_per_step = packed.fill, fit.rows_per_step
+    if given.side == "padded":
+        rows, rows_per_step = PaddedRows(samples, 0), round(fit.rows_per_step * per_row)
+        fill = padded_fill(samples, rows_per_step)
+    times = StepTimes()
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = arguments_of(recipe, Path(folder), packed.filled, 1)
+        arguments.max_steps = given.steps + _WARM_UP
+        arguments.per_device_train_batch_size = rows_per_step
+        arguments.gradient_accumulation_steps = 1
+        arguments.save_strategy = "no"
+        arguments.disable_tqdm = True
+        trainer = StepbackTrainer(
+            recipe=fit,
+            seconds_before=0.0,
+            model=model,
+            args=arguments,
+            train_dataset=rows,
+            data_collator=None if given.side == "packed" else Padding(tokenizer.pad_token_id),
+            callbacks=[times],
+        )
+        trainer.train()
+    seconds = times.ends[-1] - times.ends[_WARM_UP - 1]
+    samples_per_step = rows_per_step * (per_row if given.side == "packed" else 1)
+    tokens = given.steps * samples_per_step * float(samples.lengths.mean())
+    return Measured(tokens / seconds, peak_memory(), fill)
+
+
+@dataclass(frozen=True, slots=True)
+class Padding:
+    """The collator of the padded side."""
+
+    pad_id: int
+
+    def __call__(self, rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        return pad(rows, self.pad_id)
+
+
+def padded_fill(samples: EncodedSamples, rows_per_step: int) -> float:
+    order = np.random.default_rng(0).permutation(len(samples))
+    whole = samples.lengths[order][: len(order) // rows_per_step * rows_per_step]
+    batches = whole.reshape(-1, rows_per_step)
+    return float(batches.sum() / (batches.max(1) * rows_per_step).sum())
+
+
+def peak_memory() -> float:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", type=Path, default=ROOT / "training/recipes/countdown.toml")
+    parser.add_argument("--steps", type=int, default=12, help="optimizer steps of one turn")
+    parser.add_argument("--turns", type=int, default=3, help="of each side")
+    parser.add_argument("--side", choices=("packed", "padded"), help=argparse.SUPPRESS)
+    parser.add_argument("--answer", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.side:
+        measured = measure(given)
+        given.answer.write_text(json.dumps([measured.rate, measured.peak, measured.fill]))
+        return 0
+    sides: dict[str, list[Measured]] = {"packed": [], "padded": []}
+    for _ in range(given.turns):
+        for side, found in sides.items():
+            found.append(in_a_process(side))
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    print(f"{given.recipe.name}, {device}, {torch.get_num_threads()} threads")
+    for side, found in sides.items():
+        report(side, found)
+    packed, padded = (statistics.median(one.rate for one in found) for found in sides.values())
+    print(f"packed / padded: {packed / padded:.2f}")
+    return 0
+
+
+def in_a_process(side: str) -> Measured:
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder) / "answer.json"
+        command = [sys.executable, "-m", "tests.benchmarks.training", *sys.argv[1:]]
+        command += ["--side", side, "--answer", str(answer)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return Measured(*json.loads(answer.read_text()))
+
+
+def report(side: str, found: list[Measured]) -> None:
+    rates = ", ".join(f"{one.rate:,.0f}" for one in found)
+    print(
+        f"{side}: {statistics.median(one.rate for one in found):,.0f} tokens/s (turns: {rates}), "
+        f"peak {max(one.peak for one in found):,.0f} MiB, {found[0].fill:.0%} of what is computed"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

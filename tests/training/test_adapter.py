@@ -1,0 +1,178 @@
+"""Low-rank adapters on a base model: what they train, what is saved, what comes out of them."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from stepback_core.manifest import Manifest
+from stepback_training.adapter import add_adapter, load_adapter, merged
+from stepback_training.checkpoint import resumable
+from stepback_training.model import make_model
+from stepback_training.recipe import DataRecipe, LoraRecipe, Recipe
+from stepback_training.samples import write_samples
+from stepback_training.sft import train
+from tests.conftest import controller
+from tests.training.runs import assert_same, make_base_model, read_tensors
+
+RECIPE = """
+name = "adapted"
+[data]
+samples = 1000
+[base]
+path = "{base}"
+[lora]
+rank = 4
+dropout = 0.1
+[train]
+learning_rate = 5e-3
+precision = "fp32"
+gradient_checkpointing = true
+warmup_steps = 5
+batch_tokens = 1024
+row_tokens = 128
+checkpoint_every = 5
+"""
+LORA = LoraRecipe(rank=4)
+
+
+def write_recipe(folder: Path, *, tied: bool) -> Path:
+    """A recipe with adapters, and the base model that it starts from."""
+    make_base_model(folder / "base", tied=tied)
+    path = folder / "recipe.toml"
+    path.write_text(RECIPE.format(base=folder / "base"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "samples.jsonl"
+    write_samples(DataRecipe(samples=1000), path, processes=1)
+    return path
+
+
+def adapted_model(folder: Path, *, tied: bool, trained: bool) -> tuple[PreTrainedModel, int]:
+    """A small base model with adapters, and the marker's id."""
+    model, tokenizer, grammar = make_model(Recipe.read(write_recipe(folder, tied=tied)))
+    marker_id: int = tokenizer.convert_tokens_to_ids(grammar.marker)
+    model = add_adapter(model, LORA, marker_id)
+    if trained:
+        train_a_little(model, marker_id)
+    return model.eval(), marker_id
+
+
+def some_ids(marker_id: int) -> torch.Tensor:
+    ids = torch.randint(0, marker_id, (4, 24), generator=torch.Generator().manual_seed(0))
+    ids[:, 12] = marker_id
+    return ids
+
+
+def train_a_little(model: Any, marker_id: int) -> None:
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-2)
+    ids = some_ids(marker_id)
+    for _ in range(5):
+        model(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@torch.no_grad()
+def test_a_merged_model_gives_the_logits_of_its_adapters(tmp_path: Path, tied: bool) -> None:
+    with torch.enable_grad():
+        model, marker_id = adapted_model(tmp_path, tied=tied, trained=True)
+    ids = some_ids(marker_id)
+    adapters: torch.Tensor = model(input_ids=ids).logits
+    plain = merged(model)
+    assert type(plain).__name__ == "LlamaForCausalLM"
+    torch.testing.assert_close(plain(input_ids=ids).logits, adapters, atol=1e-5, rtol=1e-5)
+    plain.save_pretrained(tmp_path / "plain")
+    loaded: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
+    assert not any("lora" in name for name in loaded.state_dict())
+    torch.testing.assert_close(loaded(input_ids=ids).logits, adapters, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_of_the_lookups_only_the_markers_rows_are_trained(tmp_path: Path, tied: bool) -> None:
+    model, marker_id = adapted_model(tmp_path, tied=tied, trained=True)
+    plain = merged(model)
+    before, _, _ = make_model(Recipe.read(tmp_path / "recipe.toml"))
+    for name in ("get_input_embeddings", "get_output_embeddings"):
+        old, new = (getattr(each, name)().weight.detach() for each in (before, plain))
+        changed = (old != new).any(1).nonzero().flatten().tolist()
+        assert changed == [marker_id]
+    # And every matrix of the layers, through its adapter.
+    old, new = before.state_dict(), plain.state_dict()
+    for name in old:
+        if name.endswith("proj.weight"):
+            assert not torch.equal(old[name], new[name]), name
+
+
+def test_a_checkpoint_holds_the_adapters_alone(tmp_path: Path) -> None:
+    model, marker_id = adapted_model(tmp_path, tied=True, trained=True)
+    for _ in range(2):  # PEFT looks the base model's name up at the first save, and uses it later.
+        model.save_pretrained(tmp_path / "adapters")
+    saved = read_tensors(tmp_path / "adapters/adapter_model.safetensors")
+    assert not any(name.endswith("base_layer.weight") for name in saved)
+    fresh, _, _ = make_model(Recipe.read(tmp_path / "recipe.toml"))
+    fresh = add_adapter(fresh, LORA, marker_id)
+    load_adapter(fresh, tmp_path / "adapters")
+    assert_same(fresh.state_dict(), model.state_dict())
+
+
+def test_modules_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    model, _, _ = make_model(Recipe.read(write_recipe(tmp_path, tied=True)))
+    with pytest.raises(ValueError, match=r"nowhere.* not found"):
+        add_adapter(model, LoraRecipe(target_modules=["nowhere"]), 5)
+
+
+@pytest.mark.parametrize(("package", "option"), [("peft", "lora"), ("wandb", "report_to")])
+def test_what_an_option_needs_and_is_not_installed_is_named(
+    tmp_path: Path, samples: Path, package: str, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_recipe(tmp_path, tied=True)
+    if package == "wandb":
+        path.write_text(f'{path.read_text()}report_to = ["tensorboard", "wandb"]\n')
+    # As Python itself marks what cannot be imported.
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ValueError, match=f"{package} is not installed, and .*{option}"):
+        train(Recipe.read(path), samples, tmp_path / "run")
+
+
+def as_a_kill_left_it(run: Path, to: Path) -> int:
+    """Copy a run as it was at the last checkpoint but one; gives the step of that."""
+    shutil.copytree(run, to, ignore=shutil.ignore_patterns("model"))
+    [left, last] = resumable(to / "checkpoints")
+    shutil.rmtree(last)
+    return int(left.name.rpartition("-")[2])
+
+
+@pytest.mark.timeout(240)
+def test_the_whole_line_with_adapters_resumed_and_served(tmp_path: Path, samples: Path) -> None:
+    recipe = Recipe.read(write_recipe(tmp_path, tied=True))
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train(recipe, samples, whole)
+    assert as_a_kill_left_it(whole, killed) > 10
+    train(recipe, samples, killed)
+    for name in ("adapter_model.safetensors", "optimizer.pt"):
+        files = [resumable(run / "checkpoints")[-1] / name for run in (whole, killed)]
+        assert_same(*map(read_tensors, files))
+    one, other = (read_tensors(run / "model/model.safetensors") for run in (whole, killed))
+    assert_same(one, other)
+    # Once more, as after a kill between the last step and the export.
+    shutil.rmtree(killed / "model")
+    train(recipe, samples, killed)
+    assert_same(one, read_tensors(killed / "model/model.safetensors"))
+    facts = Manifest.read(killed / "model").training
+    assert 0 < facts["trained_parameters"] < facts["parameters"] / 2
+    with controller(tmp_path / "log.txt", killed / "model") as url:
+        body = {"task": "countdown", "problem": {"numbers": [3, 5, 7, 25], "target": 41}}
+        response = httpx.post(f"{url}/solve", json=body)
+    assert response.status_code == 200
+    assert response.json()["usage"]["generated_tokens"] > 0

@@ -1,0 +1,168 @@
+"""One run in two processes, on a CPU: the losses of one process, killed, resumed, exported once."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from stepback_core.manifest import Manifest
+from stepback_training.adapter import add_adapter
+from stepback_training.checkpoint import resumable
+from stepback_training.recipe import DataRecipe, LoraRecipe, Recipe
+from stepback_training.samples import write_samples
+from stepback_training.sft import train
+from tests.conftest import ROOT, children, free_port
+from tests.training.runs import finish, last_step, make_base_model, read_tensors, train_command
+
+RECIPE = """
+name = "tiny"
+[data]
+samples = 1000
+[scratch]
+hidden_size = 32
+intermediate_size = 64
+layers = 2
+heads = 2
+[train]
+learning_rate = 1e-2
+precision = "fp32"
+schedule = "wsd"
+warmup_steps = 5
+epochs = 2.5
+batch_tokens = 1024
+row_tokens = 128
+micro_rows = 2
+checkpoint_every = 10
+"""
+# fmt: off
+LOSSES = [
+    4.470, 3.413, 2.824, 2.601, 2.528, 2.454, 2.425, 2.324, 2.448, 2.274, 2.260,
+    2.250, 2.179, 2.097, 2.093, 2.040, 2.022, 1.975, 1.950, 1.902, 1.899,
+]
+# fmt: on
+"""Means of every five steps of that recipe, as they were when this was written."""
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "samples.jsonl"
+    write_samples(DataRecipe(samples=1000), path, processes=1)
+    return path
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "recipe.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def alone(recipe: Path, samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run in one process."""
+    run = tmp_path_factory.mktemp("alone") / "run"
+    train(Recipe.read(recipe), samples, run)
+    return run
+
+
+def launch_command(recipe: Path, samples: Path, run: Path) -> list[str]:
+    """The same run in two processes, as docs/base-models.md launches it."""
+    _, *rest = train_command(recipe, samples, run)
+    config = ROOT / "training/recipes/accelerate/cpu2.yaml"
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    return [*launch, "--main_process_port", str(free_port()), *rest]
+
+
+def losses(run: Path) -> list[float]:
+    [*_, last] = resumable(run / "checkpoints")
+    history: list[dict[str, Any]] = json.loads((last / "trainer_state.json").read_text())[
+        "log_history"
+    ]
+    return [entry["loss"] for entry in history if "loss" in entry]
+
+
+def test_a_run_gives_the_losses_that_it_always_gave(alone: Path) -> None:
+    assert losses(alone) == pytest.approx(LOSSES, rel=1e-3)
+
+
+@pytest.mark.timeout(300)
+def test_two_processes_killed_and_resumed_are_one_process(
+    alone: Path, recipe: Path, samples: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    kill_one_of_two(launch_command(recipe, samples, run), run, past=20)
+    assert not (run / "model").exists(), "it ended before it was killed"
+    resumed_from = last_step(run)
+    finish(launch_command(recipe, samples, run))
+    assert last_step(run) == last_step(alone) > resumed_from >= 20
+    assert losses(run) == pytest.approx(losses(alone), rel=1e-4)
+    [*_, last] = resumable(run / "checkpoints")
+    assert {path.name for path in last.glob("rng_state*")} == {"rng_state_0.pth", "rng_state_1.pth"}
+    one, two = (read_tensors(each / "model/model.safetensors") for each in (alone, run))
+    for name in one:
+        # bfloat16 keeps three digits, and sums in another order differ in the last.
+        assert (one[name].float() - two[name].float()).abs().max() < 2e-2, name
+    facts = [Manifest.read(each / "model").training for each in (alone, run)]
+    assert [fact["processes"] for fact in facts] == [1, 2]
+    assert facts[0]["optimizer_steps"] == facts[1]["optimizer_steps"]
+    # The main process alone draws the curve: one file a start.
+    assert len(list((run / "tensorboard").glob("events*"))) == 2
+
+
+def kill_one_of_two(command: list[str], run: Path, *, past: int) -> None:
+    """Kill one of the processes hard once a checkpoint is there; the launcher ends the other."""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            deadline = time.monotonic() + 90
+            while last_step(run) < past:
+                assert process.poll() is None and time.monotonic() < deadline
+                time.sleep(0.005)
+            os.kill(children(process.pid)[-1], signal.SIGKILL)
+            assert process.wait(timeout=60) != 0
+        finally:
+            for child in children(process.pid):
+                os.kill(child, signal.SIGKILL)
+            process.kill()
+
+
+def test_a_refusal_of_the_main_process_ends_all(recipe: Path, tmp_path: Path) -> None:
+    """None waits for a process that has gone, and the reason is said once."""
+    command = launch_command(recipe, tmp_path / "nowhere.jsonl", tmp_path / "run")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode != 0
+    assert done.stderr.count("stepback train: ") == 1
+    assert "nowhere.jsonl" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "kind"),
+    [("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")],
+)
+def test_muon_refuses_matrices_in_pieces(
+    variable: str, kind: str, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE + 'optimizer = "muon"\n')
+    monkeypatch.setenv(variable, "true")
+    with pytest.raises(ValueError, match=f"muon needs whole matrices, and {kind}"):
+        train(Recipe.read(path), samples, tmp_path / "run")
+
+
+def test_fsdp_refuses_what_it_cannot_shard_or_export(
+    recipe: Path, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_STATE_DICT_TYPE", "SHARDED_STATE_DICT")
+    with pytest.raises(ValueError, match="must be FULL_STATE_DICT"):
+        train(Recipe.read(recipe), samples, tmp_path / "run")
+    make_base_model(tmp_path, tied=True)
+    tied = AutoModelForCausalLM.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="whose head is its embedding does not go with FSDP"):
+        add_adapter(tied, LoraRecipe(), 5)
