@@ -21,9 +21,9 @@ from stepback_core.tasks import TASKS, CountdownProblem, Split
 from stepback_core.wire import Outcome as Ended
 from stepback_core.wire import TreeNode
 from stepback_training.checkpoint import resumable
-from stepback_training.improve.ledger import Ledger, Outcome, WrongStep
 from stepback_training.improve.mistakes import wrong_steps
 from stepback_training.improve.mixture import Kept, keep, write_mixture
+from stepback_training.improve.outcomes import Outcome, WrongStep
 from stepback_training.improve.problems import (
     HeldOutError,
     held_out_questions,
@@ -143,24 +143,26 @@ def test_tests_are_tests() -> None:
     assert set(found) == {Split.TEST_SEEN, Split.TEST_NEW}
     for split, questions in found.items():
         assert [COUNTDOWN.split(each.problem) for each in questions] == [split] * 5
+        assert [(each.split, each.number) for each in questions] == [(split, n) for n in range(5)]
+    assert held_out_questions(DataRecipe(samples=1), 3, 0) == {}
 
 
 # What is kept
 
 
-def outcome(number: int = 0, **fields: Any) -> Outcome:
+def outcome(**fields: Any) -> Outcome:
     plain = {"task": "countdown", "problem": PROBLEM.model_dump(), "steps": WAY, "tokens": 9}
-    return Outcome.model_validate(plain | {"number": number, "solved": True} | fields)
+    return Outcome.model_validate(plain | {"solved": True} | fields)
 
 
 def test_a_way_is_kept_once_however_its_steps_are_written() -> None:
-    same = outcome(1, steps=[*WAY[:2], "13+81=94"])
-    other = outcome(2, steps=["16-4=12", "81-12=69", "25+69=94"])
-    unsolved = outcome(3, solved=False, steps=[])
+    same = outcome(steps=[*WAY[:2], "13+81=94"])
+    other = outcome(steps=["16-4=12", "81-12=69", "25+69=94"])
+    unsolved = outcome(solved=False, steps=[])
     assert [each.steps for each in keep([outcome(), same, other, unsolved])] == [WAY, other.steps]
 
 
-def test_a_ledger_that_was_forged_is_noticed() -> None:
+def test_a_journal_that_was_forged_is_noticed() -> None:
     with pytest.raises(ValueError, match="not a right one"):
         keep([outcome(steps=["16-4=12", "25-12=13", "81+13=95"])])
 
@@ -196,22 +198,6 @@ def test_own_mistakes_are_taught_and_invented_ones_where_there_are_none(tmp_path
     assert "25-12=14" in [sample.wrong_step for sample in read_samples(path)]
     plan = recipe(backtrack_share=0.5, old_share=0, wrong_steps="invented")
     assert write_mixture(plan, kept, set(), path, 1).own_errors == 0
-
-
-def test_a_ledger_outlasts_a_kill_in_the_middle_of_a_line(tmp_path: Path) -> None:
-    path = tmp_path / "solved.jsonl"
-    ledger = Ledger(path)
-    ledger.add(outcome(0))
-    ledger.add(outcome(1))
-    whole = path.read_bytes()
-    path.write_bytes(whole + whole[:50])
-    again = Ledger(path)
-    assert 1 in again and 2 not in again
-    again.add(outcome(2))
-    assert [each.number for each in Ledger(path).of(range(3))] == [0, 1, 2]
-    path.write_bytes(b"{}\n" + whole)
-    with pytest.raises(ValueError, match=r"solved.jsonl:1: number"):
-        Ledger(path)
 
 
 # The command

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from stepback_core.tasks import Reason, Task
 from stepback_core.wire import Outcome as Ended
 from stepback_core.wire import TreeNode
-from stepback_training.improve.ledger import WrongStep
+from stepback_training.improve.outcomes import WrongStep
 
 
 def wrong_steps(

@@ -1,7 +1,6 @@
 """From what was solved to the samples of a round. Nothing of the test split passes."""
 
 import json
-import os
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from itertools import islice
@@ -12,7 +11,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from stepback_core.tasks import TASKS, Task
-from stepback_training.improve.ledger import Outcome, WrongStep
+from stepback_training.files import write_whole
+from stepback_training.improve.outcomes import Outcome, WrongStep
 from stepback_training.improve.problems import HeldOutError, refuse_held_out
 from stepback_training.mistakes import draw_wrong_step
 from stepback_training.recipe import ImproveRecipe, Recipe
@@ -124,15 +124,9 @@ def _invented(recipe: Recipe, kept: Kept, rng: Random) -> Sample | None:
 
 
 def _write(path: Path, samples: Iterable[Sample], recipe: Recipe) -> None:
-    staging = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     # The split rules of [data] hold for these samples too, and the model card says them.
     beside = path.with_name(path.name + ".recipe.json")
     beside.write_text(recipe.data.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    with staging.open("w", encoding="utf-8") as file:
-        for sample in samples:
-            plain = sample.model_dump(exclude_defaults=True)
-            file.write(json.dumps(plain, separators=(",", ":")) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    staging.replace(path)
+    plain = (sample.model_dump(exclude_defaults=True) for sample in samples)
+    write_whole(path, (json.dumps(each, separators=(",", ":")) + "\n" for each in plain))
