@@ -123,6 +123,15 @@ def test_what_cannot_be_waited_for_stops_it_and_the_rest_is_kept(
 
 
 def test_other_weights_under_the_same_name_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "e.jsonl"
+    assert ask(Controller(digests=["one"]), path).model["digest"] == "one"
+    with pytest.raises(JournalError, match=r'another model.digest \("one", now "two"\)'):
+        ask(Controller(digests=["two"]), path)
+    # The digest says it all, whatever the rounding of a score.
+    ask(Controller(digests=["one"], score=-0.2), path)
+
+
+def test_a_controller_that_tells_no_digest_is_known_by_a_score(tmp_path: Path) -> None:
     ask(Controller(), tmp_path / "e.jsonl")
     ask(Controller(score=-0.101), tmp_path / "e.jsonl")
     with pytest.raises(JournalError, match="other weights"):

@@ -30,7 +30,7 @@ class Evaluation(BaseModel):
     controller: dict[str, Any]
     """The controller's and vLLM's versions, as /version says them."""
     model: dict[str, Any]
-    """The model's name and tasks, as /v1/models says them."""
+    """The model's name, its tasks and the SHA-256 of its weights, as /v1/models says them."""
     runs: list[dict[str, Any]]
     """Each process that worked on it: when, which version and commit of this code, changed since
     or not, how many problems in flight."""

@@ -67,11 +67,13 @@ async def measure(
     identity = {
         "plan": plan.model_dump(mode="json"),
         "problems_sha256": digest_of(asked),
-        "controller": controller,
+        # First: where both differ, it is the weights that the user should hear of.
         "model": model,
+        "controller": controller,
     }
     with opened(path, identity, Outcome) as journal:
-        _check_weights(path, journal, greedy)
+        if model["digest"] is None:
+            _check_weights(path, journal, greedy)
         journal.begin_run({**run, "in_flight": in_flight, "greedy": greedy})
         work = _Work(client, plan, asked, journal, in_flight, stop)
         async with of_these_weights(client, model["digest"], journal):
@@ -93,8 +95,7 @@ async def measure(
 async def _get_to_know(
     client: AsyncClient, plan: Plan, first: Question
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """The controller, its model, and what the model says greedily to the first problem, by which
-    other weights under the same name are told apart."""
+    """The controller, its model, and what the model says greedily to the first problem."""
     model = (await client.models()).data[0]
     if plan.task not in model.tasks:
         known = ", ".join(model.tasks) or "none by name"
@@ -108,7 +109,8 @@ async def _get_to_know(
 
 
 def _check_weights(path: Path, journal: Journal[Outcome], greedy: dict[str, Any]) -> None:
-    """Raises JournalError where the outcomes so far cannot be of the weights that answer now."""
+    """Raises JournalError where the outcomes so far cannot be of the weights that answer now: for
+    a controller that does not tell the digest of its weights."""
     if not journal.runs:
         return
     begun = journal.runs[0]["greedy"]
