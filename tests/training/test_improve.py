@@ -190,6 +190,39 @@ def test_wrong_steps_are_those_that_the_search_met_where_it_was_right() -> None:
     assert found == [WrongStep(prefix=["16-4=12"], step="25-12=14")]
 
 
+ENDS_HELD_OUT = WrongStep(prefix=["16-4=12", "81-25=56"], step="56+12=67")
+"""The last step of the path says 67, a target that training never has."""
+
+
+def test_no_own_wrong_step_ends_in_a_held_out_target(tmp_path: Path) -> None:
+    problem = PROBLEM.model_copy(update={"target": 68})
+    path = [*ENDS_HELD_OUT.prefix, "56+12=68"]
+    assert COUNTDOWN.check(problem, path).strict
+    last = ["56+12=67", "56-12=47", "81-12=17", "56+12=69"]
+    tree = [
+        TreeNode(id=0, parent=None, kept_steps=0, steps=[], outcome=None, score=None),
+        *(
+            TreeNode(
+                id=n, parent=0, kept_steps=0, steps=[*path[:2], step], outcome=Ended.ILLEGAL,
+                score=-1.0,
+            )
+            for n, step in enumerate(last, start=1)
+        ),
+        # In the middle of a path such a number is like any other.
+        TreeNode(
+            id=9, parent=0, kept_steps=0, steps=["16-4=17"], outcome=Ended.ILLEGAL, score=-1.0
+        ),
+    ]  # fmt: skip
+    found = wrong_steps(COUNTDOWN, problem, path, tree)
+    assert [wrong.step for wrong in found] == ["56+12=69", "16-4=17"]
+    # And what an older journal may have is refused where the samples are written.
+    samples = tmp_path / "samples.jsonl"
+    with pytest.raises(HeldOutError, match=r"56\+12=67 is wrong, and ends in a held-out goal"):
+        kept = [Kept(COUNTDOWN, problem, path, [*found, ENDS_HELD_OUT])]
+        write_mixture(recipe(), kept, set(), samples, 1)
+    assert not samples.exists()
+
+
 def test_own_mistakes_are_taught_and_invented_ones_where_there_are_none(tmp_path: Path) -> None:
     wrong = WrongStep(prefix=["16-4=12"], step="25-12=14")
     kept = [Kept(COUNTDOWN, PROBLEM, WAY, [wrong]), *(kept_of(Split.TRAIN, n) for n in range(9))]

@@ -75,13 +75,15 @@ def write_mixture(
     and what they are before it, under `counts_path`.
 
     `forbidden` are prompts that must not be trained on: those that the run is measured by. Raises
-    HeldOutError for a kept problem that is one of these, or outside of the training split.
+    HeldOutError for a kept problem that is one of these, or outside of the training split, and for
+    an own wrong step that ends in a held-out goal.
     """
     improve = recipe.improve or ImproveRecipe()
     rng = Random(seed)
     new, counts = _new_samples(recipe, improve, kept, rng)
     for each in kept:
         refuse_held_out(each.task, each.problem)
+        _refuse_held_out_goals(each)
     for sample in new:
         if sample.prompt in forbidden:
             raise HeldOutError(f"{sample.prompt} is one of those that the run is measured by")
@@ -94,6 +96,13 @@ def write_mixture(
         counts_path.write_text(counts.model_dump_json() + "\n", encoding="utf-8")
     _write(path, samples, recipe)
     return counts
+
+
+def _refuse_held_out_goals(kept: Kept) -> None:
+    for wrong in kept.wrong:
+        if kept.task.ends_held_out(kept.problem, [*wrong.prefix, wrong.step]):
+            prompt = kept.task.prompt(kept.problem)
+            raise HeldOutError(f"{prompt}: {wrong.step} is wrong, and ends in a held-out goal")
 
 
 def _new_samples(
