@@ -22,6 +22,7 @@ from stepback_core.wire import Outcome as Ended
 from stepback_core.wire import TreeNode
 from stepback_training.asking.provenance import Provenance
 from stepback_training.checkpoint import resumable
+from stepback_training.improve.cli import improve
 from stepback_training.improve.mistakes import wrong_steps
 from stepback_training.improve.mixture import Kept, keep, write_mixture
 from stepback_training.improve.outcomes import Outcome, WrongStep
@@ -308,6 +309,16 @@ def test_a_recipe_of_another_model_is_refused(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 2 and "name is other" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_search_that_no_server_takes_is_refused_before_anything(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_recipe(tmp_path)
+    path.write_text(path.read_text().replace("breadth = 8", "breadth = 5000"))
+    assert improve(command(path, tmp_path / "run", "http://127.0.0.1:9")[4:]) == 2
+    assert "[improve] breadth: " in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

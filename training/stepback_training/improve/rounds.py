@@ -17,8 +17,12 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 
-from stepback_client.base import SolveOptions
+from pydantic import ValidationError
+
+from stepback_client.base import SolveOptions, solve_body
 from stepback_core.manifest import Manifest, weights_digest
+from stepback_core.tasks import TASKS
+from stepback_core.validation import first_error
 from stepback_core.wire import Select, Strategy
 from stepback_training.asking.questions import Question, seed_of
 from stepback_training.improve.controller import Controller, Way, Weights
@@ -26,7 +30,7 @@ from stepback_training.improve.mixture import Counts, keep, write_mixture
 from stepback_training.improve.outcomes import Outcome
 from stepback_training.improve.problems import held_out_questions, training_questions
 from stepback_training.improve.record import Record, Round, Score
-from stepback_training.recipe import BaseModelChoice, ImproveRecipe, Recipe
+from stepback_training.recipe import BaseModelChoice, DataRecipe, ImproveRecipe, Recipe
 from stepback_training.run import agree, locked
 
 _GREEDY = SolveOptions(strategy=Strategy.GREEDY, select=Select.PERPLEXITY)
@@ -70,7 +74,27 @@ def _start(recipe: Recipe) -> Path:
     config = json.loads((folder / "config.json").read_bytes())
     if config.get("tie_word_embeddings"):
         raise ValueError(f"{folder}: its embeddings are tied; export it untied, and serve that")
+    _check_search(recipe.improve or ImproveRecipe(), recipe.data)
     return folder
+
+
+def _check_search(plan: ImproveRecipe, data: DataRecipe) -> None:
+    """Raises ValueError where no server may take such a search."""
+    try:
+        solve_body(TASKS[data.names[0]].example, _search_options(plan))
+    except ValidationError as error:
+        raise ValueError(f"[improve] {first_error(error, whole='its search')}") from error
+
+
+def _search_options(plan: ImproveRecipe) -> SolveOptions:
+    """How a round searches, but for what is chosen."""
+    options = SolveOptions(
+        strategy=plan.strategy,
+        breadth=plan.breadth,
+        backtracks=plan.backtracks,
+        temperature=plan.temperature,
+    )
+    return options if plan.tokens is None else options | SolveOptions(tokens=plan.tokens)
 
 
 def _identity(recipe: Recipe, start: Path) -> dict[str, object]:
@@ -134,7 +158,7 @@ class _Improvement:
         plan = self._plan
         way = Way(
             name="search",
-            options=self._search_options() | SolveOptions(select=plan.select),
+            options=_search_options(self._plan) | SolveOptions(select=plan.select),
             seed=plan.seed,
             keeps_errors=plan.wrong_steps == "own",
         )
@@ -144,16 +168,6 @@ class _Improvement:
     def _questions(self, number: int) -> Sequence[Question]:
         size = self._plan.problems
         return self._training[(number - 1) * size : number * size]
-
-    def _search_options(self) -> SolveOptions:
-        plan = self._plan
-        options = SolveOptions(
-            strategy=plan.strategy,
-            breadth=plan.breadth,
-            backtracks=plan.backtracks,
-            temperature=plan.temperature,
-        )
-        return options if plan.tokens is None else options | SolveOptions(tokens=plan.tokens)
 
     def _mix(self, number: int) -> tuple[Path, Counts]:
         """The round's samples: of everything that was solved until now."""
@@ -200,7 +214,7 @@ class _Improvement:
         }
         if self._plan.test_search:
             # Without an oracle: what is chosen must not hang on the checker.
-            options = self._search_options() | SolveOptions(select=Select.PERPLEXITY)
+            options = _search_options(self._plan) | SolveOptions(select=Select.PERPLEXITY)
             searched = Way(name="search", options=options, seed=self._plan.seed)
             fields["searched"] = self._tested(number, searched)
         return Round.model_validate(fields)
