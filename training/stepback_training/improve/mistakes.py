@@ -9,6 +9,7 @@ from stepback_core.tasks import Reason, Task
 from stepback_core.wire import Outcome as Ended
 from stepback_core.wire import TreeNode
 from stepback_training.improve.outcomes import WrongStep
+from stepback_training.own_errors.record import is_teachable
 
 
 def wrong_steps(
@@ -26,7 +27,7 @@ def wrong_steps(
         # The last step of a branch that was cut may be half of one.
         told = steps[:-1] if node.outcome is Ended.UNFINISHED else steps
         wrong = _first_illegal(task, problem, told)
-        if wrong is None or task.ends_held_out(problem, [*wrong.prefix, wrong.step]):
+        if wrong is None or not is_teachable(task, problem, [*wrong.prefix, wrong.step]):
             continue
         if task.state_key(problem, wrong.prefix) in right:
             found.setdefault((*wrong.prefix, wrong.step), wrong)
