@@ -58,7 +58,11 @@ def controller(log: Path, model: Path = CHECKPOINT, **settings: object) -> Itera
         yield url
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        try:
+            process.wait(timeout=30)
+        finally:
+            process.kill()
+            process.wait()
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
