@@ -10,10 +10,13 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from random import Random
+from tempfile import mkdtemp
 
 import httpx
 import pytest
 
+from stepback_client import Client
+from stepback_core.manifest import Manifest
 from stepback_core.tasks import TASKS, CountdownProblem, Split
 from stepback_server.engine.environment import prepare_environment
 
@@ -55,7 +58,11 @@ def controller(log: Path, model: Path = CHECKPOINT, **settings: object) -> Itera
         yield url
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        try:
+            process.wait(timeout=30)
+        finally:
+            process.kill()
+            process.wait()
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -88,7 +95,24 @@ def children(pid: int) -> list[int]:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def reload_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the controller of the whole run takes new weights from. A test that loads some asks for
+    `loadable`, which puts the bundled ones back."""
+    return tmp_path_factory.mktemp("weights")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, reload_root: Path) -> Iterator[str]:
     """The URL of a ready controller on the bundled checkpoint; one for the whole run."""
-    with controller(tmp_path_factory.mktemp("server") / "log.txt") as url:
+    log = tmp_path_factory.mktemp("server") / "log.txt"
+    with controller(log, reload_root=reload_root) as url:
         yield url
+
+
+@pytest.fixture
+def loadable(server: str, reload_root: Path) -> Iterator[tuple[str, Path]]:
+    """That controller, and an empty folder of which it takes weights, for this test alone."""
+    folder = Path(mkdtemp(dir=reload_root))
+    yield server, folder
+    with Client(server) as client:
+        client.reload(Manifest.read(CHECKPOINT).name, str(CHECKPOINT))

@@ -33,7 +33,7 @@ from stepback_server.search.strategy import SearchStrategy
 from stepback_server.search.task_view import TaskView
 from stepback_server.search.tree import Branch
 from stepback_server.settings import Settings
-from stepback_training.evaluate.intervals import wilson
+from stepback_training.asking.shares import wilson
 from tests.benchmarks.measuring import KINDS, TASK, both_kinds
 from tests.conftest import CHECKPOINT
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stepback_core.tasks import ErrorKind
-from stepback_training.evaluate.intervals import wilson
+from stepback_training.asking.shares import wilson
 from stepback_training.own_errors.collect import Tally
 from tests.benchmarks.measuring import KINDS
 from tests.benchmarks.probe import LATE

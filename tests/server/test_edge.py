@@ -102,3 +102,8 @@ def test_the_schema_describes_every_code_of_a_search() -> None:
     assert "`missing_key`" in answers["401"]["description"]
     assert "`queue_full`" in answers["429"]["description"]
     assert "405" not in answers
+
+
+def test_without_a_root_no_weights_are_loaded() -> None:
+    [refused] = ask(("POST", "/v1/models/countdown-5m/reload", {"json": {"path": "/"}}))
+    assert (refused.status_code, code(refused)) == (501, "reload_not_offered")

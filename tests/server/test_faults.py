@@ -11,7 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import children, start_controller, wait_until_ready
+from stepback_client import Client
+from stepback_core.manifest import Manifest, weights_digest
+from stepback_core.wire import Reload
+from tests.conftest import CHECKPOINT, children, start_controller, wait_until_ready
+from tests.server.weights import greedy, other_weights
 
 SLOW = {
     "task": "countdown",
@@ -30,7 +34,7 @@ Controller = tuple[subprocess.Popen[bytes], str, Path]
 def running(tmp_path: Path) -> Iterator[Controller]:
     """A controller of this test's own, since the test breaks it."""
     log = tmp_path / "log.txt"
-    process, url = start_controller(log)
+    process, url = start_controller(log, reload_root=tmp_path)
     try:
         wait_until_ready(url, process, log)
         yield process, url, log
@@ -66,10 +70,14 @@ async def break_under_load(url: str, core: int, number: signal.Signals) -> tuple
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(("number", "told_within"), [(signal.SIGKILL, 2.0), (signal.SIGSTOP, 15.0)])
 def test_a_core_that_dies_or_hangs_is_replaced_and_every_caller_told(
-    running: Controller, number: signal.Signals, told_within: float
+    running: Controller, number: signal.Signals, told_within: float, tmp_path: Path
 ) -> None:
     process, url, log = running
     core = core_of(process)
+    before = greedy(url)
+    told = load(url, other_weights(tmp_path / "other"))
+    loaded = greedy(url)
+    assert loaded != before
     statuses, seconds = asyncio.run(break_under_load(url, core, number))
     assert statuses == [503] * 8
     assert seconds < told_within
@@ -77,7 +85,19 @@ def test_a_core_that_dies_or_hangs_is_replaced_and_every_caller_told(
     wait_until_ready(url, process, log)
     assert httpx.get(f"{url}/ready").json()["restarts"] >= 1
     assert core_of(process) != core and not Path(f"/proc/{core}").exists()
+    # A fresh engine, which has what was loaded last: so that had really been loaded.
+    assert greedy(url) == loaded
+    assert load(url, CHECKPOINT).previous == told.digest
+    assert greedy(url) == before
     assert httpx.post(f"{url}/solve", json=QUICK).status_code == 200
+
+
+def load(url: str, folder: Path) -> Reload:
+    with Client(url) as client:
+        told = client.reload(Manifest.read(folder).name, str(folder))
+        served = (client.version().digest, client.models().data[0].digest)
+    assert {*served, told.digest} == {weights_digest(folder)}
+    return told
 
 
 @pytest.mark.timeout(120)

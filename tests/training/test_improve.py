@@ -20,10 +20,12 @@ from stepback_core.manifest import Manifest, weights_digest
 from stepback_core.tasks import TASKS, CountdownProblem, Split
 from stepback_core.wire import Outcome as Ended
 from stepback_core.wire import TreeNode
+from stepback_training.asking.provenance import Provenance
 from stepback_training.checkpoint import resumable
-from stepback_training.improve.ledger import Ledger, Outcome, WrongStep
+from stepback_training.improve.cli import improve
 from stepback_training.improve.mistakes import wrong_steps
 from stepback_training.improve.mixture import Kept, keep, write_mixture
+from stepback_training.improve.outcomes import Outcome, WrongStep
 from stepback_training.improve.problems import (
     HeldOutError,
     held_out_questions,
@@ -32,7 +34,7 @@ from stepback_training.improve.problems import (
 )
 from stepback_training.recipe import DataRecipe, Recipe, RecipeError
 from stepback_training.samples import read_samples
-from tests.conftest import CHECKPOINT, controller
+from tests.conftest import CHECKPOINT
 
 COUNTDOWN = TASKS["countdown"]
 PROBLEM = CountdownProblem(numbers=[4, 16, 25, 81], target=94)
@@ -143,24 +145,26 @@ def test_tests_are_tests() -> None:
     assert set(found) == {Split.TEST_SEEN, Split.TEST_NEW}
     for split, questions in found.items():
         assert [COUNTDOWN.split(each.problem) for each in questions] == [split] * 5
+        assert [(each.split, each.number) for each in questions] == [(split, n) for n in range(5)]
+    assert held_out_questions(DataRecipe(samples=1), 3, 0) == {}
 
 
 # What is kept
 
 
-def outcome(number: int = 0, **fields: Any) -> Outcome:
+def outcome(**fields: Any) -> Outcome:
     plain = {"task": "countdown", "problem": PROBLEM.model_dump(), "steps": WAY, "tokens": 9}
-    return Outcome.model_validate(plain | {"number": number, "solved": True} | fields)
+    return Outcome.model_validate(plain | {"solved": True} | fields)
 
 
 def test_a_way_is_kept_once_however_its_steps_are_written() -> None:
-    same = outcome(1, steps=[*WAY[:2], "13+81=94"])
-    other = outcome(2, steps=["16-4=12", "81-12=69", "25+69=94"])
-    unsolved = outcome(3, solved=False, steps=[])
+    same = outcome(steps=[*WAY[:2], "13+81=94"])
+    other = outcome(steps=["16-4=12", "81-12=69", "25+69=94"])
+    unsolved = outcome(solved=False, steps=[])
     assert [each.steps for each in keep([outcome(), same, other, unsolved])] == [WAY, other.steps]
 
 
-def test_a_ledger_that_was_forged_is_noticed() -> None:
+def test_a_journal_that_was_forged_is_noticed() -> None:
     with pytest.raises(ValueError, match="not a right one"):
         keep([outcome(steps=["16-4=12", "25-12=13", "81+13=95"])])
 
@@ -187,6 +191,39 @@ def test_wrong_steps_are_those_that_the_search_met_where_it_was_right() -> None:
     assert found == [WrongStep(prefix=["16-4=12"], step="25-12=14")]
 
 
+ENDS_HELD_OUT = WrongStep(prefix=["16-4=12", "81-25=56"], step="56+12=67")
+"""The last step of the path says 67, a target that training never has."""
+
+
+def test_no_own_wrong_step_ends_in_a_held_out_target(tmp_path: Path) -> None:
+    problem = PROBLEM.model_copy(update={"target": 68})
+    path = [*ENDS_HELD_OUT.prefix, "56+12=68"]
+    assert COUNTDOWN.check(problem, path).strict
+    last = ["56+12=67", "56-12=47", "81-12=17", "56+12=69"]
+    tree = [
+        TreeNode(id=0, parent=None, kept_steps=0, steps=[], outcome=None, score=None),
+        *(
+            TreeNode(
+                id=n, parent=0, kept_steps=0, steps=[*path[:2], step], outcome=Ended.ILLEGAL,
+                score=-1.0,
+            )
+            for n, step in enumerate(last, start=1)
+        ),
+        # In the middle of a path such a number is like any other.
+        TreeNode(
+            id=9, parent=0, kept_steps=0, steps=["16-4=17"], outcome=Ended.ILLEGAL, score=-1.0
+        ),
+    ]  # fmt: skip
+    found = wrong_steps(COUNTDOWN, problem, path, tree)
+    assert [wrong.step for wrong in found] == ["56+12=69", "16-4=17"]
+    # And what an older journal may have is refused where the samples are written.
+    samples = tmp_path / "samples.jsonl"
+    with pytest.raises(HeldOutError, match=r"56\+12=67 is wrong, and ends in a held-out goal"):
+        kept = [Kept(COUNTDOWN, problem, path, [*found, ENDS_HELD_OUT])]
+        write_mixture(recipe(), kept, set(), samples, 1)
+    assert not samples.exists()
+
+
 def test_own_mistakes_are_taught_and_invented_ones_where_there_are_none(tmp_path: Path) -> None:
     wrong = WrongStep(prefix=["16-4=12"], step="25-12=14")
     kept = [Kept(COUNTDOWN, PROBLEM, WAY, [wrong]), *(kept_of(Split.TRAIN, n) for n in range(9))]
@@ -198,23 +235,10 @@ def test_own_mistakes_are_taught_and_invented_ones_where_there_are_none(tmp_path
     assert write_mixture(plan, kept, set(), path, 1).own_errors == 0
 
 
-def test_a_ledger_outlasts_a_kill_in_the_middle_of_a_line(tmp_path: Path) -> None:
-    path = tmp_path / "solved.jsonl"
-    ledger = Ledger(path)
-    ledger.add(outcome(0))
-    ledger.add(outcome(1))
-    whole = path.read_bytes()
-    path.write_bytes(whole + whole[:50])
-    again = Ledger(path)
-    assert 1 in again and 2 not in again
-    again.add(outcome(2))
-    assert [each.number for each in Ledger(path).of(range(3))] == [0, 1, 2]
-    path.write_bytes(b"{}\n" + whole)
-    with pytest.raises(ValueError, match=r"solved.jsonl:1: number"):
-        Ledger(path)
-
-
 # The command
+
+
+PROBLEMS = 16
 
 
 def write_recipe(folder: Path, improve: str = "", **changes: str) -> Path:
@@ -231,15 +255,15 @@ learning_rate = 1e-4
 optimizer = "muon"
 schedule = "wsd"
 warmup_steps = 1
-batch_tokens = 512
+batch_tokens = 128
 row_tokens = 128
 checkpoint_every = 1
 [improve]
 rounds = 1
-problems = 30
+problems = {PROBLEMS}
 breadth = 8
-validation = 5
-test = 5
+validation = 3
+test = 2
 {improve}
 """
     for old, new in changes.items():
@@ -288,6 +312,16 @@ def test_a_recipe_of_another_model_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_a_search_that_no_server_takes_is_refused_before_anything(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_recipe(tmp_path)
+    path.write_text(path.read_text().replace("breadth = 8", "breadth = 5000"))
+    assert improve(command(path, tmp_path / "run", "http://127.0.0.1:9")[4:]) == 2
+    assert "[improve] breadth: " in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def kill_once(given: list[str], reached: Any, log: Path) -> None:
     """Run until something is there, then kill hard."""
     with log.open("a") as output:
@@ -303,42 +337,48 @@ def kill_once(given: list[str], reached: Any, log: Path) -> None:
         process.wait()
 
 
-def lines_of(path: Path) -> list[bytes]:
-    return path.read_bytes().splitlines() if path.exists() else []
+def outcomes_of(path: Path) -> list[dict[str, Any]]:
+    whole = path.read_bytes().rpartition(b"\n")[0] if path.exists() else b""
+    return [line for line in map(json.loads, whole.splitlines()) if "outcome" in line]
 
 
-@pytest.mark.timeout(300)
-def test_a_run_killed_twice_goes_on_to_a_better_informed_engine(tmp_path: Path) -> None:
-    run, log = tmp_path / "run", tmp_path / "improve.txt"
+@pytest.mark.timeout(240)
+def test_a_run_killed_twice_goes_on_to_a_better_informed_engine(
+    loadable: tuple[str, Path], tmp_path: Path
+) -> None:
+    url, run = loadable
+    log = tmp_path / "improve.txt"
     solved, train = run / "1/solved.jsonl", run / "1/train"
-    with controller(tmp_path / "log.txt", reload_root=tmp_path) as url:
-        given = command(write_recipe(tmp_path), run, url, "--best", "--in-flight", "4")
-        kill_once(given, lambda: len(lines_of(solved)) >= 5, log)
-        paid = lines_of(solved)
-        assert len(paid) < 30, "it ended before it was killed"
-        kill_once(given, lambda: resumable(train / "checkpoints"), log)
-        assert not (train / "model").exists(), "it ended before it was killed"
-        samples = (run / "1/samples.jsonl").read_bytes()
-        done = subprocess.run(given, capture_output=True, text=True, timeout=150, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-        with Client(url) as client:
-            served = client.version().digest
+    given = command(write_recipe(tmp_path), run, url, "--best", "--in-flight", "2")
+    kill_once(given, lambda: len(outcomes_of(solved)) >= 3, log)
+    paid = outcomes_of(solved)
+    assert len(paid) < PROBLEMS, "it ended before it was killed"
+    kill_once(given, lambda: resumable(train / "checkpoints"), log)
+    assert not (train / "model").exists(), "it ended before it was killed"
+    samples = (run / "1/samples.jsonl").read_bytes()
+    done = subprocess.run(given, capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    with Client(url) as client:
+        served = client.version().digest
     # What was paid before a kill was not paid again.
-    outcomes = [json.loads(line) for line in lines_of(solved)]
-    assert lines_of(solved)[: len(paid) - 1] == paid[:-1]
-    assert sorted(each["number"] for each in outcomes) == list(range(5, 35))
+    outcomes = outcomes_of(solved)
+    assert outcomes[: len(paid)] == paid
+    assert sorted(each["number"] for each in outcomes) == list(range(3, 3 + PROBLEMS))
     assert (run / "1/samples.jsonl").read_bytes() == samples
     # The engine has the new weights, which were tested and are kept.
     assert served == weights_digest(train / "model") == weights_digest(run / "model")
     assert served != weights_digest(CHECKPOINT)
     assert Manifest.read(run / "model").name == "countdown-5m"
     record = json.loads((run / "improve.json").read_text())
+    assert record["code"] == Provenance.here().model_dump()
     start, first = record["rounds"]
     assert (start["number"], start["search"], first["digest"]) == (0, None, served)
-    assert first["search"]["asked"] == 30 and first["search"]["solved"] > 15
-    assert first["search"]["tokens"] == sum(each["tokens"] for each in outcomes)
-    assert first["samples"]["optimal"] == first["paths"] <= first["search"]["solved"]
+    found = [each["outcome"] for each in outcomes]
+    assert first["search"]["solved"]["of"] == PROBLEMS
+    assert first["search"]["solved"]["hits"] == sum(each["solved"] for each in found) > 5
+    assert first["search"]["tokens"] == sum(each["tokens"] for each in found)
+    assert first["samples"]["optimal"] == first["paths"] <= first["search"]["solved"]["hits"]
     assert 0 < first["training"]["final_loss"] < 5
     assert set(first["greedy"]) == {"test_seen", "test_new"}
-    low, high = first["validation"]["interval"]
-    assert low < first["validation"]["percent"] < high
+    share = first["validation"]["solved"]
+    assert share["low"] <= share["percent"] <= share["high"] and share["of"] == 3

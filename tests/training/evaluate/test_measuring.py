@@ -3,6 +3,7 @@ behind the real client, since a real one does these things only when it is in tr
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
@@ -10,10 +11,10 @@ import pytest
 
 from stepback_client import AsyncClient, InvalidRequest, Retry
 from stepback_core.wire import StopReason, Strategy
-from stepback_training.evaluate.journal import JournalError
-from stepback_training.evaluate.measuring import Measured, Stopped, WrongController, measure
+from stepback_training.asking.flight import Interrupted, Stopped, WeightsChanged
+from stepback_training.asking.journal import JournalError
+from stepback_training.evaluate.measuring import Measured, WrongController, measure
 from stepback_training.evaluate.plan import Setting
-from stepback_training.evaluate.scoring import Interrupted
 from tests.training.evaluate.made import RIGHT, answer, plan, result
 
 GREEDY = Setting(strategy=Strategy.GREEDY)
@@ -26,23 +27,32 @@ IMPOSSIBLE = {
 class Controller:
     """Answers every problem alike; `troubles` are what it answers to searches before, in order."""
 
-    def __init__(self, *troubles: httpx.Response, score: float = -0.1, task: str = "countdown"):
+    def __init__(
+        self,
+        *troubles: httpx.Response,
+        score: float = -0.1,
+        task: str = "countdown",
+        digests: Sequence[str | None] = (None,),
+    ) -> None:
         self.troubles = list(troubles)
         self.score = score
         self.task = task
+        self.first_digest, self.last_digest = digests[0], digests[-1]
         self.solved = self.in_flight = self.most_in_flight = 0
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
         if request.url.path == MODELS:
-            return httpx.Response(200, json={"data": [{"id": "made", "tasks": [self.task]}]})
+            model = {"id": "made", "tasks": [self.task], "digest": self.first_digest}
+            return httpx.Response(200, json={"data": [model]})
         if request.url.path == VERSION:
             said = {"stepback": "0", "vllm": "0", "protocol": 1, "model": "made"}
-            return httpx.Response(200, json=said)
+            # The first search only gets to know the model.
+            digest = self.first_digest if self.solved <= 1 else self.last_digest
+            return httpx.Response(200, json=said | {"digest": digest})
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         await asyncio.sleep(0.002)
         self.in_flight -= 1
-        # The first search only gets to know the model.
         if self.solved and self.troubles:
             return self.troubles.pop(0)
         self.solved += 1
@@ -113,9 +123,28 @@ def test_what_cannot_be_waited_for_stops_it_and_the_rest_is_kept(
 
 
 def test_other_weights_under_the_same_name_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "e.jsonl"
+    assert ask(Controller(digests=["one"]), path).model["digest"] == "one"
+    with pytest.raises(JournalError, match=r'another model.digest \("one", now "two"\)'):
+        ask(Controller(digests=["two"]), path)
+    # The digest says it all, whatever the rounding of a score.
+    ask(Controller(digests=["one"], score=-0.2), path)
+
+
+def test_a_controller_that_tells_no_digest_is_known_by_a_score(tmp_path: Path) -> None:
     ask(Controller(), tmp_path / "e.jsonl")
+    ask(Controller(score=-0.101), tmp_path / "e.jsonl")
     with pytest.raises(JournalError, match="other weights"):
         ask(Controller(score=-0.2), tmp_path / "e.jsonl")
+
+
+def test_what_was_asked_of_who_knows_which_weights_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "e.jsonl"
+    with pytest.raises(WeightsChanged, match="keep others from loading"):
+        ask(Controller(digests=["one", "two"]), path)
+    assert len(path.read_text().splitlines()) == 1
+    again = Controller(digests=["one"])
+    assert len(ask(again, path).outcomes) == 20 == again.solved - 1
 
 
 def test_a_model_of_another_task_is_refused(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from stepback_core.tasks import Split
 from stepback_core.wire import Select, Strategy
-from stepback_training.evaluate.intervals import wilson
+from stepback_training.asking.shares import wilson
 from stepback_training.evaluate.plan import Plan, Setting, settings_of
 from stepback_training.evaluate.scoring import Rule
 from tests.training.evaluate.made import TASK, plan
@@ -70,9 +70,9 @@ def test_the_problems_are_held_out_and_the_same_each_time() -> None:
     assert asked == plan(Setting(strategy=Strategy.GREEDY)).asked()
     assert [TASK.split(each.problem) for each in asked] == [each.split for each in asked]
     assert Split.TRAIN not in {each.split for each in asked}
-    assert len({each.seed for each in asked}) == len(asked)
+    assert len({each.seed(1) for each in asked}) == len(asked)
     other = Plan.model_validate(made.model_dump() | {"seed": 2}).asked()
-    assert not {each.seed for each in asked} & {each.seed for each in other}
+    assert not {each.seed(1) for each in asked} & {each.seed(2) for each in other}
     assert [each.problem for each in asked] != [each.problem for each in other]
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from stepback_core.tasks import Reason
 from stepback_core.wire import StopReason
-from stepback_training.evaluate.scoring import Failure, Interrupted, Rule, outcome_of
+from stepback_training.evaluate.scoring import Failure, Rule, outcome_of
 from stepback_training.evaluate.summary import Row
 from tests.training.evaluate.made import (
     ILLEGAL,
@@ -78,11 +78,6 @@ def test_until_verified_judges_what_ended_the_search() -> None:
     made = result(answer(RIGHT, -0.4), answer(LEGAL, -0.1), stop=StopReason.SOLVED)
     outcome = outcome_of(made, (Rule.VERIFIED,), TASK, PROBLEM)
     assert outcome.choices[Rule.VERIFIED].strict and outcome.distinct == 1
-
-
-def test_a_search_that_the_controller_gave_up_is_no_outcome() -> None:
-    with pytest.raises(Interrupted, match="stopping"):
-        outcome_of(result(stop=StopReason.CANCELLED), ALL, TASK, PROBLEM)
 
 
 def test_a_row_counts() -> None:

@@ -3,33 +3,31 @@
 import argparse
 import asyncio
 import importlib.util
-import signal
-import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from stepback_client import ApiError, AsyncClient, Overloaded, StepbackError
+from stepback_client import AsyncClient, StepbackError
 from stepback_client.base import BadKey
 from stepback_client.cli import api_key
 from stepback_core.validation import first_error
+from stepback_training.asking.cli import (
+    INTERRUPTED,
+    drain_on_signals,
+    say,
+    say_stopped,
+    status_of,
+)
+from stepback_training.asking.flight import PATIENCE, Stopped, WeightsChanged
+from stepback_training.asking.journal import JournalError
+from stepback_training.asking.provenance import this_process
 from stepback_training.evaluate.evaluation import Evaluation, EvaluationError
 from stepback_training.evaluate.flags import parser, read_plan
-from stepback_training.evaluate.journal import JournalError
-from stepback_training.evaluate.measuring import (
-    PATIENCE,
-    Measured,
-    Stopped,
-    WrongController,
-    measure,
-)
+from stepback_training.evaluate.measuring import Measured, WrongController, measure
 from stepback_training.evaluate.plan import Plan
-from stepback_training.evaluate.provenance import Provenance
 
 _NO_MATPLOTLIB = "matplotlib is not installed: install this distribution with its extra [plot]"
-_INTERRUPTED = 130
 
 
 def evaluate(arguments: Sequence[str]) -> int:
@@ -37,24 +35,26 @@ def evaluate(arguments: Sequence[str]) -> int:
     what was refused; 130 where its user stopped it. The last three keep what was done."""
     given = parser().parse_args(arguments)
     if given.picture and not _can_draw():
-        return _say("evaluate", f"{_NO_MATPLOTLIB}, or give --no-picture", 2)
+        return say("evaluate", f"{_NO_MATPLOTLIB}, or give --no-picture", 2)
     try:
         plan = read_plan(given)
     except ValidationError as error:
-        return _say("evaluate", first_error(error, whole="the plan"), 2)
+        return say("evaluate", first_error(error, whole="the plan"), 2)
     except ValueError as error:
-        return _say("evaluate", error, 2)
+        return say("evaluate", error, 2)
     try:
         evaluation = Evaluation.of(asyncio.run(_measure(plan, given)))
         evaluation.write(given.out)
     except Stopped as stopped:
-        return _stopped(stopped, given.out)
+        journal = given.out.with_suffix(".jsonl")
+        kept = f"what was done is in {journal}, and the same command goes on from it"
+        return say_stopped("evaluate", stopped, kept)
     except (JournalError, WrongController, BadKey) as error:
-        return _say("evaluate", error, 2)
+        return say("evaluate", error, 2)
     except KeyboardInterrupt:
-        return _INTERRUPTED
-    except (StepbackError, OSError) as error:
-        return _say("evaluate", error, 2 if _is_refusal(error) else 1)
+        return INTERRUPTED
+    except (StepbackError, WeightsChanged, OSError) as error:
+        return say("evaluate", error, status_of(error))
     print(evaluation.table())
     if given.picture:
         _draw_one(evaluation, given.out)
@@ -76,7 +76,7 @@ def plot(arguments: Sequence[str]) -> int:
     )
     given = plot_flags.parse_args(arguments)
     if not _can_draw():
-        return _say("plot", _NO_MATPLOTLIB, 2)
+        return say("plot", _NO_MATPLOTLIB, 2)
     # Imported here: matplotlib takes its time, and may be absent.
     from stepback_training.evaluate.figures import draw_all
 
@@ -84,55 +84,24 @@ def plot(arguments: Sequence[str]) -> int:
         read = {_name(path, given.files): Evaluation.read(path) for path in given.files}
         files = draw_all(read, given.out)
     except (EvaluationError, OSError) as error:
-        return _say("plot", error, 2)
+        return say("plot", error, 2)
     print("\n".join(map(str, files)))
     return 0
 
 
 async def _measure(plan: Plan, given: argparse.Namespace) -> Measured:
     stop = asyncio.Event()
-    _drain_on_signals(stop)
-    run = {
-        "began": datetime.now(UTC).isoformat(timespec="seconds"),
-        **Provenance.here().model_dump(),
-    }
+    drain_on_signals("evaluate", stop)
     async with AsyncClient(given.url, api_key=api_key(), retry=PATIENCE) as client:
         return await measure(
             client,
             plan,
             given.out.with_suffix(".jsonl"),
-            run=run,
+            run=this_process(),
             in_flight=given.in_flight,
             at_equal_tokens=given.at_equal_tokens,
             stop=stop,
         )
-
-
-def _drain_on_signals(stop: asyncio.Event) -> None:
-    """The first SIGINT or SIGTERM lets what is in flight come back; a second one ends the process
-    as it always does."""
-    loop = asyncio.get_running_loop()
-
-    def drain(number: signal.Signals) -> None:
-        stop.set()
-        loop.remove_signal_handler(number)
-        _say("evaluate", "finishing what is in flight; once more to leave at once", 0)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, drain, number)
-
-
-def _stopped(stopped: Stopped, out: Path) -> int:
-    kept = f"what was done is in {out.with_suffix('.jsonl')}, and the same command goes on from it"
-    error = stopped.__cause__
-    if error is None:
-        return _say("evaluate", f"stopped: {kept}", _INTERRUPTED)
-    return _say("evaluate", f"{error}\n{kept}", 2 if _is_refusal(error) else 1)
-
-
-def _is_refusal(error: BaseException) -> bool:
-    """Whether to ask the same again is in vain."""
-    return isinstance(error, ApiError) and error.status < 500 and not isinstance(error, Overloaded)
 
 
 def _draw_one(evaluation: Evaluation, out: Path) -> None:
@@ -148,8 +117,3 @@ def _can_draw() -> bool:
 def _name(path: Path, among: Sequence[Path]) -> str:
     """A file's stem, or its whole path where another one has the same."""
     return path.stem if sum(other.stem == path.stem for other in among) == 1 else str(path)
-
-
-def _say(command: str, message: object, status: int) -> int:
-    print(f"stepback {command}: {message}", file=sys.stderr)
-    return status

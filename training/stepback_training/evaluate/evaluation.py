@@ -1,6 +1,5 @@
 """The file that an evaluation ends in: what was asked of whom, and what came of each problem."""
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,11 +7,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stepback_core.tasks import Split
 from stepback_core.validation import first_error
-from stepback_training.evaluate.journal import Key
+from stepback_training.asking.journal import Key
 from stepback_training.evaluate.measuring import Measured
 from stepback_training.evaluate.plan import Plan
 from stepback_training.evaluate.scoring import Outcome, Rule
 from stepback_training.evaluate.summary import Accuracy, Row
+from stepback_training.files import write_whole
 
 
 class EvaluationError(ValueError):
@@ -30,7 +30,7 @@ class Evaluation(BaseModel):
     controller: dict[str, Any]
     """The controller's and vLLM's versions, as /version says them."""
     model: dict[str, Any]
-    """The model's name and tasks, as /v1/models says them."""
+    """The model's name, its tasks and the SHA-256 of its weights, as /v1/models says them."""
     runs: list[dict[str, Any]]
     """Each process that worked on it: when, which version and commit of this code, changed since
     or not, how many problems in flight."""
@@ -43,7 +43,7 @@ class Evaluation(BaseModel):
 
     @classmethod
     def of(cls, measured: Measured) -> "Evaluation":
-        plan, task = measured.plan, measured.plan.the_task
+        plan = measured.plan
         outcomes = {
             setting.name: {
                 split: _in_order(measured.outcomes, setting.name, split, plan.problems)
@@ -67,7 +67,7 @@ class Evaluation(BaseModel):
                 for split in plan.splits
             ],
             problems={
-                split: [task.prompt(each.problem) for each in measured.asked if each.split is split]
+                split: [each.prompt for each in measured.asked if each.split is split]
                 for split in plan.splits
             },
             outcomes=outcomes,
@@ -86,12 +86,7 @@ class Evaluation(BaseModel):
 
     def write(self, path: Path) -> None:
         """Whole or not at all."""
-        partial = path.with_name(f"{path.name}.partial")
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(self.model_dump_json() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        write_whole(path, [self.model_dump_json(), "\n"])
 
     def table(self) -> str:
         """The rows in Markdown: per cent by the strict checker with the 95 % interval."""

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from stepback_core.tasks import TASKS, Split
 from stepback_core.wire import Strategy
+from stepback_training.asking.shares import Share
 from stepback_training.evaluate import published
 from stepback_training.evaluate.drawing import Panel, Point, Series, draw, measured
 from stepback_training.evaluate.evaluation import Evaluation
-from stepback_training.evaluate.intervals import Share
 from stepback_training.evaluate.scoring import Rule
 from stepback_training.evaluate.styles import (
     ORDER,

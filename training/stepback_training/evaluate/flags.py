@@ -2,14 +2,13 @@
 
 import argparse
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from stepback_client import Select, Strategy
-from stepback_client.base import DEFAULT_URL
 from stepback_core.tasks import TASKS, Split
+from stepback_training.asking.cli import add_controller_flags, positive
 from stepback_training.evaluate.measuring import check_at_equal_tokens
 from stepback_training.evaluate.plan import Plan, settings_of
 
@@ -67,28 +66,26 @@ def parser() -> argparse.ArgumentParser:
         "STEPBACK_API_KEY.",
     )
     add = made.add_argument
-    add("--url", default=os.environ.get("STEPBACK_URL", DEFAULT_URL),
-        help=f"the controller; STEPBACK_URL or {DEFAULT_URL} if left out")  # fmt: skip
+    add_controller_flags(made, in_flight=32)
     add("--task", choices=[*TASKS], default="countdown")
     add("--options", type=_options, default={}, metavar="JSON", help="of the task's generator")
     add("--split", type=_list_of(_one_of(*_SPLITS, _TEST)), default=[_TEST], metavar="NAME,...",
         help="seen, new, or test (the default): all test splits of the task; train")  # fmt: skip
-    add("--problems", type=_positive, default=1000, help="of each split; 1000")
+    add("--problems", type=positive, default=1000, help="of each split; 1000")
     add("--strategies", type=_list_of(Strategy), metavar="NAME,...",
         default=_STRATEGIES,
         help=f"{','.join(_STRATEGIES)} if left out")  # fmt: skip
-    add("--breadths", type=_list_of(_positive), default=[1, 8, 32], metavar="N,...")
+    add("--breadths", type=_list_of(positive), default=[1, 8, 32], metavar="N,...")
     add("--backtracks", type=_list_of(_natural), default=[0, 1], metavar="b,...")
     add("--select", type=_list_of(Select), default=[*Select], metavar="RULE,...",
         help="perplexity and vote look at every candidate of one search; verified is a search of "
         "its own, which the first right answer ends")  # fmt: skip
-    add("--budget-tokens", type=_list_of(_positive), metavar="TOKENS,...",
+    add("--budget-tokens", type=_list_of(positive), metavar="TOKENS,...",
         help="every setting under each of these budgets; none if left out")  # fmt: skip
     add("--at-equal-tokens", action="store_true",
         help="also best-of-N with the N that generates as much as each search did")  # fmt: skip
     add("--temperature", type=float, default=0.7)
     add("--seed", type=_natural, default=0, help="of problems and searches; 0")
-    add("--in-flight", type=_positive, default=32, help="problems at once; 32")
     add("--out", type=_json_file, required=True, metavar="NAME.json")
     add("--no-picture", dest="picture", action="store_false")
     return made
@@ -113,12 +110,6 @@ def _one_of(*names: str) -> Callable[[str], str]:
         return text
 
     return read
-
-
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return number
 
 
 def _natural(text: str) -> int:

@@ -5,32 +5,24 @@ process has kept is not asked again.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from stepback_client import AsyncClient, Retry, StepbackError
+from stepback_client import AsyncClient
 from stepback_core.wire import Select, Strategy
-from stepback_training.evaluate.journal import Journal, JournalError, Key, opened
-from stepback_training.evaluate.plan import Asked, Plan, Setting, best_of_n_of
-from stepback_training.evaluate.scoring import Interrupted, Outcome, outcome_of
+from stepback_training.asking.flight import ask_each, finished, of_these_weights
+from stepback_training.asking.journal import Journal, JournalError, Key, opened
+from stepback_training.asking.questions import Question, digest_of
+from stepback_training.evaluate.plan import Plan, Setting, best_of_n_of
+from stepback_training.evaluate.scoring import Outcome, outcome_of
 
-PATIENCE = Retry(attempts=10, first_wait=0.5, longest_wait=30.0)
-"""About two minutes: an engine that died is up again by then."""
-_AFTER_A_FAILURE = 20.0
-"""Seconds that other searches may still take: one that is being tried again may take minutes."""
 _SCORE_TOLERANCE = 0.005
 """Nats a token. The same weights differ by less from batch to batch."""
-
-
-class Stopped(Exception):
-    """The evaluation was stopped before its end, by its user or by an error, its cause. What was
-    done is kept."""
 
 
 class WrongController(ValueError):
@@ -51,7 +43,7 @@ class Measured:
     """The plan's, and those at equal tokens."""
     matches: dict[str, str]
     """Names of settings, and of the best-of-N that generates as much."""
-    asked: list[Asked]
+    asked: list[Question]
     outcomes: dict[Key, Outcome]
 
 
@@ -68,23 +60,26 @@ async def measure(
     """Ask everything that the journal at `path` does not hold yet, until `stop` is set.
 
     `run` is what the journal is to say of this process. Raises Stopped, StepbackError where the
-    controller cannot even be asked who it is, JournalError and WrongController.
+    controller cannot even be asked who it is, JournalError, WeightsChanged and WrongController.
     """
     asked = plan.asked()
     controller, model, greedy = await _get_to_know(client, plan, asked[0])
     identity = {
         "plan": plan.model_dump(mode="json"),
-        "problems_sha256": _digest(plan, asked),
-        "controller": controller,
+        "problems_sha256": digest_of(asked),
+        # First: where both differ, it is the weights that the user should hear of.
         "model": model,
+        "controller": controller,
     }
-    with opened(path, identity) as journal:
-        _check_weights(path, journal, greedy)
+    with opened(path, identity, Outcome) as journal:
+        if model["digest"] is None:
+            _check_weights(path, journal, greedy)
         journal.begin_run({**run, "in_flight": in_flight, "greedy": greedy})
-        work = _Work(client, plan, asked, journal, stop)
-        await work.do(plan.settings, in_flight)
-        matches = _matches(plan, journal.outcomes) if at_equal_tokens else {}
-        await work.do([*dict.fromkeys(matches.values())], in_flight)
+        work = _Work(client, plan, asked, journal, in_flight, stop)
+        async with of_these_weights(client, model["digest"], journal):
+            await work.do(plan.settings)
+            matches = _matches(plan, journal.outcomes) if at_equal_tokens else {}
+            await work.do([*dict.fromkeys(matches.values())])
         return Measured(
             plan=plan,
             controller=controller,
@@ -98,10 +93,9 @@ async def measure(
 
 
 async def _get_to_know(
-    client: AsyncClient, plan: Plan, first: Asked
+    client: AsyncClient, plan: Plan, first: Question
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """The controller, its model, and what the model says greedily to the first problem, by which
-    other weights under the same name are told apart."""
+    """The controller, its model, and what the model says greedily to the first problem."""
     model = (await client.models()).data[0]
     if plan.task not in model.tasks:
         known = ", ".join(model.tasks) or "none by name"
@@ -114,14 +108,9 @@ async def _get_to_know(
     return controller.model_dump(mode="json"), model.model_dump(mode="json"), greedy
 
 
-def _digest(plan: Plan, asked: Sequence[Asked]) -> str:
-    """Of the problems: a generator that draws others makes another evaluation."""
-    prompts = [plan.the_task.prompt(each.problem) for each in asked]
-    return sha256("\n".join(prompts).encode()).hexdigest()
-
-
-def _check_weights(path: Path, journal: Journal, greedy: dict[str, Any]) -> None:
-    """Raises JournalError where the outcomes so far cannot be of the weights that answer now."""
+def _check_weights(path: Path, journal: Journal[Outcome], greedy: dict[str, Any]) -> None:
+    """Raises JournalError where the outcomes so far cannot be of the weights that answer now: for
+    a controller that does not tell the digest of its weights."""
     if not journal.runs:
         return
     begun = journal.runs[0]["greedy"]
@@ -130,7 +119,7 @@ def _check_weights(path: Path, journal: Journal, greedy: dict[str, Any]) -> None
     ):
         raise JournalError(
             f"{path} was begun with other weights of that name: they answer the first problem "
-            f"with {begun or 'nothing'}, now {greedy or 'nothing'}; use another --out"
+            f"with {begun or 'nothing'}, now {greedy or 'nothing'}; begin another"
         )
 
 
@@ -141,64 +130,53 @@ class _Work:
         self,
         client: AsyncClient,
         plan: Plan,
-        asked: Sequence[Asked],
-        journal: Journal,
+        asked: Sequence[Question],
+        journal: Journal[Outcome],
+        in_flight: int,
         stop: asyncio.Event,
     ) -> None:
         self._client = client
         self._plan = plan
-        self._task = plan.the_task
         self._asked = asked
         self._journal = journal
+        self._in_flight = in_flight
         self._stop = stop
-        self._failure: Exception | None = None
-        self._limit = asyncio.timeout(None)
 
-    async def do(self, settings: Sequence[Setting], in_flight: int) -> None:
-        """Raises Stopped, once what was in flight has come back, or has taken too long after a
-        failure."""
+    async def do(self, settings: Sequence[Setting]) -> None:
+        """Raises Stopped."""
         left = {setting: self._left(setting) for setting in settings}
         total = len(self._asked) * len(settings)
         done = total - sum(map(len, left.values()))
         # None: no bar where nobody looks.
         with tqdm(total=total, initial=done, unit="search", disable=None) as bar:
-            for setting, asked in left.items():
+            for setting, questions in left.items():
                 bar.set_description(setting.name)
-                jobs = iter(asked)
-                with suppress(TimeoutError):  # of the limit, which only `_fail` sets
-                    async with asyncio.timeout(None) as self._limit, asyncio.TaskGroup() as group:
-                        for _ in range(min(in_flight, len(asked))):
-                            group.create_task(self._ask_on(setting, jobs, bar))
-                if self._stop.is_set():
-                    raise Stopped from self._failure
+                await ask_each(
+                    questions,
+                    partial(self._ask, setting),
+                    partial(self._keep, setting, bar),
+                    in_flight=self._in_flight,
+                    stop=self._stop,
+                )
 
-    def _fail(self, error: Exception) -> None:
-        if self._failure is None:
-            self._failure = error
-            self._limit.reschedule(asyncio.get_running_loop().time() + _AFTER_A_FAILURE)
-        self._stop.set()
-
-    def _left(self, setting: Setting) -> list[Asked]:
+    def _left(self, setting: Setting) -> list[Question]:
         kept = self._journal.outcomes
-        return [each for each in self._asked if (setting.name, *each.place) not in kept]
+        return [each for each in self._asked if _key(setting, each) not in kept]
 
-    async def _ask_on(self, setting: Setting, jobs: Iterator[Asked], bar: "tqdm[Any]") -> None:
-        """One problem after the other, of those that are left."""
-        for asked in jobs:
-            if self._stop.is_set():
-                return
-            try:
-                outcome = await self._ask(setting, asked)
-            except (StepbackError, Interrupted) as error:
-                self._fail(error)
-                return
-            self._journal.add((setting.name, *asked.place), outcome)
-            bar.update()
+    async def _ask(self, setting: Setting, question: Question) -> Outcome:
+        options = setting.request(self._plan.temperature, question.seed(self._plan.seed))
+        result = finished(await self._client.solve(question.problem, **options))
+        return outcome_of(result, setting.rules, question.task, question.problem)
 
-    async def _ask(self, setting: Setting, asked: Asked) -> Outcome:
-        options = setting.request(self._plan.temperature, asked.seed)
-        result = await self._client.solve(asked.problem, **options)
-        return outcome_of(result, setting.rules, self._task, asked.problem)
+    def _keep(
+        self, setting: Setting, bar: "tqdm[Any]", question: Question, outcome: Outcome
+    ) -> None:
+        self._journal.add(_key(setting, question), outcome)
+        bar.update()
+
+
+def _key(setting: Setting, question: Question) -> Key:
+    return setting.name, question.split, question.number
 
 
 def _matches(plan: Plan, outcomes: dict[Key, Outcome]) -> dict[str, Setting]:

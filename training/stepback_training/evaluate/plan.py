@@ -1,11 +1,7 @@
 """What an evaluation asks: which problems, and each under which settings. Pure."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
-from itertools import islice
 from math import isqrt
-from random import Random
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
@@ -14,6 +10,7 @@ from stepback_client.base import SolveOptions
 from stepback_core.tasks import TASKS, Split, Task
 from stepback_core.validation import first_error
 from stepback_core.wire import Select, SolveRequest, Strategy
+from stepback_training.asking.questions import Question, draw
 from stepback_training.evaluate.scoring import Rule
 
 MOST_CANDIDATES = 1024
@@ -97,22 +94,6 @@ class Setting(_Plain):
         return breadth * (1 + (self.backtracks or 0) * isqrt(breadth))
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One problem of a plan."""
-
-    split: Split
-    number: int
-    """Within its split, from 0."""
-    problem: BaseModel
-    seed: int
-    """Of its searches, the same under every setting."""
-
-    @property
-    def place(self) -> tuple[Split, int]:
-        return self.split, self.number
-
-
 class Plan(_Plain):
     """One evaluation. The same plan asks the same problems with the same seeds."""
 
@@ -139,20 +120,13 @@ class Plan(_Plain):
     def the_task(self) -> Task[Any]:
         return TASKS[self.task].with_options(self.options)
 
-    def asked(self) -> list[Asked]:
+    def asked(self) -> list[Question]:
         """The problems in their order; the same for the same task, splits, number and seed."""
         return [
-            Asked(split, number, problem, _seed(self.seed, split, number))
+            question
             for split in self.splits
-            for number, problem in enumerate(
-                islice(self.the_task.stream(split, Random(self.seed)), self.problems)
-            )
+            for question in draw(self.the_task, split, self.seed, self.problems)
         ]
-
-
-def _seed(seed: int, split: Split, number: int) -> int:
-    digest = sha256(f"{seed} {split} {number}".encode()).digest()
-    return int.from_bytes(digest[:4]) >> 1
 
 
 def settings_of(

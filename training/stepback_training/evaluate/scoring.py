@@ -75,16 +75,10 @@ class Outcome(_Kept):
     queued: float
 
 
-class Interrupted(Exception):
-    """A search that the controller gave up because it stops: no outcome."""
-
-
 def outcome_of(
     result: SolveResult, rules: Sequence[Rule], task: Task[Any], problem: BaseModel
 ) -> Outcome:
-    """Judge a result. Raises Interrupted for a search that was not let finish."""
-    if result.stop_reason is StopReason.CANCELLED:
-        raise Interrupted("the controller is stopping and gave a search up; start it again")
+    """Judge a search that came to its end."""
     verified_alone = list(rules) == [Rule.VERIFIED]
     found = result.candidates
     if verified_alone:

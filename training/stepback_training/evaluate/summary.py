@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from stepback_core.tasks import Split
 from stepback_core.wire import StopReason
-from stepback_training.evaluate.intervals import Share, Spread
+from stepback_training.asking.shares import Share, Spread
 from stepback_training.evaluate.plan import Setting
 from stepback_training.evaluate.scoring import Outcome, Rule
 

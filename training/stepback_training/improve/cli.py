@@ -1,32 +1,46 @@
 """`stepback improve`."""
 
 import argparse
-import os
-import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from stepback_client import StepbackError
-from stepback_client.base import DEFAULT_URL, BadKey
+from stepback_client.base import BadKey
+from stepback_client.cli import api_key
 from stepback_core.manifest import ManifestError
 from stepback_core.validation import first_error
-from stepback_training.improve.controller import Controller, WeightsChanged
-from stepback_training.improve.record import Round, Score
+from stepback_training.asking.cli import (
+    INTERRUPTED,
+    add_controller_flags,
+    drain_on_signals,
+    positive,
+    say,
+    say_stopped,
+    status_of,
+)
+from stepback_training.asking.flight import Stopped, WeightsChanged
+from stepback_training.asking.shares import Share
+from stepback_training.improve.controller import Controller
+from stepback_training.improve.record import Round
 from stepback_training.improve.rounds import improve as run_rounds
 from stepback_training.recipe import ImproveRecipe, Recipe, RecipeError
 
+_GOES_ON = "The same command goes on from there."
+
 
 def improve(arguments: Sequence[str]) -> int:
-    """Run rounds of self-improvement, or go on with them. Returns 0, 1 where the controller does
-    not do its part, or 2 for what is refused."""
+    """Run rounds of self-improvement, or go on with them. Returns 0; 1 for what failed on the way;
+    2 for what was refused; 130 where its user stopped it. The last three keep what was done."""
     given = _parser().parse_args(arguments)
     try:
         controller = Controller(
             url=given.url,
-            api_key=os.environ.get("STEPBACK_API_KEY") or None,
+            api_key=api_key(),
             in_flight=given.in_flight,
+            stop_on=partial(drain_on_signals, "improve"),
         )
         record = run_rounds(
             _with_changes(Recipe.read(given.recipe), given),
@@ -35,12 +49,14 @@ def improve(arguments: Sequence[str]) -> int:
             best=given.best,
             report=_tell,
         )
-    except (StepbackError, WeightsChanged) as error:
-        print(f"stepback improve: {error}\nThe same command goes on from there.", file=sys.stderr)
-        return 1
-    except (RecipeError, ManifestError, BadKey, OSError, ValueError) as error:
-        print(f"stepback improve: {error}", file=sys.stderr)
-        return 2
+    except Stopped as stopped:
+        return say_stopped("improve", stopped, _GOES_ON)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except (RecipeError, ManifestError, BadKey, ValueError) as error:
+        return say("improve", error, 2)
+    except (StepbackError, WeightsChanged, OSError) as error:
+        return say("improve", f"{error}\n{_GOES_ON}", status_of(error))
     print(f"best by validation: round {record.best.number}, {record.best.checkpoint}")
     return 0
 
@@ -55,29 +71,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--recipe", type=Path, required=True, help="a recipe with [improve]")
     parser.add_argument("--run", type=Path, required=True, help="the run's folder")
-    parser.add_argument(
-        "--url",
-        default=os.environ.get("STEPBACK_URL", DEFAULT_URL),
-        help=f"the controller; STEPBACK_URL or {DEFAULT_URL} if left out",
-    )
-    parser.add_argument("--rounds", type=_positive, help="instead of the recipe's")
-    parser.add_argument("--problems", type=_positive, help="of a round; instead of the recipe's")
-    parser.add_argument(
-        "--in-flight", type=_positive, default=16, help="problems asked at once (default 16)"
-    )
+    add_controller_flags(parser, in_flight=16)
+    parser.add_argument("--rounds", type=positive, help="instead of the recipe's")
+    parser.add_argument("--problems", type=positive, help="of a round; instead of the recipe's")
     parser.add_argument(
         "--best",
         action="store_true",
         help="keep the best round's model in DIR/model, and serve it in the end",
     )
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
-    return value
 
 
 def _with_changes(recipe: Recipe, given: argparse.Namespace) -> Recipe:
@@ -95,11 +97,11 @@ def _with_changes(recipe: Recipe, given: argparse.Namespace) -> Recipe:
 
 def _tell(each: Round) -> None:
     scores = {"validation": each.validation, **each.greedy}
-    told = ", ".join(f"{name} {_percent(score)}" for name, score in scores.items())
-    asked = f"solved {each.search.solved} of {each.search.asked}; " if each.search else ""
+    told = ", ".join(f"{name} {_percent(score.solved)}" for name, score in scores.items())
+    found = each.search.solved if each.search else None
+    asked = f"solved {found.hits} of {found.of}; " if found else ""
     print(f"round {each.number}: {asked}greedy: {told}", flush=True)
 
 
-def _percent(score: Score) -> str:
-    low, high = score.interval
-    return f"{score.percent:.1f} % ({low:.1f} to {high:.1f})"
+def _percent(share: Share) -> str:
+    return f"{share.percent:.1f} % ({share.low:.1f} to {share.high:.1f})"

@@ -1,38 +1,53 @@
 """The running controller: the weights that it is to serve, and problems to outcomes through it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from stepback_client import AsyncClient, Retry, SolveResult
+from stepback_client import AsyncClient
 from stepback_client.base import SolveOptions
 from stepback_core.manifest import weights_digest
-from stepback_training.improve.ledger import Ledger, Outcome, WrongStep
+from stepback_training.asking.flight import PATIENCE, ask_each, finished, of_these_weights
+from stepback_training.asking.journal import Journal, Key, opened
+from stepback_training.asking.provenance import this_process
+from stepback_training.asking.questions import Question, digest_of
 from stepback_training.improve.mistakes import wrong_steps
-from stepback_training.improve.problems import Question, seed_of
+from stepback_training.improve.outcomes import Outcome
 
-_PATIENT = Retry(attempts=8, longest_wait=30.0)
-"""An engine that is lost comes back within seconds, and a round should outlast that."""
 _WRONG_STEPS = 4
 """Kept of one problem, or the hard ones would be most of the samples."""
 
 
-class WeightsChanged(Exception):
-    """The controller served other weights than those that were asked."""
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What is to be served."""
+
+    model: str
+    folder: Path
+    digest: str
+
+    @classmethod
+    def at(cls, model: str, folder: Path) -> "Weights":
+        return cls(model, folder, weights_digest(folder))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
     """How to search."""
 
+    name: str
     options: SolveOptions
     seed: int
     keeps_errors: bool = False
     """Whether to note the wrong steps that the search met."""
+
+    def key(self, question: Question) -> Key:
+        return self.name, question.split, question.number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,96 +57,78 @@ class Controller:
     url: str
     api_key: str | None
     in_flight: int
+    stop_on: Callable[[asyncio.Event], None] = lambda stop: None
+    """Has the event set when the asking is to stop; called within the running loop."""
 
-    def serve(self, model: str, checkpoint: Path) -> None:
-        """Have a checkpoint of a model served. Raises StepbackError, and ValueError where another
-        model is served."""
-        folder, digest = checkpoint.resolve(), weights_digest(checkpoint)
-        asyncio.run(self._serve(model, folder, digest))
+    def serve(self, weights: Weights) -> None:
+        """Have weights served. Raises StepbackError, and ValueError where another model is."""
+
+        async def run() -> None:
+            async with self._client() as client:
+                await _serve(client, weights)
+
+        asyncio.run(run())
 
     def ask(
-        self,
-        questions: Sequence[Question],
-        way: Way,
-        path: Path,
-        *,
-        model: str,
-        checkpoint: Path,
-        title: str,
+        self, questions: Sequence[Question], way: Way, weights: Weights, path: Path, title: str
     ) -> list[Outcome]:
-        """What a checkpoint makes of the questions. Those in the ledger at `path` are not asked
-        again, the others are written there one by one.
+        """What the weights make of the questions. What the journal at `path` holds is not asked
+        again, and what is asked is kept there.
 
-        Raises what `serve` does, and WeightsChanged."""
-        ledger = Ledger(path)
-        missing = [question for question in questions if question.number not in ledger]
-        if missing:
-            self.serve(model, checkpoint)
-            with tqdm(total=len(questions), initial=len(questions) - len(missing)) as bar:
-                bar.set_description(title)
-                digest = weights_digest(checkpoint)
-                asyncio.run(self._ask(missing, way, ledger, bar, digest))
-        return ledger.of(question.number for question in questions)
+        Raises what `serve` does, JournalError, Stopped and WeightsChanged."""
+        identity = {
+            "model": weights.model,
+            "digest": weights.digest,
+            "options": dict(way.options),
+            "seed": way.seed,
+            "problems_sha256": digest_of(questions),
+        }
+        with opened(path, identity, Outcome) as journal:
+            left = [each for each in questions if way.key(each) not in journal.outcomes]
+            if left:
+                with tqdm(total=len(questions), initial=len(questions) - len(left)) as bar:
+                    bar.set_description(title)
+                    asyncio.run(self._ask(left, way, weights, journal, bar))
+            return [journal.outcomes[way.key(each)] for each in questions]
 
     def _client(self) -> AsyncClient:
-        return AsyncClient(self.url, api_key=self.api_key, retry=_PATIENT)
-
-    async def _serve(self, model: str, folder: Path, digest: str) -> None:
-        async with self._client() as client:
-            told = await client.version()
-            if told.model != model:
-                raise ValueError(f"the controller serves {told.model}, not {model}")
-            if told.digest != digest:
-                await client.reload(model, str(folder))
+        return AsyncClient(self.url, api_key=self.api_key, retry=PATIENCE)
 
     async def _ask(
         self,
-        missing: Sequence[Question],
+        left: Sequence[Question],
         way: Way,
-        ledger: Ledger,
+        weights: Weights,
+        journal: Journal[Outcome],
         bar: "tqdm[Any]",
-        digest: str,
     ) -> None:
-        queue = iter(missing)
+        def keep(question: Question, outcome: Outcome) -> None:
+            journal.add(way.key(question), outcome)
+            bar.update()
 
-        async def work() -> None:
-            for question in queue:
-                ledger.add(await _outcome(client, question, way))
-                bar.update()
-
+        stop = asyncio.Event()
+        self.stop_on(stop)
         async with self._client() as client:
-            workers = [asyncio.ensure_future(work()) for _ in range(self.in_flight)]
-            try:
-                await asyncio.gather(*workers)
-            finally:
-                for each in workers:
-                    each.cancel()
-                await asyncio.gather(*workers, return_exceptions=True)
-            if (await client.version()).digest != digest:
-                raise WeightsChanged(
-                    f"{ledger.path}: the controller was given other weights meanwhile: remove this "
-                    "file, and keep others from loading weights there"
-                )
+            await _serve(client, weights)
+            journal.begin_run({**this_process(), "in_flight": self.in_flight})
+            ask = partial(_outcome, client, way)
+            async with of_these_weights(client, weights.digest, journal):
+                await ask_each(left, ask, keep, in_flight=self.in_flight, stop=stop)
 
 
-async def _outcome(client: AsyncClient, question: Question, way: Way) -> Outcome:
-    mine = SolveOptions(seed=seed_of(way.seed, question.number), tree=way.keeps_errors)
-    result = await client.solve(question.problem, **(way.options | mine))
-    steps = result.answer.steps if result.answer else []
-    # Judged here, not only there: what is trained on must not hang on another's version.
-    solved = bool(steps) and question.task.check(question.problem, steps).strict
-    return Outcome(
-        number=question.number,
-        task=question.task.name,
-        problem=question.problem.model_dump(mode="json"),
-        solved=solved,
-        steps=steps,
-        wrong=_mistakes(question, result) if solved else [],
-        tokens=result.usage.generated_tokens,
-    )
+async def _serve(client: AsyncClient, weights: Weights) -> None:
+    told = await client.version()
+    if told.model != weights.model:
+        raise ValueError(f"the controller serves {told.model}, not {weights.model}")
+    if told.digest != weights.digest:
+        await client.reload(weights.model, str(weights.folder.resolve()))
 
 
-def _mistakes(question: Question, result: SolveResult) -> list[WrongStep]:
-    path = result.answer.steps if result.answer else []
-    found = wrong_steps(question.task, question.problem, path, result.tree or ())
-    return found[:_WRONG_STEPS]
+async def _outcome(client: AsyncClient, way: Way, question: Question) -> Outcome:
+    mine = SolveOptions(seed=question.seed(way.seed), tree=way.keeps_errors)
+    result = finished(await client.solve(question.problem, **(way.options | mine)))
+    outcome = Outcome.of(question, result)
+    if not (outcome.solved and way.keeps_errors):
+        return outcome
+    wrong = wrong_steps(question.task, question.problem, outcome.steps, result.tree or ())
+    return outcome.model_copy(update={"wrong": wrong[:_WRONG_STEPS]})

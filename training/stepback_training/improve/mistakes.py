@@ -8,14 +8,16 @@ from pydantic import BaseModel
 from stepback_core.tasks import Reason, Task
 from stepback_core.wire import Outcome as Ended
 from stepback_core.wire import TreeNode
-from stepback_training.improve.ledger import WrongStep
+from stepback_training.improve.outcomes import WrongStep
+from stepback_training.own_errors.record import is_teachable
 
 
 def wrong_steps(
     task: Task[Any], problem: BaseModel, path: Sequence[str], tree: Iterable[TreeNode]
 ) -> list[WrongStep]:
     """The illegal steps of a search's tree where it was right so far: in a state that `path`, which
-    is correct, goes through. Each once. A text that is no step at all teaches nothing."""
+    is correct, goes through. Each once. A text that is no step at all teaches nothing, and what
+    ends as if in a held-out goal would teach what is wrong."""
     right = {task.state_key(problem, path[:length]) for length in range(len(path))}
     whole: dict[int, list[str]] = {}
     found: dict[tuple[str, ...], WrongStep] = {}
@@ -25,7 +27,9 @@ def wrong_steps(
         # The last step of a branch that was cut may be half of one.
         told = steps[:-1] if node.outcome is Ended.UNFINISHED else steps
         wrong = _first_illegal(task, problem, told)
-        if wrong is not None and task.state_key(problem, wrong.prefix) in right:
+        if wrong is None or not is_teachable(task, problem, [*wrong.prefix, wrong.step]):
+            continue
+        if task.state_key(problem, wrong.prefix) in right:
             found.setdefault((*wrong.prefix, wrong.step), wrong)
     return list(found.values())
 

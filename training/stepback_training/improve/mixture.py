@@ -1,7 +1,6 @@
 """From what was solved to the samples of a round. Nothing of the test split passes."""
 
 import json
-import os
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from itertools import islice
@@ -12,7 +11,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from stepback_core.tasks import TASKS, Task
-from stepback_training.improve.ledger import Outcome, WrongStep
+from stepback_training.files import write_whole
+from stepback_training.improve.outcomes import Outcome, WrongStep
 from stepback_training.improve.problems import HeldOutError, refuse_held_out
 from stepback_training.mistakes import draw_wrong_step
 from stepback_training.recipe import ImproveRecipe, Recipe
@@ -75,13 +75,15 @@ def write_mixture(
     and what they are before it, under `counts_path`.
 
     `forbidden` are prompts that must not be trained on: those that the run is measured by. Raises
-    HeldOutError for a kept problem that is one of these, or outside of the training split.
+    HeldOutError for a kept problem that is one of these, or outside of the training split, and for
+    an own wrong step that ends in a held-out goal.
     """
     improve = recipe.improve or ImproveRecipe()
     rng = Random(seed)
     new, counts = _new_samples(recipe, improve, kept, rng)
     for each in kept:
         refuse_held_out(each.task, each.problem)
+        _refuse_held_out_goals(each)
     for sample in new:
         if sample.prompt in forbidden:
             raise HeldOutError(f"{sample.prompt} is one of those that the run is measured by")
@@ -94,6 +96,13 @@ def write_mixture(
         counts_path.write_text(counts.model_dump_json() + "\n", encoding="utf-8")
     _write(path, samples, recipe)
     return counts
+
+
+def _refuse_held_out_goals(kept: Kept) -> None:
+    for wrong in kept.wrong:
+        if kept.task.ends_held_out(kept.problem, [*wrong.prefix, wrong.step]):
+            prompt = kept.task.prompt(kept.problem)
+            raise HeldOutError(f"{prompt}: {wrong.step} is wrong, and ends in a held-out goal")
 
 
 def _new_samples(
@@ -124,15 +133,9 @@ def _invented(recipe: Recipe, kept: Kept, rng: Random) -> Sample | None:
 
 
 def _write(path: Path, samples: Iterable[Sample], recipe: Recipe) -> None:
-    staging = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     # The split rules of [data] hold for these samples too, and the model card says them.
     beside = path.with_name(path.name + ".recipe.json")
     beside.write_text(recipe.data.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    with staging.open("w", encoding="utf-8") as file:
-        for sample in samples:
-            plain = sample.model_dump(exclude_defaults=True)
-            file.write(json.dumps(plain, separators=(",", ":")) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    staging.replace(path)
+    plain = (sample.model_dump(exclude_defaults=True) for sample in samples)
+    write_whole(path, (json.dumps(each, separators=(",", ":")) + "\n" for each in plain))

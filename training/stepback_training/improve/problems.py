@@ -1,33 +1,19 @@
 """The problems of a run, each by its number alone: the same in every resumption."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
-from itertools import count, islice
+from itertools import count
 from random import Random
 from typing import Any
 
 from pydantic import BaseModel
 
 from stepback_core.tasks import Split, Task
+from stepback_training.asking.questions import Question, draw
 from stepback_training.recipe import DataRecipe, Source
 
 
 class HeldOutError(ValueError):
     """A problem that training must not see."""
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A problem to ask."""
-
-    number: int
-    task: Task[Any]
-    problem: BaseModel
-
-    @property
-    def prompt(self) -> str:
-        return self.task.prompt(self.problem)
 
 
 def refuse_held_out(task: Task[Any], problem: BaseModel) -> None:
@@ -47,11 +33,12 @@ def training_questions(data: DataRecipe, seed: int) -> Iterator[Question]:
     shares = [source.share for source in sources]
     asked: set[str] = set()
     number = 0
-    for draw in count():
-        rng = Random(f"{seed}/{draw}")
+    for attempt in count():
+        rng = Random(f"{seed}/{attempt}")
         [source] = rng.choices(sources, shares)
         assert source.task is not None
-        question = Question(number, source.task, next(source.task.stream(Split.TRAIN, rng)))
+        problem = next(source.task.stream(Split.TRAIN, rng))
+        question = Question(source.task, Split.TRAIN, number, problem)
         refuse_held_out(question.task, question.problem)
         if question.prompt not in asked:
             asked.add(question.prompt)
@@ -60,16 +47,15 @@ def training_questions(data: DataRecipe, seed: int) -> Iterator[Question]:
 
 
 def held_out_questions(data: DataRecipe, seed: int, number: int) -> dict[Split, list[Question]]:
-    """So many test problems of each kind and task."""
+    """So many test problems of each kind and task; no kinds where no problem is wanted."""
     found: dict[Split, list[Question]] = {}
-    for source in task_sources(data):
+    for source in task_sources(data) if number else ():
         task = source.task
         assert task is not None
         for split in task.splits:
             if split is not Split.TRAIN:
                 kind = found.setdefault(split, [])
-                stream = islice(task.stream(split, Random(seed)), number)
-                kind += [Question(len(kind) + n, task, each) for n, each in enumerate(stream)]
+                kind += draw(task, split, seed, number, first=len(kind))
     return found
 
 
@@ -79,8 +65,3 @@ def task_sources(data: DataRecipe) -> Sequence[Source]:
     if not sources:
         raise ValueError("[data] has no task: what is solved cannot be checked without one")
     return sources
-
-
-def seed_of(*parts: object) -> int:
-    """A seed for a request, 0 to 2**31 - 1, from whatever names it."""
-    return int.from_bytes(sha256(repr(parts).encode()).digest()[:4]) >> 1

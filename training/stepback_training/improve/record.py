@@ -1,39 +1,31 @@
 """`improve.json`: what each round asked, kept, learned, and was worth."""
 
 import json
-import os
-import subprocess
 from collections.abc import Sequence
-from importlib.metadata import version as distribution_version
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from stepback_training.evaluate.intervals import wilson
-from stepback_training.improve.ledger import Outcome
+from stepback_training.asking.provenance import Provenance
+from stepback_training.asking.shares import Share
+from stepback_training.files import write_whole
 from stepback_training.improve.mixture import Counts
+from stepback_training.improve.outcomes import Outcome
 
 
 class Score(BaseModel):
-    """How many were solved, by the strict checker; percentages with a 95 % Wilson interval."""
+    """How many were solved, by the strict checker."""
 
-    asked: int
-    solved: int
-    percent: float
-    interval: tuple[float, float]
+    solved: Share
     tokens: int
     """Generated in all."""
 
     @classmethod
     def of(cls, outcomes: Sequence[Outcome]) -> "Score":
-        solved = sum(outcome.solved for outcome in outcomes)
-        low, high = wilson(solved, len(outcomes))
+        """Raises ValueError for no outcome at all."""
         return cls(
-            asked=len(outcomes),
-            solved=solved,
-            percent=round(100 * solved / max(1, len(outcomes)), 2),
-            interval=(round(low, 2), round(high, 2)),
+            solved=Share.count([outcome.solved for outcome in outcomes]),
             tokens=sum(outcome.tokens for outcome in outcomes),
         )
 
@@ -63,43 +55,23 @@ class Round(BaseModel):
 class Record(BaseModel):
     """The whole file."""
 
-    stepback: str
-    commit: str | None
-    """Of the source tree, where there is one; with `+` where it was changed since."""
+    code: Provenance
+    """That wrote this file; that each problem was asked by is in the journals."""
     seed: int
     recipe: dict[str, Any]
     rounds: list[Round] = []
 
     @classmethod
     def begin(cls, recipe: dict[str, Any], seed: int) -> "Record":
-        stepback = distribution_version("stepback")
-        return cls(stepback=stepback, commit=_commit(), seed=seed, recipe=recipe)
+        return cls(code=Provenance.here(), seed=seed, recipe=recipe)
 
     @property
     def best(self) -> Round:
         """The round after the start that solves most of the validation problems; the first such."""
-        return max(self.rounds[1:], key=lambda each: each.validation.solved)
+        return max(self.rounds[1:], key=lambda each: each.validation.solved.hits)
 
     def write(self, path: Path) -> None:
         """Write the file in the place of an older one, whole."""
         best = {"best": self.best.number} if len(self.rounds) > 1 else {}
-        staging = path.with_name(path.name + ".partial")
         text = json.dumps(self.model_dump(mode="json") | best, indent=2)
-        staging.write_text(text + "\n", encoding="utf-8")
-        os.replace(staging, path)
-
-
-def _commit() -> str | None:
-    folder = Path(__file__).parent
-    try:
-        told = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return told.stdout.strip()
+        write_whole(path, [text, "\n"])

@@ -7,7 +7,7 @@
     DIR/1/train/                    its training; train/model is what the next round asks
     DIR/model/                      the best round's, where that is wanted
 
-A ledger grows line by line, every other file and folder appears whole. So a run that was killed
+A journal grows line by line, every other file and folder appears whole. So a run that was killed
 goes on by doing everything again: what is there is not done twice.
 """
 
@@ -17,21 +17,20 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 
-from stepback_client.base import SolveOptions
+from pydantic import ValidationError
+
+from stepback_client.base import SolveOptions, solve_body
 from stepback_core.manifest import Manifest, weights_digest
-from stepback_core.tasks import Split
+from stepback_core.tasks import TASKS
+from stepback_core.validation import first_error
 from stepback_core.wire import Select, Strategy
-from stepback_training.improve.controller import Controller, Way
-from stepback_training.improve.ledger import Ledger, Outcome
+from stepback_training.asking.questions import Question, seed_of
+from stepback_training.improve.controller import Controller, Way, Weights
 from stepback_training.improve.mixture import Counts, keep, write_mixture
-from stepback_training.improve.problems import (
-    Question,
-    held_out_questions,
-    seed_of,
-    training_questions,
-)
+from stepback_training.improve.outcomes import Outcome
+from stepback_training.improve.problems import held_out_questions, training_questions
 from stepback_training.improve.record import Record, Round, Score
-from stepback_training.recipe import BaseModelChoice, ImproveRecipe, Recipe
+from stepback_training.recipe import BaseModelChoice, DataRecipe, ImproveRecipe, Recipe
 from stepback_training.run import agree, locked
 
 _GREEDY = SolveOptions(strategy=Strategy.GREEDY, select=Select.PERPLEXITY)
@@ -48,8 +47,8 @@ def improve(
 ) -> Record:
     """Run, or go on with, the rounds of a recipe. `report` is told each round once it is over.
 
-    Raises ValueError for what cannot be run so, StepbackError and WeightsChanged where the
-    controller does not do its part; the same call goes on from there.
+    Raises ValueError for what cannot be run so, StepbackError, Stopped and WeightsChanged where
+    the controller does not do its part; the same call goes on from there.
     """
     start = _start(recipe)
     with locked(run):
@@ -75,7 +74,27 @@ def _start(recipe: Recipe) -> Path:
     config = json.loads((folder / "config.json").read_bytes())
     if config.get("tie_word_embeddings"):
         raise ValueError(f"{folder}: its embeddings are tied; export it untied, and serve that")
+    _check_search(recipe.improve or ImproveRecipe(), recipe.data)
     return folder
+
+
+def _check_search(plan: ImproveRecipe, data: DataRecipe) -> None:
+    """Raises ValueError where no server may take such a search."""
+    try:
+        solve_body(TASKS[data.names[0]].example, _search_options(plan))
+    except ValidationError as error:
+        raise ValueError(f"[improve] {first_error(error, whole='its search')}") from error
+
+
+def _search_options(plan: ImproveRecipe) -> SolveOptions:
+    """How a round searches, but for what is chosen."""
+    options = SolveOptions(
+        strategy=plan.strategy,
+        breadth=plan.breadth,
+        backtracks=plan.backtracks,
+        temperature=plan.temperature,
+    )
+    return options if plan.tokens is None else options | SolveOptions(tokens=plan.tokens)
 
 
 def _identity(recipe: Recipe, start: Path) -> dict[str, object]:
@@ -92,6 +111,7 @@ class _Improvement:
         self._controller = controller
         self._run = run
         self._start = start
+        self._known: dict[int, Weights] = {}
         stream = training_questions(recipe.data, self._plan.seed)
         # Taken first, so that they stay the same whatever the number of rounds.
         self._validation = list(islice(stream, self._plan.validation))
@@ -134,50 +154,34 @@ class _Improvement:
     # What a round learns from
 
     def _solve(self, number: int) -> list[Outcome]:
+        """What came of a round's problems; nothing is asked where all of it is known."""
         plan = self._plan
-        options = self._search_options() | SolveOptions(select=plan.select)
-        way = Way(options=options, seed=plan.seed, keeps_errors=plan.wrong_steps == "own")
-        return self._ask(
-            number - 1,
-            self._questions(number),
-            way,
-            self._folder(number) / "solved.jsonl",
-            f"round {number}: search",
+        way = Way(
+            name="search",
+            options=_search_options(self._plan) | SolveOptions(select=plan.select),
+            seed=plan.seed,
+            keeps_errors=plan.wrong_steps == "own",
         )
+        questions = self._questions(number)
+        return self._ask(number, number - 1, questions, way, "solved.jsonl")
 
     def _questions(self, number: int) -> Sequence[Question]:
         size = self._plan.problems
         return self._training[(number - 1) * size : number * size]
-
-    def _search_options(self) -> SolveOptions:
-        plan = self._plan
-        options = SolveOptions(
-            strategy=plan.strategy,
-            breadth=plan.breadth,
-            backtracks=plan.backtracks,
-            temperature=plan.temperature,
-        )
-        return options if plan.tokens is None else options | SolveOptions(tokens=plan.tokens)
 
     def _mix(self, number: int) -> tuple[Path, Counts]:
         """The round's samples: of everything that was solved until now."""
         path = self._folder(number) / "samples.jsonl"
         counts_path = self._folder(number) / "counts.json"
         if not path.exists():
-            kept = keep(
-                outcome
-                for each in range(1, number + 1)
-                for outcome in self._solved(each, "solved.jsonl", self._questions(each))
-            )
+            rounds = range(1, number + 1)
+            kept = keep(outcome for each in rounds for outcome in self._solve(each))
             if not kept:
                 raise ValueError(f"round {number}: the search has solved nothing to train on")
             seed = seed_of(self._plan.seed, "mixture", number)
             counts = write_mixture(self._recipe, kept, self._measured_by(), path, seed, counts_path)
             return path, counts
         return path, Counts.model_validate_json(counts_path.read_bytes())
-
-    def _solved(self, number: int, name: str, questions: Sequence[Question]) -> list[Outcome]:
-        return Ledger(self._folder(number) / name).of(each.number for each in questions)
 
     def _measured_by(self) -> set[str]:
         questions = [*self._validation, *(each for kind in self._tests.values() for each in kind)]
@@ -200,62 +204,53 @@ class _Improvement:
 
     def _measured(self, each: Round) -> Round:
         number = each.number
-        checkpoint = self._checkpoint(number)
-        greedy = Way(options=_GREEDY, seed=self._plan.seed)
-        validation = self._ask(
-            number,
-            self._validation,
-            greedy,
-            self._folder(number) / "validation.jsonl",
-            f"round {number}: validation",
-        )
+        greedy = Way(name="greedy", options=_GREEDY, seed=self._plan.seed)
+        validation = self._ask(number, number, self._validation, greedy, "validation.jsonl")
         fields = each.model_dump() | {
-            "checkpoint": str(checkpoint),
-            "digest": weights_digest(checkpoint),
+            "checkpoint": str(self._checkpoint(number)),
+            "digest": self._weights(number).digest,
             "validation": Score.of(validation),
-            "greedy": self._tested(number, "greedy", greedy),
+            "greedy": self._tested(number, greedy),
         }
         if self._plan.test_search:
             # Without an oracle: what is chosen must not hang on the checker.
-            options = self._search_options() | SolveOptions(select=Select.PERPLEXITY)
-            way = Way(options=options, seed=self._plan.seed)
-            fields["searched"] = self._tested(number, "search", way)
+            options = _search_options(self._plan) | SolveOptions(select=Select.PERPLEXITY)
+            searched = Way(name="search", options=options, seed=self._plan.seed)
+            fields["searched"] = self._tested(number, searched)
         return Round.model_validate(fields)
 
-    def _tested(self, number: int, name: str, way: Way) -> dict[str, Score]:
+    def _tested(self, number: int, way: Way) -> dict[str, Score]:
         return {
-            str(split): Score.of(self._test(number, name, way, split, questions))
+            str(split): Score.of(
+                self._ask(number, number, questions, way, f"{way.name}-{split}.jsonl")
+            )
             for split, questions in self._tests.items()
         }
 
-    def _test(
-        self, number: int, name: str, way: Way, split: Split, questions: Sequence[Question]
-    ) -> list[Outcome]:
-        path = self._folder(number) / f"{name}-{split}.jsonl"
-        return self._ask(number, questions, way, path, f"round {number}: {name} {split}")
-
     def _ask(
-        self, served: int, questions: Sequence[Question], way: Way, path: Path, title: str
+        self, number: int, served: int, questions: Sequence[Question], way: Way, name: str
     ) -> list[Outcome]:
-        """What the model of round `served` makes of the questions."""
-        return self._controller.ask(
-            questions,
-            way,
-            path,
-            model=self._recipe.name,
-            checkpoint=self._checkpoint(served),
-            title=title,
-        )
+        """What the model of round `served` makes of the questions, kept in the folder of round
+        `number`."""
+        path = self._folder(number) / name
+        title = f"round {number}: {path.stem}"
+        return self._controller.ask(questions, way, self._weights(served), path, title)
+
+    def _weights(self, number: int) -> Weights:
+        """A round's, read once: the digest of a large model takes its time."""
+        if number not in self._known:
+            self._known[number] = Weights.at(self._recipe.name, self._checkpoint(number))
+        return self._known[number]
 
     def _keep(self, number: int) -> None:
         """Copy a round's model to where it stays, and serve it."""
         from stepback_training.checkpoint import replace_folder
 
         folder = self._run / "model"
-        checkpoint = self._checkpoint(number)
-        if not folder.exists() or weights_digest(folder) != weights_digest(checkpoint):
+        weights = self._weights(number)
+        if not folder.exists() or weights_digest(folder) != weights.digest:
             staging = folder.with_name("model.partial")
             shutil.rmtree(staging, ignore_errors=True)
-            shutil.copytree(checkpoint, staging)
+            shutil.copytree(weights.folder, staging)
             replace_folder(staging, folder)
-        self._controller.serve(self._recipe.name, folder)
+        self._controller.serve(Weights(weights.model, folder, weights.digest))

@@ -1,8 +1,10 @@
-"""Which code evaluates: its version, and its commit where it runs from a checkout."""
+"""Which code asks: its version, and its commit where it runs from a checkout."""
 
 import subprocess
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -23,6 +25,12 @@ class Provenance(BaseModel):
         """Of the package that this file is in."""
         commit, dirty = _commit(file)
         return cls(stepback=_version(), commit=commit, dirty=dirty)
+
+
+def this_process() -> dict[str, Any]:
+    """What a journal says of a process: when it began, and with which code."""
+    began = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"began": began, **Provenance.here().model_dump()}
 
 
 def _version() -> str:

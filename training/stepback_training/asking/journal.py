@@ -1,8 +1,10 @@
-"""Outcomes as they come: JSON lines that only grow, so that a killed evaluation goes on.
+"""Outcomes as they come: JSON lines that only grow, so that what was killed goes on.
 
-The first line says what is evaluated. Each process that works on it adds a `run` line, and each
-outcome is a line of its own, on disk before the next one is written. A line that a kill cut short
-is dropped.
+    {"format": 1, "identity": {...}}       what is asked of whom
+    {"run": {...}}                         a process that works on it
+    {"setting": "greedy", "split": "test_new", "number": 0, "outcome": {...}}
+
+Each line is on disk before the next one is written. One that a kill cut short is dropped.
 """
 
 import fcntl
@@ -11,10 +13,13 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Generic, TypeVar
+
+from pydantic import BaseModel
 
 from stepback_core.tasks import Split
-from stepback_training.evaluate.scoring import Outcome
+
+T = TypeVar("T", bound=BaseModel)
 
 Key = tuple[str, Split, int]
 """A setting's name, the split, and the problem's number in it."""
@@ -23,17 +28,21 @@ FORMAT = 1
 
 
 class JournalError(ValueError):
-    """A journal that this evaluation cannot go on with; the message says what to do."""
+    """A journal that cannot be gone on with; the message says what to do."""
 
 
-class Journal:
-    """The outcomes of one evaluation, those of earlier processes among them."""
+class Journal(Generic[T]):
+    """The outcomes of one asking, those of earlier processes among them."""
 
-    def __init__(self, path: Path, file: BinaryIO, lines: list[dict[str, Any]]) -> None:
-        self.outcomes: dict[Key, Outcome] = {}
+    def __init__(
+        self, path: Path, file: BinaryIO, kind: type[T], lines: list[dict[str, Any]]
+    ) -> None:
+        self.path = path
+        self.outcomes: dict[Key, T] = {}
         self.runs: list[dict[str, Any]] = []
-        self._path = path
         self._file = file
+        self._kind = kind
+        self._found = file.seek(0, os.SEEK_END)
         for number, line in enumerate(lines, start=2):
             self._take(line, number)
 
@@ -41,11 +50,16 @@ class Journal:
         _append(self._file, {"run": run})
         self.runs.append(run)
 
-    def add(self, key: Key, outcome: Outcome) -> None:
+    def add(self, key: Key, outcome: T) -> None:
         setting, split, number = key
         line = {"setting": setting, "split": split, "number": number}
         _append(self._file, line | {"outcome": outcome.model_dump(mode="json")})
         self.outcomes[key] = outcome
+
+    def take_back(self) -> None:
+        """Drop from the file what this process has added to it."""
+        self._file.truncate(self._found)
+        os.fsync(self._file.fileno())
 
     def _take(self, line: dict[str, Any], number: int) -> None:
         if "run" in line:
@@ -53,32 +67,32 @@ class Journal:
             return
         try:
             key = (line["setting"], Split(line["split"]), line["number"])
-            self.outcomes[key] = Outcome.model_validate(line["outcome"])
+            self.outcomes[key] = self._kind.model_validate(line["outcome"])
         except (KeyError, ValueError) as error:
-            raise JournalError(f"{self._path}, line {number}: not an outcome; move it away") from (
+            raise JournalError(f"{self.path}, line {number}: not an outcome; move it away") from (
                 error
             )
 
 
 @contextmanager
-def opened(path: Path, identity: dict[str, Any]) -> Generator[Journal]:
-    """Hold a journal of this identity, a new one or one to go on with.
+def opened(path: Path, identity: dict[str, Any], kind: type[T]) -> Generator[Journal[T]]:
+    """Hold a journal of this identity, a new one or one to go on with; `kind` is of its outcomes.
 
-    Raises JournalError where another process holds it, or where it is of another evaluation.
+    Raises JournalError where another process holds it, or where it was begun as another one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise JournalError(f"{path}: another process is evaluating there") from error
+            raise JournalError(f"{path}: another process is writing there") from error
         lines = _read(path, file)
         if lines:
             # As it would read from the file: tuples are lists there.
             _agree(path, lines[0], json.loads(json.dumps(identity)))
         else:
             _append(file, {"format": FORMAT, "identity": identity})
-        yield Journal(path, file, lines[1:])
+        yield Journal(path, file, kind, lines[1:])
 
 
 def _append(file: BinaryIO, line: dict[str, Any]) -> None:
@@ -104,11 +118,11 @@ def _read(path: Path, file: BinaryIO) -> list[dict[str, Any]]:
 
 def _agree(path: Path, head: dict[str, Any], identity: dict[str, Any]) -> None:
     if head.get("format") != FORMAT or not isinstance(head.get("identity"), dict):
-        raise JournalError(f"{path} is no journal of an evaluation that this version writes")
+        raise JournalError(f"{path} is no journal that this version writes; move it away")
     for part, (begun, now) in _differences(head["identity"], identity):
         raise JournalError(
             f"{path} was begun with another {part} ({begun}, now {now}): go on with that one, "
-            "or use another --out"
+            "or begin another"
         )
 
 

@@ -1,0 +1,43 @@
+"""What came of one problem of a round: whether it was solved, how, and which errors were met."""
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from stepback_core.wire import SolveResult
+from stepback_training.asking.questions import Question
+
+
+class WrongStep(BaseModel):
+    """A step that the search met and the task forbids, after a prefix that leads to the goal."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prefix: list[str]
+    step: str
+
+
+class Outcome(BaseModel):
+    """What came of one problem."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    task: str
+    problem: dict[str, JsonValue]
+    solved: bool
+    """Whether the strict checker accepts `steps`."""
+    steps: list[str]
+    """Of the answer; none where there is no answer."""
+    wrong: list[WrongStep] = []
+    tokens: int
+    """Generated, those of discarded branches included."""
+
+    @classmethod
+    def of(cls, question: Question, result: SolveResult) -> "Outcome":
+        """Judged here, not only there: what is trained on must not hang on another's version."""
+        steps = result.answer.steps if result.answer else []
+        return cls(
+            task=question.task.name,
+            problem=question.problem.model_dump(mode="json"),
+            solved=bool(steps) and question.task.check(question.problem, steps).strict,
+            steps=steps,
+            tokens=result.usage.generated_tokens,
+        )
