@@ -3,17 +3,30 @@
 vLLM's core is a child process that outlives a parent killed with SIGKILL, with all of its memory.
 """
 
+import ctypes
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
+import sys
 import threading
+
+_PR_SET_PDEATHSIG = 1
+"""prctl(2): the signal that the kernel sends when the parent has gone."""
 
 
 def die_with_parent() -> None:
-    """In a child process, exit hard as soon as its parent is gone; elsewhere do nothing."""
+    """In a child process, die as soon as its parent is gone; elsewhere do nothing.
+
+    Two ways, since neither is enough: a thread cannot run in a process that is stopped, and the
+    kernel's signal is Linux's alone, and is not sent for a parent who had gone before it was asked
+    for. To the kernel the parent is the *thread* that started the child: it must live as long.
+    """
     parent = multiprocessing.parent_process()
     if parent is None:
         return
+    if sys.platform == "linux" and os.getppid() == parent.pid:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
     def watch() -> None:
         multiprocessing.connection.wait([parent.sentinel])

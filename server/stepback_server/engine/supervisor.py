@@ -165,6 +165,8 @@ class Supervisor:
         return self._reason
 
     async def _start(self) -> None:
+        # A thread of the loop's own pool: it lives until the loop ends, as the engine's processes
+        # need it to, which the kernel kills when the thread that started them has gone.
         starting = asyncio.ensure_future(asyncio.to_thread(self._start_engine))
         try:
             engine = await asyncio.shield(starting)
