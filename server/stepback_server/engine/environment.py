@@ -32,8 +32,8 @@ _REQUIRED = {
 
 
 def prepare_environment(*, cpu: bool, vllm_logging: Path | None = None) -> None:
-    """Set what is missing, and what is required. Call it before anything imports torch. `vllm_logging` is a logging
-    configuration for vLLM's processes; its own if left out."""
+    """Set what is missing, and what is required. Call it before anything imports torch.
+    `vllm_logging` is a logging configuration for vLLM's processes; its own if left out."""
     wanted = (_CPU | _ALWAYS) if cpu else _ALWAYS
     if vllm_logging is not None:
         wanted = wanted | {"VLLM_LOGGING_CONFIG_PATH": str(vllm_logging)}
