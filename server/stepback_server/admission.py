@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
@@ -57,11 +57,15 @@ class Admission:
         max_queued: int,
         max_seconds: float = 60.0,
         meter: TokenMeter | None = None,
+        waited: Callable[[float], None] = lambda seconds: None,
     ) -> None:
+        """`waited` is told the seconds of everybody who enters the queue or passes it, however he
+        leaves; nothing of those who are refused at the door."""
         self._max_searches = max_searches
         self._max_queued = max_queued
         self._max_seconds = max_seconds
         self._meter = meter or TokenMeter()
+        self._waited = waited
         self._lanes: OrderedDict[str, _Lane] = OrderedDict()
         """By tenant, the one that was served longest ago first."""
         self._mean_seconds = 1.0
@@ -134,16 +138,20 @@ class Admission:
         lane = self._lane(tenant)
         if self._has_room and lane.has_room and not lane.waiting:
             self._take(tenant.name)
+            self._waited(0.0)
             return
         if self.queued >= self._max_queued:
             self._push_out_for(lane)
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         lane.waiting.append(place)
+        entered = _now()
         try:
             async with asyncio.timeout(self._max_seconds):
                 await self._wait(place, lane, tenant)
         except TimeoutError:
             raise QueueFull(self._retry_after(lane)) from None
+        finally:
+            self._waited(_now() - entered)
 
     async def _wait(self, place: asyncio.Future[None], lane: _Lane, tenant: Tenant) -> None:
         try:
