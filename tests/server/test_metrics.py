@@ -80,7 +80,7 @@ class Moody(ScriptedEngine):
 
 @pytest.mark.parametrize("dies", [False, True])
 def test_what_was_generated_in_vain_is_counted_as_it_comes(dies: bool) -> None:
-    """For a caller who hangs up after three samples or so of 32, or whose engine dies after four."""
+    """For a caller who hangs up after three samples or so, or whose engine dies after four."""
     body = SolveRequest(prompt="countdown:3,5=15", strategy=Strategy.BEST_OF_N, breadth=32)
     checkpoint = Checkpoint.open(CHECKPOINT)
 

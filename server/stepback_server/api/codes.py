@@ -77,6 +77,10 @@ ERRORS: dict[str, ErrorKind] = {
         "Send less; a problem has a few hundred bytes. The connection is closed.",
         413,
     ),
+    "nested_too_deeply": _invalid(
+        "The body has more levels of objects and lists than `STEPBACK_MAX_NESTING`.",
+        "Send a flatter one; a problem has five levels at most.",
+    ),
     "missing_field": _invalid("A field is missing.", "`param` names it: add it."),
     "extra_field": _invalid("A field is unknown.", "`param` names it: leave it out."),
     "wrong_type": _invalid("A field has the wrong type.", "`param` names it; none is converted."),

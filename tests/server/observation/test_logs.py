@@ -22,7 +22,8 @@ SEEN: list[RequestRecord] = []
 
 async def fine(request: Request) -> Response:
     note(tokens=3)
-    assert (record := CURRENT.get()) is not None
+    record = CURRENT.get()
+    assert record is not None
     SEEN.append(record)
     return PlainTextResponse("fine")
 
