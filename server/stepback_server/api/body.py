@@ -14,7 +14,6 @@ from stepback_server.api.authentication import authenticate, authenticate_early
 from stepback_server.api.codes import ERRORS
 from stepback_server.api.errors import ApiError
 
-
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 """One that has no end counts to the end of the body, and no character is looked at twice: a hostile
 body takes no longer than another."""

@@ -16,7 +16,6 @@ from stepback_server.observation.access import AccessLog
 from stepback_server.observation.logs import JsonLines, TextLines
 from stepback_server.observation.request import CURRENT, RequestRecord, name_request, note
 
-
 SEEN: list[RequestRecord] = []
 
 
