@@ -96,26 +96,46 @@ class Service:
             watched.answered(result)
         return result
 
-    async def watch(self, request: SolveRequest, tenant: Tenant) -> LiveSearch:
-        """The same in a task of its own, told while it waits and while it runs. Raises what `solve`
-        raises within the first seconds."""
-        live = LiveSearch(lambda feed: self.solve(request, tenant, feed))
+    async def watch(
+        self, request: SolveRequest, tenant: Tenant, idempotency_key: str | None = None
+    ) -> LiveSearch:
+        """The same in a task of its own, told while it waits and while it runs. One that joins
+        another, or comes after it, is told its result alone. Raises what `solve_once` raises within
+        the first seconds."""
+
+        async def solve(feed: Feed) -> SolveResult:
+            if idempotency_key is None:
+                return await self.solve(request, tenant, feed)
+            feed.is_joined = self._answers.knows(tenant.name, idempotency_key)
+            content, _ = await self.solve_once(request, tenant, idempotency_key, feed)
+            result = SolveResult.model_validate_json(content)
+            if feed.is_joined:
+                feed.begin(*self._solver.retell(request, result))
+            return result
+
+        live = LiveSearch(solve)
         await live.begin()
         return live
 
     async def solve_once(
-        self, request: SolveRequest, tenant: Tenant, idempotency_key: str | None
+        self,
+        request: SolveRequest,
+        tenant: Tenant,
+        idempotency_key: str | None,
+        feed: Feed | None = None,
     ) -> tuple[bytes, bool]:
-        """The result as JSON, and whether it is that of an earlier request with the same key.
+        """The result as JSON, and whether it is that of an earlier request with the same key,
+        streamed or not.
 
         Raises what `solve` does, and IdempotencyMismatch."""
 
         async def work() -> bytes:
-            return (await self.solve(request, tenant)).model_dump_json().encode()
+            return (await self.solve(request, tenant, feed)).model_dump_json().encode()
 
         if idempotency_key is None:
             return await work(), False
-        fingerprint = sha256(request.model_dump_json().encode()).digest()
+        same = request.model_copy(update={"stream": False})
+        fingerprint = sha256(same.model_dump_json().encode()).digest()
         return await self._answers.once(tenant.name, idempotency_key, fingerprint, work)
 
     async def _solve(
