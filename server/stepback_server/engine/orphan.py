@@ -1,9 +1,14 @@
 """A vLLM plug-in, loaded in every process of the engine: die when the controller dies.
 
 vLLM's core is a child process that outlives a parent killed with SIGKILL, with all of its memory.
+
+It is entered twice. As a platform plug-in, which names no platform, it is loaded as soon as a
+process imports vLLM; as a general one only once a core has met its controller, whom it awaits for
+five minutes, and that also where VLLM_TARGET_DEVICE leaves the platform no choice.
 """
 
 import ctypes
+import functools
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -15,8 +20,9 @@ _PR_SET_PDEATHSIG = 1
 """prctl(2): the signal that the kernel sends when the parent has gone."""
 
 
+@functools.cache
 def die_with_parent() -> None:
-    """In a child process, die as soon as its parent is gone; elsewhere do nothing.
+    """In a child process, die as soon as its parent is gone; elsewhere do nothing. Once is enough.
 
     Two ways, since neither is enough: a thread cannot run in a process that is stopped, and the
     kernel's signal is Linux's alone, and is not sent for a parent who had gone before it was asked
