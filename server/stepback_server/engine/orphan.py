@@ -15,9 +15,13 @@ import os
 import signal
 import sys
 import threading
+import time
 
 _PR_SET_PDEATHSIG = 1
 """prctl(2): the signal that the kernel sends when the parent has gone."""
+_SPAWNED = "--multiprocessing-fork"
+"""What `multiprocessing` ends the command line of a process that it spawns with."""
+_BETWEEN_LOOKS = 0.1
 
 
 @functools.cache
@@ -28,14 +32,16 @@ def die_with_parent() -> None:
     kernel's signal is Linux's alone, and is not sent for a parent who had gone before it was asked
     for. To the kernel the parent is the *thread* that started the child: it must live as long.
     """
-    parent = multiprocessing.parent_process()
-    if parent is None:
+    if multiprocessing.parent_process() is None and sys.orig_argv[-1] != _SPAWNED:
         return
-    if sys.platform == "linux" and os.getppid() == parent.pid:
+    if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    threading.Thread(target=_watch, name="die-with-parent", daemon=True).start()
 
-    def watch() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
 
-    threading.Thread(target=watch, name="die-with-parent", daemon=True).start()
+def _watch() -> None:
+    # vLLM is imported as the process unpickles what it is to do: only then does it know its parent.
+    while (parent := multiprocessing.parent_process()) is None:
+        time.sleep(_BETWEEN_LOOKS)
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
