@@ -49,7 +49,10 @@ class Retry:
     first_wait: float = 0.25
     """Seconds before the second try; doubled for each further one, with jitter."""
     longest_wait: float = 8.0
-    """Seconds; a longer Retry-After is cut to it."""
+    """Seconds; what the doubling comes to at most."""
+    patience: float = 60.0
+    """Seconds; where the server asks for more, to try again sooner is useless and to wait is the
+    caller's to decide: the error is raised at once, and its `retry_after` says when."""
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
@@ -70,9 +73,8 @@ class Retry:
             return None
         wait = self.first_wait * 2 ** (tried - 1) * random.uniform(0.75, 1.25)
         told = response.headers.get("Retry-After", "") if response is not None else ""
-        if told.isdigit():
-            wait = max(wait, float(told))
-        return min(wait, self.longest_wait)
+        asked = float(told) if told.isdigit() else 0.0
+        return None if asked > self.patience else max(min(wait, self.longest_wait), asked)
 
 
 class SolveOptions(TypedDict, total=False):

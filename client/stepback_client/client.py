@@ -115,7 +115,7 @@ class Client:
         self, method: str, path: str, body: object = None, *, stream: bool = False
     ) -> httpx.Response:
         """The answer, tried again as `Retry` says; with `stream`, a success is not read yet."""
-        # A streamed search is told once: there is nothing that a second try could join.
+        # A second try that joined a streamed search would be told its result alone.
         headers = self._retry.call_headers() if method == "POST" and not stream else None
         request = self._http.build_request(method, path, json=body, headers=headers)
         tried = 0

@@ -1,9 +1,9 @@
 """How many searches run, how many wait, whose turn is next, and when to say no."""
 
 import asyncio
-import time
+import math
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
@@ -33,6 +33,8 @@ class _Lane:
     limit: int
     searching: int = 0
     waiting: deque[asyncio.Future[None]] = field(default_factory=lambda: deque())
+    promised: float = 0.0
+    """When, by the loop's clock, the last of its refused was told to come back."""
 
     @property
     def has_room(self) -> bool:
@@ -55,14 +57,22 @@ class Admission:
         max_queued: int,
         max_seconds: float = 60.0,
         meter: TokenMeter | None = None,
+        waited: Callable[[float], None] = lambda seconds: None,
     ) -> None:
+        """`waited` is told the seconds of everybody who enters the queue or passes it, however he
+        leaves; nothing of those who are refused at the door."""
         self._max_searches = max_searches
         self._max_queued = max_queued
         self._max_seconds = max_seconds
         self._meter = meter or TokenMeter()
+        self._waited = waited
         self._lanes: OrderedDict[str, _Lane] = OrderedDict()
         """By tenant, the one that was served longest ago first."""
         self._mean_seconds = 1.0
+        """Of a search; a guess until the first has ended."""
+        self._ended = 0
+        self._begun: dict[object, float] = {}
+        """When the searches in flight began, the oldest first."""
         self.searching = 0
         self.idle = asyncio.Event()
         """Set while no search is in flight."""
@@ -100,7 +110,7 @@ class Admission:
         place there.
         """
         self._refuse_without_tokens(tenant)
-        arrived = time.monotonic()
+        arrived = _now()
         await self._enter(tenant)
         try:
             # Those before it in the queue may have spent the tokens.
@@ -113,26 +123,35 @@ class Admission:
     @contextmanager
     def _timed(self) -> Generator[float]:
         """Learn how long a search holds its place; gives when it began."""
-        started = time.monotonic()
+        search, started = object(), _now()
+        self._begun[search] = started
         try:
             yield started
         finally:
-            self._mean_seconds += 0.1 * (time.monotonic() - started - self._mean_seconds)
+            del self._begun[search]
+            self._ended += 1
+            # Of the first ones the plain mean, then one that forgets.
+            weight = max(0.1, 1 / self._ended)
+            self._mean_seconds += weight * (_now() - started - self._mean_seconds)
 
     async def _enter(self, tenant: Tenant) -> None:
         lane = self._lane(tenant)
         if self._has_room and lane.has_room and not lane.waiting:
             self._take(tenant.name)
+            self._waited(0.0)
             return
         if self.queued >= self._max_queued:
             self._push_out_for(lane)
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         lane.waiting.append(place)
+        entered = _now()
         try:
             async with asyncio.timeout(self._max_seconds):
                 await self._wait(place, lane, tenant)
         except TimeoutError:
             raise QueueFull(self._retry_after(lane)) from None
+        finally:
+            self._waited(_now() - entered)
 
     async def _wait(self, place: asyncio.Future[None], lane: _Lane, tenant: Tenant) -> None:
         try:
@@ -196,6 +215,26 @@ class Admission:
             raise OutOfTokens(wait)
 
     def _retry_after(self, lane: _Lane) -> int:
-        """When a place in the queue should be free: one search's mean time over those that the
-        tenant may have in flight."""
-        return max(1, round(self._mean_seconds / lane.limit))
+        """When a place in the queue should be free for one more of this lane's refused, and not
+        only for those who were refused before: they are told to come one after the other, at the
+        pace at which the lane's searches end. In whole seconds, `max_seconds` at most, since
+        nobody knows who will come back."""
+        now = _now()
+        waits = min(now + self._max_seconds, max(lane.promised, self._next_end(now)))
+        lane.promised = waits + self._mean_seconds / self._share(lane, now)
+        return max(1, math.ceil(min(lane.promised - now, self._max_seconds)))
+
+    def _share(self, lane: _Lane, now: float) -> float:
+        """The searches that a lane has in flight while it and others have more to do."""
+        lanes = self._lanes.values()
+        rivals = sum(1 for each in lanes if each.waiting or each.promised > now or each is lane)
+        return min(lane.limit, self._max_searches / rivals)
+
+    def _next_end(self, now: float) -> float:
+        """When the oldest of the searches in flight should end."""
+        begun = next(iter(self._begun.values()), now)
+        return max(now, begun + self._mean_seconds)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

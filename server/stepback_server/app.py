@@ -76,6 +76,7 @@ def create_app(
     )
     app.state.service = service
     app.state.keys = keys
+    app.state.max_nesting = settings.max_nesting
     app.state.metrics_need_key = settings.metrics_need_key
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, count=service.metrics.refused)
     app.add_middleware(BrokenConnections)

@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import logging
-import math
 import os
 import signal
 import socket
@@ -19,6 +18,11 @@ from stepback_server.observation.tracing import Tracing, TracingError
 from stepback_server.settings import SettingsError, read_settings
 
 _log = logging.getLogger(__name__)
+
+_SECONDS_TO_ANSWER = 10
+"""After the grace period: for searches that were cut short, and for readers who are slow."""
+_BETWEEN_LOOKS = 0.1
+"""Seconds within which a second SIGINT ends the grace period."""
 
 
 def serve(arguments: Sequence[str]) -> int:
@@ -76,10 +80,13 @@ def serve(arguments: Sequence[str]) -> int:
             settle_heap()
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            # Before uvicorn waits for its connections, so that they have something to say.
+            # Before uvicorn closes its listener: until then whoever asks is told, by `/ready` and
+            # by `/solve`, that the server is shutting down, and is not refused a connection.
             draining = asyncio.create_task(app.state.service.drain())
-            await super().shutdown(sockets)
+            while not (draining.done() or self.force_exit):
+                await asyncio.wait({draining}, timeout=_BETWEEN_LOOKS)
             draining.cancel()
+            await super().shutdown(sockets)
 
     server = Server(
         uvicorn.Config(
@@ -93,7 +100,7 @@ def serve(arguments: Sequence[str]) -> int:
             # uvicorn's lines go where all lines go; the access log is our own.
             log_config=None,
             access_log=False,
-            timeout_graceful_shutdown=math.ceil(settings.grace_seconds) + 10,
+            timeout_graceful_shutdown=_SECONDS_TO_ANSWER,
         )
     )
     server.run()

@@ -63,6 +63,12 @@ class IdempotentAnswers:
         self._clock = clock
         self._tenants: dict[str, _Entries] = {}
 
+    def knows(self, tenant: str, key: str) -> bool:
+        """Whether a request with this key would join another one, or get its answer."""
+        entries = self._tenants.setdefault(tenant, _Entries())
+        self._evict(entries)
+        return entries.find(key) is not None
+
     async def once(
         self,
         tenant: str,

@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from stepback_core.wire import SolveResult
 from stepback_server.api.codes import ERRORS
+from stepback_server.engine.base import Sample
 from stepback_server.tenants import Tenant
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -56,18 +57,26 @@ class Metrics:
         )
         self._tokens = self._counter(
             "stepback_tokens",
-            "Tokens of searches: generated, of these discarded, and taken from the prefix cache",
+            "Tokens of searches, abandoned and failed ones too: generated, of these discarded, and "
+            "taken from the prefix cache",
             ["kind"],
         )
         self._key_searches = self._counter(
             "stepback_key_searches", "Searches that were answered, by the key's name", ["key"]
         )
         self._key_tokens = self._counter(
-            "stepback_key_tokens", "Generated tokens of these, by the key's name", ["key"]
+            "stepback_key_tokens",
+            "Generated tokens of searches, abandoned and failed ones too, by the key's name",
+            ["key"],
         )
         self._samples = self._counter("stepback_samples", "Samples asked of the engine")
-        self._backtracks = self._counter("stepback_backtracks", "Branches that ended in the marker")
-        self._queue_seconds = self._histogram("stepback_queue_seconds", "Seconds in the queue")
+        self._backtracks = self._counter(
+            "stepback_backtracks", "Branches that ended in the marker, of answered searches"
+        )
+        self._queue_seconds = self._histogram(
+            "stepback_queue_seconds",
+            "Seconds in the queue, also of those who were refused there or hung up",
+        )
         self._search_seconds = self._histogram("stepback_search_seconds", "Seconds of searching")
         self._round_seconds = self._histogram(
             "stepback_engine_round_seconds", "Seconds of one engine round: one call for samples"
@@ -111,17 +120,25 @@ class Metrics:
         """Count one result, and whose it is."""
         usage = result.usage
         self._key_searches.labels(tenant.name).inc()
-        self._key_tokens.labels(tenant.name).inc(usage.generated_tokens)
         self._searches.labels(result.strategy, result.status, result.stop_reason).inc()
-        self._tokens.labels("generated").inc(usage.generated_tokens)
-        self._tokens.labels("discarded").inc(usage.discarded_tokens)
-        self._tokens.labels("cached").inc(usage.cached_tokens)
-        self._samples.inc(usage.engine_requests)
         self._backtracks.inc(usage.backtracks)
-        self._queue_seconds.observe(usage.seconds_queued)
         self._search_seconds.observe(usage.seconds_searching)
         if result.answer is not None:
             self._answer_steps.observe(len(result.answer.steps))
+
+    def sampled(self, sample: Sample, tenant: Tenant) -> None:
+        """Count what one sample has cost, and whom."""
+        self._key_tokens.labels(tenant.name).inc(sample.generated_tokens)
+        self._tokens.labels("generated").inc(sample.generated_tokens)
+        self._tokens.labels("cached").inc(sample.cached_tokens)
+
+    def discarded(self, tokens: int) -> None:
+        """Count generated tokens of a search that has ended and are in no answer."""
+        self._tokens.labels("discarded").inc(tokens)
+
+    def queued(self, seconds: float) -> None:
+        """Note how long somebody was in the queue, whatever came after."""
+        self._queue_seconds.observe(seconds)
 
     def refused(self, code: str) -> None:
         """Count one refusal; `code` is one of the error body's."""
@@ -131,9 +148,10 @@ class Metrics:
         """Count one search that nobody waits for any more."""
         self._abandoned.inc()
 
-    def expanding(self, kept_steps: int) -> None:
-        """Note how deep an engine round begins."""
+    def expanding(self, kept_steps: int, samples: int) -> None:
+        """Note how deep an engine round begins, and how wide."""
         self._kept_steps.observe(kept_steps)
+        self._samples.inc(samples)
 
     def round(self, seconds: float) -> None:
         """Note one engine round."""

@@ -16,6 +16,7 @@ from stepback_server.engine.base import (
     EngineUnavailable,
     ReloadFailed,
     ReloadNotOffered,
+    Sample,
 )
 from stepback_server.engine.charged import ChargedEngine
 from stepback_server.engine.supervisor import Keeper
@@ -23,7 +24,7 @@ from stepback_server.idempotency import IdempotentAnswers
 from stepback_server.metrics import Live, Metrics
 from stepback_server.observation.request import note
 from stepback_server.observation.tracing import Tracing
-from stepback_server.observation.watch import Watch
+from stepback_server.observation.watch import Watch, Watched
 from stepback_server.settings import Settings
 from stepback_server.solving import Order, Solver
 from stepback_server.streaming import Feed, LiveSearch
@@ -60,6 +61,7 @@ class Service:
             max_queued=settings.max_queued,
             max_seconds=settings.max_queue_seconds,
             meter=self._meter,
+            waited=lambda seconds: self.metrics.queued(seconds),
         )
         self._answers = IdempotentAnswers(
             max_results=settings.idempotency_results,
@@ -90,33 +92,55 @@ class Service:
     ) -> SolveResult:
         """Raises ApiError, Refused and EngineError."""
         with self._watch.search(request, tenant) as watched:
-            result = await self._solve(request, tenant, feed)
+            result = await self._solve(request, tenant, feed, watched)
             watched.answered(result)
         return result
 
-    async def watch(self, request: SolveRequest, tenant: Tenant) -> LiveSearch:
-        """The same in a task of its own, told while it waits and while it runs. Raises what `solve`
-        raises within the first seconds."""
-        live = LiveSearch(lambda feed: self.solve(request, tenant, feed))
+    async def watch(
+        self, request: SolveRequest, tenant: Tenant, idempotency_key: str | None = None
+    ) -> LiveSearch:
+        """The same in a task of its own, told while it waits and while it runs. One that joins
+        another, or comes after it, is told its result alone. Raises what `solve_once` raises within
+        the first seconds."""
+
+        async def solve(feed: Feed) -> SolveResult:
+            if idempotency_key is None:
+                return await self.solve(request, tenant, feed)
+            feed.is_joined = self._answers.knows(tenant.name, idempotency_key)
+            content, _ = await self.solve_once(request, tenant, idempotency_key, feed)
+            result = SolveResult.model_validate_json(content)
+            if feed.is_joined:
+                feed.begin(*self._solver.retell(request, result))
+            return result
+
+        live = LiveSearch(solve)
         await live.begin()
         return live
 
     async def solve_once(
-        self, request: SolveRequest, tenant: Tenant, idempotency_key: str | None
+        self,
+        request: SolveRequest,
+        tenant: Tenant,
+        idempotency_key: str | None,
+        feed: Feed | None = None,
     ) -> tuple[bytes, bool]:
-        """The result as JSON, and whether it is that of an earlier request with the same key.
+        """The result as JSON, and whether it is that of an earlier request with the same key,
+        streamed or not.
 
         Raises what `solve` does, and IdempotencyMismatch."""
 
         async def work() -> bytes:
-            return (await self.solve(request, tenant)).model_dump_json().encode()
+            return (await self.solve(request, tenant, feed)).model_dump_json().encode()
 
         if idempotency_key is None:
             return await work(), False
-        fingerprint = sha256(request.model_dump_json().encode()).digest()
+        same = request.model_copy(update={"stream": False})
+        fingerprint = sha256(same.model_dump_json().encode()).digest()
         return await self._answers.once(tenant.name, idempotency_key, fingerprint, work)
 
-    async def _solve(self, request: SolveRequest, tenant: Tenant, feed: Feed | None) -> SolveResult:
+    async def _solve(
+        self, request: SolveRequest, tenant: Tenant, feed: Feed | None, watched: Watched
+    ) -> SolveResult:
         order = self._solver.accept(request)
         # Whoever would wait for nothing is told so now.
         self._supervisor.engine  # noqa: B018
@@ -125,7 +149,7 @@ class Service:
             self._refuse_while_draining()
             return await self._supervisor.use(
                 lambda engine: self._search(
-                    order, self._charged(engine, tenant), seconds_queued, feed
+                    order, self._charged(engine, tenant, watched), seconds_queued, feed
                 )
             )
 
@@ -135,10 +159,12 @@ class Service:
         with self._watch.engine(engine, len(order.prompt_ids)) as watched:
             return await self._solver.solve(order, watched, seconds_queued, feed)
 
-    def _charged(self, engine: Engine, tenant: Tenant) -> Engine:
-        if tenant.tokens_per_minute is None:
-            return engine
-        return ChargedEngine(engine, lambda tokens: self._meter.charge(tenant, tokens))
+    def _charged(self, engine: Engine, tenant: Tenant, watched: Watched) -> Engine:
+        def charge(sample: Sample) -> None:
+            watched.sampled(sample)
+            self._meter.charge(tenant, sample.generated_tokens)
+
+        return ChargedEngine(engine, charge)
 
     @property
     def model(self) -> Model:

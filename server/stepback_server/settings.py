@@ -72,6 +72,8 @@ class Settings(BaseModel):
     """Seconds of one search: the default and the largest budget."""
     max_body_bytes: int = Field(default=1 << 20, ge=1024)
     """The largest request body; a larger one is refused with 413."""
+    max_nesting: int = Field(default=64, ge=8, le=200)
+    """Levels of objects and lists in a request body; a deeper one is refused with 422."""
     keys_file: Path | None = None
     """TOML with a hashed key a line, as `stepback keys new` prints it; read again on SIGHUP."""
     keys: SecretStr = SecretStr("")

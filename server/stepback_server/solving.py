@@ -134,6 +134,11 @@ class Solver:
             self._searches.discard(search)
         return self._result(order, searched, seconds_queued)
 
+    def retell(self, request: SolveRequest, result: SolveResult) -> tuple[StartedEvent, Narrator]:
+        """What a feed begins with for a search that has its result already."""
+        order = self.accept(request)
+        return self._started(order).model_copy(update={"id": result.id}), self._narrator(order)
+
     def cancel_all(self) -> None:
         """End every search, those in flight and any still to come, with the best that it has."""
         self._is_ending = True

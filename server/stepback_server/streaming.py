@@ -26,6 +26,8 @@ class Feed:
         """Those that the reader has not taken yet, in the order in which they ended."""
         self.beginning: tuple[StartedEvent, Narrator] | None = None
         """None until the search begins."""
+        self.is_joined = False
+        """Whether another request's search is told, of which there is the result alone."""
         self._news = asyncio.Event()
 
     def begin(self, started: StartedEvent, narrator: Narrator) -> None:
@@ -67,6 +69,11 @@ class LiveSearch:
         self._feed = Feed()
         self._task = asyncio.create_task(solve(self._feed))
         self._task.add_done_callback(lambda _: self._feed.wake())
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether it is another request's search. Known after `begin`."""
+        return self._feed.is_joined
 
     async def begin(self) -> None:
         """Wait until the search begins, but no longer than silence may last.

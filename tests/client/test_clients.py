@@ -129,11 +129,19 @@ def test_a_busy_server_is_tried_again(solve: Solve, status: int) -> None:
 @both
 @pytest.mark.parametrize(("status", "kind"), [(429, Overloaded), (503, Unavailable)])
 def test_trying_again_is_bounded(solve: Solve, status: int, kind: type[ApiError]) -> None:
-    handler = Answers(*(error(status, **{"Retry-After": "1"}) for _ in range(3)))
+    handler = Answers(*(error(status, **{"Retry-After": "0"}) for _ in range(3)))
     with pytest.raises(kind) as raised:
         solve(handler)
-    assert raised.value.retry_after == 1
+    assert raised.value.retry_after == 0
     assert handler.answers == []
+
+
+@both
+def test_a_wait_that_is_too_long_is_raised_at_once_and_says_when(solve: Solve) -> None:
+    handler = Answers(error(429, **{"Retry-After": "200"}))
+    with pytest.raises(Overloaded) as raised:
+        solve(handler)
+    assert raised.value.retry_after == 200 and len(handler.requests) == 1
 
 
 @both
@@ -208,12 +216,13 @@ def test_readiness_is_an_answer_either_way(status: int) -> None:
 
 
 def test_waits_grow_obey_the_server_and_are_bounded() -> None:
-    retry = Retry(attempts=4, first_wait=1.0, longest_wait=5.0)
+    retry = Retry(attempts=4, first_wait=1.0, longest_wait=3.5, patience=30.0)
     waits = [retry.wait(tried, httpx.Response(503)) or 0 for tried in (1, 2, 3)]
-    assert 0.75 <= waits[0] <= 1.25 and 1.5 <= waits[1] <= 2.5 and 3 <= waits[2] <= 5
+    assert 0.75 <= waits[0] <= 1.25 and 1.5 <= waits[1] <= 2.5 and 3 <= waits[2] <= 3.5
     assert retry.wait(4, httpx.Response(503)) is None
     assert retry.wait(1, httpx.Response(429, headers={"Retry-After": "3"})) == 3
-    assert retry.wait(1, httpx.Response(429, headers={"Retry-After": "99"})) == 5
+    assert retry.wait(1, httpx.Response(429, headers={"Retry-After": "30"})) == 30
+    assert retry.wait(1, httpx.Response(429, headers={"Retry-After": "31"})) is None
     assert retry.wait(1, httpx.Response(422)) is None
     with pytest.raises(ValueError, match="attempts"):
         Retry(attempts=0)

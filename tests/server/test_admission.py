@@ -1,11 +1,13 @@
 """The queue before the searches: bounds, fairness, and who is refused."""
 
 import asyncio
+import selectors
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
+from random import Random
 from typing import Any
 
 import pytest
@@ -257,3 +259,99 @@ def check_bounds(house: House, places: int, queue: int) -> None:
     blocked = house.inside["b"] == min(2, places)
     may_start = house.outside.total() - (house.outside["b"] if blocked else 0)
     assert admission.searching == places or not may_start
+
+
+class _Jump(selectors.DefaultSelector):
+    """Never waits: time jumps to whatever is due next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        assert timeout is not None, "nothing is due, ever"
+        self.now += max(0.0, timeout)
+        return super().select(0)
+
+
+class Jumping(asyncio.SelectorEventLoop):
+    """A loop whose clock jumps over every wait: minutes of a simulation take none."""
+
+    def __init__(self) -> None:
+        self._jump = _Jump()
+        super().__init__(self._jump)
+
+    def time(self) -> float:
+        return self._jump.now
+
+
+@dataclass
+class Crowd:
+    """Callers who come back when they are told to, until they get in."""
+
+    admission: Admission
+    random: Random
+    told: list[int] = field(default_factory=list)
+    """What each was told first."""
+    again: list[int] = field(default_factory=list)
+    """What was told to those who had come back when they were told to."""
+
+    async def come(self, tenant: Tenant) -> None:
+        told = self.told
+        while True:
+            try:
+                async with self.admission.slot(tenant):
+                    await asyncio.sleep(self.random.uniform(2, 4))
+                    return
+            except QueueFull as refusal:
+                told.append(wait := refusal.retry_after)
+                told = self.again
+            await asyncio.sleep(wait)
+
+    async def flood(self, tenant: Tenant, callers: int) -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(callers):
+                group.create_task(self.come(tenant))
+
+
+def simulate(scenario: Callable[[Crowd], Coroutine[Any, Any, None]]) -> Crowd:
+    """A server that knows how long its searches take, and a crowd before it."""
+
+    async def run() -> Crowd:
+        crowd = Crowd(Admission(max_searches=32, max_queued=64), Random(3))
+        await crowd.flood(ALICE, 32)
+        assert not crowd.told
+        await scenario(crowd)
+        return crowd
+
+    with asyncio.Runner(loop_factory=Jumping) as runner:
+        return runner.run(run())
+
+
+def test_whoever_comes_back_when_he_is_told_to_mostly_gets_in() -> None:
+    """200 callers at once of 96 places: the last of them waits for three rounds of searches."""
+    crowd = simulate(lambda crowd: crowd.flood(ALICE, 200))
+    assert len(crowd.told) == 104
+    assert crowd.told == sorted(crowd.told)
+    assert max(crowd.told) in range(10, 16)
+    assert len(crowd.again) <= 10
+
+
+def test_a_flood_of_one_tenant_does_not_put_off_another() -> None:
+    async def scenario(crowd: Crowd) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(crowd.flood(ALICE, 400))
+            await asyncio.sleep(0.1)
+            told = len(crowd.told)
+            group.create_task(crowd.flood(BOB, 40))
+            await asyncio.sleep(0.1)
+            # The 32 of his that found a place have pushed out as many of alice's.
+            bobs = [wait for wait in crowd.told[told:] if wait < 20]
+            assert len(bobs) == 8
+
+    simulate(scenario)
+
+
+def test_nobody_is_told_to_wait_longer_than_one_may_wait() -> None:
+    crowd = simulate(lambda crowd: crowd.flood(ALICE, 1500))
+    assert max(crowd.told) == 60

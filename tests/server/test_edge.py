@@ -10,6 +10,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from stepback_server.api.body import nesting
 from stepback_server.app import create_app
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import EngineUnavailable, OwnedEngine
@@ -59,6 +60,34 @@ def test_who_has_a_key_is_told_what_is_wrong_with_the_body() -> None:
     headers = JSON | {"Authorization": f"Bearer {KEY}"}
     [answer] = ask(("POST", "/solve", {"content": "{", "headers": headers}), keys=LINE)
     assert (answer.status_code, code(answer)) == (400, "invalid_json")
+
+
+def test_a_body_may_be_as_deep_as_the_settings_say_and_text_counts_for_nothing() -> None:
+    def body(levels: int) -> dict[str, Any]:
+        brackets = "[" * 50 + '\\"{'
+        problem = "[" * (levels - 1) + "]" * (levels - 1)
+        text = f'{{"task": "{brackets}", "breadth": 0, "problem": {problem}, "x": "{brackets}"}}'
+        return {"content": text, "headers": JSON}
+
+    answers = ask(*(("POST", "/solve", body(levels)) for levels in (8, 9, 100_000)), max_nesting=8)
+    assert [code(answer) for answer in answers][1:] == ["nested_too_deeply"] * 2
+    assert code(answers[0]) == "wrong_type", "it is read, and what is wrong with it is told"
+    assert "8 levels" in answers[1].json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "levels"),
+    [
+        (b"[[1], {}]", 2),
+        (b'{"a": [{"b": "]]]"}]}', 3),
+        (b'["\\\\", [["\\"[[["]]]', 3),
+        (b'[["[[[[', 2),
+        (b"]][[", 0),
+        (b"", 0),
+    ],
+)
+def test_levels_are_those_of_objects_and_lists(body: bytes, levels: int) -> None:
+    assert nesting(body, -1) == levels
 
 
 def test_only_a_search_that_is_too_large_is_counted_as_refused() -> None:

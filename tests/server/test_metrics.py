@@ -9,12 +9,20 @@ import time
 import httpx
 import pytest
 
-from stepback_server.engine.base import Sample, SampleRequest
+from stepback_core.wire import SolveRequest, Strategy
+from stepback_server.checkpoint import Checkpoint
+from stepback_server.engine.base import EngineUnavailable, Sample, SampleRequest
+from stepback_server.engine.supervisor import Supervisor
 from stepback_server.metrics import Live, Metrics
 from stepback_server.observation.engine import MeteredEngine
+from stepback_server.service import Served, Service
+from stepback_server.settings import Settings
+from stepback_server.tenants import Tenant
+from tests.conftest import CHECKPOINT
 from tests.server.search.scripted import END, GRAMMAR, NEWLINE, ScriptedEngine
 
 PROMPT = (7, 8)
+CANARY = SampleRequest(ids=PROMPT, n=1, max_tokens=1, temperature=0.0, seeds=None, stop_ids=())
 
 
 def metrics() -> Metrics:
@@ -55,6 +63,54 @@ def test_rounds_and_the_controllers_own_time_are_told_apart() -> None:
     assert own >= 2 * (2 * 0.001 + 0.003)
     assert own < value(page, "stepback_engine_round_seconds_sum")
     assert value(page, "stepback_kept_steps_sum") == 2
+
+
+class Moody(ScriptedEngine):
+    """Delivers three tokens every 20 ms; dies of the fifth sample where it is told to."""
+
+    def __init__(self, *, dies: bool) -> None:
+        super().__init__(lambda request, index: self._ids(index), delay=0.02)
+        self._dies = dies
+
+    def _ids(self, index: int) -> tuple[int, ...]:
+        if self._dies and index == 4:
+            raise EngineUnavailable("the engine has died")
+        return (7, 7, 7)
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_what_was_generated_in_vain_is_counted_as_it_comes(dies: bool) -> None:
+    """For a caller who hangs up after three samples or so, or whose engine dies after four."""
+    body = SolveRequest(prompt="countdown:3,5=15", strategy=Strategy.BEST_OF_N, breadth=32)
+    checkpoint = Checkpoint.open(CHECKPOINT)
+
+    async def scenario() -> str:
+        keeper = Supervisor(lambda: Moody(dies=dies), CANARY)
+        service = Service(Settings(max_searches=1), Served(checkpoint), keeper)
+        running = asyncio.create_task(service.run())
+        while not keeper.up:  # noqa: ASYNC110 - it has no event for it
+            await asyncio.sleep(0.01)
+        calls = [asyncio.create_task(service.solve(body, Tenant("alice"))) for _ in range(2)]
+        if not dies:
+            await asyncio.sleep(0.07)
+            for call in calls:
+                call.cancel()
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+        given_up = EngineUnavailable if dies else asyncio.CancelledError
+        assert [type(end) for end in ends] == [given_up] * 2
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        return service.metrics.render().decode()
+
+    page = asyncio.run(scenario())
+    generated = value(page, 'stepback_tokens_total{kind="generated"}')
+    assert generated == 24 if dies else 3 <= generated <= 18
+    assert value(page, 'stepback_tokens_total{kind="discarded"}') == generated
+    assert value(page, 'stepback_key_tokens_total{key="alice"}') == generated
+    assert value(page, "stepback_samples_total") >= 32
+    # The second waited for the first: until it had died of it, or until it left the queue.
+    assert value(page, "stepback_queue_seconds_count") == 2
+    assert value(page, "stepback_queue_seconds_sum") > 0.05
 
 
 def test_live_values_are_read_when_they_are_asked_for() -> None:

@@ -168,11 +168,22 @@ def test_a_checkpoint_whose_parts_disagree_is_refused_by_name(
         Checkpoint.open(folder)
 
 
+async def assert_told_of_the_end(url: str) -> None:
+    """Whoever comes by a new connection is told why he is refused."""
+    async with httpx.AsyncClient(base_url=url) as http:
+        ready = await http.get("/ready")
+        assert (ready.status_code, ready.json()["reason"]) == (503, "the server is shutting down")
+        assert ready.json()["searching"]
+        refused = await http.post("/solve", json={"prompt": "countdown:3,5=15"})
+        assert refused.status_code == 503 and refused.headers["Retry-After"]
+        assert "shutting down" in refused.json()["error"]["message"]
+
+
 @pytest.mark.timeout(120)
 def test_sigterm_returns_the_best_so_far_of_searches_in_flight(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     # Defaults of a request that exceed what the server allows are lowered to it, not refused.
-    process, url = start_controller(log, grace_seconds=0.3, max_backtracks=0)
+    process, url = start_controller(log, grace_seconds=2, max_backtracks=0)
     try:
         wait_until_ready(url, process, log)
         assert httpx.post(f"{url}/solve", json={"prompt": "countdown:3,5=15"}).status_code == 200
@@ -185,6 +196,8 @@ def test_sigterm_returns_the_best_so_far_of_searches_in_flight(tmp_path: Path) -
                 while not (await http.get("/ready")).json()["running"]:
                     assert not any(call.done() for call in calls)
                 process.terminate()
+                await asyncio.sleep(0.5)
+                await assert_told_of_the_end(url)
                 return await asyncio.gather(*calls)
 
         responses = asyncio.run(stop_under_load())

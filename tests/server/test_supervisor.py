@@ -1,7 +1,9 @@
 """Supervision with a hand-made engine: what is noticed, who is told, what comes after."""
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -139,6 +141,30 @@ def test_an_engine_that_starts_and_samples_nothing_is_not_up() -> None:
         assert supervisor.up == 0 and supervisor.reason == "http://a hangs"
         engine.hangs = False
         await until(lambda: supervisor.up == 1)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
+def test_callers_are_told_what_is_left_of_a_start_by_the_last_one() -> None:
+    def start() -> OwnedEngine:
+        time.sleep(0.2)
+        return FragileEngine()
+
+    def told(supervisor: Supervisor) -> int:
+        with pytest.raises(EngineUnavailable) as refusal:
+            _ = supervisor.engine
+        return refusal.value.retry_after
+
+    async def scenario() -> None:
+        supervisor = Supervisor(start, CANARY, replace(QUICK, expected_start=20.0))
+        running = asyncio.create_task(supervisor.run())
+        await asyncio.sleep(0.01)
+        assert told(supervisor) == 20
+        await until(lambda: supervisor.up == 1)
+        await supervisor.discard("it is tried")
+        assert told(supervisor) == 2, "a start takes 0.2 s, and this is the least"
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 

@@ -7,6 +7,7 @@ read to their end. The same seed makes the same cases.
 
 import argparse
 import asyncio
+import json
 import re
 import sys
 from collections import Counter
@@ -123,6 +124,19 @@ async def run(target: Controller, cases: int, seed: int) -> Found:
     return found
 
 
+def broken_lines(target: Controller) -> list[str]:
+    """Lines of the server's own log that are no JSON object: what was it that broke them?"""
+    lines = target.log.read_text(errors="replace").splitlines()
+    return [line for line in lines if "stepback_server" in line and not is_object(line)][:3]
+
+
+def is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=10_000)
@@ -131,10 +145,11 @@ def main() -> int:
     # One key without limits, and one that is soon at its own.
     few = {"max_searches": 1, "tokens_per_minute": 5000}
     small: dict[str, Any] = {"max_breadth": 32, "budget_seconds": 1}
+    small |= {"log_format": "json"}
     with controller("alice", "bob", limits=few, log_level="info", **small) as target:
         found = asyncio.run(run(target, given.cases, given.seed))
         is_idle = target.is_idle()
-        logged, restarts = target.logged(), target.restarts()
+        logged, restarts = target.logged() + broken_lines(target), target.restarts()
     for fault in found.faults[:10]:
         print(fault)
     return verdict(

@@ -43,6 +43,7 @@ LITERALS = [
 STRANGE = [b"\x00", b"\xff", b"\xed\xa0\x80", b"\r\n\r\n", b'"', b"{", b"}", b"\\", b"\xef\xbb\xbf"]
 NAMES = ["Host", "Content-Length", "Transfer-Encoding", "Connection", "Expect", "Authorization"]
 NAMES += ["Content-Type", "Idempotency-Key", "X-Forwarded-For", "Upgrade", "Content-Encoding", "Te"]
+NAMES += ["X-Request-Id", "traceparent", "tracestate"]
 METHODS = ["POST", "GET", "PUT", "TRACE", "OPTIONS", "HEAD", "\x00", "P" * 5000]
 PATHS = ["/solve", "/health", "/ready", "/version", "/../etc/passwd", "*", "/%00", "/%ff%fe"]
 PATHS += ["/solve?key=aaa", "http://other/", "/" + "a" * 70_000, "/so\x00lve", "/\xff", "/docs"]
@@ -148,13 +149,30 @@ class Fuzzer:
     def _bad_head(self) -> bytes:
         """Methods, paths and headers that are wrong, doubled, contradictory or endless."""
         random = self._random
-        lines = [f"{random.choice(METHODS)} {random.choice(PATHS)} HTTP/1.1", "Host: x"]
+        path = random.choice([*PATHS, f"/{self._key}", f"/v1/models/{self._key}/reload"])
+        lines = [f"{random.choice(METHODS)} {path} HTTP/1.1", "Host: x"]
         for _ in range(random.randint(0, 6)):
-            value = random.choice([*VALUES, f"Bearer {self._key}"])
+            value = random.choice([*VALUES, f"Bearer {self._key}", self._key])
             lines.append(f"{random.choice(NAMES)}: {value}")
         chunks = [b"", b"{}", b"5\r\nhello\r\n0\r\n\r\n", b"zz\r\n", random.randbytes(50)]
         body = random.choice(chunks)
         return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+
+    def _names(self) -> list[bytes]:
+        """What a request is called by its caller, and the trace that it is part of: as it should
+        be, as it should not, and with a key in the wrong place."""
+        random, key = self._random, self._key.encode()
+        trace = b"00-%b-%b-01" % (random.randbytes(16).hex().encode(), b"00f067aa0ba902b7")
+        values = {
+            b"X-Request-Id": [b"q-1", b"", b"a b", b'"}', b"\xff", b"x" * 129, b"%n{0}", key],
+            b"traceparent": [trace, trace[:-1], b"00-" + b"0" * 32, b"ff-", b"\xff" * 9, key],
+            b"tracestate": [b"a=b", b"=,=,", b"k=" + key, b"a=b," * 500, b"\xff", key],
+        }
+        return [
+            name + b": " + random.choice(known)
+            for name, known in values.items()
+            if random.random() < 0.3
+        ]
 
     def _request(
         self, body: bytes, authorization: bytes | None = None, path: str = "/solve"
@@ -173,4 +191,5 @@ class Fuzzer:
                 [b"same", self._random.randbytes(4).hex().encode(), b"", b"\xff"]
             )
             head.append(b"Idempotency-Key: " + name)
+        head += self._names()
         return b"\r\n".join(head) + b"\r\n\r\n" + body

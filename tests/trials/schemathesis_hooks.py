@@ -2,7 +2,6 @@
 
 - The model's alphabet: a prompt becomes one that the bundled checkpoint can read.
 - That a name is fresh: an Idempotency-Key becomes one that no earlier case has used.
-- That a streamed search cannot be joined: it goes without an Idempotency-Key.
 - That an integer is written as one: 14.0 is an integer to JSON schema, and becomes 14.
 
 And what Schemathesis does not look at: where a stream begins and ends.
@@ -24,12 +23,9 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
     prompt = case.body.get("prompt") if isinstance(case.body, dict) else None
     if isinstance(prompt, str) and 0 < len(prompt) <= 100_000:
         case.body["prompt"] = "countdown:3,5,7,25=41"
-    is_stream = isinstance(case.body, dict) and case.body.get("stream") is True
     headers = case.headers or {}
     for name in [name for name in headers if name.lower() == "idempotency-key"]:
-        if is_stream:
-            del headers[name]
-        elif isinstance(headers[name], str) and _GOOD_KEY.fullmatch(headers[name]):
+        if isinstance(headers[name], str) and _GOOD_KEY.fullmatch(headers[name]):
             headers[name] = f"case-{next(_numbers)}"
 
 

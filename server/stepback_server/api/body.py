@@ -1,26 +1,57 @@
 """How a JSON body is read: from callers who may ask, in one strict pass that bounds what Python's
 own reader does not."""
 
+import re
 from collections.abc import Callable, Coroutine
+from itertools import accumulate
 from typing import Any
 
-from fastapi import Request, Response
+from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 from pydantic_core import from_json
 
 from stepback_server.api.authentication import authenticate, authenticate_early
+from stepback_server.api.codes import ERRORS
 from stepback_server.api.errors import ApiError
+
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+"""One that has no end counts to the end of the body, and no character is looked at twice: a hostile
+body takes no longer than another."""
+_OPENING, _CLOSING = b"[{", b"]}"
+_NO_BRACKETS = bytes(set(range(256)) - set(_OPENING + _CLOSING))
+
+
+class _TooDeep(HTTPException):
+    """FastAPI lets no other error of a body pass as it is."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(ERRORS["nested_too_deeply"].status)
+        self.most = most
 
 
 class _StrictRequest(Request):
-    """Reads JSON with pydantic's parser: 200 levels at most, numbers of 4,300 digits, and only
-    text that can be encoded again, so no half of a surrogate pair. ValueError says otherwise.
+    """Reads JSON with pydantic's parser: numbers of 4,300 digits, and only text that can be encoded
+    again, so no half of a surrogate pair. ValueError says otherwise. How deep it may be is counted
+    before, since a parser spends a level of its stack on each.
 
     A name that stands twice in an object counts as it stands last, as RFC 8259 lets a reader do.
     """
 
     async def json(self) -> Any:
-        return from_json(await self.body())
+        body = await self.body()
+        most: int = self.app.state.max_nesting
+        if nesting(body, most) > most:
+            raise _TooDeep(most)
+        return from_json(body)
+
+
+def nesting(body: bytes, most: int) -> int:
+    """How many levels of objects and lists JSON text has; what has no more than `most` at first
+    sight is not looked at closely. Of other text, some number."""
+    if body.count(b"[") + body.count(b"{") <= most:
+        return 0
+    brackets = _STRING.sub(b"", body).translate(None, _NO_BRACKETS)
+    return max(accumulate(1 if each in _OPENING else -1 for each in brackets), default=0)
 
 
 class StrictRoute(APIRoute):
@@ -34,9 +65,19 @@ class StrictRoute(APIRoute):
             if needs_key:
                 # FastAPI parses a body before it asks dependencies, this one too.
                 await authenticate_early(request)
-            return await handle(_StrictRequest(request.scope, request.receive))
+            try:
+                return await handle(_StrictRequest(request.scope, request.receive))
+            except _TooDeep as error:
+                raise _refusal(error.most) from None
 
         return strictly
+
+
+def _refusal(most: int) -> ApiError:
+    return ApiError(
+        "nested_too_deeply",
+        f"The body is nested too deeply: send at most {most} levels of objects and lists.",
+    )
 
 
 async def sent_as_json(request: Request) -> None:

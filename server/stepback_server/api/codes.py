@@ -51,7 +51,8 @@ ERRORS: dict[str, ErrorKind] = {
         429,
         ErrorType.OVERLOADED,
         "The API key has used its tokens of this minute.",
-        "Wait as long as `Retry-After` says; an operator can raise the key's limit.",
+        "Wait as long as `Retry-After` says; the client does so by itself up to a minute, and "
+        "raises at once where it is longer. An operator can raise the key's limit.",
     ),
     "unknown_task": ErrorKind(
         404,
@@ -75,6 +76,10 @@ ERRORS: dict[str, ErrorKind] = {
         "The body is larger than `STEPBACK_MAX_BODY_BYTES`.",
         "Send less; a problem has a few hundred bytes. The connection is closed.",
         413,
+    ),
+    "nested_too_deeply": _invalid(
+        "The body has more levels of objects and lists than `STEPBACK_MAX_NESTING`.",
+        "Send a flatter one; a problem has five levels at most.",
     ),
     "missing_field": _invalid("A field is missing.", "`param` names it: add it."),
     "extra_field": _invalid("A field is unknown.", "`param` names it: leave it out."),
@@ -104,7 +109,8 @@ ERRORS: dict[str, ErrorKind] = {
         429,
         ErrorType.OVERLOADED,
         "Too many searches wait, or this one has waited too long.",
-        "Wait as long as `Retry-After` says; the client does so by itself. The operator: see the "
+        "Wait as long as `Retry-After` says: then there should be a place. The client does so by "
+        "itself up to a minute. The operator: see the "
         "[runbook](runbook.md#too-many-searches-429).",
     ),
     "reload_path_refused": _invalid(
@@ -139,7 +145,8 @@ ERRORS: dict[str, ErrorKind] = {
         503,
         ErrorType.UNAVAILABLE,
         "The engine starts, has died, or the server is stopping.",
-        "Try again until `GET /ready` says 200; the client does so by itself.",
+        "Try again after `Retry-After`, until `GET /ready` says 200; the client does so by itself "
+        "up to a minute.",
     ),
     "http_error": _invalid(
         "Another refusal of HTTP itself; the status is HTTP's own.", "The message says which.", 400

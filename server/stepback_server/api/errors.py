@@ -93,11 +93,12 @@ def _unparsable() -> ApiError:
     )
 
 
-def _not_ready(reason: str) -> ApiError:
+def _not_ready(reason: str, retry_after: int) -> ApiError:
     return ApiError(
         "engine_unavailable",
-        f"The engine is not available ({reason}): try again shortly; GET /ready tells when.",
-        headers={"Retry-After": "2"},
+        f"The engine is not available ({reason}): try again in {retry_after} s; GET /ready tells "
+        "when.",
+        headers={"Retry-After": str(retry_after)},
     )
 
 
@@ -137,7 +138,7 @@ def failure_of(error: Exception) -> ApiError:
             return _mismatch()
         case EngineUnavailable():
             note(reason=str(error))
-            return _not_ready(error.public)
+            return _not_ready(error.public, error.retry_after)
         case PromptRefused():
             return _prompt_refused(str(error))
         case PathRefused() | CheckpointError() | ReloadNotOffered() | ReloadFailed():

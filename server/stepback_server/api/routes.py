@@ -70,7 +70,8 @@ IdempotencyKey = Annotated[
         max_length=255,
         pattern=r"^[!-~]+$",
         description="Your own name for this request. One that is sent again with the same body "
-        "joins the search that runs, or gets its result, instead of searching twice.",
+        "joins the search that runs, or gets its result, instead of searching twice. With `stream` "
+        "it is told `started` and `result` then, once there is a result.",
     ),
 ]
 
@@ -92,9 +93,9 @@ async def solve(
     """Search for the answer to one problem. With `stream`, tell the search as it runs."""
     try:
         if body.stream:
-            _refuse_repetition(idempotency_key)
-            live = await until_hang_up(request, service.watch(body, tenant))
-            return EventStream(live, service.metrics.refused)
+            live = await until_hang_up(request, service.watch(body, tenant, idempotency_key))
+            headers = _replayed() if live.is_joined else {}
+            return EventStream(live, service.metrics.refused, headers=headers)
         content, replayed = await until_hang_up(
             request, service.solve_once(body, tenant, idempotency_key)
         )
@@ -103,18 +104,13 @@ async def solve(
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     if not replayed:
         return Response(content, media_type="application/json")
+    return Response(content, headers=_replayed(), media_type="application/json")
+
+
+def _replayed() -> dict[str, str]:
+    """Headers of an answer that another request's search gave."""
     note(replayed=True)
-    headers = {"Idempotent-Replayed": "true"}
-    return Response(content, headers=headers, media_type="application/json")
-
-
-def _refuse_repetition(idempotency_key: str | None) -> None:
-    if idempotency_key is not None:
-        raise ApiError(
-            "invalid_value",
-            "idempotency-key: a streamed search cannot be joined; leave it out, or do not stream",
-            param="idempotency-key",
-        )
+    return {"Idempotent-Replayed": "true"}
 
 
 @router.get("/health", tags=["operation"])

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
@@ -25,10 +25,15 @@ class EventStream(EventSourceResponse):
     a caller who reads slowly may take `linger_seconds` longer, then he is cut off."""
 
     def __init__(
-        self, live: LiveSearch, count: Callable[[str], None], *, linger_seconds: float = 60.0
+        self,
+        live: LiveSearch,
+        count: Callable[[str], None],
+        *,
+        headers: Mapping[str, str] | None = None,
+        linger_seconds: float = 60.0,
     ) -> None:
         """`count` is told the code of an error that ends the stream."""
-        super().__init__(_chunks(live, count), headers=_HEADERS)
+        super().__init__(_chunks(live, count), headers=_HEADERS | dict(headers or {}))
         self._live = live
         self._linger_seconds = linger_seconds
 

@@ -23,12 +23,16 @@ class EngineError(Exception):
 class EngineUnavailable(EngineError):
     """There is no working engine now.
 
-    Its text is for the log: it may name an address, or quote a server. `public` is for callers.
+    Its text is for the log: it may name an address, or quote a server. `public` is for callers, and
+    so is `retry_after`, in whole seconds.
     """
 
-    def __init__(self, detail: str, *, public: str = "the engine was lost") -> None:
+    def __init__(
+        self, detail: str, *, public: str = "the engine was lost", retry_after: int = 2
+    ) -> None:
         super().__init__(detail)
         self.public = public
+        self.retry_after = retry_after
 
 
 class EngineMismatch(EngineError):

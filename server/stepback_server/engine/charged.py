@@ -1,7 +1,6 @@
-"""An engine whose tokens are charged to somebody as they come."""
+"""An engine whose samples are charged to somebody as they come."""
 
 import asyncio
-from collections.abc import Callable
 
 from stepback_server.engine.base import Engine, OnSample, Sample, SampleRequest
 from stepback_server.engine.passing import PassingEngine
@@ -11,13 +10,13 @@ _SECONDS_TO_ABORT = 1.0
 
 
 class ChargedEngine(PassingEngine):
-    """Passes everything on to an engine, and charges every token that it generates.
+    """Passes everything on to an engine, and charges every sample that it generates.
 
     Also those of a call that is cancelled: its samples are stopped, counted and thrown away, since
     otherwise a caller who always hangs up at the end would pay for nothing.
     """
 
-    def __init__(self, engine: Engine, charge: Callable[[int], None]) -> None:
+    def __init__(self, engine: Engine, charge: OnSample) -> None:
         super().__init__(engine)
         self._charge = charge
 
@@ -27,7 +26,7 @@ class ChargedEngine(PassingEngine):
         stopped = asyncio.Event()
 
         def count(sample: Sample) -> None:
-            self._charge(sample.generated_tokens)
+            self._charge(sample)
             if is_wanted:
                 deliver(sample)
 

@@ -2,7 +2,7 @@
 
 With a busy neighbour two spinning OpenMP threads sampled 25 to 50 times slower than one passive
 thread, and the first request for log-probabilities compiled for 14 s: both are measured, neither
-is vLLM's default. A variable that is set already is left alone.
+is vLLM's default. A variable that is set already is left alone, but for those that must hold.
 """
 
 import os
@@ -24,13 +24,19 @@ _ALWAYS = {
     "TOKENIZERS_PARALLELISM": "false",
     "VLLM_LOGGING_LEVEL": "WARNING",
 }
+_REQUIRED = {
+    # vLLM forks on CUDA otherwise. A forked core finds its plug-ins loaded, so that `orphan` never
+    # runs there, and it outlives a controller that is killed, with the GPU's memory.
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+}
 
 
 def prepare_environment(*, cpu: bool, vllm_logging: Path | None = None) -> None:
-    """Set what is missing. Call it before anything imports torch. `vllm_logging` is a logging
-    configuration for vLLM's processes; its own if left out."""
+    """Set what is missing, and what is required. Call it before anything imports torch.
+    `vllm_logging` is a logging configuration for vLLM's processes; its own if left out."""
     wanted = (_CPU | _ALWAYS) if cpu else _ALWAYS
     if vllm_logging is not None:
         wanted = wanted | {"VLLM_LOGGING_CONFIG_PATH": str(vllm_logging)}
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
+    os.environ.update(_REQUIRED)

@@ -1,22 +1,47 @@
 """A vLLM plug-in, loaded in every process of the engine: die when the controller dies.
 
 vLLM's core is a child process that outlives a parent killed with SIGKILL, with all of its memory.
+
+It is entered twice. As a platform plug-in, which names no platform, it is loaded as soon as a
+process imports vLLM; as a general one only once a core has met its controller, whom it awaits for
+five minutes, and that also where VLLM_TARGET_DEVICE leaves the platform no choice.
 """
 
+import ctypes
+import functools
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
+import sys
 import threading
+import time
+
+_PR_SET_PDEATHSIG = 1
+"""prctl(2): the signal that the kernel sends when the parent has gone."""
+_SPAWNED = "--multiprocessing-fork"
+"""What `multiprocessing` ends the command line of a process that it spawns with."""
+_BETWEEN_LOOKS = 0.1
 
 
+@functools.cache
 def die_with_parent() -> None:
-    """In a child process, exit hard as soon as its parent is gone; elsewhere do nothing."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
+    """In a child process, die as soon as its parent is gone; elsewhere do nothing. Once is enough.
+
+    Two ways, since neither is enough: a thread cannot run in a process that is stopped, and the
+    kernel's signal is Linux's alone, and is not sent for a parent who had gone before it was asked
+    for. To the kernel the parent is the *thread* that started the child: it must live as long.
+    """
+    if multiprocessing.parent_process() is None and sys.orig_argv[-1] != _SPAWNED:
         return
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    threading.Thread(target=_watch, name="die-with-parent", daemon=True).start()
 
-    def watch() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
 
-    threading.Thread(target=watch, name="die-with-parent", daemon=True).start()
+def _watch() -> None:
+    # vLLM is imported as the process unpickles what it is to do: only then does it know its parent.
+    while (parent := multiprocessing.parent_process()) is None:
+        time.sleep(_BETWEEN_LOOKS)
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)

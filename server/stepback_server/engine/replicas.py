@@ -125,7 +125,8 @@ class Replicas:
 
     def _unavailable(self) -> EngineUnavailable:
         reasons = (each.reason for each in self._supervisors.values() if not each.up)
-        return EngineUnavailable("; ".join(reasons), public="no engine is up")
+        soonest = min(each.seconds_until_up for each in self._supervisors.values())
+        return EngineUnavailable("; ".join(reasons), public="no engine is up", retry_after=soonest)
 
 
 def choose(tree: str, names: Collection[str]) -> str | None:

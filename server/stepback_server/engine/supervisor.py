@@ -3,6 +3,8 @@
 import asyncio
 import itertools
 import logging
+import math
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +24,8 @@ from stepback_server.engine.base import (
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_LOOK_AGAIN = 2
 
 StartEngine = Callable[[], OwnedEngine]
 """Brings an engine up, or to a server that is; blocks for seconds, so it runs in a thread."""
@@ -74,9 +78,11 @@ class Patience:
     """Loading new weights takes as long as they are large; the engine is not watched meanwhile."""
     first_backoff: float = 0.5
     longest_backoff: float = 30.0
+    expected_start: float = 20.0
+    """How long a start should take, until one was measured."""
 
 
-REMOTE_PATIENCE = Patience(between_checks=1.0, longest_backoff=5.0)
+REMOTE_PATIENCE = Patience(between_checks=1.0, longest_backoff=5.0, expected_start=2.0)
 """A server over HTTP costs a request to check, and nothing to come back to."""
 
 
@@ -101,6 +107,10 @@ class Supervisor:
         """Held by whoever checks the engine, or changes it: one at a time."""
         self._reason = f"{name} is still starting"
         self._public = "the engine is still starting"
+        self._start_seconds = self._patience.expected_start
+        """What the last start took."""
+        self._due = time.monotonic() + self._start_seconds
+        """When the engine should be up, while there is none."""
         self.restarts = 0
         self.version = "unknown"
 
@@ -111,6 +121,7 @@ class Supervisor:
         engine is a server that is not up yet. Later ones are retried.
         """
         try:
+            self._expect()
             try:
                 await self._start()
             except EngineUnavailable as error:
@@ -153,7 +164,18 @@ class Supervisor:
         return self._engine
 
     def _unavailable(self) -> EngineUnavailable:
-        return EngineUnavailable(self._reason, public=self._public)
+        return EngineUnavailable(
+            self._reason, public=self._public, retry_after=self.seconds_until_up
+        )
+
+    @property
+    def seconds_until_up(self) -> int:
+        """What is left of a start, judged by the last one; if overdue, when to look again."""
+        return max(_LOOK_AGAIN, math.ceil(self._due - time.monotonic()))
+
+    def _expect(self, wait: float = 0.0) -> None:
+        """The next start begins in so many seconds."""
+        self._due = time.monotonic() + wait + self._start_seconds
 
     @property
     def up(self) -> int:
@@ -165,6 +187,9 @@ class Supervisor:
         return self._reason
 
     async def _start(self) -> None:
+        began = time.monotonic()
+        # A thread of the loop's own pool: it lives until the loop ends, as the engine's processes
+        # need it to, which the kernel kills when the thread that started them has gone.
         starting = asyncio.ensure_future(asyncio.to_thread(self._start_engine))
         try:
             engine = await asyncio.shield(starting)
@@ -177,6 +202,7 @@ class Supervisor:
         await self._prove(engine)
         self._engine, self._lost = engine, asyncio.Event()
         self.version = engine.version
+        self._start_seconds = time.monotonic() - began
         _log.info("%s is up", self._name)
 
     async def _prove(self, engine: OwnedEngine) -> None:
@@ -224,10 +250,12 @@ class Supervisor:
         _log.error("%s is lost: %s", self._name, reason)
         self._reason = f"{reason}; it is being brought back"
         self._public = "the engine was lost; it is being brought back"
+        self._expect()
 
     async def _bring_up(self) -> None:
         wait = self._patience.first_backoff
         while self._engine is None:
+            self._expect(wait)
             await asyncio.sleep(wait)
             wait = min(2 * wait, self._patience.longest_backoff)
             try:

@@ -8,6 +8,7 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from stepback_server.keys import hide_keys
 from stepback_server.observation.request import (
     CLIENT_CLOSED_REQUEST,
     CURRENT,
@@ -23,7 +24,8 @@ _LONGEST_PATH = 200
 
 
 class AccessLog:
-    """ASGI middleware, the outermost. Bodies, queries and headers are never logged."""
+    """ASGI middleware, the outermost. Bodies, queries and headers are never logged,
+    nor is anything that looks like an API key."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -54,16 +56,18 @@ class AccessLog:
 
 
 def _record(headers: Headers) -> RequestRecord:
-    trace = {name: headers[name] for name in ("traceparent", "tracestate") if name in headers}
+    given = {name: headers.get(name, "") for name in ("traceparent", "tracestate")}
+    # Collectors and engines read them.
+    trace = {name: value for name, value in given.items() if value and hide_keys(value) == value}
     return RequestRecord(name_request(headers.get("x-request-id")), trace)
 
 
 def _write(scope: Scope, status: int, seconds: float, record: RequestRecord) -> None:
     # As it came: percent-encoded, so that no path can forge a line.
-    path = scope["raw_path"].decode("ascii", "replace")[:_LONGEST_PATH]
+    path = hide_keys(scope["raw_path"].decode("ascii", "replace"))[:_LONGEST_PATH]
     level = logging.DEBUG if path in _PROBES and status < 400 else logging.INFO
     fields: Mapping[str, Any] = {
-        "method": scope["method"],
+        "method": hide_keys(scope["method"]),
         "path": path,
         "status": status,
         "seconds": round(seconds, 6),

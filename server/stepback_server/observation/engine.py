@@ -44,7 +44,8 @@ class MeteredEngine(PassingEngine):
         if not self._at_work:
             self._begin()
         self._at_work += 1
-        self._metrics.expanding(len(self._grammar.step_ends(request.ids[self._prompt_tokens :])))
+        kept_steps = len(self._grammar.step_ends(request.ids[self._prompt_tokens :]))
+        self._metrics.expanding(kept_steps, request.n)
         started = time.perf_counter()
         try:
             await super().sample(request, stop, timed)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from stepback_server.keys import hide_keys
+
 CLIENT_CLOSED_REQUEST = 499
 """The status of a request whose caller hung up; nobody but the log sees it."""
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
@@ -46,7 +48,8 @@ def note(**fields: Any) -> None:
 
 
 def name_request(offered: str | None) -> str:
-    """The caller's own name for its request if it is well formed, else a new one."""
-    if offered is not None and _WELL_FORMED.fullmatch(offered):
+    """The caller's own name for its request if it is well formed, else a new one. It is logged and
+    sent back, so one that looks like a key in the wrong header is none."""
+    if offered and _WELL_FORMED.fullmatch(offered) and hide_keys(offered) == offered:
         return offered
     return uuid.uuid4().hex

@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 
 from stepback_core.trace import TokenGrammar
 from stepback_core.wire import SolveRequest, SolveResult
-from stepback_server.engine.base import Engine
+from stepback_server.engine.base import Engine, Sample
 from stepback_server.metrics import Metrics
 from stepback_server.observation.engine import MeteredEngine, TracedEngine
 from stepback_server.observation.request import note
@@ -21,10 +21,22 @@ class Watched:
         self._metrics = metrics
         self._tenant = tenant
         self._span = span
+        self._unsettled = 0
+        """Generated tokens of which it is not yet known whether they are kept."""
+
+    def sampled(self, sample: Sample) -> None:
+        """The engine has worked for the search, whether anybody still waits for it or not."""
+        self._metrics.sampled(sample, self._tenant)
+        self._unsettled += sample.generated_tokens
+
+    def ended(self) -> None:
+        """What is not part of an answer is discarded, without an answer all of it."""
+        self._metrics.discarded(self._unsettled)
 
     def answered(self, result: SolveResult) -> None:
         """The search has a result."""
         self._metrics.answered(result, self._tenant)
+        self._unsettled -= result.usage.generated_tokens - result.usage.discarded_tokens
         if self._span is not None:
             self._span.answered(result)
         note(
@@ -50,11 +62,14 @@ class Watch:
         """Around a whole search, its time in the queue included."""
         spanned = nullcontext() if self._tracing is None else self._tracing.search(request)
         with spanned as span:
+            watched = Watched(self._metrics, span, tenant)
             try:
-                yield Watched(self._metrics, span, tenant)
+                yield watched
             except asyncio.CancelledError:
                 self._metrics.abandoned()
                 raise
+            finally:
+                watched.ended()
 
     @contextmanager
     def engine(self, engine: Engine, prompt_tokens: int) -> Generator[Engine]:

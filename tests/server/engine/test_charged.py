@@ -12,7 +12,10 @@ REQUEST = SampleRequest(ids=(9,), n=4, max_tokens=10, temperature=1.0, seeds=Non
 
 
 def engine(charged: list[int], delay: float = 0.0) -> ChargedEngine:
-    return ChargedEngine(ScriptedEngine(lambda _, i: (5,) * (i + 1), delay=delay), charged.append)
+    def charge(sample: Sample) -> None:
+        charged.append(sample.generated_tokens)
+
+    return ChargedEngine(ScriptedEngine(lambda _, i: (5,) * (i + 1), delay=delay), charge)
 
 
 def test_what_is_delivered_is_charged() -> None:

@@ -24,6 +24,7 @@ from stepback_server.engine.base import (
     SampleRequest,
 )
 from stepback_server.engine.replica import Expected, Replica
+from stepback_server.observation.request import ONWARD
 from tests.conftest import free_port
 
 REQUEST = SampleRequest(
@@ -46,6 +47,8 @@ class FakeVllm:
         self.told_version: Response = JSONResponse({"version": "0.32.0"})
         self.hung_up = asyncio.Event()
         self.keys: set[str | None] = set()
+        self.trace: dict[str, str] = {}
+        """The trace context of the last completion."""
         self.weights: str | None = None
         """What was loaded, where the development mode is on."""
         self.busy = 0
@@ -65,6 +68,7 @@ class FakeVllm:
 
     async def complete(self, request: Request) -> Response:
         self.keys.add(request.headers.get("authorization"))
+        self.trace = {name: text for name, text in request.headers.items() if "trace" in name}
         return self.answer()
 
     async def models(self, request: Request) -> Response:
@@ -146,6 +150,20 @@ def test_where_a_request_cannot_be_aborted_by_name_its_connection_is_dropped() -
         assert samples[0].generated_tokens == REQUEST.max_tokens
         await fake.hung_up.wait()
         assert fake.keys == {"Bearer secret"}
+
+    with_server(scenario)
+
+
+def test_a_round_carries_its_trace_and_one_that_is_not_traced_carries_none() -> None:
+    context = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "vendor=1"}
+
+    async def scenario(fake: FakeVllm, url: str) -> None:
+        for expected in ({}, context):
+            fake.stream(chunk(0, 2, finish="stop"), chunk(1, 2, finish="stop"), "data: [DONE]\n\n")
+            token = ONWARD.set(expected)
+            assert len(await sample(url)) == 2
+            ONWARD.reset(token)
+            assert fake.trace == expected
 
     with_server(scenario)
 

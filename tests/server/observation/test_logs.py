@@ -11,14 +11,19 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from stepback_server.keys import new_key
 from stepback_server.observation.access import AccessLog
 from stepback_server.observation.logs import JsonLines, TextLines
-from stepback_server.observation.request import CURRENT, name_request, note
+from stepback_server.observation.request import CURRENT, RequestRecord, name_request, note
+
+SEEN: list[RequestRecord] = []
 
 
 async def fine(request: Request) -> Response:
     note(tokens=3)
-    assert CURRENT.get() is not None
+    record = CURRENT.get()
+    assert record is not None
+    SEEN.append(record)
     return PlainTextResponse("fine")
 
 
@@ -67,6 +72,32 @@ def test_a_path_cannot_forge_a_line(caplog: pytest.LogCaptureFixture) -> None:
     ask("/x%0a2026-01-01%20ERROR")
     [line] = lines(caplog)
     assert "\n" not in line and "path=/x%0a2026" in line.lower()
+
+
+def test_a_key_in_the_wrong_place_is_neither_logged_nor_sent_back_nor_passed_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    SEEN.clear()
+    key, _ = new_key("alice")
+    headers = {name: key for name in ("X-Request-Id", "traceparent", "tracestate")}
+    answer = ask(f"/fine/{key}?key={key}", **headers)
+    ask("/fine", **{"X-Request-Id": f"id-{key}", "tracestate": f"vendor={key},a=b"})
+    ask(f"/{key.replace('_', '%5F')}")
+    assert key not in str(answer.headers)
+    assert all("***" in line for line in lines(caplog)[::2])
+    for each in (record for record in caplog.records if "access" in record.name):
+        assert key.removeprefix("stepback_")[:20] not in TextLines().format(each)
+        assert key.removeprefix("stepback_")[:20] not in JsonLines().format(each)
+    assert SEEN and not any(record.trace for record in SEEN)
+
+
+def test_a_trace_context_is_kept() -> None:
+    given = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "stepback=1,vendor=2"}
+    SEEN.clear()
+    ask("/fine", **given)
+    [record] = SEEN
+    assert record.trace == given
 
 
 @pytest.mark.parametrize("offered", [None, "", "a b", "a\nb", "é", "x" * 129, '"', "{}"])

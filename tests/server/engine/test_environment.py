@@ -1,0 +1,26 @@
+"""What vLLM's processes find in their environment."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+_TELL = """
+import os
+from stepback_server.engine.environment import prepare_environment
+prepare_environment(cpu={cpu})
+print(os.environ["VLLM_WORKER_MULTIPROC_METHOD"], os.environ["VLLM_NO_USAGE_STATS"])
+"""
+
+
+@pytest.mark.parametrize("cpu", [True, False])
+def test_the_core_is_spawned_whatever_is_set_and_other_variables_are_left_alone(cpu: bool) -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", _TELL.format(cpu=cpu)],
+        env=os.environ | {"VLLM_WORKER_MULTIPROC_METHOD": "fork", "VLLM_NO_USAGE_STATS": "0"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.split() == ["spawn", "0"]
