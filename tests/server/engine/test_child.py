@@ -226,7 +226,7 @@ def test_a_port_that_is_taken_is_refused() -> None:
     assert refused.stderr.startswith("stepback engine: STEPBACK_HOST, STEPBACK_PORT: cannot listen")
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_vllms_server_with_a_stopped_core_is_replaced_and_dies_with_the_command(
     tmp_path: Path,
 ) -> None:
@@ -245,7 +245,7 @@ def test_vllms_server_with_a_stopped_core_is_replaced_and_dies_with_the_command(
         first = core_below(command.pid)
         os.kill(first, signal.SIGSTOP)
         assert wait_until_said(log, f"{url} is lost: {url} hangs", 1, seconds=30) < 15
-        wait_until_said(log, f"{url} is up", 2, seconds=60)
+        wait_until_said(log, f"{url} is up", 2, seconds=120)
         core = core_below(command.pid)
         assert core != first and not lives(first)
         expected = Expected.of(Checkpoint.open(CHECKPOINT), Settings.read({}))
