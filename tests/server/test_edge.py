@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
 from stepback_server.app import create_app
 from stepback_server.checkpoint import Checkpoint
@@ -109,6 +110,35 @@ def test_the_schema_describes_every_code_of_a_search() -> None:
 def test_without_a_root_no_weights_are_loaded() -> None:
     [refused] = ask(("POST", "/v1/models/countdown-5m/reload", {"json": {"path": "/"}}))
     assert (refused.status_code, code(refused)) == (501, "reload_not_offered")
+
+
+def test_the_schema_is_one_of_the_openapi_that_it_names() -> None:
+    [schema] = ask(("GET", "/openapi.json", {}))
+    assert schema.json()["openapi"] == "3.1.0"
+    OPENAPI_31_VALIDATOR.validate(schema.json())
+
+
+def test_the_schema_describes_every_header_of_an_answer() -> None:
+    schema, refused, unknown = ask(
+        ("GET", "/openapi.json", {}),
+        ("POST", "/solve", {"json": SEARCH, "headers": {"Authorization": f"Bearer {KEY}"}}),
+        ("GET", "/v1/models", {}),
+        keys=LINE,
+    )
+    paths = schema.json()["paths"]
+
+    def described(path: str, method: str, status: int) -> set[str]:
+        return set(paths[path][method]["responses"][str(status)]["headers"])
+
+    usual = {"content-length", "content-type"}
+    for answer, path, method in ((refused, "/solve", "post"), (unknown, "/v1/models", "get")):
+        names = described(path, method, answer.status_code)
+        assert {name.lower() for name in names} == set(answer.headers) - usual
+    assert refused.status_code == 503 and unknown.status_code == 401
+    assert described("/solve", "post", 429) == {"X-Request-Id", "Retry-After"}
+    assert described("/solve", "post", 200) == {"X-Request-Id", "Idempotent-Replayed"}
+    # It has no Retry-After, and another body.
+    assert described("/ready", "get", 503) == {"X-Request-Id"}
 
 
 def test_a_full_queue_is_not_ready_for_a_search_and_is_for_traffic() -> None:
