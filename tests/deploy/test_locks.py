@@ -1,5 +1,6 @@
 """The images' locks are what `make locks` makes, and nothing that an image must not hold."""
 
+import re
 import tomllib
 
 import pytest
@@ -41,6 +42,14 @@ def test_every_image_has_the_versions_number_or_a_pinned_tag() -> None:
         assert tag == version if image.startswith("stepback/") else tag not in {"", "latest"}
     chart = yaml.safe_load((ROOT / "deploy/helm/stepback/Chart.yaml").read_text())
     assert chart["appVersion"] == chart["version"] == version
+
+
+def test_every_base_image_names_its_patch_and_is_the_same_everywhere() -> None:
+    tag = r"[\w./-]+:v?\d+\.\d+\.\d+[\w.-]*"
+    texts = [(ROOT / name).read_text() for name in ("Dockerfile", "compose.yaml")]
+    found = [re.findall(rf"(?:_IMAGE=|_IMAGE:-)(?!\$)({tag}|[^}}\s]+)", text) for text in texts]
+    bases = {base for text in found for base in text}
+    assert len(bases) == 2 and all(re.fullmatch(tag, base) for base in bases)
 
 
 def _names(lock: str) -> set[str]:

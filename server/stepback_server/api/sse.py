@@ -79,7 +79,7 @@ def _encode(event: SolveEvent) -> bytes:
 def with_events(schema: dict[str, Any]) -> dict[str, Any]:
     """The OpenAPI schema with the events in it, beside the result of `POST /solve`: what each event
     is on the wire, the JSON in its data as the `contentSchema` of that. OpenAPI 3.1, other than
-    3.2 with its `itemSchema`, has no word for a sequence: readers take `schema` for that of one event.
+    3.2 with its `itemSchema`, has no word for a sequence: readers take `schema` for one event's.
     """
     events = TypeAdapter[Any](SolveEvent).json_schema(
         mode="serialization", ref_template="#/components/schemas/{model}"
