@@ -47,7 +47,7 @@ def test_every_image_has_the_versions_number_or_a_pinned_tag() -> None:
 def test_every_base_image_names_its_patch_and_is_the_same_everywhere() -> None:
     tag = r"[\w./-]+:v?\d+\.\d+\.\d+[\w.-]*"
     texts = [(ROOT / name).read_text() for name in ("Dockerfile", "compose.yaml")]
-    found = [re.findall(rf"(?:_IMAGE=|_IMAGE:-)(?!\$)({tag}|[^}}\s]+)", text) for text in texts]
+    found = [re.findall(r"(?:_IMAGE=|_IMAGE:-)(?!\$)([^}\s]+)", text) for text in texts]
     bases = {base for text in found for base in text}
     assert len(bases) == 2 and all(re.fullmatch(tag, base) for base in bases)
 
