@@ -9,8 +9,10 @@ know a package; 3 no service answers, which `--or-skip` makes 0, with a line tha
 
 import argparse
 import json
+import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +27,26 @@ Ask = Callable[[str], str]
 """pip-audit's report in JSON, from a service; anything else where it fails."""
 
 
+def audited(lock: str) -> str:
+    """A lock as an advisory service can look it up: a local build (2.13.0+cpu) under the version that
+    it was built from, which is the one that advisories name."""
+    return re.sub(r"(==[^\s+]+)\+[\w.]+", r"\1", lock)
+
+
 def ask(service: str) -> str:
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write(audited((ROOT / "requirements.lock").read_text()))
+        file.flush()
+        return _run(service, file.name)
+
+
+def _run(service: str, requirements: str) -> str:
     command = [Path(sys.executable).with_name("pip-audit"), "--vulnerability-service", service]
     command += ["--no-deps", "--disable-pip", "--progress-spinner", "off", "--format", "json"]
-    command += ["--requirement", "requirements.lock"]
+    command += ["--requirement", requirements]
     try:
         done = subprocess.run(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=_SECONDS
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=_SECONDS
         )
     except subprocess.TimeoutExpired:
         return ""

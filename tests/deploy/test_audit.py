@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from deploy.audit import UNANSWERED, audit
+from deploy.audit import UNANSWERED, audit, audited
 
 FINE = {"name": "a", "version": "1", "vulns": []}
 BAD = {"name": "b", "version": "2", "vulns": [{"id": "CVE-1", "fix_versions": ["3"]}]}
@@ -43,3 +43,8 @@ def test_where_no_service_answers_only_ci_goes_on_and_says_so(
 def test_another_service_is_asked_where_one_does_not_answer() -> None:
     assert status(BROKEN, report(BAD)) == 1
     assert status(report(UNKNOWN), report(FINE)) == 0
+
+
+def test_a_local_build_is_looked_up_under_the_version_that_it_was_built_from() -> None:
+    lock = "# Made by hand: a+b\ntorch==2.13.0+cpu\nvllm-cpu==0.32.0\n"
+    assert audited(lock) == lock.replace("+cpu", "")
