@@ -28,8 +28,8 @@ Ask = Callable[[str], str]
 
 
 def audited(lock: str) -> str:
-    """A lock as an advisory service can look it up: a local build (2.13.0+cpu) under the version that
-    it was built from, which is the one that advisories name."""
+    """A lock as an advisory service can look it up: a local build (2.13.0+cpu) under the version
+    that it was made of, which is the one that advisories name."""
     return re.sub(r"(==[^\s+]+)\+[\w.]+", r"\1", lock)
 
 
