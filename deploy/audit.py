@@ -108,7 +108,7 @@ def _report(service: str, answer: Answer) -> int:
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="Known vulnerabilities of requirements.lock.")
     parser.add_argument("--or-skip", action="store_true", help="0 where no service answers")
     return audit(ask, or_skip=parser.parse_args(arguments).or_skip)
 
