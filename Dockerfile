@@ -5,11 +5,12 @@
 #   docker build --target cpu .          everything on a CPU: the embedded engine, or a vLLM server
 #   docker build --target cuda .         the same on CUDA, over the official vLLM image
 #
-# To pin the bases for good, give them by digest (NAME:TAG@sha256:...). Stages that build use
+# The bases are named to the patch. A tag can still be built anew, as Debian's fixes come in: to pin them
+# for good, give them by digest (NAME:TAG@sha256:...). Stages that build use
 # BUILD_IMAGE, which may know a package mirror or certificates: nothing of it but the installed
 # packages reaches an image. Each image's stages stand together and in this order, since the classic
 # builder builds every stage above its target.
-ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+ARG PYTHON_IMAGE=python:3.11.15-slim-bookworm
 ARG BUILD_IMAGE=${PYTHON_IMAGE}
 ARG VLLM_IMAGE=vllm/vllm-openai:v0.32.0
 
@@ -84,7 +85,8 @@ FROM ${VLLM_IMAGE} AS cuda
 COPY --from=application /wheels /tmp/wheels
 RUN python3 -m pip install --no-cache-dir --no-deps --break-system-packages /tmp/wheels/*.whl \
     && rm -r /tmp/wheels \
-    && python3 -c "import stepback_server.app" \
+    && python3 -c "import stepback_client.cli, stepback_server.app, stepback_server.engine.launch" \
+    && python3 -c "import opentelemetry.exporter.otlp.proto.http.trace_exporter" \
     && useradd --system --uid 10001 --user-group --no-create-home --home-dir /tmp stepback \
     && install --directory --owner 10001 --group 10001 /cache
 ENV HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \

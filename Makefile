@@ -66,7 +66,7 @@ locks: $(INSTALLED)  ## the images' locks, cut out of requirements.lock
 	$(BIN)/python deploy/lock.py
 
 audit: $(AUDIT)      ## known vulnerabilities of what the locks name; fails where no service answers
-	$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r requirements.lock
+	$(AUDIT)/bin/python deploy/audit.py $(AUDIT_FLAGS)
 
 $(AUDIT):
 	$(PYTHON) -m venv $@

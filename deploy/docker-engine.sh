@@ -12,7 +12,7 @@ set -euo pipefail
 
 home=${DOCKER_ENGINE_HOME:-/var/tmp/stepback-docker}
 export DOCKER_HOST=unix://$home/docker.sock
-official_image=python:3.11-slim-bookworm
+official_image=python:3.11.15-slim-bookworm
 python_image=stepback-stand-in/python:3.11-slim-bookworm
 build_image=stepback-stand-in/build:3.11-slim-bookworm
 

@@ -46,7 +46,7 @@ def settings_page() -> str:
             f"`{variable_of(name)}`",
             f"`{flag}`" if (flag := flag_of(name)) else "none: a secret",
             f"`{field.default}`",
-            field.description or "",
+            " ".join((field.description or "").split()),
         )
         for name, field in Settings.model_fields.items()
     )

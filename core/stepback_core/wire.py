@@ -378,6 +378,8 @@ class Readiness(_Said):
     ready: bool
     reason: str | None = None
     """Why not."""
+    full: bool = False
+    """Whether the queue is full: another search would be refused with 429."""
     searching: int
     """Searches in flight."""
     queued: int

@@ -22,7 +22,13 @@ from stepback_server.engine.base import (
 )
 from stepback_server.engine.replica import Expected, Replica
 from stepback_server.engine.replicas import Replicas
-from stepback_server.engine.supervisor import REMOTE_PATIENCE, Keeper, StartEngine, Supervisor
+from stepback_server.engine.supervisor import (
+    REMOTE_PATIENCE,
+    Keeper,
+    StartEngine,
+    Supervisor,
+    canary,
+)
 from stepback_server.heap import settle_heap
 from stepback_server.keys import KeyRing, is_loopback
 from stepback_server.observation.access import AccessLog
@@ -94,25 +100,19 @@ class _Application(FastAPI):
 
 
 def _keeper(settings: Settings, served: Served, start_engine: StartEngine | None) -> Keeper:
-    canary = _canary(served.checkpoint)
+    work = canary(served.checkpoint.codec.tokens.end_id)
     if start_engine is None and settings.engine_urls:
-        return _remote(settings, served, canary)
-    return Supervisor(start_engine or _embedded(settings, served), canary)
+        return _remote(settings, served, work)
+    return Supervisor(start_engine or _embedded(settings, served), work)
 
 
-def _remote(settings: Settings, served: Served, canary: SampleRequest) -> Keeper:
-    key, checkpoint = settings.engine_api_key, served.checkpoint
-    expected = Expected(
-        model=checkpoint.manifest.name,
-        context_tokens=checkpoint.context_tokens,
-        api_key=key.get_secret_value() if key else None,
-        connections=settings.max_running,
-    )
+def _remote(settings: Settings, served: Served, work: SampleRequest) -> Keeper:
+    expected = Expected.of(served.checkpoint, settings)
     return Replicas(
         {
             url: Supervisor(
                 partial(_connect, url, expected, served if settings.reload_root else None),
-                canary,
+                work,
                 REMOTE_PATIENCE,
                 name=url,
             )
@@ -129,18 +129,6 @@ def _connect(url: str, expected: Expected, served: Served | None) -> OwnedEngine
         with suppress(ReloadNotOffered):
             asyncio.run(replica.reload(served.checkpoint.folder.resolve()))
     return replica
-
-
-def _canary(checkpoint: Checkpoint) -> SampleRequest:
-    """The smallest work that shows an engine to be alive."""
-    return SampleRequest(
-        ids=(checkpoint.codec.tokens.end_id,),
-        n=1,
-        max_tokens=1,
-        temperature=0.0,
-        seeds=None,
-        stop_ids=(),
-    )
 
 
 def _embedded(settings: Settings, served: Served) -> StartEngine:

@@ -247,8 +247,10 @@ class Service:
         if self._draining:
             raise EngineUnavailable(_STOPPING, public=_STOPPING)
 
-    async def readiness(self) -> Readiness:
-        reason = "the queue is full" if self._admission.is_full else None
+    async def readiness(self, *, though_full: bool = False) -> Readiness:
+        """Whether a search would be taken now; `though_full`: or refused for the queue's sake."""
+        full = self._admission.is_full
+        reason = "the queue is full" if full and not though_full else None
         reason = _STOPPING if self._draining else reason
         running = 0
         try:
@@ -261,6 +263,7 @@ class Service:
         return Readiness(
             ready=reason is None,
             reason=reason,
+            full=full,
             searching=self._admission.searching,
             queued=self._admission.queued,
             running=running,

@@ -103,6 +103,22 @@ def test_the_controller_knows_every_engine_by_its_own_name(helm: Path) -> None:
     assert container["image"] == "stepback/cuda:0.1.0"
 
 
+def test_an_engine_is_given_the_time_to_be_replaced_within_its_pod(helm: Path) -> None:
+    engines = render(helm, "--set", "engine.startSeconds=900")["StatefulSet/stepback-engine"]
+    [container] = engines["spec"]["template"]["spec"]["containers"]
+    liveness = container["livenessProbe"]
+    assert liveness["failureThreshold"] * liveness["periodSeconds"] >= 900
+
+
+def test_a_full_queue_does_not_take_the_endpoint_away(helm: Path) -> None:
+    deployment = render(helm)["Deployment/stepback-controller"]
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["readinessProbe"]["httpGet"]["path"] == "/ready?for=traffic"
+    compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    [command] = compose["services"]["controller"]["healthcheck"]["test"][3:]
+    assert "/ready?for=traffic" in command
+
+
 def test_the_pods_grace_covers_the_servers(helm: Path) -> None:
     deployment = render(helm, "--set", "controller.graceSeconds=60")[
         "Deployment/stepback-controller"

@@ -21,6 +21,12 @@ pytestmark = [pytest.mark.docker, pytest.mark.timeout(1500)]
 PROBLEM = CountdownProblem(numbers=[3, 5, 7, 25], target=41)
 SERVICES = ["controller", "engine"]
 UNWANTED = ".git .env .netrc .npmrc pip.conf id_rsa id_ecdsa id_ed25519 keys.toml"
+# There is no pkill in the image.
+STOP_THE_CORE = (
+    "for each in /proc/[0-9]*; do "
+    'grep -qs "^VLLM::EngineCor" $each/cmdline && kill -STOP "${each#/proc/}" && stopped=yes; '
+    'done; [ "$stopped" ]'
+)
 TOOLS = "gcc cc g++ c++ clang ld make cmake ninja git"
 
 
@@ -99,6 +105,21 @@ def test_a_killed_engine_gives_a_clear_503_and_comes_back(running: Stack) -> Non
         wait_until_ready(running.url)
         assert client.solve(PROBLEM).usage.generated_tokens > 0
     assert running.inspect("engine")["RestartCount"] >= 1
+
+
+def test_an_engine_whose_core_hangs_is_replaced_within_its_container(running: Stack) -> None:
+    """vLLM's own /health stays well all the while."""
+    restarts = running.inspect("engine")["RestartCount"]
+    with Client(running.url, retry=Retry(attempts=1)) as client:
+        stopped = time.monotonic()
+        assert running.run_in("engine", STOP_THE_CORE).returncode == 0
+        while client.ready().ready:
+            assert time.monotonic() < stopped + 20, "nobody notices"
+            time.sleep(0.1)
+        wait_until_ready(running.url)
+        assert client.solve(PROBLEM).usage.generated_tokens > 0
+    assert "hangs" in running.compose("logs", "engine")
+    assert running.inspect("engine")["RestartCount"] == restarts
 
 
 def test_everything_in_one_container_solves_too(running: Stack) -> None:

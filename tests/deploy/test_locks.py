@@ -1,5 +1,6 @@
 """The images' locks are what `make locks` makes, and nothing that an image must not hold."""
 
+import re
 import tomllib
 
 import pytest
@@ -36,12 +37,19 @@ def test_no_image_holds_a_developers_tools(name: str) -> None:
 
 def test_every_image_has_the_versions_number_or_a_pinned_tag() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    for name in ("compose.yaml", "compose.gpu.yaml"):
-        for service in yaml.safe_load((ROOT / name).read_text())["services"].values():
-            image, _, tag = service.get("image", "-:-").partition(":")
-            assert tag == version if image.startswith("stepback/") else tag not in {"", "latest"}
+    for service in yaml.safe_load((ROOT / "compose.yaml").read_text())["services"].values():
+        image, _, tag = service["image"].partition(":")
+        assert tag == version if image.startswith("stepback/") else tag not in {"", "latest"}
     chart = yaml.safe_load((ROOT / "deploy/helm/stepback/Chart.yaml").read_text())
     assert chart["appVersion"] == chart["version"] == version
+
+
+def test_every_base_image_names_its_patch_and_is_the_same_everywhere() -> None:
+    tag = r"[\w./-]+:v?\d+\.\d+\.\d+[\w.-]*"
+    texts = [(ROOT / name).read_text() for name in ("Dockerfile", "compose.yaml")]
+    found = [re.findall(r"(?:_IMAGE=|_IMAGE:-)(?!\$)([^}\s]+)", text) for text in texts]
+    bases = {base for text in found for base in text}
+    assert len(bases) == 2 and all(re.fullmatch(tag, base) for base in bases)
 
 
 def _names(lock: str) -> set[str]:

@@ -4,11 +4,13 @@ engine behind it."""
 import asyncio
 import json
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
 from stepback_server.api.body import nesting
 from stepback_server.app import create_app
@@ -17,6 +19,7 @@ from stepback_server.engine.base import EngineUnavailable, OwnedEngine
 from stepback_server.keys import new_key
 from stepback_server.settings import Settings
 from tests.conftest import CHECKPOINT
+from tests.server.search.scripted import END, ScriptedEngine
 
 KEY, LINE = new_key("alice")
 JSON = {"Content-Type": "application/json"}
@@ -136,3 +139,75 @@ def test_the_schema_describes_every_code_of_a_search() -> None:
 def test_without_a_root_no_weights_are_loaded() -> None:
     [refused] = ask(("POST", "/v1/models/countdown-5m/reload", {"json": {"path": "/"}}))
     assert (refused.status_code, code(refused)) == (501, "reload_not_offered")
+
+
+def test_the_schema_is_one_of_the_openapi_that_it_names() -> None:
+    [schema] = ask(("GET", "/openapi.json", {}))
+    assert schema.json()["openapi"] == "3.1.0"
+    OPENAPI_31_VALIDATOR.validate(schema.json())
+
+
+def test_the_schema_describes_every_header_of_an_answer() -> None:
+    schema, refused, unknown = ask(
+        ("GET", "/openapi.json", {}),
+        ("POST", "/solve", {"json": SEARCH, "headers": {"Authorization": f"Bearer {KEY}"}}),
+        ("GET", "/v1/models", {}),
+        keys=LINE,
+    )
+    paths = schema.json()["paths"]
+
+    def described(path: str, method: str, status: int) -> set[str]:
+        return set(paths[path][method]["responses"][str(status)]["headers"])
+
+    usual = {"content-length", "content-type"}
+    for answer, path, method in ((refused, "/solve", "post"), (unknown, "/v1/models", "get")):
+        names = described(path, method, answer.status_code)
+        assert {name.lower() for name in names} == set(answer.headers) - usual
+    assert refused.status_code == 503 and unknown.status_code == 401
+    assert described("/solve", "post", 429) == {"X-Request-Id", "Retry-After"}
+    assert described("/solve", "post", 200) == {"X-Request-Id", "Idempotent-Replayed"}
+    # It has no Retry-After, and another body.
+    assert described("/ready", "get", 503) == {"X-Request-Id"}
+
+
+def test_a_full_queue_is_not_ready_for_a_search_and_is_for_traffic() -> None:
+    """A probe that takes the server away leaves its callers without the 429."""
+
+    async def run() -> list[httpx.Response]:
+        engine = ScriptedEngine(lambda request, index: (END,), delay=0.2)
+        settings = Settings(max_searches=1, max_queued=0)
+        app = create_app(settings, Checkpoint.open(CHECKPOINT), lambda: engine)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://c") as client,
+        ):
+            async with asyncio.timeout(20):
+                await until(client, lambda state: state["ready"])
+            body = SEARCH | {"strategy": "best_of_n", "breadth": 256}
+            search = asyncio.create_task(client.post("/solve", json=body))
+            async with asyncio.timeout(20):
+                await until(client, lambda state: state["searching"])
+            paths = ["/ready", "/ready?for=traffic", "/ready?for=fun"]
+            answers = [await client.get(path) for path in paths]
+            answers.append(await client.post("/solve", json=SEARCH))
+            search.cancel()
+            await asyncio.gather(search, return_exceptions=True)
+            return answers
+
+    for_search, for_traffic, for_fun, refused = asyncio.run(run())
+    assert for_search.status_code == 503 and for_search.json()["reason"] == "the queue is full"
+    assert for_traffic.status_code == 200 and for_traffic.json()["ready"]
+    assert for_search.json()["full"] and for_traffic.json()["full"]
+    assert for_fun.status_code == 422 and for_fun.json()["error"]["param"] == "for"
+    assert refused.status_code == 429
+
+
+async def until(client: httpx.AsyncClient, condition: Callable[[dict[str, Any]], bool]) -> None:
+    """Ask until the server's state is so."""
+    while not condition((await client.get("/ready")).json()):  # noqa: ASYNC110 - of a server
+        await asyncio.sleep(0.01)
+
+
+def test_no_probe_calls_a_server_ready_that_has_no_engine() -> None:
+    [answer] = ask(("GET", "/ready?for=traffic", {}))
+    assert answer.status_code == 503

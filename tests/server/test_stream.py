@@ -128,8 +128,9 @@ def test_leaving_in_mid_stream_ends_the_engines_work(server: str) -> None:
 
 def test_the_schema_documents_every_event(server: str) -> None:
     schema = httpx.get(f"{server}/openapi.json").json()
-    answers = schema["paths"]["/solve"]["post"]["responses"]["200"]["content"]
-    event = answers["text/event-stream"]["itemSchema"]
+    answer = schema["paths"]["/solve"]["post"]["responses"]["200"]
+    assert "comments" in answer["description"]
+    event = answer["content"]["text/event-stream"]["schema"]
     assert set(event["required"]) == {"event", "data"}
     events = event["properties"]["data"]["contentSchema"]
     assert events["discriminator"]["propertyName"] == "type"

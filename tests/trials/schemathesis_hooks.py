@@ -1,6 +1,7 @@
 """What JSON schema cannot say of a good request; what is bad stays bad.
 
 - The model's alphabet: a prompt becomes one that the bundled checkpoint can read.
+- That new weights are there: a path that may be one becomes the folder that is served already.
 - That a name is fresh: an Idempotency-Key becomes one that no earlier case has used.
 - That an integer is written as one: 14.0 is an integer to JSON schema, and becomes 14.
 
@@ -23,6 +24,9 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
     prompt = case.body.get("prompt") if isinstance(case.body, dict) else None
     if isinstance(prompt, str) and 0 < len(prompt) <= 100_000:
         case.body["prompt"] = "countdown:3,5,7,25=41"
+    path = case.body.get("path") if isinstance(case.body, dict) else None
+    if isinstance(path, str) and 0 < len(path) <= 4096:
+        case.body["path"] = "countdown-5m"
     headers = case.headers or {}
     for name in [name for name in headers if name.lower() == "idempotency-key"]:
         if isinstance(headers[name], str) and _GOOD_KEY.fullmatch(headers[name]):

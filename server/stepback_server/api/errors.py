@@ -32,6 +32,7 @@ _CODES = {
     "string_pattern_mismatch": "invalid_value",
 }
 _OUT_OF_RANGE = ("greater_than", "less_than", "too_long", "too_short", "finite_number")
+_PLACES = ("body", "header", "query")
 _PREFIXED = "Value error, "
 SEARCH_PATH = "/solve"
 """Errors are counted here."""
@@ -69,7 +70,7 @@ def invalid(errors: Sequence[Any], *, under: str | None = None) -> ApiError:
     kind: str = first["type"]
     if kind == "json_invalid":
         return _unparsable()
-    path = [str(part) for part in first["loc"] if part not in ("body", "header")]
+    path = [str(part) for part in first["loc"] if part not in _PLACES]
     if under is not None:
         path.insert(0, under)
     message: str = first["msg"].removeprefix(_PREFIXED)

@@ -1,9 +1,10 @@
 """The HTTP routes."""
 
 from collections.abc import Collection
+from enum import StrEnum
 from typing import Annotated, Any, cast
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -119,10 +120,31 @@ async def health() -> Health:
     return Health()
 
 
-@router.get("/ready", responses={503: {"model": Readiness}}, tags=["operation"])
-async def ready(service: TheService) -> Readiness:
+class ReadyFor(StrEnum):
+    """Who asks whether the server is ready."""
+
+    SEARCH = "search"
+    TRAFFIC = "traffic"
+
+
+AskedFor = Annotated[
+    ReadyFor,
+    Query(
+        alias="for",
+        description="`search`: a full queue is not ready. `traffic`, for the probe of a load "
+        "balancer: it is, since callers are better told 429 than left without an answer.",
+    ),
+]
+
+
+@router.get(
+    "/ready",
+    responses={503: {"model": Readiness}} | _described({"unknown_value"}),
+    tags=["operation"],
+)
+async def ready(service: TheService, asked_for: AskedFor = ReadyFor.SEARCH) -> Readiness:
     """Whether a search would be taken now: the engine is up and the queue is not full."""
-    readiness = await service.readiness()
+    readiness = await service.readiness(though_full=asked_for is ReadyFor.TRAFFIC)
     if readiness.ready:
         return readiness
     return cast("Readiness", JSONResponse(readiness.model_dump(), 503))

@@ -5,8 +5,35 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from stepback_server.api.errors import SEARCH_PATH
 from stepback_server.api.sse import with_events
 from stepback_server.settings import Settings
+
+_HEADERS: dict[str, dict[str, Any]] = {
+    "X-Request-Id": {
+        "description": "The name of this request in the server's log: the caller's own, where it "
+        "sent one in this header that can stand there.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+    "Retry-After": {
+        "description": "Seconds after which to try again.",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    "WWW-Authenticate": {
+        "description": "How to send a key.",
+        "required": True,
+        "schema": {"const": "Bearer"},
+    },
+    "Idempotent-Replayed": {
+        "description": "Stands where this is the result of an earlier request with the same "
+        "`Idempotency-Key`.",
+        "schema": {"const": "true"},
+    },
+}
+_OF_STATUS = {"401": "WWW-Authenticate", "429": "Retry-After", "503": "Retry-After"}
+"""Of an answer with the error body."""
 
 
 def schema_of(app: FastAPI, settings: Settings, tasks: Collection[str]) -> dict[str, Any]:
@@ -14,6 +41,7 @@ def schema_of(app: FastAPI, settings: Settings, tasks: Collection[str]) -> dict[
     all tasks those that the served checkpoint knows."""
     if app.openapi_schema is None:
         schema = with_events(FastAPI.openapi(app))
+        _describe_headers(schema)
         models = schema["components"]["schemas"]
         _offer(models["SolveRequest"], tasks)
         request = models["SolveRequest"]["properties"]
@@ -26,6 +54,21 @@ def schema_of(app: FastAPI, settings: Settings, tasks: Collection[str]) -> dict[
             request[name]["default"] = min(request[name]["default"], request[name]["maximum"])
     assert app.openapi_schema is not None
     return app.openapi_schema
+
+
+def _describe_headers(schema: dict[str, Any]) -> None:
+    schema["components"]["headers"] = _HEADERS
+    for path, operations in schema["paths"].items():
+        for operation in operations.values():
+            for status, answer in operation["responses"].items():
+                names = ["X-Request-Id"]
+                if status in _OF_STATUS and "ErrorBody" in str(answer["content"]):
+                    names.append(_OF_STATUS[status])
+                if (path, status) == (SEARCH_PATH, "200"):
+                    names.append("Idempotent-Replayed")
+                answer["headers"] = {
+                    name: {"$ref": f"#/components/headers/{name}"} for name in names
+                }
 
 
 def _offer(request: dict[str, Any], tasks: Collection[str]) -> None:

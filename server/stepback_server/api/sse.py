@@ -17,6 +17,12 @@ from stepback_server.observation.request import note
 from stepback_server.streaming import LiveSearch
 
 _log = logging.getLogger(__name__)
+_ANSWER = """\
+The result; with `stream`, server-sent events until the result or an error, which are the last.
+
+The schema of `text/event-stream` is that of each event. Between events there may be comments \
+(lines that begin with a colon), sent while nothing else happens so that no connection looks idle: \
+they say nothing, and readers of such streams skip them."""
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
@@ -76,22 +82,26 @@ def _encode(event: SolveEvent) -> bytes:
 
 
 def with_events(schema: dict[str, Any]) -> dict[str, Any]:
-    """The OpenAPI schema with the events in it, beside the result of `POST /solve`: what an event
-    is on the wire as `itemSchema`, the JSON in its data as the `contentSchema` of that."""
+    """The OpenAPI schema with the events in it, beside the result of `POST /solve`: what each event
+    is on the wire, the JSON in its data as the `contentSchema` of that. OpenAPI 3.1, other than
+    3.2 with its `itemSchema`, has no word for a sequence: readers take `schema` for one event's.
+    """
     events = TypeAdapter[Any](SolveEvent).json_schema(
         mode="serialization", ref_template="#/components/schemas/{model}"
     )
     components = schema["components"]
     components["schemas"] = events.pop("$defs") | components["schemas"]
-    answers = schema["paths"]["/solve"]["post"]["responses"]["200"]["content"]
+    answer = schema["paths"]["/solve"]["post"]["responses"]["200"]
+    answer["description"] = _ANSWER
     data = {
         "type": "string",
         "contentMediaType": "application/json",
         "contentSchema": {"title": "SolveEvent"} | events,
     }
-    answers[EventSourceResponse.media_type] = {
-        "itemSchema": {
+    answer["content"][EventSourceResponse.media_type] = {
+        "schema": {
             "type": "object",
+            "description": "One event of the stream.",
             "required": ["event", "data"],
             "properties": {"event": {"type": "string"}, "data": data},
         }

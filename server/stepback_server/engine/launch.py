@@ -1,25 +1,33 @@
 """`stepback engine`: a vLLM server for a checkpoint, as a controller with STEPBACK_ENGINE_URLS
-wants it."""
+wants it, replaced when it hangs or dies."""
 
+import asyncio
+import ipaddress
+import logging
 import os
+import signal
+import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from stepback_server.checkpoint import Checkpoint, CheckpointError
+from stepback_server.engine.child import Launcher, serve_vllm
 from stepback_server.engine.environment import prepare_environment
 from stepback_server.engine.options import as_flags, engine_options
-from stepback_server.observation.logs import VLLM_JSON
+from stepback_server.engine.replica import Expected
+from stepback_server.engine.supervisor import Patience, Supervisor, canary
+from stepback_server.observation.logs import VLLM_JSON, configure_logs
 from stepback_server.settings import Settings, SettingsError, read_settings
 
-# `vllm serve` wants the metadata of a distribution called vllm, which the CPU wheel lacks.
-_SERVER = "vllm.entrypoints.openai.api_server"
+_log = logging.getLogger(__name__)
 
 
 def engine(arguments: Sequence[str]) -> int:
-    """Become a vLLM server. Takes the controller's settings: model, host, port, device,
-    kv_cache_mib, max_running, log_format and engine_api_key. Returns 2 where they are refused."""
+    """Keep a vLLM server until SIGINT or SIGTERM. Takes the controller's settings: model, host,
+    port, device, kv_cache_mib, max_running, log_level, log_format and engine_api_key. Returns 0,
+    or 2 where they are refused, or 1 where the first server does not start."""
     try:
-        settings = read_settings(arguments, command="engine")
+        settings = _with_port(read_settings(arguments, command="engine"))
         checkpoint = Checkpoint.open(settings.model)
     except (SettingsError, CheckpointError) as error:
         print(f"stepback engine: {error}", file=sys.stderr)  # noqa: T201 - a command's own words
@@ -28,10 +36,70 @@ def engine(arguments: Sequence[str]) -> int:
         cpu=settings.device == "cpu",
         vllm_logging=VLLM_JSON if settings.log_format == "json" else None,
     )
-    if settings.engine_api_key:
+    configure_logs(settings.log_level, settings.log_format)
+    expected = Expected.of(checkpoint, settings)
+    if expected.api_key:
         # Not a flag: every user of the machine can read those.
-        os.environ["VLLM_API_KEY"] = settings.engine_api_key.get_secret_value()
-    os.execv(sys.executable, [sys.executable, "-m", _SERVER, *server_flags(settings, checkpoint)])
+        os.environ["VLLM_API_KEY"] = expected.api_key
+    flags, url = server_flags(settings, checkpoint), own_url(settings.host, settings.port)
+    launcher = Launcher(serve_vllm, flags, url, expected)
+    end_id = checkpoint.codec.tokens.end_id
+    supervisor = Supervisor(launcher.start, canary(end_id), patience(os.environ), name=url)
+    return asyncio.run(keep(supervisor, launcher))
+
+
+async def keep(supervisor: Supervisor, launcher: Launcher) -> int:
+    """Keep a server up until a signal. Returns 1 where there is none to begin with."""
+    running = asyncio.create_task(supervisor.run())
+
+    def stop() -> None:
+        launcher.give_up()
+        running.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    try:
+        await running
+    except asyncio.CancelledError:
+        return 0
+    except Exception as error:  # whatever a start can fail of: the process ends with it
+        _log.error("there is no engine, and none will come: %s", error)
+    return 1
+
+
+def patience(environment: Mapping[str, str]) -> Patience:
+    """How closely a server of our own is watched: a check is a request."""
+    usual = Patience(between_checks=1.0)
+    if environment.get("VLLM_SERVER_DEV_MODE", "0") == "0":
+        return usual
+    # It may be told to load new weights, and stands still meanwhile, for as long as they are large.
+    return Patience(between_checks=1.0, canary_deadline=usual.reload_deadline)
+
+
+def own_url(host: str, port: int) -> str:
+    """Where this machine reaches a server that listens there."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return f"http://{host}:{port}"
+    if address.is_unspecified:
+        address = ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")
+    return f"http://[{address}]:{port}" if address.version == 6 else f"http://{address}:{port}"
+
+
+def _with_port(settings: Settings) -> Settings:
+    """With a free port in the place of 0. Raises SettingsError where the port is taken: whatever
+    listens there would be mistaken for our own server."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        with socket.create_server((settings.host, settings.port), family=family) as listener:
+            port: int = listener.getsockname()[1]
+    except OSError as error:
+        raise SettingsError(
+            f"STEPBACK_HOST, STEPBACK_PORT: cannot listen on {settings.host}, port "
+            f"{settings.port}: {error.strerror or error}"
+        ) from error
+    return settings.model_copy(update={"port": port})
 
 
 def server_flags(settings: Settings, checkpoint: Checkpoint) -> list[str]:

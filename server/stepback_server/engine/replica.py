@@ -12,6 +12,7 @@ import aiohttp
 import httpx
 from pydantic import BaseModel
 
+from stepback_server.checkpoint import Checkpoint
 from stepback_server.concurrency import Interrupted, run_unless
 from stepback_server.engine.aborts import Aborts
 from stepback_server.engine.base import (
@@ -31,6 +32,7 @@ from stepback_server.engine.completions import (
     request_body,
 )
 from stepback_server.observation.request import trace_headers
+from stepback_server.settings import Settings
 
 _CONTROL_SECONDS = 5.0
 """For connecting, and for everything that a healthy server answers at once."""
@@ -58,6 +60,16 @@ class Expected:
     """Sent as a bearer token, where the servers want one."""
     connections: int
     """Requests to one server at once; more wait here."""
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, settings: Settings) -> "Expected":
+        key = settings.engine_api_key
+        return cls(
+            model=checkpoint.manifest.name,
+            context_tokens=checkpoint.context_tokens,
+            api_key=key.get_secret_value() if key else None,
+            connections=settings.max_running,
+        )
 
     @property
     def headers(self) -> dict[str, str]:

@@ -86,6 +86,11 @@ REMOTE_PATIENCE = Patience(between_checks=1.0, longest_backoff=5.0, expected_sta
 """A server over HTTP costs a request to check, and nothing to come back to."""
 
 
+def canary(end_id: int) -> SampleRequest:
+    """The smallest work that shows an engine to be alive."""
+    return SampleRequest(ids=(end_id,), n=1, max_tokens=1, temperature=0.0, seeds=None, stop_ids=())
+
+
 class Supervisor:
     """Keeps one engine. `run` it in a task; lend the engine with `use`."""
 

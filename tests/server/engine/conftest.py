@@ -12,13 +12,18 @@ from pathlib import Path
 import httpx
 import pytest
 
+from stepback_server.checkpoint import Checkpoint
+from stepback_server.engine.child import SERVER
+from stepback_server.engine.launch import server_flags
+from stepback_server.settings import Settings
 from tests.conftest import CHECKPOINT, ROOT, children, free_port, wait_until_ok, wait_until_ready
 
 _HEAVY = ("torch", "vllm", "triton", "functorch", "stepback", "__editable__")
 
 
 class VllmServer:
-    """A vLLM server on a port of its own, started as `stepback engine` starts it."""
+    """A vLLM server on a port of its own, as somebody else may run it: with the flags that
+    `stepback engine` gives it, and nobody who would replace it."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
@@ -27,8 +32,9 @@ class VllmServer:
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "stepback_client.cli", "engine"]
-        flags = ["--model", str(CHECKPOINT), "--port", str(self._port)]
+        settings = Settings.read({}, ["--port", str(self._port)])
+        command = [sys.executable, "-m", SERVER]
+        flags = server_flags(settings, Checkpoint.open(CHECKPOINT))
         with self._log.open("a") as output:
             self.process = subprocess.Popen([*command, *flags], stdout=output, stderr=output)
 

@@ -1,0 +1,275 @@
+"""A server that `stepback engine` keeps, in a real child process: one of our own, and vLLM's."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from stepback_server.checkpoint import Checkpoint
+from stepback_server.engine.base import EngineMismatch, EngineUnavailable
+from stepback_server.engine.child import ChildServer, Launcher, Serve
+from stepback_server.engine.launch import own_url, patience
+from stepback_server.engine.replica import Expected, Replica
+from stepback_server.engine.supervisor import Patience, Supervisor, canary
+from stepback_server.settings import Settings
+from tests.conftest import CHECKPOINT, children, free_port, wait_until_ok
+
+EXPECTED = Expected(model="m", context_tokens=16, api_key=None, connections=4)
+SERVERS = ("spawn_main", "VLLM::Server")
+QUICK = Patience(
+    between_checks=0.05,
+    between_canaries=0.1,
+    canary_deadline=0.5,
+    first_backoff=0.01,
+    longest_backoff=0.05,
+)
+
+
+# --- served in a child ---
+
+
+def serve_well(flags: Sequence[str]) -> None:
+    """As much of vLLM as a supervisor looks at. flags: its port."""
+    uvicorn.run(_app(), port=int(flags[0]), log_level="error")
+
+
+def serve_in_a_process_below(flags: Sequence[str]) -> None:
+    """As vLLM does with its engine core: one that outlives whoever is killed above it."""
+    below = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    Path(flags[1]).write_text(str(below.pid))
+    serve_well(flags)
+
+
+def fail(flags: Sequence[str]) -> None:
+    sys.exit(7)
+
+
+def load_forever(flags: Sequence[str]) -> None:
+    time.sleep(600)
+
+
+def _app() -> Starlette:
+    async def complete(request: Request) -> Response:
+        chunk = {"index": 0, "token_ids": [2], "finish_reason": "length"}
+        chunk["logprobs"] = {"token_logprobs": [-1.0], "top_logprobs": [{}]}
+        lines = [f"data: {json.dumps({'choices': [chunk]})}\n\n", "data: [DONE]\n\n"]
+        return StreamingResponse(iter(lines), media_type="text/event-stream")
+
+    async def models(request: Request) -> Response:
+        return JSONResponse({"data": [{"id": "m", "max_model_len": 16}]})
+
+    async def nothing(request: Request) -> Response:
+        return Response()
+
+    return Starlette(
+        routes=[
+            Route("/v1/completions", complete, methods=["POST"]),
+            Route("/v1/models", models),
+            Route("/metrics", nothing),
+            Route("/health", nothing),
+        ]
+    )
+
+
+# --- the tests ---
+
+
+def launcher_of(serve: Serve, *flags: str) -> tuple[Launcher, str]:
+    port = free_port()
+    url = own_url("0.0.0.0", port)
+    return Launcher(serve, [str(port), *flags], url, EXPECTED), url
+
+
+def lives(pid: int) -> bool:
+    """Whether a process runs; one that has ended and waits to be collected does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - of another process
+        await asyncio.sleep(0.02)
+
+
+def supervised(
+    launcher: Launcher, url: str, scenario: Callable[[Supervisor], Coroutine[Any, Any, None]]
+) -> None:
+    async def run() -> None:
+        supervisor = Supervisor(launcher.start, canary(2), QUICK, name=url)
+        running = asyncio.create_task(supervisor.run())
+        try:
+            async with asyncio.timeout(30):
+                await until(lambda: supervisor.up == 1)
+                await scenario(supervisor)
+        finally:
+            launcher.give_up()
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def servers_below(pid: int) -> list[int]:
+    """The servers among the children of a process, whatever else those are."""
+    return [child for child in children(pid) if any(name in title(child) for name in SERVERS)]
+
+
+def server_below(pid: int) -> int:
+    [server] = servers_below(pid)
+    return server
+
+
+def title(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()
+
+
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_server_that_is_lost_is_replaced_and_nothing_is_left_of_it(
+    tmp_path: Path, fault: signal.Signals
+) -> None:
+    note = tmp_path / "below.txt"
+    launcher, url = launcher_of(serve_in_a_process_below, str(note))
+
+    async def scenario(supervisor: Supervisor) -> None:
+        first, below = server_below(os.getpid()), int(note.read_text())
+        os.kill(first, fault)
+        await until(lambda: supervisor.restarts == 1)
+        assert not lives(first) and not lives(below)
+        assert server_below(os.getpid()) != first and lives(int(note.read_text()))
+
+    supervised(launcher, url, scenario)
+    assert not lives(int(note.read_text()))
+
+
+def test_a_first_start_that_fails_says_with_which_status() -> None:
+    launcher, _ = launcher_of(fail)
+    with pytest.raises(EngineMismatch, match="has ended with status 7"):
+        launcher.start()
+
+
+def test_a_start_that_is_given_up_leaves_nothing_behind() -> None:
+    launcher, _ = launcher_of(load_forever)
+
+    async def scenario() -> None:
+        running = asyncio.create_task(Supervisor(launcher.start, canary(2), QUICK).run())
+        await until(lambda: bool(servers_below(os.getpid())))
+        launcher.give_up()
+        running.cancel()
+        async with asyncio.timeout(5):
+            await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(scenario())
+    assert not servers_below(os.getpid())
+
+
+def test_a_server_that_has_ended_is_lost_whatever_answers_in_its_place() -> None:
+    async def scenario() -> None:
+        launcher, _ = launcher_of(serve_well)
+        server = await asyncio.to_thread(launcher.start)
+        await server.check()
+        os.kill(server_below(os.getpid()), signal.SIGKILL)
+        with pytest.raises(EngineUnavailable):
+            while True:
+                await server.check()
+        assert isinstance(server, ChildServer)
+        await server.close(kill=True)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("0.0.0.0", "http://127.0.0.1:80"),
+        ("::", "http://[::1]:80"),
+        ("10.0.0.7", "http://10.0.0.7:80"),
+        ("engine", "http://engine:80"),
+    ],
+)
+def test_a_server_is_watched_where_this_machine_reaches_it(host: str, url: str) -> None:
+    assert own_url(host, 80) == url
+
+
+def test_a_server_that_takes_new_weights_may_stand_still_for_as_long_as_they_load() -> None:
+    assert patience({}).canary_deadline == 10
+    assert patience({"VLLM_SERVER_DEV_MODE": "1"}).canary_deadline == Patience().reload_deadline
+
+
+def test_a_port_that_is_taken_is_refused() -> None:
+    """Whatever listens there would be mistaken for the command's own server."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+        refused = subprocess.run(
+            [sys.executable, "-m", "stepback_client.cli", "engine", "--port", port],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("stepback engine: STEPBACK_HOST, STEPBACK_PORT: cannot listen")
+
+
+@pytest.mark.timeout(300)
+def test_vllms_server_with_a_stopped_core_is_replaced_and_dies_with_the_command(
+    tmp_path: Path,
+) -> None:
+    log, port = tmp_path / "log.txt", free_port()
+    flags = ["--model", str(CHECKPOINT), "--port", str(port)]
+    with log.open("w") as output:
+        command = subprocess.Popen(
+            [sys.executable, "-m", "stepback_client.cli", "engine", *flags],
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_until_ok(f"{url}/health", command, log)
+        wait_until_said(log, f"{url} is up", 1, seconds=30)
+        first = core_below(command.pid)
+        os.kill(first, signal.SIGSTOP)
+        assert wait_until_said(log, f"{url} is lost: {url} hangs", 1, seconds=30) < 15
+        wait_until_said(log, f"{url} is up", 2, seconds=120)
+        core = core_below(command.pid)
+        assert core != first and not lives(first)
+        expected = Expected.of(Checkpoint.open(CHECKPOINT), Settings.read({}))
+        assert Replica.connect(url, expected).version != "unknown"
+        command.kill()
+        command.wait()
+        deadline = time.monotonic() + 10
+        while lives(core):
+            assert time.monotonic() < deadline, "the engine core outlives the command"
+            time.sleep(0.05)
+    finally:
+        command.kill()
+        command.wait()
+
+
+def core_below(pid: int) -> int:
+    [core] = [each for each in children(server_below(pid)) if "EngineCore" in title(each)]
+    return core
+
+
+def wait_until_said(log: Path, words: str, times: int, seconds: float) -> float:
+    """The seconds until a log says something for the so manieth time."""
+    started = time.monotonic()
+    while log.read_text().count(words) < times:
+        assert time.monotonic() < started + seconds, log.read_text()[-3000:]
+        time.sleep(0.05)
+    return time.monotonic() - started
