@@ -17,6 +17,7 @@ from stepback_server.engine.base import (
     EngineMismatch,
     EngineUnavailable,
     Finish,
+    NeverBegun,
     PromptRefused,
     ReloadFailed,
     ReloadNotOffered,
@@ -45,6 +46,8 @@ class FakeVllm:
     def __init__(self) -> None:
         self.answer: Callable[[], Response] = lambda: Response(status_code=500)
         self.told_version: Response = JSONResponse({"version": "0.32.0"})
+        self.told_metrics = Response("vllm:generation_tokens_total{a} 7.0\n")
+        self.told_health = Response()
         self.hung_up = asyncio.Event()
         self.keys: set[str | None] = set()
         self.trace: dict[str, str] = {}
@@ -79,6 +82,12 @@ class FakeVllm:
     async def version(self, request: Request) -> Response:
         return self.told_version
 
+    async def metrics(self, request: Request) -> Response:
+        return self.told_metrics
+
+    async def health(self, request: Request) -> Response:
+        return self.told_health
+
     async def abort(self, request: Request) -> Response:
         return JSONResponse({}, 403)
 
@@ -107,6 +116,8 @@ class FakeVllm:
                 Route("/inference/v1/abort_requests", self.abort, methods=["POST"]),
                 Route("/v1/models", self.models),
                 Route("/version", self.version),
+                Route("/metrics", self.metrics),
+                Route("/health", self.health),
                 Route("/collective_rpc", self.call, methods=["GET", "POST"]),
                 Route("/reset_prefix_cache", self.forget, methods=["POST"]),
             ]
@@ -194,6 +205,71 @@ def test_an_answer_that_breaks_off_loses_the_server(chunks: list[str], message: 
         fake.stream(*chunks)
         with pytest.raises(EngineUnavailable, match=message):
             await sample(url)
+
+    with_server(scenario)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(Response(b"data: " + b"x" * (1 << 26)), id="a line without end"),
+        pytest.param(Response(b"data: \xff\n"), id="no text"),
+        pytest.param(Response(b"no gzip", headers={"content-encoding": "gzip"}), id="no gzip"),
+    ],
+)
+def test_an_answer_that_cannot_be_read_loses_the_server(answer: Response) -> None:
+    async def scenario(fake: FakeVllm, url: str) -> None:
+        fake.answer = lambda: answer
+        with pytest.raises(EngineUnavailable) as lost:
+            await sample(url)
+        assert not isinstance(lost.value, NeverBegun)
+
+    with_server(scenario)
+
+
+def test_a_server_whose_word_on_itself_cannot_be_read_is_lost() -> None:
+    """And not its watcher, with whom the controller and its other servers would end."""
+    undecodable = Response(b"no gzip", headers={"content-encoding": "gzip"})
+
+    async def scenario(fake: FakeVllm, url: str) -> None:
+        replica = Replica(url, EXPECTED)
+        assert await replica.progress() == 7
+        await replica.check()
+        for value in ("many", "NaN", "+Inf"):
+            fake.told_metrics = Response(f"vllm:generation_tokens_total{{a}} {value}\n")
+            with pytest.raises(EngineUnavailable, match="/metrics cannot be read"):
+                await replica.progress()
+        fake.told_metrics = fake.told_health = fake.told_version = undecodable
+        for ask in (replica.progress, replica.check, lambda: sample(url)):
+            with pytest.raises(EngineUnavailable):
+                await ask()
+        await replica.close(kill=False)
+
+    with_server(scenario)
+
+
+def test_a_request_that_was_not_taken_has_cost_nothing() -> None:
+    """Behind a proxy a 5xx may have; in vLLM's own words it was answered before the first token."""
+
+    async def scenario(fake: FakeVllm, url: str) -> None:
+        said = {"error": {"message": "EngineCore encountered an issue"}}
+        replica = Replica(url, EXPECTED)
+        for answer, never_begun in (
+            (Response("busy", 429), True),
+            (JSONResponse(said, 503), True),
+            (JSONResponse(said, 500), True),
+            (Response("bad gateway", 502), False),
+            (Response("upstream reset", 503), False),
+        ):
+            fake.answer = lambda answer=answer: answer
+            with pytest.raises(EngineUnavailable) as lost:
+                await replica.sample(REQUEST, asyncio.Event(), lambda sample: None)
+            assert isinstance(lost.value, NeverBegun) is never_begun
+        await replica.close(kill=False)
+        nowhere = Replica("http://127.0.0.1:9", EXPECTED)
+        with pytest.raises(NeverBegun):
+            await nowhere.sample(REQUEST, asyncio.Event(), lambda sample: None)
+        await nowhere.close(kill=False)
 
     with_server(scenario)
 
