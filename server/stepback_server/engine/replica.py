@@ -1,6 +1,7 @@
 """One vLLM server over HTTP: the engine seam in its OpenAI-compatible API, in token ids."""
 
 import asyncio
+import logging
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ from stepback_server.engine.completions import (
 )
 from stepback_server.observation.request import trace_headers
 from stepback_server.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 _CONTROL_SECONDS = 5.0
 """For connecting, and for everything that a healthy server answers at once."""
@@ -129,6 +132,8 @@ class Replica:
             connector=aiohttp.TCPConnector(
                 limit=connections, keepalive_timeout=_KEEP_ALIVE_SECONDS
             ),
+            # A router's cookie would hold every search on one of its servers.
+            cookie_jar=aiohttp.DummyCookieJar(),
             # A continuation may take as long as it takes; who watches the server notices a hang.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONTROL_SECONDS),
             read_bufsize=_LONGEST_LINE,
@@ -303,7 +308,9 @@ def _agree(url: str, answer: httpx.Response, expected: Expected) -> None:
             f"{url} serves {', '.join(model.id for model in models)}, not {expected.model}: start "
             f"it with `stepback engine`, or with --served-model-name {expected.model}"
         )
-    if (served.max_model_len or 0) < expected.context_tokens:
+    if served.max_model_len is None:
+        _log.warning("%s does not tell its context: it must be %d", url, expected.context_tokens)
+    elif served.max_model_len < expected.context_tokens:
         raise EngineMismatch(
             f"{url} has a context of {served.max_model_len} tokens, the checkpoint one of "
             f"{expected.context_tokens}: start it with --max-model-len {expected.context_tokens}"

@@ -45,6 +45,7 @@ class FakeVllm:
 
     def __init__(self) -> None:
         self.answer: Callable[[], Response] = lambda: Response(status_code=500)
+        self.told_context: int | None = 16
         self.told_version: Response = JSONResponse({"version": "0.32.0"})
         self.told_metrics = Response("vllm:generation_tokens_total{a} 7.0\n")
         self.told_health = Response()
@@ -52,10 +53,16 @@ class FakeVllm:
         self.keys: set[str | None] = set()
         self.trace: dict[str, str] = {}
         """The trace context of the last completion."""
+        self.cookies: set[str | None] = set()
         self.weights: str | None = None
         """What was loaded, where the development mode is on."""
         self.busy = 0
         """How often the prefix cache will still be in use."""
+
+    def set_cookie(self) -> Response:
+        response = Response(status_code=429)
+        response.set_cookie("llm-d-session", "a server")
+        return response
 
     def stream(self, *chunks: str, forever: bool = False) -> None:
         async def body() -> AsyncIterator[str]:
@@ -72,12 +79,13 @@ class FakeVllm:
     async def complete(self, request: Request) -> Response:
         self.keys.add(request.headers.get("authorization"))
         self.trace = {name: text for name, text in request.headers.items() if "trace" in name}
+        self.cookies.add(request.headers.get("cookie"))
         return self.answer()
 
     async def models(self, request: Request) -> Response:
         if request.headers.get("authorization") != "Bearer secret":
             return JSONResponse({"error": "Unauthorized"}, 401)
-        return JSONResponse({"data": [{"id": "m", "max_model_len": 16}]})
+        return JSONResponse({"data": [{"id": "m", "max_model_len": self.told_context}]})
 
     async def version(self, request: Request) -> Response:
         return self.told_version
@@ -274,6 +282,19 @@ def test_a_request_that_was_not_taken_has_cost_nothing() -> None:
     with_server(scenario)
 
 
+def test_no_cookie_of_a_router_holds_all_searches_at_one_of_its_servers() -> None:
+    async def scenario(fake: FakeVllm, url: str) -> None:
+        fake.answer = fake.set_cookie
+        replica = Replica(url, EXPECTED)
+        for _ in range(2):
+            with pytest.raises(NeverBegun):
+                await replica.sample(REQUEST, asyncio.Event(), lambda sample: None)
+        await replica.close(kill=False)
+        assert fake.cookies == {None}
+
+    with_server(scenario)
+
+
 def test_a_refusal_is_the_callers_fault_or_the_servers() -> None:
     async def scenario(fake: FakeVllm, url: str) -> None:
         body = {"error": {"message": "the context is 16 tokens"}}
@@ -295,6 +316,20 @@ def test_a_server_tells_its_version_unless_something_before_it_does_not() -> Non
         fake.told_version = Response("no such path", 404)
         connected = await asyncio.to_thread(Replica.connect, url, EXPECTED)
         assert connected.version == "unknown"
+
+    with_server(scenario)
+
+
+def test_a_router_that_does_not_tell_the_context_is_taken_at_its_word(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scenario(fake: FakeVllm, url: str) -> None:
+        fake.told_context = None
+        await asyncio.to_thread(Replica.connect, url, EXPECTED)
+        assert "does not tell its context: it must be 16" in caplog.text
+        fake.told_context = 15
+        with pytest.raises(EngineMismatch, match="a context of 15 tokens"):
+            await asyncio.to_thread(Replica.connect, url, EXPECTED)
 
     with_server(scenario)
 
