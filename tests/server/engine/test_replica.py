@@ -160,10 +160,16 @@ def test_where_a_request_cannot_be_aborted_by_name_its_connection_is_dropped() -
     """Then what was generated is unknown, and counted as the most that it can have been."""
 
     async def scenario(fake: FakeVllm, url: str) -> None:
-        fake.stream(chunk(1, 7, 2, finish="stop"), chunk(0, 8), forever=True)
-        stop = asyncio.Event()
-        asyncio.get_running_loop().call_later(0.2, stop.set)
-        samples = {each.index: each for each in await sample(url, stop)}
+        fake.stream(chunk(0, 8), chunk(1, 7, 2, finish="stop"), forever=True)
+        stop, samples = asyncio.Event(), dict[int, Sample]()
+
+        def stop_at_the_first(each: Sample) -> None:
+            samples[each.index] = each
+            stop.set()
+
+        replica = Replica(url, EXPECTED)
+        await replica.sample(REQUEST, stop, stop_at_the_first)
+        await replica.close(kill=False)
         assert samples[1].finish is Finish.STOP and samples[1].generated_tokens == 2
         assert samples[0].finish is Finish.ABORTED and samples[0].ids == (8,)
         assert samples[0].generated_tokens == REQUEST.max_tokens

@@ -44,6 +44,7 @@ class Server(ScriptedEngine):
         super().__init__(lambda request, index: ((request.seeds or (0,) * 99)[index], END))
         self.lives = 1_000_000
         self.mismatched = False
+        self.starts = 0
         self.takes_weights = True
         self.weights = Path("old")
         self.is_busy = False
@@ -61,6 +62,7 @@ class Server(ScriptedEngine):
         return was != checkpoint
 
     def start(self) -> OwnedEngine:
+        self.starts += 1
         if self.mismatched:
             raise EngineMismatch("it serves another model")
         if not self.lives:
@@ -268,6 +270,7 @@ def test_what_was_lost_is_paid_for_and_the_budget_holds_for_the_whole_fleet(toke
                 server.lives = 3 if server is servers["a"] else 1_000_000
             return search(ChargedEngine(engine, charged.append), tokens=tokens, seed=None)
 
+        searched = await replicas.use(work)
         # The home is chosen by a name of chance.
         while not servers["a"].generated:
             servers["b"].generated = 0
@@ -366,8 +369,10 @@ def test_a_server_of_something_else_ends_the_start_and_is_left_out_later() -> No
     servers["b"].lives = 0
 
     async def scenario(replicas: Replicas) -> None:
+        await until(lambda: servers["b"].starts > 1)
         servers["b"].mismatched = True
-        await asyncio.sleep(0.1)
+        tried = servers["b"].starts
+        await until(lambda: servers["b"].starts > tried + 1)
         assert replicas.up == 1
 
     with_replicas(servers, scenario)

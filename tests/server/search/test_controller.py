@@ -211,8 +211,8 @@ def test_what_an_engine_lost_is_paid_for_and_asked_for_again_by_the_same_seed(
     assert searched.spent.requests == 4 + 2 + 1
     assert searched.spent.generated == 4 * 3 + 3 * 20
     if seed is not None:
-        first, second, third = (request.seeds or () for request in engine.requests)
-        assert second == (first[0], first[2]) and third == (first[2],)
+        first, second, third = (request.seeds for request in engine.requests)
+        assert first and second == (first[0], first[2]) and third == (first[2],)
 
 
 @pytest.mark.parametrize("seed", [None, 1])
