@@ -75,7 +75,7 @@ def stops_for(reason: str) -> End:
     ("body", "end"),
     [
         pytest.param(LONG, hang_up, id="hang-up"),
-        pytest.param(LONG | {"budget": {"seconds": 0.5}}, stops_for("deadline"), id="deadline"),
+        pytest.param(LONG | {"budget": {"seconds": 1.0}}, stops_for("deadline"), id="deadline"),
         pytest.param(
             BODY | {"strategy": "best_of_n", "select": "verified", "temperature": 1.0},
             stops_for("solved"),
