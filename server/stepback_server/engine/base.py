@@ -2,6 +2,7 @@
 
 EngineError
 ├── EngineUnavailable   not started yet, dead, or shut down: try again later (503)
+│   └── NeverBegun      the same, before anything of the request was generated
 ├── EngineMismatch      none, or another one than configured: the operator's fault, at the start
 ├── PromptRefused       the engine cannot take these ids: the caller's fault (422)
 ├── ReloadNotOffered    the engine takes no new weights while it runs (501)
@@ -35,6 +36,10 @@ class EngineUnavailable(EngineError):
         self.retry_after = retry_after
 
 
+class NeverBegun(EngineUnavailable):
+    """The engine did not take the request: nothing of it was generated."""
+
+
 class EngineMismatch(EngineError):
     """There is no engine, or another one, where the configuration promises one."""
 
@@ -58,6 +63,9 @@ class Finish(StrEnum):
     """One of the stop ids; it is the last of the sample's ids."""
     LENGTH = "length"
     ABORTED = "aborted"
+    LOST = "lost"
+    """One of several engines was lost with it. It has no ids, only what it may have cost; it may be
+    asked for again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +107,8 @@ class Sample:
     """At each position the likeliest tokens other than the sampled one, at most as many as were
     asked for; empty where none were."""
     unseen_tokens: int = 0
-    """Tokens that may have been generated beyond `ids`: the upper limit, where an abort left their
-    number unknown."""
+    """Tokens that may have been generated beyond `ids`: the upper limit, where an abort or a loss
+    left their number unknown."""
 
     @property
     def generated_tokens(self) -> int:
@@ -121,7 +129,8 @@ class Engine(Protocol):
         """Sample; call `deliver` with each continuation as it ends; return when all have ended.
 
         Once `stop` is set, what still runs is aborted and delivered with what it has. Cancelling
-        the call aborts without delivery. Raises EngineError.
+        the call aborts without delivery. Raises EngineError; where there are other engines than the
+        one that is lost, delivers what is lost with it instead.
         """
         ...
 

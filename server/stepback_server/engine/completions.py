@@ -33,6 +33,8 @@ def request_body(request: SampleRequest, *, model: str, name: str) -> dict[str, 
     return {
         "model": model,
         "request_id": name,
+        # By this, a router between here and the servers can keep a search together.
+        "user": request.tree or None,
         "prompt": request.ids,
         "n": request.n,
         "seed": None if request.seeds is None else request.seeds[0],

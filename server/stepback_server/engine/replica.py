@@ -1,6 +1,7 @@
 """One vLLM server over HTTP: the engine seam in its OpenAI-compatible API, in token ids."""
 
 import asyncio
+import logging
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import httpx
+from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel
 
 from stepback_server.checkpoint import Checkpoint
@@ -19,6 +21,7 @@ from stepback_server.engine.base import (
     EngineMismatch,
     EngineUnavailable,
     Finish,
+    NeverBegun,
     OnSample,
     PromptRefused,
     ReloadFailed,
@@ -34,6 +37,8 @@ from stepback_server.engine.completions import (
 from stepback_server.observation.request import trace_headers
 from stepback_server.settings import Settings
 
+_log = logging.getLogger(__name__)
+
 _CONTROL_SECONDS = 5.0
 """For connecting, and for everything that a healthy server answers at once."""
 _ABORT_CONNECTIONS = 8
@@ -48,6 +53,8 @@ _BETWEEN_RESETS = 0.02
 _LONGEST_LINE = 1 << 24
 """Bytes of one chunk of a stream: a whole continuation, with its log-probabilities."""
 _REFUSED = (400, 413, 422)
+_NOT_TAKEN = (404, 429)
+_NOT_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +132,8 @@ class Replica:
             connector=aiohttp.TCPConnector(
                 limit=connections, keepalive_timeout=_KEEP_ALIVE_SECONDS
             ),
+            # A router's cookie would hold every search on one of its servers.
+            cookie_jar=aiohttp.DummyCookieJar(),
             # A continuation may take as long as it takes; who watches the server notices a hang.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONTROL_SECONDS),
             read_bufsize=_LONGEST_LINE,
@@ -149,11 +158,13 @@ class Replica:
                 f"{self.url}{PATH}", json=body, headers=trace_headers(), allow_redirects=False
             ) as answer:
                 await self._refuse(answer)
-                async for line in answer.content:
-                    for sample in stream.feed(line.decode().rstrip()):
+                while line := await _read_line(answer):
+                    for sample in stream.feed(line.rstrip()):
                         if sample.finish is Finish.ABORTED and not stop.is_set():
                             raise EngineUnavailable(f"{self.url} has aborted a request")
                         deliver(sample)
+        except _NOT_CONNECTED as error:
+            raise NeverBegun(f"{self.url} cannot be reached ({_say(error)})") from error
         except aiohttp.ClientError as error:
             raise EngineUnavailable(f"{self.url} was lost ({_say(error)})") from error
         except AnswerError as error:
@@ -164,10 +175,14 @@ class Replica:
     async def _refuse(self, answer: aiohttp.ClientResponse) -> None:
         if answer.status == 200:
             return
-        message = _message(await answer.read())
+        body = await answer.read()
+        message = _message(body)
         if answer.status in _REFUSED:
             raise PromptRefused(message)
-        raise EngineUnavailable(f"{self.url} answers {answer.status}: {message}")
+        # vLLM answers 200 before it samples; but a proxy may have lost an answer that had begun.
+        never_begun = answer.status in _NOT_TAKEN or _said(body) is not None
+        lost = NeverBegun if never_begun else EngineUnavailable
+        raise lost(f"{self.url} answers {answer.status}: {message}")
 
     async def _abort_on(self, stop: asyncio.Event, name: str) -> None:
         """Once `stop` is set, abort a request by its name; returns where that is in vain."""
@@ -183,9 +198,12 @@ class Replica:
     async def _metrics(self, *names: str) -> int:
         """The sum of some of vLLM's own metrics."""
         lines = (await self._get("/metrics")).text.splitlines()
-        return sum(
-            round(float(each.rpartition(" ")[2])) for each in lines if each.startswith(names)
-        )
+        try:
+            return sum(
+                round(float(each.rpartition(" ")[2])) for each in lines if each.startswith(names)
+            )
+        except (ValueError, OverflowError) as error:
+            raise EngineUnavailable(f"{self.url}/metrics cannot be read ({error})") from error
 
     async def check(self) -> None:
         await self._get("/health")
@@ -193,7 +211,7 @@ class Replica:
     async def _get(self, path: str) -> httpx.Response:
         try:
             answer = await self._control.get(path)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise EngineUnavailable(f"{self.url} cannot be reached ({_say(error)})") from error
         if answer.status_code != 200:
             raise EngineUnavailable(f"{self.url} answers {answer.status_code} to GET {path}")
@@ -215,7 +233,7 @@ class Replica:
                 await self._call(http, "reload_weights", weights_path=str(checkpoint))
                 after = await self._call(http, "compute_weight_checksums")
                 await self._forget_prefixes(http)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 raise EngineUnavailable(f"{self.url} was lost ({_say(error)})") from error
         return before != after
 
@@ -267,7 +285,7 @@ def _ask(address: str, expected: Expected) -> httpx.Response:
         return httpx.get(
             address, headers=expected.headers, timeout=_CONTROL_SECONDS, trust_env=False
         )
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:
         raise EngineUnavailable(f"{address} cannot be reached ({_say(error)})") from error
 
 
@@ -290,19 +308,34 @@ def _agree(url: str, answer: httpx.Response, expected: Expected) -> None:
             f"{url} serves {', '.join(model.id for model in models)}, not {expected.model}: start "
             f"it with `stepback engine`, or with --served-model-name {expected.model}"
         )
-    if (served.max_model_len or 0) < expected.context_tokens:
+    if served.max_model_len is None:
+        _log.warning("%s does not tell its context: it must be %d", url, expected.context_tokens)
+    elif served.max_model_len < expected.context_tokens:
         raise EngineMismatch(
             f"{url} has a context of {served.max_model_len} tokens, the checkpoint one of "
             f"{expected.context_tokens}: start it with --max-model-len {expected.context_tokens}"
         )
 
 
-def _message(body: bytes) -> str:
-    """What vLLM says in its error body, or the beginning of a body that is none."""
+async def _read_line(answer: aiohttp.ClientResponse) -> str:
+    """The next line with its end, "" behind the last. Raises AnswerError."""
+    try:
+        return (await answer.content.readline()).decode()
+    except (ValueError, HttpProcessingError) as error:  # no text; too long
+        raise AnswerError(f"its answer has a line that cannot be read ({error})") from error
+
+
+def _said(body: bytes) -> str | None:
+    """What vLLM says in its error body; None where it is none of vLLM's."""
     try:
         return _ErrorBody.model_validate_json(body).error.message
     except ValueError:
-        return " ".join(body.decode(errors="replace")[:200].split())
+        return None
+
+
+def _message(body: bytes) -> str:
+    """What vLLM says in its error body, or the beginning of a body that is none."""
+    return _said(body) or " ".join(body.decode(errors="replace")[:200].split())
 
 
 def _say(error: Exception) -> str:

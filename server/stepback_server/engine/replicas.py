@@ -1,9 +1,7 @@
-"""Several engines lent as one: each search tree on one of them; if that is lost, on another."""
+"""Several engines lent as one: each search at one of them; if that is lost, at another."""
 
 import asyncio
-import logging
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Coroutine, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,34 +10,24 @@ from stepback_server.concurrency import run_all
 from stepback_server.engine.base import (
     Engine,
     EngineUnavailable,
-    OnSample,
     ReloadFailed,
     ReloadNotOffered,
-    Sample,
-    SampleRequest,
 )
+from stepback_server.engine.homed import HomedEngine
 from stepback_server.engine.supervisor import Supervisor
-
-_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_ATTEMPTS = 3
-_BETWEEN_ATTEMPTS = 0.1
 _COUNT_SECONDS = 1.0
 """A replica that hangs must not hold up whoever asks whether there is a working one."""
 
 
 class Replicas:
-    """The engine seam over supervised engines that serve the same model, and their keeper.
-
-    Sampling has no side effects: what a lost replica has not delivered is sampled by another one,
-    with the same seeds, and no search is lost with a replica. What the lost one had generated and
-    not delivered is no part of a search, nor of its usage.
-    """
+    """Supervised engines that serve the same model, and their keeper."""
 
     def __init__(self, supervisors: Mapping[str, Supervisor]) -> None:
         self._supervisors = supervisors
+        self._searches = set[HomedEngine]()
 
     async def run(self) -> None:
         """Watch every replica until cancelled. Raises EngineMismatch where one that answers at the
@@ -52,43 +40,38 @@ class Replicas:
 
     @property
     def engine(self) -> Engine:
-        """Itself. Raises EngineUnavailable, with every replica's reason, where none is up."""
-        if not self._up():
+        """All of them. Raises EngineUnavailable, with every replica's reason, where none is up."""
+        if not self.up:
             raise self._unavailable()
-        return self
+        return HomedEngine(self)
 
     async def use(self, work: Callable[[Engine], Coroutine[Any, Any, T]]) -> T:
-        """Do some work with the replicas; raises EngineUnavailable where none is left."""
-        return await work(self.engine)
+        """Do a search's work with the replicas; raises EngineUnavailable where none is left."""
+        await self.check()
+        search = HomedEngine(self)
+        self._searches.add(search)
+        try:
+            return await work(search)
+        finally:
+            self._searches.discard(search)
 
-    async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
-        missing = set(range(request.n))
-        failed: set[str] = set()
+    def choose(self, tree: str) -> Supervisor:
+        """The home of a search that begins, or has lost its own. Raises EngineUnavailable where no
+        replica is up."""
+        up = {name: each for name, each in self._supervisors.items() if each.up}
+        well = {name: each for name, each in up.items() if not each.doubted}
+        name = choose(tree, {name: self._load(each) for name, each in (well or up).items()})
+        if name is None:
+            raise self._unavailable()
+        return self._supervisors[name]
 
-        def pass_on(sample: Sample) -> None:
-            missing.discard(sample.index)
-            deliver(sample)
-
-        async def sample_missing(engine: Engine) -> None:
-            await _sample_some(engine, request, sorted(missing), stop, pass_on)
-
-        for attempts_left in reversed(range(_ATTEMPTS)):
-            name = choose(request.tree, self._up() - failed or self._up())
-            if name is None:
-                break
-            try:
-                return await self._supervisors[name].use(sample_missing)
-            except EngineUnavailable as error:
-                _log.warning("%s has failed at %d samples: %s", name, len(missing), error)
-                if not attempts_left:
-                    raise
-            failed.add(name)
-            await asyncio.sleep(_BETWEEN_ATTEMPTS)
-        raise self._unavailable()
+    def _load(self, home: Supervisor) -> int:
+        """The searches that are there now."""
+        return sum(search.home is home for search in self._searches)
 
     async def reload(self, checkpoint: Path) -> bool:
         """One after the other. Those that are down load what is served when they come back."""
-        self.engine  # noqa: B018
+        await self.check()
         changed = False
         for number, name in enumerate(sorted(self._up())):
             try:
@@ -108,7 +91,9 @@ class Replicas:
         return sum(await asyncio.gather(*(_running(engine) for engine in up)))
 
     async def check(self) -> None:
-        self.engine  # noqa: B018
+        """Raises EngineUnavailable, with every replica's reason, where none is up."""
+        if not self.up:
+            raise self._unavailable()
 
     @property
     def up(self) -> int:
@@ -129,21 +114,14 @@ class Replicas:
         return EngineUnavailable("; ".join(reasons), public="no engine is up", retry_after=soonest)
 
 
-def choose(tree: str, names: Collection[str]) -> str | None:
-    """The name for a tree, by rendezvous hashing: it stays the same for as long as it is among the
-    names, whichever others come and go. None where there are no names."""
-    return max(names, key=lambda name: sha256(f"{name} {tree}".encode()).digest(), default=None)
+def choose(tree: str, loads: Mapping[str, int]) -> str | None:
+    """Where a tree goes: to the name with the least load; among several of these by rendezvous
+    hashing, which spreads trees as evenly as chance does. None where there are no names."""
 
+    def rank(name: str) -> tuple[int, bytes]:
+        return -loads[name], sha256(f"{name} {tree}".encode()).digest()
 
-def runs(indexes: Iterable[int], *, together: bool) -> list[range]:
-    """Ascending indexes as few runs of neighbours, or each by itself."""
-    found: list[range] = []
-    for index in indexes:
-        if together and found and index == found[-1].stop:
-            found[-1] = range(found[-1].start, index + 1)
-        else:
-            found.append(range(index, index + 1))
-    return found
+    return max(loads, key=rank, default=None)
 
 
 async def _running(engine: Engine) -> int:
@@ -152,30 +130,3 @@ async def _running(engine: Engine) -> int:
             return await engine.running()
     except (EngineUnavailable, TimeoutError):
         return 0
-
-
-async def _sample_some(
-    engine: Engine,
-    request: SampleRequest,
-    indexes: Iterable[int],
-    stop: asyncio.Event,
-    deliver: OnSample,
-) -> None:
-    """Sample some of the request's n, named by their ascending indexes, in few HTTP requests."""
-
-    async def sample_run(run: range) -> None:
-        def shift(sample: Sample) -> None:
-            deliver(replace(sample, index=run.start + sample.index))
-
-        await engine.sample(_part(request, run), stop, shift)
-
-    # vLLM refuses n above 1 where all would be the same.
-    await run_all(sample_run(run) for run in runs(indexes, together=request.temperature > 0))
-
-
-def _part(request: SampleRequest, run: range) -> SampleRequest:
-    """A run of a request's continuations as a request of its own, with the seeds that vLLM gives
-    them within the whole: the first one's seed, and one more for each after it."""
-    first = None if request.seeds is None else request.seeds[0]
-    seeds = None if first is None else tuple(first + index for index in run)
-    return replace(request, n=len(run), seeds=seeds)

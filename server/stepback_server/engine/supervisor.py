@@ -16,6 +16,7 @@ from stepback_server.engine.base import (
     Engine,
     EngineError,
     EngineUnavailable,
+    NeverBegun,
     OwnedEngine,
     ReloadFailed,
     SampleRequest,
@@ -116,6 +117,8 @@ class Supervisor:
         """What the last start took."""
         self._due = time.monotonic() + self._start_seconds
         """When the engine should be up, while there is none."""
+        self.doubted = False
+        """Whether it failed somebody, and no check has found it well since."""
         self.restarts = 0
         self.version = "unknown"
 
@@ -163,15 +166,13 @@ class Supervisor:
 
     @property
     def engine(self) -> OwnedEngine:
-        """The engine at work. Raises EngineUnavailable where there is none."""
+        """The engine at work. Raises NeverBegun where there is none."""
         if self._engine is None:
-            raise self._unavailable()
+            raise self._unavailable(NeverBegun)
         return self._engine
 
-    def _unavailable(self) -> EngineUnavailable:
-        return EngineUnavailable(
-            self._reason, public=self._public, retry_after=self.seconds_until_up
-        )
+    def _unavailable(self, kind: type[EngineUnavailable] = EngineUnavailable) -> EngineUnavailable:
+        return kind(self._reason, public=self._public, retry_after=self.seconds_until_up)
 
     @property
     def seconds_until_up(self) -> int:
@@ -205,7 +206,7 @@ class Supervisor:
                 await (await starting).close(kill=False)
             raise
         await self._prove(engine)
-        self._engine, self._lost = engine, asyncio.Event()
+        self._engine, self._lost, self.doubted = engine, asyncio.Event(), False
         self.version = engine.version
         self._start_seconds = time.monotonic() - began
         _log.info("%s is up", self._name)
@@ -234,6 +235,7 @@ class Supervisor:
                         return f"{self._name} hangs"
                 except EngineError as error:
                     return str(error)
+                self.doubted = False
         return f"{self._name} was discarded"
 
     async def _hangs(self, engine: OwnedEngine) -> bool:

@@ -11,10 +11,20 @@ from hashlib import sha256
 from stepback_core.trace import TokenGrammar
 from stepback_core.wire import StopReason
 from stepback_server.concurrency import task_group
-from stepback_server.engine.base import NOTHING, Engine, Finish, Sample, SampleRequest
+from stepback_server.engine.base import (
+    NOTHING,
+    Engine,
+    EngineUnavailable,
+    Finish,
+    Sample,
+    SampleRequest,
+)
 from stepback_server.search.budget import TokenPurse
 from stepback_server.search.strategy import Expansion, SearchStrategy
 from stepback_server.search.tree import Branch, Tree
+
+_ATTEMPTS = 3
+"""How often a sample is asked for, should engines be lost with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +42,7 @@ class Spent:
     """What a search has cost, in tokens as the engine counts them."""
 
     requests: int = 0
-    """Samples asked of the engine."""
+    """Samples asked of the engine; one that was lost with it counts each time."""
     generated: int = 0
     cached: int = 0
 
@@ -111,8 +121,11 @@ class Search:
                     self._expanding += 1
                     group.create_task(self._expand(expansion, numbers))
                 if not self._expanding:
-                    return
+                    break
                 await self._recorded.wait()
+        # Where the search ended before a lost sample was made up for, later ones still count.
+        for number in sorted(self._early):
+            self._count(self._early[number])
 
     def cancel(self) -> None:
         """End now, with the best so far."""
@@ -134,7 +147,9 @@ class Search:
         self._expanding -= 1
         self._recorded.set()
 
-    async def _pay(self, expansion: Expansion, numbers: list[int]) -> None:
+    async def _pay(
+        self, expansion: Expansion, numbers: list[int], attempts: int = _ATTEMPTS
+    ) -> None:
         """Sample a state's continuations: all at once where the budget allows it, else each part as
         soon as others return what they did not use. Expansions are paid in their order."""
         room = self._room(expansion)
@@ -144,7 +159,7 @@ class Search:
                 count, tokens = self._purse.reserve(len(numbers), room)
                 if count:
                     part, numbers = numbers[:count], numbers[count:]
-                    parts.create_task(self._sample(expansion, part, tokens))
+                    parts.create_task(self._sample(expansion, part, tokens, attempts))
                 elif self._purse.is_empty:
                     self._finish(StopReason.TOKEN_BUDGET)
                 else:
@@ -155,9 +170,11 @@ class Search:
         room = self._limits.tokens_per_branch - len(expansion.state.ids)
         return room if expansion.max_tokens is None else min(room, expansion.max_tokens)
 
-    async def _sample(self, expansion: Expansion, numbers: list[int], tokens: int) -> None:
+    async def _sample(
+        self, expansion: Expansion, numbers: list[int], tokens: int, attempts: int
+    ) -> None:
         self._spent.requests += len(numbers)
-        outstanding = len(numbers)
+        outstanding, lost = len(numbers), list[int]()
 
         def deliver(sample: Sample) -> None:
             nonlocal outstanding
@@ -165,6 +182,9 @@ class Search:
             self._settle(tokens, sample.generated_tokens)
             self._spent.generated += sample.generated_tokens
             self._spent.cached += sample.cached_tokens
+            if sample.finish is Finish.LOST:
+                lost.append(numbers[sample.index])
+                return
             self._record(Branch.of(self._grammar, numbers[sample.index], expansion.state, sample))
             if sample.finish is Finish.LENGTH and tokens < self._room(expansion):
                 self._finish(StopReason.TOKEN_BUDGET)
@@ -175,6 +195,14 @@ class Search:
             )
         finally:
             self._settle(outstanding * tokens, 0)
+        if lost:
+            await self._make_up_for(expansion, sorted(lost), attempts - 1)
+
+    async def _make_up_for(self, expansion: Expansion, lost: list[int], attempts: int) -> None:
+        """Ask for lost samples again, with what the budget has left: the loss is paid for too."""
+        if not attempts:
+            raise EngineUnavailable(f"{len(lost)} samples were lost {_ATTEMPTS} times")
+        await self._pay(expansion, lost, attempts)
 
     def _record(self, branch: Branch) -> None:
         """Count a branch, with a seed in its turn; nothing after a win."""

@@ -1,6 +1,7 @@
 """The wire format of vLLM's completions, from what a real server was seen to send."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -101,4 +102,7 @@ def test_everything_that_a_server_could_fill_in_by_itself_is_said() -> None:
     body = request_body(request(alternatives=4), model="m", name="x")
     assert body["prompt"] == (4, 5, 6) and body["n"] == 2 and body["seed"] == 3
     assert body["logprobs"] == 4
+    assert body["user"] is None
+    named = replace(request(), tree="a tree")
+    assert request_body(named, model="m", name="x")["user"] == "a tree"
     assert (body["top_p"], body["top_k"], body["repetition_penalty"]) == (1.0, 0, 1.0)

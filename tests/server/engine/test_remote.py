@@ -68,9 +68,12 @@ def test_it_solves_held_out_problems(client: Client) -> None:
     assert solved >= 10
 
 
-def test_the_same_seed_gives_the_same_answer_and_tree(client: Client) -> None:
+@pytest.mark.parametrize("strategy", ["best_first", "self_backtracking", "best_of_n"])
+def test_the_same_seed_gives_the_same_answer_and_tree(client: Client, strategy: str) -> None:
     def once() -> object:
-        result = client.solve(PROBLEM, seed=7, select="perplexity", tree=True)
+        result = client.solve(
+            PROBLEM, strategy=strategy, seed=7, breadth=32, select="perplexity", tree=True
+        )
         return result.answer and result.answer.steps, [
             (node.parent, node.steps, node.outcome) for node in result.tree or []
         ]
@@ -162,22 +165,6 @@ def test_the_likeliest_tokens_are_told_at_every_position(
     assert {len(others) for each in hot for others in each.alternatives} == {3, 4}
 
 
-def test_a_caller_who_hangs_up_stops_the_servers_work(fleet: Fleet) -> None:
-    body = {"task": "countdown", "problem": PROBLEM.model_dump(), "select": "perplexity"}
-    body |= {"strategy": "self_backtracking", "breadth": 256, "backtracks": 16}
-
-    async def hang_up() -> None:
-        async with httpx.AsyncClient(base_url=fleet.url) as http:
-            call = asyncio.create_task(http.post("/solve", json=body))
-            while not (await http.get("/ready")).json()["running"]:
-                assert not call.done(), "the search ended before it was seen running"
-            call.cancel()
-            await asyncio.gather(call, return_exceptions=True)
-
-    asyncio.run(hang_up())
-    wait_until(lambda: not any(each.running for each in fleet.servers), seconds=2)
-
-
 # --- what is refused at the start ---
 
 
@@ -238,6 +225,7 @@ def solve_side_by_side(fleet: Fleet, fault: Callable[[], None]) -> list[SolveRes
                         breadth=64,
                         seed=number,
                         select="perplexity",
+                        tree=True,
                     )
                 )
                 for number, problem in enumerate(held_out(32))
@@ -253,7 +241,9 @@ def solve_side_by_side(fleet: Fleet, fault: Callable[[], None]) -> list[SolveRes
 def assert_all_correct(results: list[SolveResult]) -> None:
     for result, problem in zip(results, held_out(32), strict=True):
         assert result.stop_reason == "exhausted"
-        assert result.usage.engine_requests % 64 == 0
+        # Every sample of every round, with those that were lost made up for.
+        assert result.tree and len(result.tree) % 64 == 1
+        assert result.usage.engine_requests >= len(result.tree) - 1
         assert result.answer is not None
         assert TASK.check(problem, result.answer.steps).strict == (result.status == "solved")
 

@@ -17,6 +17,7 @@ from stepback_server.engine.base import (
     EngineMismatch,
     EngineUnavailable,
     Finish,
+    NeverBegun,
     PromptRefused,
     ReloadFailed,
     ReloadNotOffered,
@@ -44,15 +45,24 @@ class FakeVllm:
 
     def __init__(self) -> None:
         self.answer: Callable[[], Response] = lambda: Response(status_code=500)
+        self.told_context: int | None = 16
         self.told_version: Response = JSONResponse({"version": "0.32.0"})
+        self.told_metrics = Response("vllm:generation_tokens_total{a} 7.0\n")
+        self.told_health = Response()
         self.hung_up = asyncio.Event()
         self.keys: set[str | None] = set()
         self.trace: dict[str, str] = {}
         """The trace context of the last completion."""
+        self.cookies: set[str | None] = set()
         self.weights: str | None = None
         """What was loaded, where the development mode is on."""
         self.busy = 0
         """How often the prefix cache will still be in use."""
+
+    def set_cookie(self) -> Response:
+        response = Response(status_code=429)
+        response.set_cookie("llm-d-session", "a server")
+        return response
 
     def stream(self, *chunks: str, forever: bool = False) -> None:
         async def body() -> AsyncIterator[str]:
@@ -69,15 +79,22 @@ class FakeVllm:
     async def complete(self, request: Request) -> Response:
         self.keys.add(request.headers.get("authorization"))
         self.trace = {name: text for name, text in request.headers.items() if "trace" in name}
+        self.cookies.add(request.headers.get("cookie"))
         return self.answer()
 
     async def models(self, request: Request) -> Response:
         if request.headers.get("authorization") != "Bearer secret":
             return JSONResponse({"error": "Unauthorized"}, 401)
-        return JSONResponse({"data": [{"id": "m", "max_model_len": 16}]})
+        return JSONResponse({"data": [{"id": "m", "max_model_len": self.told_context}]})
 
     async def version(self, request: Request) -> Response:
         return self.told_version
+
+    async def metrics(self, request: Request) -> Response:
+        return self.told_metrics
+
+    async def health(self, request: Request) -> Response:
+        return self.told_health
 
     async def abort(self, request: Request) -> Response:
         return JSONResponse({}, 403)
@@ -107,6 +124,8 @@ class FakeVllm:
                 Route("/inference/v1/abort_requests", self.abort, methods=["POST"]),
                 Route("/v1/models", self.models),
                 Route("/version", self.version),
+                Route("/metrics", self.metrics),
+                Route("/health", self.health),
                 Route("/collective_rpc", self.call, methods=["GET", "POST"]),
                 Route("/reset_prefix_cache", self.forget, methods=["POST"]),
             ]
@@ -141,10 +160,16 @@ def test_where_a_request_cannot_be_aborted_by_name_its_connection_is_dropped() -
     """Then what was generated is unknown, and counted as the most that it can have been."""
 
     async def scenario(fake: FakeVllm, url: str) -> None:
-        fake.stream(chunk(1, 7, 2, finish="stop"), chunk(0, 8), forever=True)
-        stop = asyncio.Event()
-        asyncio.get_running_loop().call_later(0.2, stop.set)
-        samples = {each.index: each for each in await sample(url, stop)}
+        fake.stream(chunk(0, 8), chunk(1, 7, 2, finish="stop"), forever=True)
+        stop, samples = asyncio.Event(), dict[int, Sample]()
+
+        def stop_at_the_first(each: Sample) -> None:
+            samples[each.index] = each
+            stop.set()
+
+        replica = Replica(url, EXPECTED)
+        await replica.sample(REQUEST, stop, stop_at_the_first)
+        await replica.close(kill=False)
         assert samples[1].finish is Finish.STOP and samples[1].generated_tokens == 2
         assert samples[0].finish is Finish.ABORTED and samples[0].ids == (8,)
         assert samples[0].generated_tokens == REQUEST.max_tokens
@@ -198,6 +223,84 @@ def test_an_answer_that_breaks_off_loses_the_server(chunks: list[str], message: 
     with_server(scenario)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(Response(b"data: " + b"x" * (1 << 26)), id="a line without end"),
+        pytest.param(Response(b"data: \xff\n"), id="no text"),
+        pytest.param(Response(b"no gzip", headers={"content-encoding": "gzip"}), id="no gzip"),
+    ],
+)
+def test_an_answer_that_cannot_be_read_loses_the_server(answer: Response) -> None:
+    async def scenario(fake: FakeVllm, url: str) -> None:
+        fake.answer = lambda: answer
+        with pytest.raises(EngineUnavailable) as lost:
+            await sample(url)
+        assert not isinstance(lost.value, NeverBegun)
+
+    with_server(scenario)
+
+
+def test_a_server_whose_word_on_itself_cannot_be_read_is_lost() -> None:
+    """And not its watcher, with whom the controller and its other servers would end."""
+    undecodable = Response(b"no gzip", headers={"content-encoding": "gzip"})
+
+    async def scenario(fake: FakeVllm, url: str) -> None:
+        replica = Replica(url, EXPECTED)
+        assert await replica.progress() == 7
+        await replica.check()
+        for value in ("many", "NaN", "+Inf"):
+            fake.told_metrics = Response(f"vllm:generation_tokens_total{{a}} {value}\n")
+            with pytest.raises(EngineUnavailable, match="/metrics cannot be read"):
+                await replica.progress()
+        fake.told_metrics = fake.told_health = fake.told_version = undecodable
+        for ask in (replica.progress, replica.check, lambda: sample(url)):
+            with pytest.raises(EngineUnavailable):
+                await ask()
+        await replica.close(kill=False)
+
+    with_server(scenario)
+
+
+def test_a_request_that_was_not_taken_has_cost_nothing() -> None:
+    """Behind a proxy a 5xx may have; in vLLM's own words it was answered before the first token."""
+
+    async def scenario(fake: FakeVllm, url: str) -> None:
+        said = {"error": {"message": "EngineCore encountered an issue"}}
+        replica = Replica(url, EXPECTED)
+        for answer, never_begun in (
+            (Response("busy", 429), True),
+            (JSONResponse(said, 503), True),
+            (JSONResponse(said, 500), True),
+            (Response("bad gateway", 502), False),
+            (Response("upstream reset", 503), False),
+        ):
+            fake.answer = lambda answer=answer: answer
+            with pytest.raises(EngineUnavailable) as lost:
+                await replica.sample(REQUEST, asyncio.Event(), lambda sample: None)
+            assert isinstance(lost.value, NeverBegun) is never_begun
+        await replica.close(kill=False)
+        nowhere = Replica("http://127.0.0.1:9", EXPECTED)
+        with pytest.raises(NeverBegun):
+            await nowhere.sample(REQUEST, asyncio.Event(), lambda sample: None)
+        await nowhere.close(kill=False)
+
+    with_server(scenario)
+
+
+def test_no_cookie_of_a_router_holds_all_searches_at_one_of_its_servers() -> None:
+    async def scenario(fake: FakeVllm, url: str) -> None:
+        fake.answer = fake.set_cookie
+        replica = Replica(url, EXPECTED)
+        for _ in range(2):
+            with pytest.raises(NeverBegun):
+                await replica.sample(REQUEST, asyncio.Event(), lambda sample: None)
+        await replica.close(kill=False)
+        assert fake.cookies == {None}
+
+    with_server(scenario)
+
+
 def test_a_refusal_is_the_callers_fault_or_the_servers() -> None:
     async def scenario(fake: FakeVllm, url: str) -> None:
         body = {"error": {"message": "the context is 16 tokens"}}
@@ -219,6 +322,20 @@ def test_a_server_tells_its_version_unless_something_before_it_does_not() -> Non
         fake.told_version = Response("no such path", 404)
         connected = await asyncio.to_thread(Replica.connect, url, EXPECTED)
         assert connected.version == "unknown"
+
+    with_server(scenario)
+
+
+def test_a_router_that_does_not_tell_the_context_is_taken_at_its_word(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scenario(fake: FakeVllm, url: str) -> None:
+        fake.told_context = None
+        await asyncio.to_thread(Replica.connect, url, EXPECTED)
+        assert "does not tell its context: it must be 16" in caplog.text
+        fake.told_context = 15
+        with pytest.raises(EngineMismatch, match="a context of 15 tokens"):
+            await asyncio.to_thread(Replica.connect, url, EXPECTED)
 
     with_server(scenario)
 

@@ -1,16 +1,21 @@
-"""Several engines as one, with hand-made engines: where trees go, what is asked again."""
+"""Several engines as one, with hand-made engines: where trees go, what is asked again, and what a
+loss costs."""
 
 import asyncio
-from collections import Counter
+import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stepback_server.engine.base import (
+    Engine,
     EngineMismatch,
     EngineUnavailable,
+    Finish,
+    NeverBegun,
     OnSample,
     OwnedEngine,
     PromptRefused,
@@ -19,12 +24,17 @@ from stepback_server.engine.base import (
     Sample,
     SampleRequest,
 )
-from stepback_server.engine.replicas import Replicas, choose, runs
+from stepback_server.engine.charged import ChargedEngine
+from stepback_server.engine.homed import runs
+from stepback_server.engine.replicas import Replicas, choose
 from stepback_server.engine.supervisor import Patience, Supervisor
-from tests.server.search.scripted import END, ScriptedEngine
+from stepback_server.search.controller import Limits, Search, Searched
+from stepback_server.search.published import OneRound
+from tests.server.search.scripted import END, GRAMMAR, ScriptedEngine
 
 CANARY = SampleRequest(ids=(1,), n=1, max_tokens=1, temperature=0.0, seeds=None, stop_ids=())
 QUICK = Patience(between_checks=0.01, between_canaries=10, first_backoff=0.01, longest_backoff=0.02)
+SLOW = Patience(between_checks=60.0)
 
 
 class Server(ScriptedEngine):
@@ -34,8 +44,15 @@ class Server(ScriptedEngine):
         super().__init__(lambda request, index: ((request.seeds or (0,) * 99)[index], END))
         self.lives = 1_000_000
         self.mismatched = False
+        self.starts = 0
         self.takes_weights = True
         self.weights = Path("old")
+        self.is_busy = False
+        """Whether it takes no samples, although it is well."""
+        self.refused = 0
+        """Requests that came while it was dead or busy."""
+        self.generated = 0
+        """At most: of what it had begun when it died, everything that was asked for."""
 
     async def reload(self, checkpoint: Path) -> bool:
         await self.check()
@@ -45,6 +62,7 @@ class Server(ScriptedEngine):
         return was != checkpoint
 
     def start(self) -> OwnedEngine:
+        self.starts += 1
         if self.mismatched:
             raise EngineMismatch("it serves another model")
         if not self.lives:
@@ -56,17 +74,25 @@ class Server(ScriptedEngine):
             raise EngineUnavailable("it cannot be reached")
 
     async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
+        undelivered = request.n
+
         def mortal(sample: Sample) -> None:
+            nonlocal undelivered
             if not self.lives:
+                self.generated += undelivered * request.max_tokens
                 raise EngineUnavailable("it was lost")
             self.lives -= 1
+            undelivered -= 1
+            self.generated += sample.generated_tokens
             deliver(sample)
 
         if request is CANARY:
             return await self.check()
         if request.ids == (666,):
             raise PromptRefused("too long")
-        await self.check()
+        if not self.lives or self.is_busy:
+            self.refused += 1
+            raise NeverBegun("it cannot be reached")
         return await super().sample(request, stop, mortal)
 
 
@@ -86,11 +112,13 @@ def request(n: int = 8, tree: str = "a tree", ids: tuple[int, ...] = (7,)) -> Sa
 Scenario = Callable[[Replicas], Coroutine[Any, Any, None]]
 
 
-def with_replicas(servers: dict[str, Server], scenario: Scenario) -> None:
+def with_replicas(
+    servers: dict[str, Server], scenario: Scenario, patience: Patience = QUICK
+) -> None:
     async def run() -> None:
         replicas = Replicas(
             {
-                name: Supervisor(server.start, CANARY, QUICK, name=name)
+                name: Supervisor(server.start, CANARY, patience, name=name)
                 for name, server in servers.items()
             }
         )
@@ -110,19 +138,46 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.005)
 
 
-async def sample(replicas: Replicas, asked: SampleRequest) -> list[Sample]:
+async def ask(engine: Engine, asked: SampleRequest) -> list[Sample]:
     got: list[Sample] = []
-    await replicas.sample(asked, asyncio.Event(), got.append)
+    await engine.sample(asked, asyncio.Event(), got.append)
     return got
+
+
+async def sample(replicas: Replicas, asked: SampleRequest) -> list[Sample]:
+    """In a search of its own."""
+    return await replicas.use(lambda engine: ask(engine, asked))
+
+
+async def search(
+    engine: Engine, *, n: int = 8, tokens: int = 10_000, seed: int | None = 1
+) -> Searched:
+    """Best-of-n, of samples of two tokens that may have nine."""
+    return await Search(
+        engine=engine,
+        strategy=OneRound(n, 0.7),
+        grammar=GRAMMAR,
+        prompt_ids=(7,),
+        limits=Limits(tokens=tokens, seconds=5.0, tokens_per_branch=9),
+        seed=seed,
+        is_win=lambda branch: False,
+    ).run()
+
+
+# --- where trees go ---
 
 
 def test_a_tree_stays_where_it_is_and_trees_are_spread() -> None:
     servers = {"a": Server(), "b": Server(), "c": Server()}
 
+    async def thrice(engine: Engine, asked: SampleRequest) -> None:
+        for _ in range(3):
+            await ask(engine, asked)
+
     async def scenario(replicas: Replicas) -> None:
         for number in range(90):
-            for _ in range(3):
-                await sample(replicas, request(1, tree=f"tree {number}"))
+            asked = request(1, tree=f"tree {number}")
+            await replicas.use(lambda engine, asked=asked: thrice(engine, asked))
 
     with_replicas(servers, scenario)
     homes = {name: {each.tree for each in s.requests} for name, s in servers.items()}
@@ -130,29 +185,146 @@ def test_a_tree_stays_where_it_is_and_trees_are_spread() -> None:
     assert all(15 < len(trees) < 45 for trees in homes.values())
 
 
-def test_only_the_trees_of_a_replica_that_goes_move() -> None:
+def test_searches_side_by_side_are_spread_evenly_and_stay_where_they_are() -> None:
+    servers = {"a": Server(), "b": Server()}
+    may_end = [asyncio.Event() for _ in range(8)]
+
+    async def linger(engine: Engine, number: int) -> None:
+        asked = request(1, tree=f"tree {number}")
+        await ask(engine, asked)
+        await may_end[number].wait()
+        await ask(engine, asked)
+
+    async def scenario(replicas: Replicas) -> None:
+        searches = [
+            asyncio.create_task(replicas.use(lambda engine, n=number: linger(engine, n)))
+            for number in range(8)
+        ]
+        await until(lambda: sum(len(server.requests) for server in servers.values()) == 8)
+        assert [len(server.requests) for server in servers.values()] == [4, 4]
+        # Two of a's end, and the next two have their place.
+        there = [int(each.tree.split()[1]) for each in servers["a"].requests][:2]
+        for number in there:
+            may_end[number].set()
+            await searches[number]
+        begun = len(servers["b"].requests)
+        lasting = [asyncio.create_task(replicas.use(lambda e, n=n: linger(e, n))) for n in there]
+        await asyncio.gather(*lasting)
+        for each in may_end:
+            each.set()
+        await asyncio.gather(*searches)
+        assert {each.tree for each in servers["b"].requests[begun:]} == {
+            each.tree for each in servers["b"].requests[:begun]
+        }
+
+    with_replicas(servers, scenario)
+    homes = {name: {each.tree for each in s.requests} for name, s in servers.items()}
+    assert not homes["a"] & homes["b"]
+
+
+def test_among_the_least_loaded_a_tree_has_the_same_home_whichever_others_come_and_go() -> None:
     trees = [str(number) for number in range(100)]
-    before = {tree: choose(tree, {"a", "b", "c"}) for tree in trees}
-    after = {tree: choose(tree, {"a", "c"}) for tree in trees}
+    before = {tree: choose(tree, {"a": 0, "b": 0, "c": 0}) for tree in trees}
+    after = {tree: choose(tree, {"a": 0, "b": 1, "c": 0}) for tree in trees}
     assert all(after[tree] == before[tree] for tree in trees if before[tree] != "b")
-    assert Counter(after[tree] for tree in trees if before[tree] == "b").keys() == {"a", "c"}
-    assert choose("x", set()) is None
+    assert {after[tree] for tree in trees if before[tree] == "b"} == {"a", "c"}
+    assert choose("x", {}) is None
+
+
+# --- what is lost ---
 
 
 def test_what_a_lost_replica_did_not_deliver_comes_from_another_with_the_same_seeds() -> None:
-    asked = request()
-    home = choose(asked.tree, {"a", "b"})
     servers = {"a": Server(), "b": Server()}
-    servers[str(home)].lives = 3
+    for server in servers.values():
+        server.lives = 3
 
     async def scenario(replicas: Replicas) -> None:
-        got = await sample(replicas, asked)
-        assert [s.index for s in got] == list(range(8))
-        assert [s.ids[0] for s in got] == list(range(100, 108))
+        whole = await replicas.use(lambda engine: search(engine, n=3))
+        servers["a"].lives = servers["b"].lives = 3
+        for server in servers.values():
+            server.requests.clear()
+        got = await replicas.use(lambda engine: search(engine, n=6))
+        assert got.tree.branches[:3] == whole.tree.branches
+        seeds = [branch.sample.ids[0] for branch in got.tree.branches]
+        assert seeds == list(range(seeds[0], seeds[0] + 6))
 
     with_replicas(servers, scenario)
-    [retried] = next(s for name, s in servers.items() if name != home).requests
-    assert retried.n == 5 and retried.seeds == (103, 104, 105, 106, 107)
+    first, retried = sorted(
+        (each for server in servers.values() for each in server.requests),
+        key=lambda each: -each.n,
+    )
+    assert first.seeds and (first.n, retried.n) == (6, 3)
+    assert retried.seeds == first.seeds[3:]
+
+
+@pytest.mark.parametrize("tokens", [18, 40, 51, 60, 72, 100, 10_000])
+def test_what_was_lost_is_paid_for_and_the_budget_holds_for_the_whole_fleet(tokens: int) -> None:
+    """Eight samples of two tokens that may have nine; the first server dies after three."""
+    servers = {"a": Server(), "b": Server()}
+    charged: list[int] = []
+
+    async def scenario(replicas: Replicas) -> None:
+        def work(engine: Engine) -> Coroutine[Any, Any, Searched]:
+            for server in servers.values():
+                server.lives = 3 if server is servers["a"] else 1_000_000
+            return search(ChargedEngine(engine, charged.append), tokens=tokens, seed=None)
+
+        searched = await replicas.use(work)
+        # The home is chosen by a name of chance.
+        while not servers["a"].generated:
+            servers["b"].generated = 0
+            charged.clear()
+            searched = await replicas.use(work)
+        assert searched.spent.generated == sum(charged)
+        assert sum(server.generated for server in servers.values()) == searched.spent.generated
+        assert searched.spent.generated <= tokens
+        if tokens == 10_000:
+            assert searched.spent.generated == 3 * 2 + 5 * 9 + 5 * 2
+            assert len(searched.tree.answers) == 8
+
+    with_replicas(servers, scenario)
+
+
+def test_a_dead_replica_is_tried_once_and_by_no_other_search_until_it_was_found_well() -> None:
+    servers = {"a": Server(), "b": Server()}
+
+    async def scenario(replicas: Replicas) -> None:
+        servers["a"].lives = 0
+        for _ in range(20):
+            assert (await replicas.use(search)).spent.generated == 16
+        assert servers["a"].refused == 1
+
+    started = time.monotonic()
+    with_replicas(servers, scenario, SLOW)
+    assert time.monotonic() - started < 1.0
+
+
+def test_a_replica_that_failed_once_is_used_again_when_a_check_has_found_it_well() -> None:
+    servers = {"a": Server(), "b": Server()}
+
+    async def scenario(replicas: Replicas) -> None:
+        servers["a"].is_busy = True
+        while not servers["a"].refused:
+            await replicas.use(search)
+        servers["a"].is_busy = False
+        before = len(servers["a"].requests)
+        while len(servers["a"].requests) == before:
+            await replicas.use(search)
+            await asyncio.sleep(0.01)
+
+    with_replicas(servers, scenario)
+
+
+def test_what_never_began_costs_nothing() -> None:
+    servers = {"a": Server()}
+
+    async def scenario(replicas: Replicas) -> None:
+        servers["a"].lives = 0
+        lost = await sample(replicas, request(2))
+        assert [(each.finish, each.generated_tokens) for each in lost] == [(Finish.LOST, 0)] * 2
+
+    with_replicas(servers, scenario, SLOW)
 
 
 def test_when_none_is_left_the_caller_is_told_and_a_replica_that_returns_is_used() -> None:
@@ -161,8 +333,8 @@ def test_when_none_is_left_the_caller_is_told_and_a_replica_that_returns_is_used
     async def scenario(replicas: Replicas) -> None:
         for server in servers.values():
             server.lives = 0
-        with pytest.raises(EngineUnavailable, match="cannot be reached"):
-            await sample(replicas, request())
+        with pytest.raises(EngineUnavailable):
+            await replicas.use(search)
         await until(lambda: replicas.up == 0)
         with pytest.raises(EngineUnavailable, match=r"cannot be reached.*; .*cannot be reached"):
             replicas.engine  # noqa: B018
@@ -197,8 +369,10 @@ def test_a_server_of_something_else_ends_the_start_and_is_left_out_later() -> No
     servers["b"].lives = 0
 
     async def scenario(replicas: Replicas) -> None:
+        await until(lambda: servers["b"].starts > 1)
         servers["b"].mismatched = True
-        await asyncio.sleep(0.1)
+        tried = servers["b"].starts
+        await until(lambda: servers["b"].starts > tried + 1)
         assert replicas.up == 1
 
     with_replicas(servers, scenario)
@@ -216,10 +390,11 @@ def test_a_refused_prompt_is_not_tried_elsewhere() -> None:
 
 
 def test_neighbours_are_asked_for_together() -> None:
-    assert runs([0, 1, 2], together=True) == [range(3)]
-    assert runs([0, 2, 3, 7], together=True) == [range(1), range(2, 4), range(7, 8)]
-    assert runs([0, 1], together=False) == [range(1), range(1, 2)]
-    assert runs([], together=True) == []
+    asked = request(4)
+    assert runs(asked) == [range(4)]
+    assert runs(replace(asked, seeds=None)) == [range(4)]
+    assert runs(replace(asked, seeds=(0, 2, 3, 7))) == [range(1), range(1, 3), range(3, 4)]
+    assert runs(replace(asked, n=2, temperature=0.0)) == [range(1), range(1, 2)]
 
 
 def test_new_weights_go_to_every_replica() -> None:

@@ -2,11 +2,18 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from stepback_core.wire import Outcome, StopReason
-from stepback_server.engine.base import EngineUnavailable, OnSample, SampleRequest
+from stepback_server.engine.base import (
+    EngineUnavailable,
+    Finish,
+    OnSample,
+    Sample,
+    SampleRequest,
+)
 from stepback_server.search.controller import Limits, Search, Searched
 from stepback_server.search.published import OneRound, SelfBacktracking
 from stepback_server.search.strategy import SearchStrategy
@@ -167,3 +174,60 @@ def test_the_engine_is_asked_for_the_prompt_and_what_was_kept() -> None:
     assert [request.ids for request in engine.requests] == [(7, 8), (7, 8, 10, NEWLINE)]
     assert engine.requests[0].max_tokens == 20
     assert engine.requests[1].max_tokens == 18
+
+
+class LosingEngine(ScriptedEngine):
+    """Loses some continuations of each of its first requests, with all that they may have cost."""
+
+    def __init__(self, script: Script, *lost: set[int]) -> None:
+        super().__init__(script)
+        self._lost = list(lost)
+
+    async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
+        lost = self._lost.pop(0) if self._lost else set[int]()
+
+        def lose(sample: Sample) -> None:
+            if sample.index in lost:
+                sample = replace(
+                    sample,
+                    ids=(),
+                    logprobs=(),
+                    finish=Finish.LOST,
+                    unseen_tokens=request.max_tokens,
+                )
+            deliver(sample)
+
+        await super().sample(request, stop, lose)
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+def test_what_an_engine_lost_is_paid_for_and_asked_for_again_by_the_same_seed(
+    seed: int | None,
+) -> None:
+    engine = LosingEngine(always(*ANSWER), {0, 2}, {1})
+    searched = run(search(engine, OneRound(4, 0.7), seed=seed))
+    assert searched.stop_reason is StopReason.EXHAUSTED
+    assert [branch.number for branch in searched.tree.answers] == [0, 1, 2, 3]
+    assert searched.spent.requests == 4 + 2 + 1
+    assert searched.spent.generated == 4 * 3 + 3 * 20
+    if seed is not None:
+        first, second, third = (request.seeds for request in engine.requests)
+        assert first and second == (first[0], first[2]) and third == (first[2],)
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+def test_what_was_paid_for_counts_where_the_budget_has_nothing_left_for_what_was_lost(
+    seed: int | None,
+) -> None:
+    engine = LosingEngine(always(*([10] * 19), END), {0})
+    searched = run(search(engine, OneRound(4, 0.7), tokens=80, seed=seed))
+    assert searched.stop_reason is StopReason.TOKEN_BUDGET
+    assert [branch.number for branch in searched.tree.answers] == [1, 2, 3]
+    assert searched.spent.generated == 80
+
+
+def test_what_every_engine_is_lost_with_is_given_up() -> None:
+    engine = LosingEngine(always(*ANSWER), *[{0}] * 9)
+    with pytest.raises(EngineUnavailable, match="1 samples were lost 3 times"):
+        run(search(engine, OneRound(2, 0.7)))
+    assert [request.n for request in engine.requests] == [2, 1, 1]
