@@ -1,9 +1,10 @@
 """`make bench`: tokens/s through HTTP against one offline `LLM.generate` call, as ratios.
 
 Best-of-N: both sides sample the same new problems with the same engine, sampling settings and
-breadth, so the work is the same but for chance. Best-first search keeps fewer sequences running and
-wants the likeliest tokens at each position: its offline side runs as many sequences as were running
-on average, greedily, with as many log-probabilities.
+breadth, so the work is the same but for chance. Best-first search keeps fewer sequences running,
+wants the likeliest tokens at each position, and writes short continuations of prefixes that have to
+be computed first. Its offline side is given the very requests of such a search, recorded before:
+the same prompts, as many tokens of each, as many sequences running as there were on average.
 
 Each round has other problems, so no prompt is cached. Offline and HTTP take turns, in processes of
 their own, in one run of this file. The ratios are of the medians. The first round of each process
@@ -28,6 +29,14 @@ from typing import Any
 
 from stepback_client import AsyncClient, CountdownProblem
 from stepback_core.tasks import TASKS, Split
+from stepback_server.checkpoint import Checkpoint
+from stepback_server.engine.base import OnSample, Sample, SampleRequest
+from stepback_server.engine.embedded import EmbeddedEngine
+from stepback_server.engine.options import engine_options
+from stepback_server.engine.passing import PassingEngine
+from stepback_server.search.best_first import Ideas
+from stepback_server.settings import Settings
+from tests.benchmarks.ablation import Bench, start_engine
 from tests.conftest import CHECKPOINT, controller
 
 TASK = TASKS["countdown"]
@@ -38,19 +47,22 @@ def problems(count: int, number: int) -> list[CountdownProblem]:
     return list(islice(TASK.stream(Split.TEST_SEEN, Random(number)), count))
 
 
+_ANSWERS = 32
+"""Whole answers that a controller's own budget for best-first search pays for."""
+Wanted = list[tuple[tuple[int, ...], int]]
+"""The prompts of a round, in token ids, and how many tokens each is to be continued by at most."""
+
+
 def offline(given: argparse.Namespace) -> list[float]:
-    """Tokens/s of LLM.generate, each round one call with every problem `breadth` times."""
+    """Tokens/s of LLM.generate, each round one call."""
     from vllm import LLM, SamplingParams
     from vllm.inputs import tokens_input
 
-    from stepback_server.checkpoint import Checkpoint
-    from stepback_server.engine.options import engine_options
-    from stepback_server.search.best_first import Ideas
-    from stepback_server.settings import Settings
-
-    settings = Settings()
     checkpoint = Checkpoint.open(CHECKPOINT)
-    manifest, codec = checkpoint.manifest, checkpoint.codec
+    rounds = (
+        asyncio.run(searched(given, checkpoint)) if given.running else sampled(given, checkpoint)
+    )
+    settings = Settings()
     llm = LLM(
         **engine_options(
             CHECKPOINT,
@@ -60,26 +72,75 @@ def offline(given: argparse.Namespace) -> list[float]:
             max_running=given.running or settings.max_running,
         )
     )
-    params = SamplingParams(
-        temperature=0.0 if given.running else 0.7,
-        max_tokens=manifest.answer_tokens,
-        stop_token_ids=list(codec.tokens.stop_ids),
-        ignore_eos=True,
-        logprobs=Ideas().alternatives if given.running else 0,
-        detokenize=False,
-    )
     rates: list[float] = []
-    for number in range(given.rounds + 1):
-        prompts: list[Any] = [
-            tokens_input(codec.encode_prompt(TASK.prompt(problem)))
-            for problem in problems(given.problems, number)
-            for _ in range(given.breadth)
+    for wanted in rounds:
+        prompts: list[Any] = [tokens_input(list(ids)) for ids, _ in wanted]
+        params = [
+            SamplingParams(
+                temperature=0.0 if given.running else 0.7,
+                max_tokens=tokens,
+                # What was recorded ends where it ended.
+                stop_token_ids=[] if given.running else list(checkpoint.codec.tokens.stop_ids),
+                ignore_eos=True,
+                logprobs=Ideas().alternatives if given.running else 0,
+                detokenize=False,
+            )
+            for _, tokens in wanted
         ]
         started = time.monotonic()
         outputs = llm.generate(prompts, params, use_tqdm=False)
         tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
         rates.append(tokens / (time.monotonic() - started))
     return rates[1:]
+
+
+def sampled(given: argparse.Namespace, checkpoint: Checkpoint) -> list[Wanted]:
+    """Every problem of a round `breadth` times."""
+    longest = checkpoint.manifest.answer_tokens or checkpoint.context_tokens
+    return [
+        [
+            (tuple(checkpoint.codec.encode_prompt(TASK.prompt(problem))), longest)
+            for problem in problems(given.problems, number)
+            for _ in range(given.breadth)
+        ]
+        for number in range(given.rounds + 1)
+    ]
+
+
+async def searched(given: argparse.Namespace, checkpoint: Checkpoint) -> list[Wanted]:
+    """What best-first search asks for, round by round, and how much each sample wrote."""
+    recording = Recording(start_engine(checkpoint, CHECKPOINT))
+    bench = Bench(recording, checkpoint, given.in_flight)
+    search = bench.strategies()["best-first search"]
+    longest = checkpoint.manifest.answer_tokens or checkpoint.context_tokens
+    rounds: list[Wanted] = []
+    for number in range(given.rounds + 1):
+        asked = problems(4 * given.problems, number)
+        await bench.measure("recording", search, _ANSWERS * longest, asked)
+        rounds.append(recording.take())
+    await recording.engine.close(kill=False)
+    return rounds
+
+
+class Recording(PassingEngine):
+    """An engine that remembers what it was asked for, and what came."""
+
+    def __init__(self, engine: EmbeddedEngine) -> None:
+        super().__init__(engine)
+        self.engine = engine
+        self._wanted: Wanted = []
+
+    async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
+        def noted(sample: Sample) -> None:
+            if sample.generated_tokens:
+                self._wanted.append((request.ids, sample.generated_tokens))
+            deliver(sample)
+
+        await super().sample(request, stop, noted)
+
+    def take(self) -> Wanted:
+        taken, self._wanted = self._wanted, []
+        return taken
 
 
 @dataclass(frozen=True, slots=True)
