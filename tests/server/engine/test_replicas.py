@@ -262,7 +262,7 @@ def test_what_a_lost_replica_did_not_deliver_comes_from_another_with_the_same_se
 def test_what_was_lost_is_paid_for_and_the_budget_holds_for_the_whole_fleet(tokens: int) -> None:
     """Eight samples of two tokens that may have nine; the first server dies after three."""
     servers = {"a": Server(), "b": Server()}
-    charged: list[int] = []
+    charged: list[Sample] = []
 
     async def scenario(replicas: Replicas) -> None:
         def work(engine: Engine) -> Coroutine[Any, Any, Searched]:
@@ -276,7 +276,7 @@ def test_what_was_lost_is_paid_for_and_the_budget_holds_for_the_whole_fleet(toke
             servers["b"].generated = 0
             charged.clear()
             searched = await replicas.use(work)
-        assert searched.spent.generated == sum(charged)
+        assert searched.spent.generated == sum(each.generated_tokens for each in charged)
         assert sum(server.generated for server in servers.values()) == searched.spent.generated
         assert searched.spent.generated <= tokens
         if tokens == 10_000:
