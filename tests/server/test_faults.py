@@ -111,7 +111,8 @@ def test_a_core_that_dies_or_hangs_is_replaced_and_every_caller_told(
     assert greedy(url) == loaded
     assert load(url, CHECKPOINT).previous == told.digest
     assert greedy(url) == before
-    answer = SolveResult.model_validate_json(httpx.post(f"{url}/solve", json=QUICK).content).answer
+    solved = httpx.post(f"{url}/solve", json=QUICK, timeout=60)
+    answer = SolveResult.model_validate_json(solved.content).answer
     assert answer is not None
     problem = CountdownProblem.model_validate(QUICK["problem"])
     assert TASKS["countdown"].check(problem, answer.steps).strict
