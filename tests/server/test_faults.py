@@ -29,7 +29,7 @@ SLOW = {
 }
 CALLERS = 40
 """More than may search at once."""
-QUICK = {"task": "countdown", "problem": {"numbers": [3, 5], "target": 15}, "breadth": 8}
+QUICK = {"task": "countdown", "problem": {"numbers": [4, 16, 25, 82], "target": 95}}
 
 
 @dataclass(frozen=True)
