@@ -170,7 +170,7 @@ def test_a_checkpoint_whose_parts_disagree_is_refused_by_name(
 
 async def assert_told_of_the_end(url: str) -> None:
     """Whoever comes by a new connection is told why he is refused."""
-    async with httpx.AsyncClient(base_url=url) as http:
+    async with httpx.AsyncClient(base_url=url, timeout=60) as http:
         ready = await http.get("/ready")
         assert (ready.status_code, ready.json()["reason"]) == (503, "the server is shutting down")
         assert ready.json()["searching"]
@@ -186,7 +186,8 @@ def test_sigterm_returns_the_best_so_far_of_searches_in_flight(tmp_path: Path) -
     process, url = start_controller(log, grace_seconds=2, max_backtracks=0)
     try:
         wait_until_ready(url, process, log)
-        assert httpx.post(f"{url}/solve", json={"prompt": "countdown:3,5=15"}).status_code == 200
+        first = httpx.post(f"{url}/solve", json={"prompt": "countdown:3,5=15"}, timeout=60)
+        assert first.status_code == 200
 
         async def stop_under_load() -> list[httpx.Response]:
             body = {"task": "countdown", "problem": {"numbers": [3, 5, 7, 25], "target": 41}}
