@@ -94,6 +94,14 @@ def stream_faults(status: str, answer: bytes) -> list[str]:
     return [] if is_whole else [f"a stream that ends in {answer[-300:]!r}"]
 
 
+_NO_HTTP = (
+    b"",
+    b"Invalid HTTP request received.",
+    b"1e\r\nInvalid HTTP request received.\r\n0\r\n\r\n",
+)
+"""Chunked where the request had begun."""
+
+
 def has_error_body(status: str, answer: bytes) -> bool:
     """Whether an answer, or the first of several, has the error body. What is no HTTP at all never
     reaches the application: the server answers that with text."""
@@ -101,7 +109,7 @@ def has_error_body(status: str, answer: bytes) -> bool:
     length = re.search(rb"content-length: (\d+)", head)
     if length is None or b"application/json" not in head:
         # Lost, at times, where the server has hung up on the rest of what came.
-        return rest in (b"", b"Invalid HTTP request received.") and status == "400"
+        return rest in _NO_HTTP and status == "400"
     try:
         ErrorBody.model_validate_json(rest[: int(length[1])])
     except ValueError:
