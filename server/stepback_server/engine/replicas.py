@@ -47,7 +47,8 @@ class Replicas:
 
     async def use(self, work: Callable[[Engine], Coroutine[Any, Any, T]]) -> T:
         """Do a search's work with the replicas; raises EngineUnavailable where none is left."""
-        await self.check()
+        if not self.up:
+            raise self._unavailable()
         search = HomedEngine(self)
         self._searches.add(search)
         try:
@@ -91,8 +92,9 @@ class Replicas:
         return sum(await asyncio.gather(*(_running(engine) for engine in up)))
 
     async def check(self) -> None:
-        """Raises EngineUnavailable, with every replica's reason, where none is up."""
-        if not self.up:
+        """Raises EngineUnavailable, with every replica's reason, where none is up and well: one
+        that has just failed a request must show that it works first."""
+        if all(each.doubted or not each.up for each in self._supervisors.values()):
             raise self._unavailable()
 
     @property
@@ -109,7 +111,10 @@ class Replicas:
         return {name for name, each in self._supervisors.items() if each.up}
 
     def _unavailable(self) -> EngineUnavailable:
-        reasons = (each.reason for each in self._supervisors.values() if not each.up)
+        reasons = (
+            f"{name} has failed a request and is being checked" if each.up else each.reason
+            for name, each in self._supervisors.items()
+        )
         soonest = min(each.seconds_until_up for each in self._supervisors.values())
         return EngineUnavailable("; ".join(reasons), public="no engine is up", retry_after=soonest)
 

@@ -316,6 +316,19 @@ def test_a_replica_that_failed_once_is_used_again_when_a_check_has_found_it_well
     with_replicas(servers, scenario)
 
 
+def test_a_fleet_whose_only_replica_has_just_failed_does_not_call_itself_ready() -> None:
+    servers = {"a": Server()}
+
+    async def scenario(replicas: Replicas) -> None:
+        await replicas.engine.check()
+        servers["a"].lives = 0
+        await sample(replicas, request(1))
+        with pytest.raises(EngineUnavailable, match="a has failed a request"):
+            await replicas.engine.check()
+
+    with_replicas(servers, scenario, SLOW)
+
+
 def test_what_never_began_costs_nothing() -> None:
     servers = {"a": Server()}
 
