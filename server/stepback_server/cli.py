@@ -19,6 +19,8 @@ from stepback_server.settings import SettingsError, read_settings
 
 _log = logging.getLogger(__name__)
 
+_KEEP_ALIVE_SECONDS = 75
+
 _SECONDS_TO_ANSWER = 10
 """After the grace period: for searches that were cut short, and for readers who are slow."""
 _BETWEEN_LOOKS = 0.1
