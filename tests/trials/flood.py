@@ -122,7 +122,7 @@ def main() -> int:
     context = multiprocessing.get_context("spawn")
     stop, results = context.Event(), context.Queue()
     with controller("alice", "bob", max_searches=32, max_queued=64, log_level="warning") as target:
-        prober = context.Process(target=probe, args=(target.url, stop, results))
+        prober = context.Process(target=probe, args=(target.url, stop, results), daemon=True)
         prober.start()
         found = asyncio.run(flood(target, given.floods))
         stop.set()
