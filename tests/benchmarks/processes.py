@@ -1,6 +1,5 @@
 """What processes cost, read from Linux, and vLLM servers that each have a CPU core of their own."""
 
-import itertools
 import os
 import time
 from collections.abc import Iterator
@@ -10,9 +9,9 @@ from pathlib import Path
 import httpx
 
 from tests.conftest import children, start_controller, wait_until_ready
+from tests.probing import answer_times
 from tests.server.engine.conftest import VllmServer
 
-_BETWEEN_PROBES = 0.01
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -85,14 +84,9 @@ def controller_of(servers: list[Replica], log: Path) -> Iterator[tuple[str, int]
 
 def probe(url: str, seconds: float) -> list[float]:
     """Seconds that `GET /health` took, a hundred times a second for so long; for a process of its
-    own. Each counts from when it was due: a stall delays all that fall into it."""
-    taken: list[float] = []
-    started = time.monotonic()
+    own."""
+    ends = time.monotonic() + seconds
     with httpx.Client(base_url=url) as client:
-        for due in itertools.count(started, _BETWEEN_PROBES):
-            if due > started + seconds:
-                return taken
-            time.sleep(max(0.0, due - time.monotonic()))
-            client.get("/health").raise_for_status()
-            taken.append(time.monotonic() - due)
-    raise AssertionError("unreachable")
+        return answer_times(
+            lambda: client.get("/health").raise_for_status(), lambda: time.monotonic() > ends
+        )

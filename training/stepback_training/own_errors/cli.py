@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,10 @@ from stepback_client import (
     NotFound,
     StepbackError,
 )
-from stepback_client.base import DEFAULT_URL, BadKey
+from stepback_client.base import BadKey
 from stepback_core.tasks import TASKS
 from stepback_core.validation import first_error
+from stepback_training.asking.cli import INTERRUPTED, add_controller_flags, positive, say
 from stepback_training.own_errors.collect import Collection, CollectionError, Plan, collect, summary
 from stepback_training.own_errors.record import OwnErrorsError
 
@@ -35,15 +35,15 @@ def errors(arguments: Sequence[str]) -> int:
         TASKS[given.task].with_options(options)
         collection = asyncio.run(_collect(given, options))
     except (AuthenticationError, InvalidRequest, NotFound) as error:
-        return _fail(str(error), status=2)
+        return say("errors", str(error), 2)
     except StepbackError as error:
-        return _fail(f"{error}; the same command goes on from here", status=1)
+        return say("errors", f"{error}; the same command goes on from here", 1)
     except ValidationError as error:
-        return _fail(first_error(error, whole="--options"), status=2)
+        return say("errors", first_error(error, whole="--options"), 2)
     except (CollectionError, OwnErrorsError, BadKey, OSError, ValueError) as error:
-        return _fail(str(error), status=2)
+        return say("errors", str(error), 2)
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     print(summary(collection.progress.tally))
     print(f"{len(collection.keys)} different wrong steps in {collection.path}")
     return 0
@@ -81,29 +81,12 @@ def _parser() -> argparse.ArgumentParser:
         "same command goes on with a collection that was cut short, or makes it longer. Where the "
         "controller needs a key, set STEPBACK_API_KEY.",
     )
-    parser.add_argument(
-        "--url",
-        default=os.environ.get("STEPBACK_URL", DEFAULT_URL),
-        help=f"the controller; STEPBACK_URL or {DEFAULT_URL} if left out",
-    )
-    parser.add_argument("--problems", type=_positive, required=True, help="how many are asked")
+    add_controller_flags(parser, in_flight=16)
+    parser.add_argument("--problems", type=positive, required=True, help="how many are asked")
     parser.add_argument("--out", type=Path, required=True, help="the JSONL file to write")
     parser.add_argument("--task", choices=[*TASKS], default="countdown")
     parser.add_argument("--options", default="{}", help="of the task's generator, as JSON")
-    parser.add_argument("--samples", type=_positive, default=8, help="paths of each problem")
+    parser.add_argument("--samples", type=positive, default=8, help="paths of each problem")
     parser.add_argument("--temperature", type=float, default=0.7, help="of the sampling")
     parser.add_argument("--seed", type=int, default=0, help="of the problems and the sampling")
-    parser.add_argument("--in-flight", type=_positive, default=16, help="problems at a time")
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("it must be at least 1")
-    return number
-
-
-def _fail(message: str, *, status: int) -> int:
-    print(f"stepback errors: {message}", file=sys.stderr)
-    return status

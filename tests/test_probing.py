@@ -1,9 +1,9 @@
-"""How a trial measures the time of an answer."""
+"""Times of answers that are asked for at fixed times."""
 
 import threading
 import time
 
-from tests.trials.flood import answer_times
+from tests.probing import answer_times
 
 
 def test_a_pause_is_seen_by_every_question_that_fell_into_it() -> None:
