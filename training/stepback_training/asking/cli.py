@@ -27,7 +27,7 @@ def add_controller_flags(parser: argparse.ArgumentParser, *, in_flight: int) -> 
 
 def positive(text: str) -> int:
     if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
+        raise argparse.ArgumentTypeError(f"{text} is not positive: it must be at least 1")
     return number
 
 
