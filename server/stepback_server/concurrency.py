@@ -12,6 +12,42 @@ class Interrupted(Exception):
     """The work was given up, since its interruption came first."""
 
 
+class Alarm:
+    """Interrupts whoever works under it once it is rung. Costs no task, as `run_unless` does."""
+
+    def __init__(self) -> None:
+        self._scopes: set[asyncio.Timeout] = set()
+        self._has_rung = False
+
+    def ring(self) -> None:
+        if not self._has_rung:
+            self._has_rung = True
+            for scope in self._scopes:
+                _expire(scope)
+
+    @asynccontextmanager
+    async def interrupts(self) -> AsyncGenerator[None]:
+        """Cancel what is awaited inside, and raise Interrupted, once the alarm is rung or if it
+        was."""
+        scope = asyncio.timeout(None)
+        try:
+            async with scope:
+                self._scopes.add(scope)
+                if self._has_rung:
+                    _expire(scope)
+                yield
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            raise Interrupted from None
+        finally:
+            self._scopes.discard(scope)
+
+
+def _expire(scope: asyncio.Timeout) -> None:
+    scope.reschedule(asyncio.get_running_loop().time())
+
+
 @asynccontextmanager
 async def task_group() -> AsyncGenerator[asyncio.TaskGroup]:
     """A task group that raises the first error of its tasks bare of any group."""

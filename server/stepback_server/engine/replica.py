@@ -15,7 +15,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel
 
 from stepback_server.checkpoint import Checkpoint
-from stepback_server.concurrency import Interrupted, run_unless
+from stepback_server.concurrency import Alarm, Interrupted
 from stepback_server.engine.aborts import Aborts
 from stepback_server.engine.base import (
     EngineMismatch,
@@ -143,10 +143,14 @@ class Replica:
         name, stream, was_sent = uuid.uuid4().hex, Stream(request), not stop.is_set()
         if was_sent:
             body = request_body(request, model=self._model, name=name)
-            with suppress(Interrupted):
-                await run_unless(
-                    self._read(body, stream, stop, deliver), self._abort_on(stop, name)
-                )
+            in_vain = Alarm()
+            watcher = asyncio.create_task(self._abort_on(stop, name, in_vain))
+            try:
+                with suppress(Interrupted):
+                    async with in_vain.interrupts():
+                        await self._read(body, stream, stop, deliver)
+            finally:
+                watcher.cancel()
         for sample in stream.give_up(was_sent=was_sent):
             deliver(sample)
 
@@ -184,10 +188,11 @@ class Replica:
         lost = NeverBegun if never_begun else EngineUnavailable
         raise lost(f"{self.url} answers {answer.status}: {message}")
 
-    async def _abort_on(self, stop: asyncio.Event, name: str) -> None:
-        """Once `stop` is set, abort a request by its name; returns where that is in vain."""
+    async def _abort_on(self, stop: asyncio.Event, name: str, in_vain: Alarm) -> None:
+        """Once `stop` is set, abort a request by its name, so that its stream ends."""
         await stop.wait()
         await self._aborts.abort(name)
+        in_vain.ring()
 
     async def running(self) -> int:
         return await self._metrics("vllm:num_requests_running{", "vllm:num_requests_waiting{")

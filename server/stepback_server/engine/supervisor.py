@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from stepback_server.concurrency import Interrupted, run_unless
+from stepback_server.concurrency import Alarm, Interrupted
 from stepback_server.engine.base import (
     Engine,
     EngineError,
@@ -108,7 +108,7 @@ class Supervisor:
         self._patience = patience or Patience()
         self._name = name
         self._engine: OwnedEngine | None = None
-        self._lost = asyncio.Event()
+        self._lost = Alarm()
         self._attention = asyncio.Lock()
         """Held by whoever checks the engine, or changes it: one at a time."""
         self._reason = f"{name} is still starting"
@@ -146,7 +146,8 @@ class Supervisor:
         """Do some work with the engine; raises EngineUnavailable if there is none or it is lost."""
         engine, lost = self.engine, self._lost
         try:
-            return await run_unless(work(engine), lost.wait())
+            async with lost.interrupts():
+                return await work(engine)
         except Interrupted:
             raise self._unavailable() from None
 
@@ -206,7 +207,7 @@ class Supervisor:
                 await (await starting).close(kill=False)
             raise
         await self._prove(engine)
-        self._engine, self._lost, self.doubted = engine, asyncio.Event(), False
+        self._engine, self._lost, self.doubted = engine, Alarm(), False
         self.version = engine.version
         self._start_seconds = time.monotonic() - began
         _log.info("%s is up", self._name)
@@ -275,6 +276,6 @@ class Supervisor:
     async def _retire(self, *, kill: bool) -> None:
         engine, self._engine = self._engine, None
         # Whoever uses it is told first: a dead engine may never answer them.
-        self._lost.set()
+        self._lost.ring()
         if engine is not None:
             await engine.close(kill=kill)

@@ -23,6 +23,8 @@ from stepback_server.search.budget import TokenPurse
 from stepback_server.search.strategy import Expansion, SearchStrategy
 from stepback_server.search.tree import Branch, Tree
 
+_SECONDS_TO_ABORT = 1.0
+"""An engine that lives ends a sample within milliseconds; a dead one is not waited for."""
 _ATTEMPTS = 3
 """How often a sample is asked for, should engines be lost with it."""
 
@@ -98,15 +100,26 @@ class Search:
         self._numbers = itertools.count()
 
     async def run(self) -> Searched:
-        """Search to the end. Raises EngineError; cancelling it aborts the engine's work."""
+        """Search to the end. Raises EngineError.
+
+        Cancelling it aborts the engine's work. Its samples are awaited and counted all the same:
+        otherwise a caller who always hangs up at the end would pay for nothing.
+        """
         started = time.monotonic()
         deadline = asyncio.get_running_loop().call_later(
             self._limits.seconds, self._finish, StopReason.DEADLINE
         )
+        growing = asyncio.create_task(self._grow())
         try:
-            await self._grow()
+            await asyncio.shield(growing)
+        except asyncio.CancelledError:
+            self._finish(StopReason.CANCELLED)
+            await asyncio.wait({growing}, timeout=_SECONDS_TO_ABORT)
+            raise
         finally:
             deadline.cancel()
+            growing.cancel()
+            await asyncio.gather(growing, return_exceptions=True)
         return Searched(self._tree, self._reason, self._spent, time.monotonic() - started)
 
     async def _grow(self) -> None:

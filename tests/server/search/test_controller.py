@@ -8,12 +8,14 @@ import pytest
 
 from stepback_core.wire import Outcome, StopReason
 from stepback_server.engine.base import (
+    Engine,
     EngineUnavailable,
     Finish,
     OnSample,
     Sample,
     SampleRequest,
 )
+from stepback_server.engine.charged import ChargedEngine
 from stepback_server.search.controller import Limits, Search, Searched
 from stepback_server.search.published import OneRound, SelfBacktracking
 from stepback_server.search.strategy import SearchStrategy
@@ -28,7 +30,7 @@ def always(*ids: int) -> Script:
 
 
 def search(
-    engine: ScriptedEngine,
+    engine: Engine,
     strategy: SearchStrategy,
     *,
     tokens: int = 10_000,
@@ -154,6 +156,61 @@ def test_what_samples_return_to_a_budget_is_spent_at_once() -> None:
     assert len(searched.tree.answers) == 30
     assert engine.most_active >= 5
     assert engine.most_promised <= 100
+
+
+@pytest.mark.parametrize("while_it_ends", [False, True])
+def test_what_a_search_had_generated_when_its_caller_left_is_counted(while_it_ends: bool) -> None:
+    """Each of four samples takes 20 ms; he leaves after the first."""
+    charged: list[Sample] = []
+    first = asyncio.Event()
+
+    def charge(sample: Sample) -> None:
+        charged.append(sample)
+        first.set()
+
+    async def scenario() -> None:
+        engine = ScriptedEngine(always(*ANSWER), delay=0.02)
+        searching = search(ChargedEngine(engine, charge), OneRound(4, 0.7))
+        task = asyncio.create_task(searching.run())
+        await first.wait()
+        task.cancel()
+        if while_it_ends:
+            await asyncio.sleep(0)
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert engine.active == 0
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(scenario())
+    assert len(charged) == (1 if while_it_ends else 4)
+
+
+class DeafEngine(ScriptedEngine):
+    """Neither stops nor ends; knows whether it was cancelled."""
+
+    was_cancelled = False
+
+    async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.was_cancelled = True
+
+
+def test_an_engine_that_does_not_stop_is_left_after_a_second() -> None:
+    async def scenario() -> None:
+        deaf = DeafEngine(always())
+        task = asyncio.create_task(search(deaf, OneRound(4, 0.7)).run())
+        await asyncio.sleep(0.01)
+        task.cancel()
+        async with asyncio.timeout(5):
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert deaf.was_cancelled
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(scenario())
 
 
 def test_a_cancelled_search_answers_with_what_it_has() -> None:
