@@ -20,7 +20,8 @@ from stepback_server.engine.base import (
     ReloadNotOffered,
     SampleRequest,
 )
-from stepback_server.engine.replica import Expected, Replica
+from stepback_server.engine.expected import Expected
+from stepback_server.engine.replica import Replica
 from stepback_server.engine.replicas import Replicas
 from stepback_server.engine.supervisor import (
     REMOTE_PATIENCE,

@@ -25,8 +25,9 @@ from pathlib import Path
 from stepback_client import AsyncClient
 from stepback_core.tasks import Split
 from stepback_server.checkpoint import Checkpoint
-from stepback_server.engine import replica
 from stepback_server.engine.base import Engine, OnSample, Sample, SampleRequest
+from stepback_server.engine.expected import Expected
+from stepback_server.engine.replica import Replica as RemoteEngine
 from tests.benchmarks.ablation import Bench
 from tests.benchmarks.measuring import both_kinds, problems
 from tests.benchmarks.processes import (
@@ -145,9 +146,9 @@ class Timed:
 async def between_requests(server: Replica) -> list[float]:
     """CPU seconds from a sample's end to the search's next wishes, 32 searches in flight."""
     checkpoint = Checkpoint.open(CHECKPOINT)
-    engine = replica.Replica.connect(
+    engine = RemoteEngine.connect(
         server.url,
-        replica.Expected(
+        Expected(
             model=checkpoint.manifest.name,
             context_tokens=checkpoint.context_tokens,
             api_key=None,

@@ -20,8 +20,9 @@ class Asked:
     body: dict[str, Any]
     problem: CountdownProblem | None
 
-    def faults(self, result: SolveResult) -> list[str]:
-        """What in a result cannot be the answer to this very request."""
+    def faults(self, result: SolveResult, attempts: int = 1) -> list[str]:
+        """What in a result cannot be the answer to this very request. A sample may have been asked
+        for so often, where engines are lost."""
         body, usage = self.body, result.usage
         strategy = body["strategy"]
         most = body.get("budget", {}).get("tokens", 100_000)
@@ -31,7 +32,7 @@ class Asked:
             "prompt": self.problem is None or usage.prompt_tokens == _prompt_tokens(self.problem),
             "budget": 0 < usage.generated_tokens <= most,
             "samples": strategy not in ("greedy", "best_of_n", "majority")
-            or usage.engine_requests <= (1 if strategy == "greedy" else body["breadth"]),
+            or usage.engine_requests <= attempts * (1 if strategy == "greedy" else body["breadth"]),
             "tree": (result.tree is not None) == body["tree"],
             "candidates": len(result.candidates) <= body["candidates"],
             "verdict": all(is_judged(each, self.problem) for each in result.candidates),

@@ -13,9 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from stepback_server.engine.base import EngineMismatch, EngineUnavailable
+from stepback_server.engine.expected import Expected
 from stepback_server.engine.orphan import die_with_parent
 from stepback_server.engine.passing import PassingEngine
-from stepback_server.engine.replica import Expected, Replica
+from stepback_server.engine.replica import Replica
 
 # `vllm serve` wants the metadata of a distribution called vllm, which the CPU wheel lacks.
 SERVER = "vllm.entrypoints.openai.api_server"

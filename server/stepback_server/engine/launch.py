@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from stepback_server.checkpoint import Checkpoint, CheckpointError
 from stepback_server.engine.child import Launcher, serve_vllm
 from stepback_server.engine.environment import prepare_environment
+from stepback_server.engine.expected import Expected
 from stepback_server.engine.options import as_flags, engine_options
-from stepback_server.engine.replica import Expected
 from stepback_server.engine.supervisor import Patience, Supervisor, canary
 from stepback_server.observation.logs import VLLM_JSON, configure_logs
 from stepback_server.settings import Settings, SettingsError, read_settings

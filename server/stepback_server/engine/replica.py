@@ -1,24 +1,21 @@
 """One vLLM server over HTTP: the engine seam in its OpenAI-compatible API, in token ids."""
 
 import asyncio
+import itertools
 import logging
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import httpx
 from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel
 
-from stepback_server.checkpoint import Checkpoint
 from stepback_server.concurrency import Alarm, Interrupted
 from stepback_server.engine.aborts import Aborts
 from stepback_server.engine.base import (
-    EngineMismatch,
     EngineUnavailable,
     Finish,
     NeverBegun,
@@ -31,16 +28,15 @@ from stepback_server.engine.base import (
 from stepback_server.engine.completions import (
     PATH,
     AnswerError,
+    Lines,
     Stream,
     request_body,
 )
+from stepback_server.engine.expected import CONTROL_SECONDS, Expected, say
 from stepback_server.observation.request import trace_headers
-from stepback_server.settings import Settings
 
 _log = logging.getLogger(__name__)
 
-_CONTROL_SECONDS = 5.0
-"""For connecting, and for everything that a healthy server answers at once."""
 _ABORT_CONNECTIONS = 8
 _KEEP_ALIVE_SECONDS = 2.0
 """Below the server's 5 s, or a request may meet a connection that is just being closed."""
@@ -50,37 +46,9 @@ _RPC_PATH = "/collective_rpc"
 _FORGET_PATH = "/reset_prefix_cache"
 _RESETS = 100
 _BETWEEN_RESETS = 0.02
-_LONGEST_LINE = 1 << 24
-"""Bytes of one chunk of a stream: a whole continuation, with its log-probabilities."""
 _REFUSED = (400, 413, 422)
 _NOT_TAKEN = (404, 429)
 _NOT_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expected:
-    """What every server must serve."""
-
-    model: str
-    context_tokens: int
-    api_key: str | None = field(repr=False)
-    """Sent as a bearer token, where the servers want one."""
-    connections: int
-    """Requests to one server at once; more wait here."""
-
-    @classmethod
-    def of(cls, checkpoint: Checkpoint, settings: Settings) -> "Expected":
-        key = settings.engine_api_key
-        return cls(
-            model=checkpoint.manifest.name,
-            context_tokens=checkpoint.context_tokens,
-            api_key=key.get_secret_value() if key else None,
-            connections=settings.max_running,
-        )
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {} if self.api_key is None else {"Authorization": f"Bearer {self.api_key}"}
 
 
 class Replica:
@@ -91,11 +59,12 @@ class Replica:
         self.version = version
         self._model = expected.model
         self._expected = expected
+        self._names_begin, self._numbers = uuid.uuid4().hex, itertools.count()
         # Apart, so that a check never waits for a place among the samples.
         self._control = httpx.AsyncClient(
             base_url=url,
             headers=expected.headers,
-            timeout=_CONTROL_SECONDS,
+            timeout=CONTROL_SECONDS,
             limits=httpx.Limits(keepalive_expiry=_KEEP_ALIVE_SECONDS),
             trust_env=False,
         )
@@ -107,13 +76,7 @@ class Replica:
         Raises EngineUnavailable where there is no server yet, EngineMismatch where it is another
         one than expected.
         """
-        answer = _ask(f"{url}/v1/models", expected)
-        if answer.status_code in (401, 403):
-            raise EngineMismatch(f"{url} refuses the key: set STEPBACK_ENGINE_API_KEY to its own")
-        if answer.status_code != 200:
-            raise EngineUnavailable(f"{url} answers {answer.status_code} to GET /v1/models")
-        _agree(url, answer, expected)
-        return cls(url, expected, _version(_ask(f"{url}/version", expected)))
+        return cls(url, expected, expected.version_at(url))
 
     @cached_property
     def _sampling(self) -> aiohttp.ClientSession:
@@ -135,12 +98,11 @@ class Replica:
             # A router's cookie would hold every search on one of its servers.
             cookie_jar=aiohttp.DummyCookieJar(),
             # A continuation may take as long as it takes; who watches the server notices a hang.
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONTROL_SECONDS),
-            read_bufsize=_LONGEST_LINE,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONTROL_SECONDS),
         )
 
     async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
-        name, stream, was_sent = uuid.uuid4().hex, Stream(request), not stop.is_set()
+        name, stream, was_sent = self._next_name(), Stream(request), not stop.is_set()
         if was_sent:
             body = request_body(request, model=self._model, name=name)
             in_vain = Alarm()
@@ -155,26 +117,34 @@ class Replica:
             deliver(sample)
 
     async def _read(
-        self, body: dict[str, Any], stream: Stream, stop: asyncio.Event, deliver: OnSample
+        self, body: bytes, stream: Stream, stop: asyncio.Event, deliver: OnSample
     ) -> None:
         try:
             async with self._sampling.post(
-                f"{self.url}{PATH}", json=body, headers=trace_headers(), allow_redirects=False
+                f"{self.url}{PATH}",
+                data=body,
+                headers={"Content-Type": "application/json", **trace_headers()},
+                allow_redirects=False,
             ) as answer:
                 await self._refuse(answer)
-                while line := await _read_line(answer):
-                    for sample in stream.feed(line.rstrip()):
+                lines = Lines()
+                async for data in answer.content.iter_any():
+                    for sample in itertools.chain.from_iterable(map(stream.feed, lines.cut(data))):
                         if sample.finish is Finish.ABORTED and not stop.is_set():
                             raise EngineUnavailable(f"{self.url} has aborted a request")
                         deliver(sample)
         except _NOT_CONNECTED as error:
-            raise NeverBegun(f"{self.url} cannot be reached ({_say(error)})") from error
-        except aiohttp.ClientError as error:
-            raise EngineUnavailable(f"{self.url} was lost ({_say(error)})") from error
+            raise NeverBegun(f"{self.url} cannot be reached ({say(error)})") from error
+        except (aiohttp.ClientError, HttpProcessingError) as error:
+            raise EngineUnavailable(f"{self.url} was lost ({say(error)})") from error
         except AnswerError as error:
             raise EngineUnavailable(f"{self.url}: {error}") from error
         if not stream.is_complete:
             raise EngineUnavailable(f"{self.url} ended an answer early")
+
+    def _next_name(self) -> str:
+        """A request's, which no other controller gives to one of its own."""
+        return f"{self._names_begin}-{next(self._numbers)}"
 
     async def _refuse(self, answer: aiohttp.ClientResponse) -> None:
         if answer.status == 200:
@@ -217,7 +187,7 @@ class Replica:
         try:
             answer = await self._control.get(path)
         except httpx.RequestError as error:
-            raise EngineUnavailable(f"{self.url} cannot be reached ({_say(error)})") from error
+            raise EngineUnavailable(f"{self.url} cannot be reached ({say(error)})") from error
         if answer.status_code != 200:
             raise EngineUnavailable(f"{self.url} answers {answer.status_code} to GET {path}")
         return answer
@@ -228,7 +198,7 @@ class Replica:
         async with httpx.AsyncClient(
             base_url=self.url,
             headers=self._expected.headers,
-            timeout=httpx.Timeout(_RELOAD_SECONDS, connect=_CONTROL_SECONDS),
+            timeout=httpx.Timeout(_RELOAD_SECONDS, connect=CONTROL_SECONDS),
             trust_env=False,
         ) as http:
             try:
@@ -239,7 +209,7 @@ class Replica:
                 after = await self._call(http, "compute_weight_checksums")
                 await self._forget_prefixes(http)
             except httpx.RequestError as error:
-                raise EngineUnavailable(f"{self.url} was lost ({_say(error)})") from error
+                raise EngineUnavailable(f"{self.url} was lost ({say(error)})") from error
         return before != after
 
     async def _call(self, http: httpx.AsyncClient, method: str, **arguments: str) -> bytes:
@@ -264,70 +234,12 @@ class Replica:
         await self._control.aclose()
 
 
-class _Version(BaseModel):
-    version: str
-
-
 class _Error(BaseModel):
     message: str
 
 
 class _ErrorBody(BaseModel):
     error: _Error
-
-
-class _Model(BaseModel):
-    id: str
-    max_model_len: int | None = None
-
-
-class _Models(BaseModel):
-    data: list[_Model]
-
-
-def _ask(address: str, expected: Expected) -> httpx.Response:
-    try:
-        return httpx.get(
-            address, headers=expected.headers, timeout=_CONTROL_SECONDS, trust_env=False
-        )
-    except httpx.RequestError as error:
-        raise EngineUnavailable(f"{address} cannot be reached ({_say(error)})") from error
-
-
-def _version(answer: httpx.Response) -> str:
-    """vLLM's version; "unknown" where something before it does not let it tell."""
-    try:
-        return _Version.model_validate_json(answer.content).version
-    except ValueError:
-        return "unknown"
-
-
-def _agree(url: str, answer: httpx.Response, expected: Expected) -> None:
-    try:
-        models = _Models.model_validate_json(answer.content).data
-    except ValueError as error:
-        raise EngineMismatch(f"{url} is no vLLM server: {answer.text[:100]}") from error
-    served = next((model for model in models if model.id == expected.model), None)
-    if served is None:
-        raise EngineMismatch(
-            f"{url} serves {', '.join(model.id for model in models)}, not {expected.model}: start "
-            f"it with `stepback engine`, or with --served-model-name {expected.model}"
-        )
-    if served.max_model_len is None:
-        _log.warning("%s does not tell its context: it must be %d", url, expected.context_tokens)
-    elif served.max_model_len < expected.context_tokens:
-        raise EngineMismatch(
-            f"{url} has a context of {served.max_model_len} tokens, the checkpoint one of "
-            f"{expected.context_tokens}: start it with --max-model-len {expected.context_tokens}"
-        )
-
-
-async def _read_line(answer: aiohttp.ClientResponse) -> str:
-    """The next line with its end, "" behind the last. Raises AnswerError."""
-    try:
-        return (await answer.content.readline()).decode()
-    except (ValueError, HttpProcessingError) as error:  # no text; too long
-        raise AnswerError(f"its answer has a line that cannot be read ({error})") from error
 
 
 def _said(body: bytes) -> str | None:
@@ -341,7 +253,3 @@ def _said(body: bytes) -> str | None:
 def _message(body: bytes) -> str:
     """What vLLM says in its error body, or the beginning of a body that is none."""
     return _said(body) or " ".join(body.decode(errors="replace")[:200].split())
-
-
-def _say(error: Exception) -> str:
-    return str(error) or type(error).__name__

@@ -22,8 +22,9 @@ from starlette.routing import Route
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import EngineMismatch, EngineUnavailable
 from stepback_server.engine.child import ChildServer, Launcher, Serve
+from stepback_server.engine.expected import Expected
 from stepback_server.engine.launch import own_url, patience
-from stepback_server.engine.replica import Expected, Replica
+from stepback_server.engine.replica import Replica
 from stepback_server.engine.supervisor import Patience, Supervisor, canary
 from stepback_server.settings import Settings
 from tests.conftest import CHECKPOINT, children, free_port, wait_until_ok

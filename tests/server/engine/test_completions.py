@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from stepback_server.engine.base import Finish, SampleRequest
-from stepback_server.engine.completions import AnswerError, Stream, request_body
+from stepback_server.engine.completions import AnswerError, Lines, Stream, request_body
 
 USAGE = (
     'data: {"choices":[],"usage":{"prompt_tokens":3,"prompt_tokens_details":{"cached_tokens":32}}}'
@@ -98,11 +98,26 @@ def test_an_answer_that_cannot_be_read_is_an_error(line: str) -> None:
         Stream(request()).feed(line)
 
 
+def test_lines_come_whole_wherever_the_network_cuts_them() -> None:
+    answer = 'data: {"é": 1}\r\n\r\ndata: [DONE]\n\n'.encode()
+    for size in range(1, len(answer) + 1):
+        lines = Lines()
+        pieces = [answer[begin : begin + size] for begin in range(0, len(answer), size)]
+        got = [line for piece in pieces for line in lines.cut(piece) if line]
+        assert got == ['data: {"é": 1}', "data: [DONE]"]
+
+
+@pytest.mark.parametrize("data", [b"data: \xff\n", b"x" * ((1 << 24) + 1)])
+def test_what_is_no_line_of_text_is_an_error(data: bytes) -> None:
+    with pytest.raises(AnswerError):
+        Lines().cut(data)
+
+
 def test_everything_that_a_server_could_fill_in_by_itself_is_said() -> None:
-    body = request_body(request(alternatives=4), model="m", name="x")
-    assert body["prompt"] == (4, 5, 6) and body["n"] == 2 and body["seed"] == 3
+    body = json.loads(request_body(request(alternatives=4), model="m", name="x"))
+    assert body["prompt"] == [4, 5, 6] and body["n"] == 2 and body["seed"] == 3
     assert body["logprobs"] == 4
     assert body["user"] is None
     named = replace(request(), tree="a tree")
-    assert request_body(named, model="m", name="x")["user"] == "a tree"
+    assert json.loads(request_body(named, model="m", name="x"))["user"] == "a tree"
     assert (body["top_p"], body["top_k"], body["repetition_penalty"]) == (1.0, 0, 1.0)

@@ -24,7 +24,8 @@ from stepback_server.engine.base import (
     Sample,
     SampleRequest,
 )
-from stepback_server.engine.replica import Expected, Replica
+from stepback_server.engine.expected import Expected
+from stepback_server.engine.replica import Replica
 from stepback_server.observation.request import ONWARD
 from tests.conftest import free_port
 

@@ -1,0 +1,104 @@
+"""What a vLLM server must serve, and whether one does."""
+
+import logging
+from dataclasses import dataclass, field
+
+import httpx
+from pydantic import BaseModel
+
+from stepback_server.checkpoint import Checkpoint
+from stepback_server.engine.base import EngineMismatch, EngineUnavailable
+from stepback_server.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+CONTROL_SECONDS = 5.0
+"""For connecting, and for everything that a healthy server answers at once."""
+
+
+class _Version(BaseModel):
+    version: str
+
+
+class _Model(BaseModel):
+    id: str
+    max_model_len: int | None = None
+
+
+class _Models(BaseModel):
+    data: list[_Model]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What every server must serve."""
+
+    model: str
+    context_tokens: int
+    api_key: str | None = field(repr=False)
+    """Sent as a bearer token, where the servers want one."""
+    connections: int
+    """Requests to one server at once; more wait here."""
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, settings: Settings) -> "Expected":
+        key = settings.engine_api_key
+        return cls(
+            model=checkpoint.manifest.name,
+            context_tokens=checkpoint.context_tokens,
+            api_key=key.get_secret_value() if key else None,
+            connections=settings.max_running,
+        )
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {} if self.api_key is None else {"Authorization": f"Bearer {self.api_key}"}
+
+    def version_at(self, url: str) -> str:
+        """vLLM's version at a server that serves this; "unknown" where it does not tell.
+
+        Blocks. Raises EngineUnavailable where there is no server, EngineMismatch where it is
+        another one.
+        """
+        answer = self._ask(f"{url}/v1/models")
+        if answer.status_code in (401, 403):
+            raise EngineMismatch(f"{url} refuses the key: set STEPBACK_ENGINE_API_KEY to its own")
+        if answer.status_code != 200:
+            raise EngineUnavailable(f"{url} answers {answer.status_code} to GET /v1/models")
+        self._agree(url, answer)
+        try:
+            return _Version.model_validate_json(self._ask(f"{url}/version").content).version
+        except ValueError:  # something before it does not let it
+            return "unknown"
+
+    def _ask(self, address: str) -> httpx.Response:
+        try:
+            return httpx.get(
+                address, headers=self.headers, timeout=CONTROL_SECONDS, trust_env=False
+            )
+        except httpx.RequestError as error:
+            raise EngineUnavailable(f"{address} cannot be reached ({say(error)})") from error
+
+    def _agree(self, url: str, answer: httpx.Response) -> None:
+        try:
+            models = _Models.model_validate_json(answer.content).data
+        except ValueError as error:
+            raise EngineMismatch(f"{url} is no vLLM server: {answer.text[:100]}") from error
+        served = next((model for model in models if model.id == self.model), None)
+        if served is None:
+            raise EngineMismatch(
+                f"{url} serves {', '.join(model.id for model in models)}, not {self.model}: start "
+                f"it with `stepback engine`, or with --served-model-name {self.model}"
+            )
+        if served.max_model_len is None:
+            _log.warning("%s does not tell its context: it must be %d", url, self.context_tokens)
+        elif served.max_model_len < self.context_tokens:
+            raise EngineMismatch(
+                f"{url} has a context of {served.max_model_len} tokens, the checkpoint one of "
+                f"{self.context_tokens}: start it with --max-model-len {self.context_tokens}"
+            )
+
+
+def say(error: Exception) -> str:
+    """What an error says; of one that says nothing, what it is."""
+    return str(error) or type(error).__name__
