@@ -106,7 +106,7 @@ class Trial:
 def _faults(asked: Asked, answer: httpx.Response) -> list[str]:
     if answer.status_code != 200:
         return [f"HTTP {answer.status_code}: {answer.text[:300]}"]
-    faults = asked.faults(SolveResult.model_validate_json(answer.content), attempts=2)
+    faults = asked.faults(SolveResult.model_validate_json(answer.content), attempts=3)
     return [f"{fault}: {asked.body} -> {answer.text[:300]}" for fault in faults]
 
 

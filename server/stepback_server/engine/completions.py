@@ -70,13 +70,22 @@ class Lines:
     """Cuts a stream of bytes into its lines."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._pieces: list[bytes] = []
+        """Of a line that has not ended."""
+        self._length = 0
 
     def cut(self, data: bytes) -> list[str]:
         """The lines that these bytes end, without the empty ones. Raises AnswerError."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > _LONGEST_LINE:
+        first, *lines = data.split(b"\n")
+        self._pieces.append(first)
+        self._length += len(first)
+        if self._length > _LONGEST_LINE:
             raise AnswerError(f"its answer has a line of more than {_LONGEST_LINE:,} bytes")
+        if not lines:
+            return []
+        lines.insert(0, b"".join(self._pieces))
+        self._pieces = [lines.pop()]
+        self._length = len(self._pieces[0])
         try:
             return [line.decode().rstrip() for line in lines if line]
         except ValueError as error:

@@ -2,8 +2,8 @@
 
 import asyncio
 import itertools
-import logging
 import uuid
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -34,8 +34,6 @@ from stepback_server.engine.completions import (
 )
 from stepback_server.engine.expected import CONTROL_SECONDS, Expected, say
 from stepback_server.observation.request import trace_headers
-
-_log = logging.getLogger(__name__)
 
 _ABORT_CONNECTIONS = 8
 _KEEP_ALIVE_SECONDS = 2.0
@@ -127,9 +125,8 @@ class Replica:
                 allow_redirects=False,
             ) as answer:
                 await self._refuse(answer)
-                lines = Lines()
-                async for data in answer.content.iter_any():
-                    for sample in itertools.chain.from_iterable(map(stream.feed, lines.cut(data))):
+                async for line in _lines(answer):
+                    for sample in stream.feed(line):
                         if sample.finish is Finish.ABORTED and not stop.is_set():
                             raise EngineUnavailable(f"{self.url} has aborted a request")
                         deliver(sample)
@@ -161,8 +158,10 @@ class Replica:
     async def _abort_on(self, stop: asyncio.Event, name: str, in_vain: Alarm) -> None:
         """Once `stop` is set, abort a request by its name, so that its stream ends."""
         await stop.wait()
-        await self._aborts.abort(name)
-        in_vain.ring()
+        try:
+            await self._aborts.abort(name)
+        finally:
+            in_vain.ring()
 
     async def running(self) -> int:
         return await self._metrics("vllm:num_requests_running{", "vllm:num_requests_waiting{")
@@ -232,6 +231,16 @@ class Replica:
         await self._sampling.close()
         await self._aborts.close()
         await self._control.aclose()
+
+
+async def _lines(answer: aiohttp.ClientResponse) -> AsyncIterator[str]:
+    """Raises AnswerError."""
+    lines = Lines()
+    async for data in answer.content.iter_any():
+        for line in lines.cut(data):
+            yield line
+    for line in lines.cut(b"\n"):  # whatever has no end
+        yield line
 
 
 class _Error(BaseModel):

@@ -14,6 +14,7 @@ from stepback_server.concurrency import task_group
 from stepback_server.engine.base import (
     NOTHING,
     Engine,
+    EngineError,
     EngineUnavailable,
     Finish,
     Sample,
@@ -98,20 +99,22 @@ class Search:
         self._stop = asyncio.Event()
         self._reason = StopReason.EXHAUSTED
         self._numbers = itertools.count()
+        self._error: EngineError | None = None
 
     async def run(self) -> Searched:
         """Search to the end. Raises EngineError.
 
-        Cancelling it aborts the engine's work. Its samples are awaited and counted all the same:
-        otherwise a caller who always hangs up at the end would pay for nothing.
+        Cancelling it aborts the engine's work, and so does an error. The samples are awaited and
+        counted all the same: otherwise a caller who always hangs up at the end would pay for
+        nothing.
         """
         started = time.monotonic()
         deadline = asyncio.get_running_loop().call_later(
             self._limits.seconds, self._finish, StopReason.DEADLINE
         )
-        growing = asyncio.create_task(self._grow())
+        self._growing = growing = asyncio.create_task(self._grow())
         try:
-            await asyncio.shield(growing)
+            await asyncio.wait({growing})
         except asyncio.CancelledError:
             self._finish(StopReason.CANCELLED)
             await asyncio.wait({growing}, timeout=_SECONDS_TO_ABORT)
@@ -120,6 +123,9 @@ class Search:
             deadline.cancel()
             growing.cancel()
             await asyncio.gather(growing, return_exceptions=True)
+        if self._error is not None:
+            raise self._error
+        growing.result()
         return Searched(self._tree, self._reason, self._spent, time.monotonic() - started)
 
     async def _grow(self) -> None:
@@ -151,6 +157,13 @@ class Search:
             self._stop.set()
             self._returned.set()
             self._recorded.set()
+
+    def _fail(self, error: EngineError) -> None:
+        """Stop for an error; what else is at work ends soon, or is given up."""
+        if self._error is None:
+            self._error = error
+            self._finish(StopReason.CANCELLED)
+            asyncio.get_running_loop().call_later(_SECONDS_TO_ABORT, self._growing.cancel)
 
     async def _expand(self, expansion: Expansion, numbers: list[int]) -> None:
         if expansion.state.ids and expansion.state.ids[-1] == self._grammar.end_id:
@@ -206,6 +219,8 @@ class Search:
             await self._engine.sample(
                 self._request(expansion, numbers, tokens), self._stop, deliver
             )
+        except EngineError as error:
+            self._fail(error)
         finally:
             self._settle(outstanding * tokens, 0)
         if lost:
@@ -213,9 +228,10 @@ class Search:
 
     async def _make_up_for(self, expansion: Expansion, lost: list[int], attempts: int) -> None:
         """Ask for lost samples again, with what the budget has left: the loss is paid for too."""
-        if not attempts:
-            raise EngineUnavailable(f"{len(lost)} samples were lost {_ATTEMPTS} times")
-        await self._pay(expansion, lost, attempts)
+        if attempts:
+            await self._pay(expansion, lost, attempts)
+        else:
+            self._fail(EngineUnavailable(f"{len(lost)} samples were lost {_ATTEMPTS} times"))
 
     def _record(self, branch: Branch) -> None:
         """Count a branch, with a seed in its turn; nothing after a win."""

@@ -18,7 +18,7 @@ from stepback_server.engine.base import (
 from stepback_server.engine.charged import ChargedEngine
 from stepback_server.search.controller import Limits, Search, Searched
 from stepback_server.search.published import OneRound, SelfBacktracking
-from stepback_server.search.strategy import SearchStrategy
+from stepback_server.search.strategy import Expansion, SearchStrategy
 from stepback_server.search.tree import Branch
 from tests.server.search.scripted import END, GRAMMAR, MARKER, NEWLINE, Script, ScriptedEngine
 
@@ -184,6 +184,35 @@ def test_what_a_search_had_generated_when_its_caller_left_is_counted(while_it_en
 
     asyncio.run(scenario())
     assert len(charged) == (1 if while_it_ends else 4)
+
+
+class RefusingEngine(ScriptedEngine):
+    """Takes one request, and refuses each further one."""
+
+    async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
+        if self.requests:
+            raise EngineUnavailable("it is full")
+        await super().sample(request, stop, deliver)
+
+
+class TwoRounds(OneRound):
+    """Asks for everything twice, at once."""
+
+    def pick(self) -> list[Expansion]:
+        return 2 * super().pick()
+
+
+def test_what_a_search_had_generated_when_it_failed_is_counted() -> None:
+    charged: list[Sample] = []
+
+    async def scenario() -> None:
+        engine = RefusingEngine(always(*ANSWER), delay=0.01)
+        with pytest.raises(EngineUnavailable, match="it is full"):
+            await search(ChargedEngine(engine, charged.append), TwoRounds(4, 0.7)).run()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(scenario())
+    assert len(charged) == 4
 
 
 class DeafEngine(ScriptedEngine):
