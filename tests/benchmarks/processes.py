@@ -28,6 +28,12 @@ def resident_mib(pid: int) -> float:
     return int(size) / 1024
 
 
+def series(page: str, name: str) -> float:
+    """The sum of a metric's series on a page of `/metrics`."""
+    lines = [line for line in page.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
+    return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+
 class Replica(VllmServer):
     """A vLLM server, every thread of it on one core."""
 

@@ -22,6 +22,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
 from stepback_client import AsyncClient
 from stepback_core.tasks import Split
 from stepback_server.checkpoint import Checkpoint
@@ -37,10 +39,13 @@ from tests.benchmarks.processes import (
     probe,
     replicas,
     resident_mib,
+    series,
 )
 from tests.conftest import CHECKPOINT
 
 STRATEGIES = ("best_first", "best_of_n")
+_OWN = "stepback_controller_seconds"
+"""Wall time of one round, from the engine's delivery to the search's next request."""
 _ASKED = problems(Split.TEST_SEEN, 2000)
 
 
@@ -87,16 +92,23 @@ def cost(
     """A row of the table: a controller under one load."""
     strategy, in_flight, seconds = str(load_of[0]), int(load_of[1]), float(load_of[2])
     watched = (pid, server.process.pid, server.core_pid)
+    page = httpx.get(f"{url}/metrics").text
     probing = pool.submit(probe, url, seconds)
     before = [cpu_seconds(each) for each in watched]
     done = asyncio.run(load(url, strategy, in_flight, seconds))
     used = [cpu_seconds(each) - start for each, start in zip(watched, before, strict=True)]
     shares = " | ".join(f"{100 * each / done.seconds:.0f} %" for each in used)
+    after = httpx.get(f"{url}/metrics").text
+    rounds, quick = (
+        series(after, name) - series(page, name)
+        for name in (f"{_OWN}_count", f'{_OWN}_bucket{{le="0.002"}}')
+    )
     health = statistics.quantiles(probing.result(), n=100)
     return (
         f"| {strategy} | {in_flight} | {done.searches_per_second:.1f} "
         f"| {done.tokens / done.seconds:,.0f} | {1000 * used[0] / done.searches:.1f} "
-        f"| {1000 * used[0] / done.samples:.2f} | {shares} | {resident_mib(pid):.0f} "
+        f"| {1000 * used[0] / done.samples:.2f} | {shares} | {100 * quick / rounds:.0f} % "
+        f"| {resident_mib(pid):.0f} "
         f"| {1000 * health[49]:.0f} / {1000 * health[98]:.0f} |"
     )
 
@@ -104,10 +116,10 @@ def cost(
 def costs(server: Replica, folder: Path, given: argparse.Namespace) -> None:
     print(
         "| strategy | in flight | searches/s | tokens/s | CPU ms a search | CPU ms a sample "
-        "| controller | vLLM's front end | vLLM's core | controller MiB "
+        "| controller | vLLM's front end | vLLM's core | own time within 2 ms | controller MiB "
         "| /health ms, p50 / p99 |"
     )
-    print("| --- " * 11 + "|")
+    print("| --- " * 12 + "|")
     with (
         controller_of([server], folder / "controller.txt") as (url, pid),
         ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool,

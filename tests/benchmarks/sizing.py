@@ -23,6 +23,7 @@ import httpx
 
 from stepback_client import AsyncClient, CountdownProblem
 from stepback_core.tasks import TASKS, Split
+from tests.benchmarks.processes import series
 from tests.conftest import CHECKPOINT, children, start_controller, wait_until_ready
 
 ROWS: list[dict[str, int]] = [
@@ -52,12 +53,6 @@ def memory_mib(pid: int) -> int:
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     [line] = [line for line in rollup.splitlines() if line.startswith("Pss:")]
     return int(line.split()[1]) >> 10
-
-
-def series(page: str, name: str) -> float:
-    """The sum of a metric's series."""
-    lines = [line for line in page.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
-    return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
 async def put_under_load(url: str, count: int, flying: int) -> Load:
