@@ -61,9 +61,14 @@ async def task_group() -> AsyncGenerator[asyncio.TaskGroup]:
 
 
 async def run_all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run them all; when one fails, cancel the rest and raise its error."""
+    """Run them all; when one fails, cancel the rest and raise its error. A single one takes no
+    task."""
+    each = list(coroutines)
+    if len(each) == 1:
+        await each[0]
+        return
     async with task_group() as group:
-        for coroutine in coroutines:
+        for coroutine in each:
             group.create_task(coroutine)
 
 

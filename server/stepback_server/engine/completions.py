@@ -87,7 +87,7 @@ class Lines:
         self._pieces = [lines.pop()]
         self._length = len(self._pieces[0])
         try:
-            return [line.decode().rstrip() for line in lines if line]
+            return [text for line in lines if (text := line.decode().rstrip())]
         except ValueError as error:
             raise AnswerError(f"its answer is no text ({error})") from error
 

@@ -49,11 +49,7 @@ class HomedEngine:
         """Whose engine has the search's prefixes in its cache."""
 
     async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
-        first, *others = (self._sample_run(request, run, stop, deliver) for run in runs(request))
-        if others:
-            await run_all([first, *others])
-        else:
-            await first
+        await run_all([self._sample_run(request, run, stop, deliver) for run in runs(request)])
 
     async def _sample_run(
         self, request: SampleRequest, run: range, stop: asyncio.Event, deliver: OnSample
