@@ -1,10 +1,10 @@
 """`make bench-data`: what each idea about the training data is worth, against the paper's recipe.
 
-    python -m tests.benchmarks.data [--tokens 6000000] [--hidden 128] [--arms paper,own]
+    python -m tests.benchmarks.data [--tokens 6000000] [--hidden 128] [--arms paper,own-half]
 
-Every arm trains the same small model, from the same seed, on as many samples and for as many tokens
-(the epochs are cut to them), then is asked about the same held-out Countdown problems: first by its
-logits, then through a controller. The arms `own` learn from what the arm `paper` does wrong on
+Every arm trains the same small model, from the same seed, on as many samples and for as many
+tokens, then is asked about the same held-out Countdown problems: first by its logits, then through
+a controller. The arms `own` learn from what the arm `paper` does wrong on
 training problems. A finished arm is kept in OUT/results.jsonl and is not run again; a killed one
 goes on. The tables carry 95 % Wilson intervals.
 """
@@ -25,12 +25,9 @@ from tqdm import tqdm
 
 from stepback_client import AsyncClient, SolveResult, Status
 from stepback_core.manifest import Manifest
-from stepback_core.trace import TraceCodec
-from stepback_training.encode import EncodedSamples
-from stepback_training.model import make_model
 from stepback_training.own_errors.collect import Judge, Plan, Tally, collect
 from stepback_training.recipe import Recipe
-from stepback_training.samples import read_samples, recipe_of, write_samples
+from stepback_training.samples import recipe_of, write_samples
 from stepback_training.sft import train
 from tests.benchmarks.data_tables import tables
 from tests.benchmarks.measuring import KINDS, TASK, problems
@@ -53,7 +50,7 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 """What each arm changes of the paper's data recipe."""
 _TOKENS_OF_A_SAMPLE = 42
-"""About as many as the samples of all arms have, so that the epochs are close to one."""
+"""About as many as the samples of all arms have, so that each is trained on about once."""
 SEARCHES: dict[str, dict[str, Any]] = {
     "greedy": {"strategy": "greedy", "select": "perplexity"},
     "self-backtracking": {
@@ -70,7 +67,7 @@ Found = dict[str, Any]
 
 
 def recipe_of_arm(name: str, given: argparse.Namespace) -> Recipe:
-    """The arm's recipe but for its epochs, which depend on how long its samples are."""
+    """All arms' but for what the arm changes."""
     changes = dict(ARMS[name])
     if "own_errors" in changes:
         changes["own_errors"] = changes["own_errors"] | {"file": str(errors_file(given))}
@@ -83,15 +80,17 @@ def recipe_of_arm(name: str, given: argparse.Namespace) -> Recipe:
                 "hidden_size": given.hidden,
                 "intermediate_size": given.hidden * 11 // 4,
                 "layers": given.layers,
-                "heads": given.hidden // 32,
+                "heads": given.hidden // 64,
             },
             "train": {
+                "tokens": given.tokens,
                 "optimizer": "muon",
                 "learning_rate": 3e-3,
                 "adamw_learning_rate": 2e-3,
                 "schedule": "linear",
-                "batch_tokens": 4096,
+                "batch_tokens": given.batch_tokens,
                 "checkpoint_every": 200,
+                "compile": True,
             },
         }
     )
@@ -99,8 +98,8 @@ def recipe_of_arm(name: str, given: argparse.Namespace) -> Recipe:
 
 def identity(name: str, given: argparse.Namespace) -> str:
     """Names a trained model: another recipe, or other training tokens, another name."""
-    recipe = recipe_of_arm(name, given).model_dump(mode="json")
-    digest = sha256(json.dumps([recipe, given.tokens], sort_keys=True).encode()).hexdigest()
+    recipe = recipe_of_arm(name, given).model_dump_json()
+    digest = sha256(recipe.encode()).hexdigest()
     return f"{name}-{digest[:12]}"
 
 
@@ -119,10 +118,7 @@ def trained(name: str, given: argparse.Namespace) -> Path:
     data = folder / "samples.jsonl"
     if not data.exists() or recipe_of(data) != recipe.data:
         write_samples(recipe.data, data)
-    _, tokenizer, grammar = make_model(recipe)
-    samples = EncodedSamples(read_samples(data), TraceCodec.of(grammar, tokenizer))
-    fit = recipe.train.model_copy(update={"epochs": given.tokens / int(samples.lengths.sum())})
-    return train(recipe.model_copy(update={"train": fit}), data, folder)
+    return train(recipe, data, folder)
 
 
 def collect_errors(given: argparse.Namespace) -> None:
@@ -210,10 +206,11 @@ def results_of(path: Path) -> dict[str, Found]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--arms", default=",".join(ARMS), help="some of the arms")
-    parser.add_argument("--tokens", type=int, default=6_000_000, help="of each arm's training")
+    parser.add_argument("--tokens", type=int, default=28_600_000, help="of each arm's training")
     parser.add_argument("--samples", type=int, help=f"tokens / {_TOKENS_OF_A_SAMPLE} if left out")
-    parser.add_argument("--hidden", type=int, default=128, help="a multiple of 32")
-    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--hidden", type=int, default=256, help="a multiple of 64")
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--batch-tokens", type=int, default=16384)
     parser.add_argument("--seed", type=int, default=0, help="of weights and order; the data stays")
     parser.add_argument("--problems", type=int, default=300, help="of each test kind")
     parser.add_argument("--own-problems", type=int, default=4000, help="that errors come from")

@@ -110,7 +110,7 @@ def measure(given: argparse.Namespace) -> Measured:
         fill = padded_fill(samples, rows_per_step)
     times = StepTimes()
     with tempfile.TemporaryDirectory() as folder:
-        arguments = arguments_of(recipe, Path(folder), packed.filled, 1)
+        arguments = arguments_of(recipe, Path(folder), packed, 1)
         arguments.max_steps = given.steps + _WARM_UP
         arguments.per_device_train_batch_size = rows_per_step
         arguments.gradient_accumulation_steps = 1

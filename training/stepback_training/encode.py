@@ -5,7 +5,11 @@ other: positions start at 0 for each, which `transformers` turns into a block-di
 """
 
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,10 +17,12 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from stepback_core.trace import Grammar, TraceCodec
-from stepback_training.samples import Sample
+from stepback_training.samples import Sample, samples_of
 
 IGNORED = -100
 """The label that `transformers` leaves out of the loss."""
+_BLOCK = 20_000
+"""Lines that one process encodes at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,15 @@ def _refuse_reserved(sample: Sample, number: int, grammar: Grammar) -> None:
             raise ValueError(f"sample {number}: {text!r} must not contain {reserved!r}")
 
 
+class _Block(NamedTuple):
+    """Samples that were encoded together."""
+
+    ids: NDArray[np.int32]
+    has_loss: NDArray[np.bool_]
+    lengths: NDArray[np.int64]
+    longest_answer: int
+
+
 class EncodedSamples:
     """Many encoded samples in three flat arrays: ids, loss flags, and where each sample starts.
 
@@ -72,24 +87,61 @@ class EncodedSamples:
     """
 
     def __init__(self, samples: Iterable[Sample], codec: TraceCodec) -> None:
-        ids: list[NDArray[np.int32]] = []
-        loss: list[NDArray[np.bool_]] = []
-        self.longest_answer = 0
-        """Tokens of the longest answer, the prompt left out."""
-        for number, sample in enumerate(samples, start=1):
-            _refuse_reserved(sample, number, codec.grammar)
-            encoded = encode(sample, codec)
-            ids.append(np.asarray(encoded.ids, np.int32))
-            loss.append(np.asarray(encoded.has_loss, np.bool_))
-            answer = len(encoded.ids) - encoded.prompt_tokens
-            self.longest_answer = max(self.longest_answer, answer)
-        self.lengths = np.asarray([len(sample) for sample in ids], np.int64)
+        self._join([_encode_block(samples, codec)])
+
+    @classmethod
+    def read(cls, path: Path, codec: TraceCodec, *, processes: int) -> "EncodedSamples":
+        """Those of a JSONL file, encoded by so many processes. Raises SampleError as well."""
+        lines = path.read_bytes().splitlines(keepends=True)
+        starts = range(0, len(lines), _BLOCK)
+        jobs = [(path, start, b"".join(lines[start : start + _BLOCK]), codec) for start in starts]
+        if processes == 1 or len(jobs) <= 1:
+            blocks = [_encode_lines(*job) for job in jobs]
+        else:
+            # Not forked: the process has threads by now, and maybe a GPU.
+            context = get_context("forkserver")
+            with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context) as pool:
+                blocks = list(pool.map(_encode_lines, *zip(*jobs, strict=True)))
+        encoded = cls.__new__(cls)
+        encoded._join(blocks)
+        return encoded
+
+    def _join(self, blocks: list[_Block]) -> None:
+        self.ids = np.concatenate([block.ids for block in blocks] or [np.zeros(0, np.int32)])
+        self.has_loss = np.concatenate([b.has_loss for b in blocks] or [np.zeros(0, np.bool_)])
+        self.lengths = np.concatenate([b.lengths for b in blocks] or [np.zeros(0, np.int64)])
         self.starts = np.concatenate([[0], np.cumsum(self.lengths)])
-        self.ids = np.concatenate(ids) if ids else np.zeros(0, np.int32)
-        self.has_loss = np.concatenate(loss) if loss else np.zeros(0, np.bool_)
+        self.longest_answer = max((block.longest_answer for block in blocks), default=0)
+        """Tokens of the longest answer, the prompt left out."""
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+
+def _encode_lines(path: Path, skipped: int, lines: bytes, codec: TraceCodec) -> _Block:
+    """The lines of a file behind the first `skipped` ones."""
+    samples = samples_of(path, lines.splitlines(), first=skipped + 1)
+    return _encode_block(samples, codec, skipped + 1)
+
+
+def _encode_block(samples: Iterable[Sample], codec: TraceCodec, first: int = 1) -> _Block:
+    ids: list[int] = []
+    has_loss: list[bool] = []
+    lengths: list[int] = []
+    longest_answer = 0
+    for number, sample in enumerate(samples, start=first):
+        _refuse_reserved(sample, number, codec.grammar)
+        encoded = encode(sample, codec)
+        ids += encoded.ids
+        has_loss += encoded.has_loss
+        lengths.append(len(encoded.ids))
+        longest_answer = max(longest_answer, len(encoded.ids) - encoded.prompt_tokens)
+    return _Block(
+        np.asarray(ids, np.int32),
+        np.asarray(has_loss, np.bool_),
+        np.asarray(lengths, np.int64),
+        longest_answer,
+    )
 
 
 class PackedRows(Dataset[dict[str, torch.Tensor]]):
@@ -124,6 +176,8 @@ class PackedRows(Dataset[dict[str, torch.Tensor]]):
         self._rows = _pack(order.tolist(), samples.lengths.tolist(), row_tokens)
         self.filled = len(self._rows)
         """Rows with samples in them."""
+        self.tokens = int(samples.lengths.sum())
+        """Of all samples, padding left out."""
         self._rows += [[] for _ in range(-self.filled % multiple)]
 
     def __len__(self) -> int:
@@ -132,7 +186,7 @@ class PackedRows(Dataset[dict[str, torch.Tensor]]):
     @property
     def fill(self) -> float:
         """Share of the rows' tokens that are not padding."""
-        return float(self._samples.lengths.sum()) / (len(self) * self._row_tokens)
+        return self.tokens / (len(self) * self._row_tokens)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         ids = np.full(self._row_tokens, self._pad_id, np.int64)

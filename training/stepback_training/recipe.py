@@ -180,7 +180,11 @@ class LoraRecipe(_Section):
 class TrainRecipe(_Section):
     """How the weights are fitted."""
 
-    epochs: float = Field(default=1.0, gt=0)
+    epochs: float | None = Field(default=None, gt=0)
+    """Passes over the samples; 1 where neither these nor `tokens` are given."""
+    tokens: int | None = Field(default=None, gt=0)
+    """Instead of epochs: tokens to train on, padding left out. Recipes with as many compare at
+    equal training, however long their samples are."""
     batch_tokens: int = Field(default=16384, gt=0)
     """Tokens of one optimizer step over all processes, padding included."""
     row_tokens: int = Field(default=256, gt=0)
@@ -216,11 +220,17 @@ class TrainRecipe(_Section):
 
     @model_validator(mode="after")
     def _rows_divide_the_batch(self) -> "TrainRecipe":
+        if self.epochs is not None and self.tokens is not None:
+            raise ValueError("epochs: give these or tokens, not both")
         if self.batch_tokens % self.row_tokens:
             raise ValueError("batch_tokens must be a multiple of row_tokens")
         if self.rows_per_step % (self.micro_rows or 1):
             raise ValueError("micro_rows must divide batch_tokens / row_tokens")
         return self
+
+    def epochs_over(self, tokens: int) -> float:
+        """Passes over samples that have so many tokens."""
+        return self.tokens / tokens if self.tokens is not None else self.epochs or 1.0
 
     @property
     def rows_per_step(self) -> int:

@@ -13,7 +13,7 @@ from stepback_training.samples import recipe_of
 
 # What may change between a run's start and a resumption of it. With a schedule that does not look
 # ahead, more or fewer epochs give what a run with them from the start would have given.
-_CHANGEABLE = ("epochs", "checkpoint_every", "report_to")
+_CHANGEABLE = ("epochs", "tokens", "checkpoint_every", "report_to")
 
 
 @contextmanager

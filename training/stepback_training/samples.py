@@ -7,7 +7,7 @@ there are any, and the marker; one without ends in the end token.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from itertools import islice
@@ -109,13 +109,18 @@ def _recipe_path(path: Path) -> Path:
 
 def read_samples(path: Path) -> Iterator[Sample]:
     """Read JSONL samples one by one. Raises SampleError."""
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                yield Sample.model_validate_json(line)
-            except ValidationError as error:
-                what = first_error(error, whole="the line")
-                raise SampleError(f"{path}:{number}: {what}") from error
+    with path.open("rb") as file:
+        yield from samples_of(path, file)
+
+
+def samples_of(path: Path, lines: Iterable[bytes], first: int = 1) -> Iterator[Sample]:
+    """The samples of a file's lines, of which the first has this number. Raises SampleError."""
+    for number, line in enumerate(lines, start=first):
+        try:
+            yield Sample.model_validate_json(line)
+        except ValidationError as error:
+            what = first_error(error, whole="the line")
+            raise SampleError(f"{path}:{number}: {what}") from error
 
 
 def make_samples(recipe: DataRecipe, rng: Random) -> Iterator[Sample]:

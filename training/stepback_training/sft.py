@@ -4,6 +4,7 @@ A run lives in one folder: `checkpoints/` (resumable), `tensorboard/`, and at th
 """
 
 import math
+import os
 import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ def _prepare(recipe: Recipe, data: Path) -> _Material:
     model, tokenizer, grammar = _untrained(recipe, data)
     codec = TraceCodec.of(grammar, tokenizer)
     check_round_trip(next(read_samples(data), None), codec)
-    samples = EncodedSamples(read_samples(data), codec)
+    samples = EncodedSamples.read(data, codec, processes=_free_cores())
     fit, pad = recipe.train, tokenizer.pad_token_id
     rows = PackedRows(samples, fit.row_tokens, pad, recipe.seed, multiple=fit.rows_per_step)
     vocabulary_size, parameters = embedding_rows(model), model.num_parameters()
@@ -99,6 +100,12 @@ def _untrained(recipe: Recipe, data: Path) -> tuple[PreTrainedModel, AnyTokenize
     return make_model(recipe, _characters(data) if recipe.scratch else "")
 
 
+def _free_cores() -> int:
+    """This process's share of the machine's cores."""
+    cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, cores)
+
+
 def _start(run: Path) -> Path | None:
     """The checkpoint that the run goes on from; what a killed one left half written is dropped."""
     folder = run / "checkpoints"
@@ -108,7 +115,7 @@ def _start(run: Path) -> Path | None:
 
 def _trainer(recipe: Recipe, run: Path, material: _Material, last: Path | None) -> StepbackTrainer:
     processes = join()
-    arguments = arguments_of(recipe, run, material.rows.filled, processes.num_processes)
+    arguments = arguments_of(recipe, run, material.rows, processes.num_processes)
     is_main = processes.is_main_process
     return StepbackTrainer(
         recipe=recipe.train,
@@ -158,10 +165,11 @@ def _manifest(recipe: Recipe, data: Path, material: _Material, facts: dict[str, 
 def _facts(recipe: Recipe, trainer: StepbackTrainer, material: _Material) -> dict[str, Any]:
     """What training was and measured, for the manifest."""
     samples, rows, fit = material.samples, material.rows, recipe.train
+    epochs = fit.epochs_over(rows.tokens)
     return {
         "samples": len(samples),
-        "epochs": fit.epochs,
-        "tokens": round(int(samples.lengths.sum()) * fit.epochs),
+        "epochs": round(epochs, 4),
+        "tokens": round(rows.tokens * epochs),
         "parameters": material.parameters,
         "trained_parameters": material.trained_parameters,
         "samples_per_step": round(len(samples) / rows.filled * fit.rows_per_step, 1),
@@ -169,8 +177,15 @@ def _facts(recipe: Recipe, trainer: StepbackTrainer, material: _Material) -> dic
         "final_loss": _final_loss(trainer.state.log_history),
         "hours": round(trainer.hours, 2),
         "processes": join().num_processes,
-        "threads": torch.get_num_threads(),
-    }
+    } | _machine()
+
+
+def _machine() -> dict[str, Any]:
+    """What this process trained on, and the most memory that it took of a GPU."""
+    if not torch.cuda.is_available():
+        return {"device": "cpu", "threads": torch.get_num_threads()}
+    peak = torch.cuda.max_memory_allocated() / 2**30
+    return {"device": torch.cuda.get_device_name(), "peak_gpu_memory_gib": round(peak, 2)}
 
 
 def _split(recipe: Recipe, data: Path) -> str:

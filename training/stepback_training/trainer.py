@@ -17,6 +17,7 @@ from torch.utils.data import Sampler, SequentialSampler
 from transformers import Trainer, TrainingArguments
 
 from stepback_training.checkpoint import resumable, sync
+from stepback_training.encode import PackedRows
 from stepback_training.optimizer import MuonWithAdamW
 from stepback_training.recipe import Recipe, TrainRecipe
 
@@ -86,11 +87,11 @@ def seconds_of(checkpoint: Path | None) -> float:
     return float(record.read_text()) if record and record.exists() else 0.0
 
 
-def arguments_of(recipe: Recipe, run: Path, rows: int, processes: int) -> TrainingArguments:
-    """The Trainer's arguments for a run over so many filled rows. Raises ValueError where the
-    processes cannot share a step."""
-    fit = recipe.train
-    steps = math.ceil(rows * fit.epochs / fit.rows_per_step)
+def arguments_of(recipe: Recipe, run: Path, rows: PackedRows, processes: int) -> TrainingArguments:
+    """The Trainer's arguments for a run over these rows. Raises ValueError where the processes
+    cannot share a step."""
+    fit, on_gpu = recipe.train, torch.cuda.is_available()
+    steps = math.ceil(rows.filled * fit.epochs_over(rows.tokens) / fit.rows_per_step)
     rows_per_pass, passes = fit.passes(processes)
     return TrainingArguments(
         output_dir=str(run / "checkpoints"),
@@ -104,7 +105,7 @@ def arguments_of(recipe: Recipe, run: Path, rows: int, processes: int) -> Traini
         warmup_steps=fit.warmup_steps,
         lr_scheduler_type="warmup_stable_decay" if fit.schedule == "wsd" else fit.schedule,
         lr_scheduler_kwargs=_schedule_options(fit, steps),
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=not on_gpu,
         bf16=_in_bf16(fit),
         gradient_checkpointing=fit.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
@@ -114,7 +115,12 @@ def arguments_of(recipe: Recipe, run: Path, rows: int, processes: int) -> Traini
         # Short runs tell their loss too.
         logging_steps=min(20, max(1, steps // 20)),
         report_to="none",
-        dataloader_pin_memory=torch.cuda.is_available(),
+        # Looking for a NaN each step would make a GPU wait for the CPU, each step.
+        logging_nan_inf_filter=False,
+        # Rows are made beside the training, so that a GPU does not wait for them.
+        dataloader_num_workers=2 if on_gpu else 0,
+        dataloader_pin_memory=on_gpu,
+        accelerator_config={"non_blocking": on_gpu},
         remove_unused_columns=False,
     )
 
