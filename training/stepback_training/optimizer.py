@@ -4,11 +4,73 @@ Muon (torch.optim.Muon; arXiv 2502.16982 for the scale that matches AdamW's upda
 only; embeddings, the output head, norms and biases stay with AdamW.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
+
+
+class BatchedMuon(Muon):
+    """torch.optim.Muon, but matrices of one shape are orthogonalized as one batch: one at a time,
+    those of a small model take a GPU's time in starting kernels. State and options are Muon's; the
+    rate is scaled as `match_rms_adamw` says."""
+
+    def __init__(self, matrices: list[nn.Parameter], **options: Any) -> None:
+        super().__init__(matrices, adjust_lr_fn="match_rms_adamw", **options)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        if closure is not None:
+            raise ValueError("this optimizer takes no closure")
+        for group in self.param_groups:
+            parts: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
+            self._init_group(group, *parts)
+            same_shape = defaultdict[torch.Size, list[tuple[Tensor, ...]]](list)
+            for parameter, grad, buffer in zip(*parts, strict=True):
+                same_shape[parameter.shape].append((parameter, grad, buffer))
+            for shape, members in same_shape.items():
+                _update(group, shape, *map(list, zip(*members, strict=True)))
+
+
+def _update(
+    group: dict[str, Any],
+    shape: torch.Size,
+    parameters: list[Tensor],
+    grads: list[Tensor],
+    buffers: list[Tensor],
+) -> None:
+    """One step of matrices of one shape."""
+    momentum, rate = group["momentum"], float(group["lr"])
+    for grad, buffer in zip(grads, buffers, strict=True):
+        buffer.lerp_(grad, 1 - momentum)
+    ahead = torch.stack(buffers)
+    if group["nesterov"]:
+        ahead = torch.stack(grads).lerp(ahead, momentum)
+    update = orthogonalized(ahead, group["ns_coefficients"], group["ns_steps"], group["eps"])
+    # So that an update's root mean square is AdamW's: arXiv 2502.16982, section 2.2.
+    scaled = rate * 0.2 * max(shape) ** 0.5
+    for parameter, change in zip(parameters, update, strict=True):
+        parameter.mul_(1 - rate * group["weight_decay"])
+        parameter.add_(change, alpha=-scaled)
+
+
+def orthogonalized(
+    matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
+) -> Tensor:
+    """Each of `matrices` [n, rows, columns] with its singular values brought close to 1, by the
+    Newton-Schulz iteration in bfloat16 that torch.optim.Muon takes for a single one."""
+    a, b, c = coefficients
+    is_tall = matrices.shape[-2] > matrices.shape[-1]
+    found = (matrices.mT if is_tall else matrices).bfloat16()
+    found = found / torch.linalg.vector_norm(found, dim=(-2, -1), keepdim=True).clamp(min=eps)
+    for _ in range(steps):
+        gram = found @ found.mT
+        gram = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        found = torch.baddbmm(found, gram, found, beta=a)
+    return found.mT if is_tall else found
 
 
 class MuonWithAdamW(Optimizer):
@@ -22,7 +84,7 @@ class MuonWithAdamW(Optimizer):
     ) -> None:
         matrices, others = split_parameters(model)
         self._parts: tuple[Optimizer, Optimizer] = (
-            Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
+            BatchedMuon(matrices, lr=lr, weight_decay=weight_decay),
             AdamW(others, lr=adamw_lr, betas=(0.9, 0.95), weight_decay=0.0),
         )
         # Plain Optimizer.__init__ would copy the groups; a scheduler must write to the parts' own.

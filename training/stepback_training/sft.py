@@ -200,7 +200,10 @@ def _split(recipe: Recipe, data: Path) -> str:
 
 
 def _characters(data: Path) -> set[str]:
-    """Every character of the samples."""
+    """Every character of the samples; maybe some that JSON puts around them, ASCII all of them."""
+    text = data.read_text(encoding="utf-8")
+    if "\\" not in text:  # So nothing is escaped, and no line needs to be parsed.
+        return set(text)
     found = set[str]()
     for sample in read_samples(data):
         found.update(sample.prompt, *sample.steps, *sample.wrong_steps)

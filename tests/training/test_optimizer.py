@@ -1,0 +1,54 @@
+"""The batched Muon against torch's own."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import Muon
+
+from stepback_training.optimizer import BatchedMuon, MuonWithAdamW
+
+SHAPES = [(16, 16), (16, 16), (44, 16), (44, 16), (16, 44), (16, 16)]
+
+
+def steps(kind: Callable[..., Muon], **options: Any) -> list[torch.Tensor]:
+    """Matrices after four steps along seeded random gradients."""
+    torch.manual_seed(0)
+    matrices = [nn.Parameter(torch.randn(shape)) for shape in SHAPES]
+    optimizer = kind(matrices, lr=3e-3, **options)
+    for _ in range(4):
+        for matrix in matrices:
+            matrix.grad = torch.randn_like(matrix)
+        optimizer.step()
+    return [matrix.detach() for matrix in matrices]
+
+
+@pytest.mark.parametrize("options", [{}, {"weight_decay": 0.0}, {"nesterov": False}])
+def test_matrices_of_one_shape_take_the_steps_that_they_take_alone(options: dict[str, Any]) -> None:
+    together, alone = (
+        steps(BatchedMuon, **options),
+        steps(Muon, adjust_lr_fn="match_rms_adamw", **options),
+    )
+    for ours, theirs in zip(together, alone, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+        assert not torch.equal(ours, torch.zeros_like(ours))
+
+
+def test_a_matrix_without_a_gradient_stays_as_it_is() -> None:
+    first, second = nn.Parameter(torch.ones(4, 4)), nn.Parameter(torch.ones(4, 4))
+    optimizer = BatchedMuon([first, second], lr=0.1)
+    first.grad = torch.eye(4)
+    optimizer.step()
+    assert torch.equal(second, torch.ones(4, 4))
+    assert not torch.equal(first, torch.ones(4, 4))
+
+
+def test_a_closure_is_refused() -> None:
+    matrix = nn.Parameter(torch.ones(4, 4))
+    model = nn.Linear(4, 4)
+    with pytest.raises(ValueError, match="closure"):
+        BatchedMuon([matrix], lr=0.1).step(lambda: 0.0)
+    with pytest.raises(ValueError, match="closure"):
+        MuonWithAdamW(model, lr=0.1, adamw_lr=0.1, weight_decay=0.0).step(lambda: 0.0)
