@@ -40,7 +40,7 @@ RUN pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheels . \
 FROM ${PYTHON_IMAGE} AS runtime
 RUN useradd --system --uid 10001 --user-group --no-create-home --home-dir /tmp stepback
 ENV PATH=/opt/stepback/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
-    STEPBACK_HOST=0.0.0.0 STEPBACK_MODEL=/models/countdown-5m
+    STEPBACK_HOST=0.0.0.0 STEPBACK_MODEL=/models/multitask-10m
 COPY models /models
 WORKDIR /tmp
 USER 10001:10001
@@ -90,7 +90,7 @@ RUN python3 -m pip install --no-cache-dir --no-deps --break-system-packages /tmp
     && useradd --system --uid 10001 --user-group --no-create-home --home-dir /tmp stepback \
     && install --directory --owner 10001 --group 10001 /cache
 ENV HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
-    STEPBACK_HOST=0.0.0.0 STEPBACK_DEVICE=cuda STEPBACK_MODEL=/models/countdown-5m
+    STEPBACK_HOST=0.0.0.0 STEPBACK_DEVICE=cuda STEPBACK_MODEL=/models/multitask-10m
 COPY models /models
 WORKDIR /tmp
 USER 10001:10001

@@ -21,7 +21,9 @@ from stepback_core.tasks import TASKS, CountdownProblem, Split
 from stepback_server.engine.environment import prepare_environment
 
 ROOT = Path(__file__).parents[1]
-CHECKPOINT = ROOT / "models/countdown-5m"
+CHECKPOINT = ROOT / "models/multitask-10m"
+SERVED = Manifest.read(CHECKPOINT).name
+"""The name that the bundled checkpoint is served by."""
 
 prepare_environment(cpu=True)
 

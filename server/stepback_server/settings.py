@@ -40,7 +40,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    model: Path = Path("models/countdown-5m")
+    model: Path = Path("models/multitask-10m")
     """The checkpoint folder to serve."""
     host: str = "127.0.0.1"
     """The address to listen on."""

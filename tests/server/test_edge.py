@@ -18,7 +18,7 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import EngineUnavailable, OwnedEngine
 from stepback_server.keys import new_key
 from stepback_server.settings import Settings
-from tests.conftest import CHECKPOINT
+from tests.conftest import CHECKPOINT, SERVED
 from tests.server.search.scripted import END, ScriptedEngine
 
 KEY, LINE = new_key("alice")
@@ -137,7 +137,7 @@ def test_the_schema_describes_every_code_of_a_search() -> None:
 
 
 def test_without_a_root_no_weights_are_loaded() -> None:
-    [refused] = ask(("POST", "/v1/models/countdown-5m/reload", {"json": {"path": "/"}}))
+    [refused] = ask(("POST", f"/v1/models/{SERVED}/reload", {"json": {"path": "/"}}))
     assert (refused.status_code, code(refused)) == (501, "reload_not_offered")
 
 

@@ -29,6 +29,7 @@ from stepback_server.tenants import ANYONE
 from stepback_training.checkpoint import export
 from stepback_training.model import embedding_rows, make_model
 from stepback_training.recipe import Recipe
+from tests.conftest import SERVED
 from tests.server.search.scripted import ScriptedEngine
 from tests.server.test_supervisor import CANARY, QUICK, until
 
@@ -328,8 +329,8 @@ def test_held_places_go_to_those_who_waited() -> None:
 @pytest.mark.parametrize(
     ("model", "path", "status", "code"),
     [
-        ("countdown-5m", "/etc", 403, "reload_path_refused"),
-        ("countdown-5m", "nothing", 422, "reload_mismatch"),
+        (SERVED, "/etc", 403, "reload_path_refused"),
+        (SERVED, "nothing", 422, "reload_mismatch"),
         ("other", "one", 404, "unknown_model"),
     ],
 )

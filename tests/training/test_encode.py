@@ -1,6 +1,7 @@
 """Ids and loss mask from one pass; rows that keep their samples apart."""
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from stepback_core.trace import Grammar, TraceCodec
 from stepback_training.adapter import add_adapter
 from stepback_training.encode import IGNORED, EncodedSamples, PackedRows, check_round_trip, encode
 from stepback_training.recipe import LoraRecipe
-from stepback_training.samples import Sample
+from stepback_training.samples import Sample, SampleError
 from stepback_training.vocabulary import make_tokenizer
 
 TOKENIZER: Any = make_tokenizer(Grammar(), tasks=["countdown"], digits_per_token=1)
@@ -79,6 +80,35 @@ def test_reserved_text_in_a_sample_is_refused(fields: dict[str, Any], reserved: 
     sample = Sample.model_validate({"prompt": "p", "steps": ["1"]} | fields)
     with pytest.raises(ValueError, match=f"sample 2: .*must not contain .*{reserved}"):
         EncodedSamples([RIGHT, sample], CODEC)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_file_is_encoded_alike_by_any_number_of_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
+) -> None:
+    monkeypatch.setattr("stepback_training.encode._BLOCK", 7)
+    path, samples = tmp_path / "samples.jsonl", [RIGHT, WRONG, RIGHT] * 10
+    path.write_text("".join(sample.model_dump_json() + "\n" for sample in samples))
+    found = EncodedSamples.read(path, CODEC, processes=processes)
+    wanted = EncodedSamples(samples, CODEC)
+    for name in ("ids", "has_loss", "lengths", "starts"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+    assert (len(found), found.longest_answer) == (30, wanted.longest_answer)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_fault_far_down_a_file_is_told_by_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
+) -> None:
+    monkeypatch.setattr("stepback_training.encode._BLOCK", 7)
+    path = tmp_path / "samples.jsonl"
+    lines = [RIGHT.model_dump_json()] * 20
+    path.write_text("\n".join([*lines, '{"prompt": 3, "steps": []}']))
+    with pytest.raises(SampleError, match=r"samples\.jsonl:21: prompt"):
+        EncodedSamples.read(path, CODEC, processes=processes)
+    path.write_text("\n".join([*lines, '{"prompt": "<end>", "steps": []}']))
+    with pytest.raises(ValueError, match="sample 21: '<end>' must not contain"):
+        EncodedSamples.read(path, CODEC, processes=processes)
 
 
 def test_rows_hold_every_sample_once_and_pad_without_loss() -> None:

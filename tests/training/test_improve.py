@@ -34,7 +34,7 @@ from stepback_training.improve.problems import (
 )
 from stepback_training.recipe import DataRecipe, Recipe, RecipeError
 from stepback_training.samples import read_samples
-from tests.conftest import CHECKPOINT
+from tests.conftest import CHECKPOINT, SERVED
 
 COUNTDOWN = TASKS["countdown"]
 PROBLEM = CountdownProblem(numbers=[4, 16, 25, 81], target=94)
@@ -42,7 +42,7 @@ WAY = ["16-4=12", "25-12=13", "81+13=94"]
 assert COUNTDOWN.check(PROBLEM, WAY).strict
 
 PLAIN: dict[str, Any] = {
-    "name": "countdown-5m",
+    "name": SERVED,
     "data": {"samples": 1000, "paths": "plainest", "backtrack_share": 0.3},
     "base": {"path": str(CHECKPOINT)},
     "train": {"learning_rate": 1e-4, "optimizer": "muon", "schedule": "wsd", "warmup_steps": 1}
@@ -142,8 +142,9 @@ def test_every_sample_of_a_round_is_of_the_training_split(
 
 def test_tests_are_tests() -> None:
     found = held_out_questions(DataRecipe(samples=1), 3, 5)
-    assert set(found) == {Split.TEST_SEEN, Split.TEST_NEW}
-    for split, questions in found.items():
+    assert set(found) == {f"countdown-{kind}" for kind in (Split.TEST_SEEN, Split.TEST_NEW)}
+    for split in (Split.TEST_SEEN, Split.TEST_NEW):
+        questions = found[f"countdown-{split}"]
         assert [COUNTDOWN.split(each.problem) for each in questions] == [split] * 5
         assert [(each.split, each.number) for each in questions] == [(split, n) for n in range(5)]
     assert held_out_questions(DataRecipe(samples=1), 3, 0) == {}
@@ -243,11 +244,16 @@ PROBLEMS = 16
 
 def write_recipe(folder: Path, improve: str = "", **changes: str) -> Path:
     text = f"""
-name = "countdown-5m"
+name = "{SERVED}"
 [data]
 samples = 1000
 paths = "plainest"
 backtrack_share = 0.3
+tasks = [
+    {{ name = "countdown", share = 4 }},
+    {{ name = "maze" }},
+    {{ name = "sudoku", options = {{ size = 4 }} }},
+]
 [base]
 path = "{CHECKPOINT}"
 [train]
@@ -255,8 +261,8 @@ learning_rate = 1e-4
 optimizer = "muon"
 schedule = "wsd"
 warmup_steps = 1
-batch_tokens = 128
-row_tokens = 128
+batch_tokens = 256
+row_tokens = 256
 checkpoint_every = 1
 [improve]
 rounds = 1
@@ -300,7 +306,7 @@ def test_a_bad_table_is_refused_by_name(tmp_path: Path, improve: str, named: str
 
 def test_a_recipe_of_another_model_is_refused(tmp_path: Path) -> None:
     path = write_recipe(tmp_path)
-    path.write_text(path.read_text().replace('name = "countdown-5m"', 'name = "other"'))
+    path.write_text(path.read_text().replace(f'name = "{SERVED}"', 'name = "other"'))
     done = subprocess.run(
         command(path, tmp_path / "run", "http://127.0.0.1:9"),
         capture_output=True,
@@ -368,7 +374,7 @@ def test_a_run_killed_twice_goes_on_to_a_better_informed_engine(
     # The engine has the new weights, which were tested and are kept.
     assert served == weights_digest(train / "model") == weights_digest(run / "model")
     assert served != weights_digest(CHECKPOINT)
-    assert Manifest.read(run / "model").name == "countdown-5m"
+    assert Manifest.read(run / "model").name == SERVED
     record = json.loads((run / "improve.json").read_text())
     assert record["code"] == Provenance.here().model_dump()
     start, first = record["rounds"]
@@ -379,6 +385,11 @@ def test_a_run_killed_twice_goes_on_to_a_better_informed_engine(
     assert first["search"]["tokens"] == sum(each["tokens"] for each in found)
     assert first["samples"]["optimal"] == first["paths"] <= first["search"]["solved"]["hits"]
     assert 0 < first["training"]["final_loss"] < 5
-    assert set(first["greedy"]) == {"test_seen", "test_new"}
+    assert set(first["greedy"]) == {
+        "countdown-test_seen",
+        "countdown-test_new",
+        "maze-test_seen",
+        "sudoku-test_seen",
+    }
     share = first["validation"]["solved"]
     assert share["low"] <= share["percent"] <= share["high"] and share["of"] == 3

@@ -65,6 +65,21 @@ def test_a_recipe_that_makes_no_sense_is_refused(
         Recipe.read(path)
 
 
+@pytest.mark.parametrize(
+    ("given", "epochs"), [({}, 1.0), ({"epochs": 1.5}, 1.5), ({"tokens": 500}, 0.25)]
+)
+def test_training_is_as_long_as_its_epochs_or_its_tokens_say(
+    given: dict[str, float], epochs: float
+) -> None:
+    fit = TrainRecipe.model_validate({"learning_rate": 1e-3} | given)
+    assert fit.epochs_over(2000) == epochs
+
+
+def test_epochs_and_tokens_together_are_refused() -> None:
+    with pytest.raises(ValueError, match="give these or tokens, not both"):
+        TrainRecipe(learning_rate=1e-3, epochs=1, tokens=500)
+
+
 def test_defaults_of_an_adapter() -> None:
     assert Recipe.model_validate(TINY | {"lora": {}}).lora == LoraRecipe()
 

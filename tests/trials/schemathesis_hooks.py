@@ -14,6 +14,8 @@ from typing import Any
 
 import schemathesis
 
+from tests.conftest import SERVED
+
 _numbers = itertools.count()
 _GOOD_KEY = re.compile(r"[!-~]{1,255}")
 
@@ -26,7 +28,7 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
         case.body["prompt"] = "countdown:3,5,7,25=41"
     path = case.body.get("path") if isinstance(case.body, dict) else None
     if isinstance(path, str) and 0 < len(path) <= 4096:
-        case.body["path"] = "countdown-5m"
+        case.body["path"] = SERVED
     headers = case.headers or {}
     for name in [name for name in headers if name.lower() == "idempotency-key"]:
         if isinstance(headers[name], str) and _GOOD_KEY.fullmatch(headers[name]):

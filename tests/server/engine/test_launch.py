@@ -10,7 +10,7 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.expected import Expected
 from stepback_server.engine.launch import server_flags
 from stepback_server.settings import Settings, SettingsError, flag_of
-from tests.conftest import CHECKPOINT
+from tests.conftest import CHECKPOINT, SERVED
 
 CPU_ONLY = ["--enforce-eager", "--no-enable-chunked-prefill", "--block-size"]
 
@@ -20,7 +20,7 @@ def test_a_server_has_the_embedded_engines_arguments(device: str) -> None:
     settings = Settings.read({"STEPBACK_DEVICE": device, "STEPBACK_ENGINE_API_KEY": "secret"})
     flags = server_flags(settings, Checkpoint.open(CHECKPOINT))
     named = dict(pairwise(flags))
-    assert named["--served-model-name"] == "countdown-5m"
+    assert named["--served-model-name"] == SERVED
     assert named["--max-model-len"] == "256" and named["--generation-config"] == "vllm"
     assert {"--skip-tokenizer-init", "--enable-prefix-caching", "--enable-scale-out"} <= set(flags)
     assert all((flag in flags) == (device == "cpu") for flag in CPU_ONLY)

@@ -17,12 +17,12 @@ from stepback_core.tasks import TASKS
 from stepback_server.engine.base import EngineMismatch, EngineUnavailable, Sample, SampleRequest
 from stepback_server.engine.expected import Expected
 from stepback_server.engine.replica import Replica
-from tests.conftest import CHECKPOINT, held_out
+from tests.conftest import CHECKPOINT, SERVED, held_out
 from tests.server.engine.conftest import Fleet, VllmServer
 
 TASK = TASKS["countdown"]
 PROBLEM = CountdownProblem(numbers=[3, 5, 7, 25], target=41)
-EXPECTED = Expected(model="countdown-5m", context_tokens=256, api_key=None, connections=8)
+EXPECTED = Expected(model=SERVED, context_tokens=256, api_key=None, connections=8)
 
 
 @pytest.fixture
@@ -174,9 +174,12 @@ def test_a_server_of_another_model_or_a_shorter_context_is_refused_by_name(
 ) -> None:
     url = servers[0].url
     for expected, message in (
-        (Expected(model="x", context_tokens=9, api_key=None, connections=1), "serves countdown-5m"),
         (
-            Expected(model="countdown-5m", context_tokens=257, api_key=None, connections=1),
+            Expected(model="x", context_tokens=9, api_key=None, connections=1),
+            f"serves {SERVED}",
+        ),
+        (
+            Expected(model=SERVED, context_tokens=257, api_key=None, connections=1),
             "--max-model-len 257",
         ),
     ):
@@ -196,7 +199,7 @@ def test_a_controller_for_another_model_does_not_start(
     manifest = model / "stepback.json"
     text = manifest.read_text()
     manifest.unlink()
-    manifest.write_text(text.replace('"countdown-5m"', '"another"', 1))
+    manifest.write_text(text.replace(f'"{SERVED}"', '"another"', 1))
     stopped = subprocess.run(
         [sys.executable, "-S", "-m", "stepback_client.cli", "serve", "--port", "0"],
         env=light_environment
@@ -207,7 +210,7 @@ def test_a_controller_for_another_model_does_not_start(
         check=False,
     )
     assert stopped.returncode == 1
-    assert f"{servers[0].url} serves countdown-5m, not another" in stopped.stderr
+    assert f"{servers[0].url} serves {SERVED}, not another" in stopped.stderr
 
 
 # --- faults; each of these leaves both servers up ---

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from stepback_training.evaluate.cli import evaluate
-from tests.conftest import free_port
+from tests.conftest import SERVED, free_port
 
 PROBLEMS = 5
 # One problem in flight: the engine's batches, and so their rounding, are the same each time.
@@ -187,4 +187,4 @@ def test_a_plan_that_cannot_be_asked_exits_with_2(
 def test_a_task_that_the_model_does_not_know_is_refused(server: str, tmp_path: Path) -> None:
     done = run(server, tmp_path / "e.json", "--task", "maze")
     assert done.returncode == 2
-    assert "countdown-5m knows countdown" in done.stderr
+    assert f"{SERVED} knows countdown" in done.stderr

@@ -46,15 +46,15 @@ def training_questions(data: DataRecipe, seed: int) -> Iterator[Question]:
             yield question
 
 
-def held_out_questions(data: DataRecipe, seed: int, number: int) -> dict[Split, list[Question]]:
-    """So many test problems of each kind and task; no kinds where no problem is wanted."""
-    found: dict[Split, list[Question]] = {}
+def held_out_questions(data: DataRecipe, seed: int, number: int) -> dict[str, list[Question]]:
+    """So many test problems of each task and kind, by `TASK-KIND`; none where none is wanted."""
+    found: dict[str, list[Question]] = {}
     for source in task_sources(data) if number else ():
         task = source.task
         assert task is not None
         for split in task.splits:
             if split is not Split.TRAIN:
-                kind = found.setdefault(split, [])
+                kind = found.setdefault(f"{task.name}-{split}", [])
                 kind += draw(task, split, seed, number, first=len(kind))
     return found
 

@@ -47,9 +47,9 @@ class Round(BaseModel):
     validation: Score
     """Greedy, on training-split problems that are never trained on."""
     greedy: dict[str, Score] = {}
-    """Greedy, by kind of test."""
+    """Greedy, by task and kind of test."""
     searched: dict[str, Score] = {}
-    """By search without an oracle, by kind of test, where that was wanted."""
+    """By search without an oracle, by task and kind of test, where that was wanted."""
 
 
 class Record(BaseModel):

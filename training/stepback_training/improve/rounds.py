@@ -221,10 +221,8 @@ class _Improvement:
 
     def _tested(self, number: int, way: Way) -> dict[str, Score]:
         return {
-            str(split): Score.of(
-                self._ask(number, number, questions, way, f"{way.name}-{split}.jsonl")
-            )
-            for split, questions in self._tests.items()
+            test: Score.of(self._ask(number, number, questions, way, f"{way.name}-{test}.jsonl"))
+            for test, questions in self._tests.items()
         }
 
     def _ask(

@@ -1,0 +1,117 @@
+"""`[scratch]`, `[base]`, `[lora]` and `[train]`: which model is trained, and how."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field, model_validator
+
+
+class ScratchModel(BaseModel, extra="forbid", frozen=True):
+    """A Llama trained from scratch, with a vocabulary of its own."""
+
+    hidden_size: int = Field(default=256, gt=0)
+    layers: int = Field(default=6, gt=0)
+    heads: int = Field(default=8, gt=0)
+    intermediate_size: int = Field(default=704, gt=0)
+    max_positions: int = Field(default=256, gt=0)
+    digits_per_token: Literal[1, 2, 3] = 1
+    """How many digits of a number one token holds at most."""
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> "ScratchModel":
+        if self.hidden_size % self.heads:
+            raise ValueError("hidden_size must be a multiple of heads")
+        return self
+
+
+class BaseModelChoice(BaseModel, extra="forbid", frozen=True):
+    """A Hugging Face causal language model to start from."""
+
+    path: str
+    """A local folder, or a hub name where the hub can be reached."""
+
+
+class LoraRecipe(BaseModel, extra="forbid", frozen=True):
+    """Low-rank adapters (arXiv 2106.09685) on a base model instead of all of its weights; the
+    marker's rows in the embedding and in the head are trained beside them."""
+
+    rank: int = Field(default=16, gt=0)
+    alpha: float = Field(default=32.0, gt=0)
+    """An adapter's update is scaled by alpha / rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Of the adapters' input."""
+    target_modules: str | list[str] = "all-linear"
+    """The modules with an adapter: names, a regular expression over whole names, or `all-linear`,
+    which is every linear layer but the head."""
+
+
+class TrainRecipe(BaseModel, extra="forbid", frozen=True):
+    """How the weights are fitted."""
+
+    epochs: float | None = Field(default=None, gt=0)
+    """Passes over the samples; 1 where neither these nor `tokens` are given."""
+    tokens: int | None = Field(default=None, gt=0)
+    """Instead of epochs: tokens to train on, padding left out. Recipes with as many compare at
+    equal training, however long their samples are."""
+    batch_tokens: int = Field(default=16384, gt=0)
+    """Tokens of one optimizer step over all processes, padding included."""
+    row_tokens: int = Field(default=256, gt=0)
+    """Samples are packed into rows of this length; a sample longer than a row is refused."""
+    micro_rows: int | None = Field(default=None, gt=0)
+    """Rows of one forward pass of one process; None for its whole share of a step. Smaller saves
+    memory."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    learning_rate: float = Field(gt=0)
+    adamw_learning_rate: float | None = Field(default=None, gt=0)
+    """With muon: the rate of embeddings, output head and norms, which AdamW fits."""
+    weight_decay: float = Field(default=0.1, ge=0)
+    warmup_steps: int = Field(default=50, ge=0)
+    """Optimizer steps with a rising learning rate."""
+    schedule: Literal["linear", "cosine", "wsd"] = "cosine"
+    """wsd (warmup, stable, decay) does not depend on the run's length until its decay starts, so a
+    run can be cut short or prolonged by `epochs` and resumed."""
+    decay: float = Field(default=0.25, gt=0, le=1)
+    """With wsd: share of the steps in which the rate falls to zero."""
+    checkpoint_every: int = Field(default=250, gt=0)
+    """Optimizer steps between resumable checkpoints."""
+    compile: bool = False
+    """torch.compile; needs a C++ compiler on a CPU."""
+    gradient_checkpointing: bool = False
+    """Keep no activations inside a layer and compute them anew in the backward pass: less memory
+    for about a third more computation."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the computation: pure float32, or bfloat16 by autocast over float32 weights. auto is bf16
+    where the machine is fast in it."""
+    report_to: list[Literal["tensorboard", "wandb"]] = ["tensorboard"]
+    """Where the loss curve goes. wandb needs the extra of that name, and reads its own environment
+    variables (WANDB_MODE, WANDB_PROJECT, ...)."""
+
+    @model_validator(mode="after")
+    def _rows_divide_the_batch(self) -> "TrainRecipe":
+        if self.epochs is not None and self.tokens is not None:
+            raise ValueError("epochs: give these or tokens, not both")
+        if self.batch_tokens % self.row_tokens:
+            raise ValueError("batch_tokens must be a multiple of row_tokens")
+        if self.rows_per_step % (self.micro_rows or 1):
+            raise ValueError("micro_rows must divide batch_tokens / row_tokens")
+        return self
+
+    def epochs_over(self, tokens: int) -> float:
+        """Passes over samples that have so many tokens."""
+        return self.tokens / tokens if self.tokens is not None else self.epochs or 1.0
+
+    @property
+    def rows_per_step(self) -> int:
+        return self.batch_tokens // self.row_tokens
+
+    def passes(self, processes: int) -> tuple[int, int]:
+        """Rows of one forward pass, and such passes of one process in a step of `processes`
+        processes. Raises ValueError where the processes cannot share the step evenly."""
+        share, rest = divmod(self.rows_per_step, processes)
+        rows = self.micro_rows or share
+        if rest or share % rows:
+            raise ValueError(
+                f"{processes} processes cannot share the {self.rows_per_step} rows of a step in "
+                f"passes of {self.micro_rows or 'equal size'}: batch_tokens / row_tokens must be a "
+                "multiple of processes x micro_rows"
+            )
+        return rows, share // rows
