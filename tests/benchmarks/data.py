@@ -25,7 +25,9 @@ from tqdm import tqdm
 
 from stepback_client import AsyncClient, SolveResult, Status
 from stepback_core.manifest import Manifest
-from stepback_training.own_errors.collect import Judge, Plan, Tally, collect
+from stepback_training.own_errors.collect import collect
+from stepback_training.own_errors.collection import Plan
+from stepback_training.own_errors.judging import Judge, Tally
 from stepback_training.recipe import Recipe
 from stepback_training.samples import recipe_of, write_samples
 from stepback_training.sft import train

@@ -5,7 +5,7 @@ from typing import Any
 
 from stepback_core.tasks import ErrorKind
 from stepback_training.asking.shares import wilson
-from stepback_training.own_errors.collect import Tally
+from stepback_training.own_errors.judging import Tally
 from tests.benchmarks.measuring import KINDS
 from tests.benchmarks.probe import LATE
 

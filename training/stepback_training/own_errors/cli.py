@@ -22,7 +22,9 @@ from stepback_client.base import BadKey
 from stepback_core.tasks import TASKS
 from stepback_core.validation import first_error
 from stepback_training.asking.cli import INTERRUPTED, add_controller_flags, positive, say
-from stepback_training.own_errors.collect import Collection, CollectionError, Plan, collect, summary
+from stepback_training.own_errors.collect import collect
+from stepback_training.own_errors.collection import Collection, CollectionError, Plan
+from stepback_training.own_errors.judging import summary
 from stepback_training.own_errors.record import OwnErrorsError
 
 
