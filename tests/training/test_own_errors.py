@@ -227,12 +227,17 @@ def test_a_collection_goes_on_where_it_was_cut_short(server: str, tmp_path: Path
     assert {(*sample.steps, sample.wrong_steps[0]) for sample in wrong} <= own
 
 
+def test_a_task_that_no_model_knows_is_refused(knows_countdown: str, tmp_path: Path) -> None:
+    done = collect(knows_countdown, tmp_path / "errors.jsonl", "--problems", "1", "--task", "maze")
+    assert done.returncode == 2
+    assert "serves no model that knows maze" in done.stderr
+
+
 def test_what_cannot_be_collected_is_refused(server: str, tmp_path: Path) -> None:
     out = tmp_path / "errors.jsonl"
     assert collect(server, out, "--problems", "1").returncode == 0
     for flags, status, message in (
         (["--problems", "1", "--seed", "1"], 2, "was begun with"),
-        (["--problems", "1", "--task", "maze"], 2, "serves no model that knows maze"),
         (["--problems", "1", "--options", '{"a": 1}'], 2, "a: Extra inputs"),
         (["--problems", "1", "--options", "{"], 2, "Expecting"),
         (["--problems", "0"], 2, "at least 1"),

@@ -184,7 +184,9 @@ def test_a_plan_that_cannot_be_asked_exits_with_2(
     assert named in said and "Traceback" not in said
 
 
-def test_a_task_that_the_model_does_not_know_is_refused(server: str, tmp_path: Path) -> None:
-    done = run(server, tmp_path / "e.json", "--task", "maze")
+def test_a_task_that_the_model_does_not_know_is_refused(
+    knows_countdown: str, tmp_path: Path
+) -> None:
+    done = run(knows_countdown, tmp_path / "e.json", "--task", "maze")
     assert done.returncode == 2
     assert f"{SERVED} knows countdown" in done.stderr
