@@ -33,6 +33,8 @@ class Manifest(BaseModel):
     """Rows of the embedding."""
     answer_tokens: int | None = Field(default=None, gt=0)
     """The most tokens that a branch may generate; None for the rest of the context."""
+    task_answer_tokens: dict[str, int] = {}
+    """The same by task, where there are several: those of one may be far longer than another's."""
     tasks: list[str]
     base_model: str | None = None
     """The model that training started from; None for one trained from scratch."""
@@ -58,6 +60,10 @@ class Manifest(BaseModel):
                 f"{path}: protocol is {manifest.protocol}; this version serves {PROTOCOL_VERSION}"
             )
         return manifest
+
+    def longest_answer(self, task: str | None) -> int | None:
+        """The most tokens that a branch may generate for a task; without one, for any prompt."""
+        return self.task_answer_tokens.get(task or "", self.answer_tokens)
 
     def write(self, folder: Path) -> None:
         (folder / MANIFEST_NAME).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")

@@ -37,6 +37,10 @@ class Checkpoint:
         """The token for what the vocabulary lacks; None where it lacks nothing."""
         return getattr(self.codec.tokenizer, "unk_token_id", None)
 
+    def longest_answer(self, task: str | None) -> int:
+        """The most tokens that a branch may generate for a task, or for a bare prompt."""
+        return self.manifest.longest_answer(task) or self.context_tokens
+
     @classmethod
     def open(cls, folder: Path) -> "Checkpoint":
         """Open a folder. Raises CheckpointError where manifest, tokenizer, configuration and

@@ -52,7 +52,7 @@ class Settings(BaseModel):
     """vLLM servers to sample from, their addresses separated by commas; none: vLLM runs in here."""
     engine_api_key: SecretStr | None = None
     """The key that those servers want, where they want one."""
-    kv_cache_mib: int = Field(default=128, ge=8)
+    kv_cache_mib: int = Field(default=256, ge=8)
     """Key-value cache on a CPU, MiB. On CUDA vLLM sizes its own."""
     max_running: int = Field(default=256, ge=1)
     """Sequences that the engine runs at once; more wait inside it."""

@@ -81,7 +81,7 @@ class Solver:
                 "prompt_too_long",
                 f"it has {len(ids)} tokens, of a context of {self._checkpoint.context_tokens}",
             )
-        answer = min(room, self._checkpoint.manifest.answer_tokens or room)
+        answer = min(room, self._checkpoint.longest_answer(request.task))
         limits = Limits(
             tokens=request.budget.tokens or self._tokens_by_default(request, answer),
             seconds=request.budget.seconds or self._settings.budget_seconds,

@@ -94,7 +94,7 @@ class Bench:
         self._engine = engine
         self._task = task
         self._codec = checkpoint.codec
-        self._answer_tokens = checkpoint.manifest.answer_tokens or checkpoint.context_tokens
+        self._answer_tokens = checkpoint.longest_answer(task.name)
         self._limit = asyncio.Semaphore(in_flight)
 
     def strategies(self) -> dict[str, MakeStrategy]:

@@ -29,7 +29,7 @@ from tests.conftest import CHECKPOINT, children, start_controller, wait_until_re
 ROWS: list[dict[str, int]] = [
     {},
     {"kv_cache_mib": 8},
-    {"kv_cache_mib": 32},
+    {"kv_cache_mib": 64},
     {"kv_cache_mib": 512},
     {"max_running": 32},
     {"max_running": 1024},

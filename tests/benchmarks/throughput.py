@@ -96,7 +96,7 @@ def offline(given: argparse.Namespace) -> list[float]:
 
 def sampled(given: argparse.Namespace, checkpoint: Checkpoint) -> list[Wanted]:
     """Every problem of a round `breadth` times."""
-    longest = checkpoint.manifest.answer_tokens or checkpoint.context_tokens
+    longest = checkpoint.longest_answer(TASK.name)
     return [
         [
             (tuple(checkpoint.codec.encode_prompt(TASK.prompt(problem))), longest)
@@ -112,7 +112,7 @@ async def searched(given: argparse.Namespace, checkpoint: Checkpoint) -> list[Wa
     recording = Recording(start_engine(checkpoint, CHECKPOINT))
     bench = Bench(recording, checkpoint, given.in_flight)
     search = bench.strategies()["best-first search"]
-    longest = checkpoint.manifest.answer_tokens or checkpoint.context_tokens
+    longest = checkpoint.longest_answer(TASK.name)
     rounds: list[Wanted] = []
     for number in range(given.rounds + 1):
         asked = problems(4 * given.problems, number)

@@ -20,3 +20,15 @@ def test_a_model_of_traces_alone_knows_no_task_and_asks_for_a_prompt() -> None:
         solver.accept(SolveRequest(task="maze", problem={}))
     assert refused.value.status == 404
     assert solver.accept(SolveRequest(prompt="countdown:3,5=15")).judge is None
+
+
+def test_a_branch_may_be_as_long_as_the_answers_of_its_task() -> None:
+    opened = Checkpoint.open(CHECKPOINT)
+    manifest = opened.manifest.model_copy(
+        update={"answer_tokens": 90, "task_answer_tokens": {"countdown": 30}}
+    )
+    solver = Solver(dataclasses.replace(opened, manifest=manifest), Settings())
+    problem = {"numbers": [3, 5], "target": 15}
+    by_task = solver.accept(SolveRequest(task="countdown", problem=problem))
+    bare = solver.accept(SolveRequest(prompt="countdown:3,5=15"))
+    assert (by_task.limits.tokens_per_branch, bare.limits.tokens_per_branch) == (30, 90)

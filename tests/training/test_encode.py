@@ -93,7 +93,7 @@ def test_a_file_is_encoded_alike_by_any_number_of_processes(
     wanted = EncodedSamples(samples, CODEC)
     for name in ("ids", "has_loss", "lengths", "starts"):
         np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
-    assert (len(found), found.longest_answer) == (30, wanted.longest_answer)
+    assert (len(found), found.longest_answers) == (30, wanted.longest_answers)
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -73,6 +73,9 @@ def test_one_model_for_several_tasks_from_data_to_answers(tmp_path: Path) -> Non
     folder = tmp_path / "run/model"
     checkpoint = Checkpoint.open(folder)
     assert checkpoint.manifest.tasks == ["countdown", "maze", "sudoku"]
+    longest = checkpoint.manifest.task_answer_tokens
+    assert set(longest) == {"countdown", "maze", "sudoku"}
+    assert longest["countdown"] < max(longest.values()) <= checkpoint.longest_answer(None)
     for name in ("countdown", "maze", "sudoku", "traces"):
         assert f"{name}: test " in checkpoint.manifest.split
     card = (folder / "README.md").read_text()

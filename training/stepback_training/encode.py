@@ -4,7 +4,7 @@ No loss on the prompt, on wrong steps, or on padding. Samples that share a row d
 other: positions start at 0 for each, which `transformers` turns into a block-diagonal mask.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -77,24 +77,30 @@ class _Block(NamedTuple):
     ids: NDArray[np.int32]
     has_loss: NDArray[np.bool_]
     lengths: NDArray[np.int64]
-    longest_answer: int
+    longest_answers: dict[str, int]
 
 
 class EncodedSamples:
     """Many encoded samples in three flat arrays: ids, loss flags, and where each sample starts.
 
-    Raises ValueError for a sample whose text holds the marker, the end, or a separator in a step.
+    `tasks` are the names that prompts may begin with: the longest answer is told of each. Raises
+    ValueError for a sample whose text holds the marker, the end, or a separator in a step.
     """
 
-    def __init__(self, samples: Iterable[Sample], codec: TraceCodec) -> None:
-        self._join([_encode_block(samples, codec)])
+    def __init__(
+        self, samples: Iterable[Sample], codec: TraceCodec, tasks: Sequence[str] = ()
+    ) -> None:
+        self._join([_encode_block(samples, codec, tasks)])
 
     @classmethod
-    def read(cls, path: Path, codec: TraceCodec, *, processes: int) -> "EncodedSamples":
+    def read(
+        cls, path: Path, codec: TraceCodec, tasks: Sequence[str] = (), *, processes: int
+    ) -> "EncodedSamples":
         """Those of a JSONL file, encoded by so many processes. Raises SampleError as well."""
         lines = path.read_bytes().splitlines(keepends=True)
         starts = range(0, len(lines), _BLOCK)
-        jobs = [(path, start, b"".join(lines[start : start + _BLOCK]), codec) for start in starts]
+        pieces = [b"".join(lines[start : start + _BLOCK]) for start in starts]
+        jobs = [(path, *each, codec, tasks) for each in zip(starts, pieces, strict=True)]
         if processes == 1 or len(jobs) <= 1:
             blocks = [_encode_lines(*job) for job in jobs]
         else:
@@ -111,36 +117,44 @@ class EncodedSamples:
         self.has_loss = np.concatenate([b.has_loss for b in blocks] or [np.zeros(0, np.bool_)])
         self.lengths = np.concatenate([b.lengths for b in blocks] or [np.zeros(0, np.int64)])
         self.starts = np.concatenate([[0], np.cumsum(self.lengths)])
-        self.longest_answer = max((block.longest_answer for block in blocks), default=0)
-        """Tokens of the longest answer, the prompt left out."""
+        self.longest_answers: dict[str, int] = {}
+        """Tokens of the longest answer, the prompt left out, by task; "" for other prompts."""
+        for block in blocks:
+            for task, longest in block.longest_answers.items():
+                self.longest_answers[task] = max(longest, self.longest_answers.get(task, 0))
 
     def __len__(self) -> int:
         return len(self.lengths)
 
 
-def _encode_lines(path: Path, skipped: int, lines: bytes, codec: TraceCodec) -> _Block:
+def _encode_lines(
+    path: Path, skipped: int, lines: bytes, codec: TraceCodec, tasks: Sequence[str]
+) -> _Block:
     """The lines of a file behind the first `skipped` ones."""
     samples = samples_of(path, lines.splitlines(), first=skipped + 1)
-    return _encode_block(samples, codec, skipped + 1)
+    return _encode_block(samples, codec, tasks, skipped + 1)
 
 
-def _encode_block(samples: Iterable[Sample], codec: TraceCodec, first: int = 1) -> _Block:
+def _encode_block(
+    samples: Iterable[Sample], codec: TraceCodec, tasks: Sequence[str], first: int = 1
+) -> _Block:
     ids: list[int] = []
     has_loss: list[bool] = []
     lengths: list[int] = []
-    longest_answer = 0
+    longest: dict[str, int] = {}
     for number, sample in enumerate(samples, start=first):
         _refuse_reserved(sample, number, codec.grammar)
         encoded = encode(sample, codec)
         ids += encoded.ids
         has_loss += encoded.has_loss
         lengths.append(len(encoded.ids))
-        longest_answer = max(longest_answer, len(encoded.ids) - encoded.prompt_tokens)
+        task = next((name for name in tasks if sample.prompt.startswith(f"{name}:")), "")
+        longest[task] = max(longest.get(task, 0), len(encoded.ids) - encoded.prompt_tokens)
     return _Block(
         np.asarray(ids, np.int32),
         np.asarray(has_loss, np.bool_),
         np.asarray(lengths, np.int64),
-        longest_answer,
+        longest,
     )
 
 

@@ -86,7 +86,7 @@ def _prepare(recipe: Recipe, data: Path) -> _Material:
     model, tokenizer, grammar = _untrained(recipe, data)
     codec = TraceCodec.of(grammar, tokenizer)
     check_round_trip(next(read_samples(data), None), codec)
-    samples = EncodedSamples.read(data, codec, processes=_free_cores())
+    samples = EncodedSamples.read(data, codec, recipe.data.names, processes=_free_cores())
     fit, pad = recipe.train, tokenizer.pad_token_id
     rows = PackedRows(samples, fit.row_tokens, pad, recipe.seed, multiple=fit.rows_per_step)
     vocabulary_size, parameters = embedding_rows(model), model.num_parameters()
@@ -145,6 +145,8 @@ def _in_one_piece(
 
 def _manifest(recipe: Recipe, data: Path, material: _Material, facts: dict[str, Any]) -> Manifest:
     codec = material.codec
+    # Room for wrong answers that are longer than any right one.
+    room = {task: longest * 3 // 2 for task, longest in material.samples.longest_answers.items()}
     return Manifest(
         name=recipe.name,
         grammar=codec.grammar,
@@ -152,8 +154,8 @@ def _manifest(recipe: Recipe, data: Path, material: _Material, facts: dict[str, 
         end_id=codec.tokens.end_id,
         separator_ids=codec.encode_step(""),
         vocabulary_size=material.vocabulary_size,
-        # Room for wrong answers that are longer than any right one.
-        answer_tokens=material.samples.longest_answer * 3 // 2,
+        answer_tokens=max(room.values()),
+        task_answer_tokens={task: room[task] for task in room if task} if len(room) > 1 else {},
         tasks=recipe.data.names,
         base_model=recipe.base.path if recipe.base else None,
         recipe=recipe.model_dump(mode="json"),
