@@ -1,6 +1,8 @@
 """Real parts for the tests: one controller with vLLM on the bundled checkpoint, over real HTTP."""
 
+import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -118,3 +120,20 @@ def loadable(server: str, reload_root: Path) -> Iterator[tuple[str, Path]]:
     yield server, folder
     with Client(server) as client:
         client.reload(Manifest.read(CHECKPOINT).name, str(CHECKPOINT))
+
+
+@pytest.fixture(scope="session")
+def knows_countdown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a controller whose model knows Countdown alone. It has no engine."""
+    folder = tmp_path_factory.mktemp("countdown")
+    model = shutil.copytree(CHECKPOINT, folder / "model")
+    manifest = json.loads((model / "stepback.json").read_text()) | {"tasks": ["countdown"]}
+    (model / "stepback.json").write_text(json.dumps(manifest))
+    log = folder / "log.txt"
+    process, url = start_controller(log, model, engine_urls="http://127.0.0.1:9")
+    try:
+        wait_until_ok(f"{url}/health", process, log)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(timeout=30)

@@ -2,7 +2,7 @@
 
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -33,7 +33,7 @@ class Manifest(BaseModel):
     """Rows of the embedding."""
     answer_tokens: int | None = Field(default=None, gt=0)
     """The most tokens that a branch may generate; None for the rest of the context."""
-    task_answer_tokens: dict[str, int] = {}
+    task_answer_tokens: dict[str, Annotated[int, Field(gt=0)]] = {}
     """The same by task, where there are several: those of one may be far longer than another's."""
     tasks: list[str]
     base_model: str | None = None
@@ -66,7 +66,10 @@ class Manifest(BaseModel):
         return self.task_answer_tokens.get(task or "", self.answer_tokens)
 
     def write(self, folder: Path) -> None:
-        (folder / MANIFEST_NAME).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        # Left out where it says nothing: servers older than the field refuse it.
+        unsaid = None if self.task_answer_tokens else {"task_answer_tokens"}
+        text = self.model_dump_json(indent=2, exclude=unsaid)
+        (folder / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
 
 
 def weights_digest(folder: Path) -> str:

@@ -25,7 +25,7 @@ def test_the_operators_paths_answer(server: str) -> None:
         assert client.version().vllm == "0.32.0"
         [model] = client.models().data
     assert model.id == client_name()
-    assert model.tasks == ["countdown"]
+    assert model.tasks == ["countdown", "maze", "sudoku"]
     assert httpx.get(f"{server}/health").json() == {"status": "ok"}
     assert "swagger" in httpx.get(f"{server}/docs").text.lower()
 
@@ -50,8 +50,8 @@ def test_the_schema_documents_every_error_and_the_tasks_problem(server: str) -> 
     assert "numbers" in json.dumps(problem)
 
 
-def test_the_schema_offers_the_served_checkpoints_tasks_and_no_other(server: str) -> None:
-    schema = httpx.get(f"{server}/openapi.json").json()
+def test_the_schema_offers_the_served_checkpoints_tasks_and_no_other(knows_countdown: str) -> None:
+    schema = httpx.get(f"{knows_countdown}/openapi.json").json()
     request = schema["components"]["schemas"]["SolveRequest"]
     forms = [form["properties"]["task"] for form in request["oneOf"]]
     assert forms == [{"const": "countdown"}, {"type": "null"}]
@@ -74,8 +74,8 @@ def test_metrics_count_results_refusals_and_the_engine(server: str) -> None:
             'stepback_refused_total{code="out_of_range"}',
         )
     ]
-    result = httpx.post(f"{server}/solve", json=body).json()
-    httpx.post(f"{server}/solve", json=body | {"breadth": 0})
+    result = httpx.post(f"{server}/solve", json=body, timeout=60).json()
+    httpx.post(f"{server}/solve", json=body | {"breadth": 0}, timeout=60)
     usage = result["usage"]
     tokens = sum(usage[f"{kind}_tokens"] for kind in ("generated", "discarded", "cached"))
     after = [

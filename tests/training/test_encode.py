@@ -87,13 +87,16 @@ def test_a_file_is_encoded_alike_by_any_number_of_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
 ) -> None:
     monkeypatch.setattr("stepback_training.encode._BLOCK", 7)
-    path, samples = tmp_path / "samples.jsonl", [RIGHT, WRONG, RIGHT] * 10
+    long = Sample(prompt="maze:A1", steps=["vBa", ">Bb", ">Bc", "^Ac"])
+    path, samples = tmp_path / "samples.jsonl", [long, *[RIGHT, WRONG, RIGHT] * 10]
     path.write_text("".join(sample.model_dump_json() + "\n" for sample in samples))
-    found = EncodedSamples.read(path, CODEC, processes=processes)
-    wanted = EncodedSamples(samples, CODEC)
+    found = EncodedSamples.read(path, CODEC, ["countdown", "maze"], processes=processes)
+    wanted = EncodedSamples(samples, CODEC, ["countdown", "maze"])
     for name in ("ids", "has_loss", "lengths", "starts"):
         np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
-    assert (len(found), found.longest_answers) == (30, wanted.longest_answers)
+    assert len(found) == 31
+    longest = {"maze": 17, "countdown": len("5*3=15\n15*3=45\n") + 1}
+    assert found.longest_answers == wanted.longest_answers == longest
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -253,7 +253,7 @@ def test_a_bad_recipe_is_refused_by_field(tmp_path: Path, text: str, named: str)
 
 def test_the_bundled_checkpoint_was_made_by_the_recipe_in_the_repository() -> None:
     manifest = Manifest.read(CHECKPOINT)
-    recipe = Recipe.read(ROOT / "training/recipes/countdown.toml")
+    recipe = Recipe.read(ROOT / "training/recipes/multitask.toml")
     assert Recipe.model_validate(manifest.recipe) == recipe
 
 

@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
+_BATCH = 1 << 24
+"""Elements of a batch at most: enough to keep a GPU busy, little memory beside a large model."""
+
 
 class BatchedMuon(Muon):
     """torch.optim.Muon, but matrices of one shape are orthogonalized as one batch: one at a time,
@@ -32,7 +35,10 @@ class BatchedMuon(Muon):
             for parameter, grad, buffer in zip(*parts, strict=True):
                 same_shape[parameter.shape].append((parameter, grad, buffer))
             for shape, members in same_shape.items():
-                _update(group, shape, *map(list, zip(*members, strict=True)))
+                size = max(1, _BATCH // shape.numel())
+                for start in range(0, len(members), size):
+                    batch = members[start : start + size]
+                    _update(group, shape, *map(list, zip(*batch, strict=True)))
 
 
 def _update(

@@ -2,11 +2,12 @@
 
 import fcntl
 import json
+import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from stepback_training.recipe import Recipe
 from stepback_training.samples import recipe_of
@@ -14,6 +15,9 @@ from stepback_training.samples import recipe_of
 # What may change between a run's start and a resumption of it. With a schedule that does not look
 # ahead, more or fewer epochs give what a run with them from the start would have given.
 _CHANGEABLE = ("epochs", "tokens", "checkpoint_every", "report_to")
+
+_locks: set[IO[str]] = set()
+"""Those that this process holds."""
 
 
 @contextmanager
@@ -41,7 +45,21 @@ def locked(run: Path) -> Generator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ValueError(f"{run}: another process is training there") from error
-        yield
+        _locks.add(lock)
+        try:
+            yield
+        finally:
+            _locks.remove(lock)
+
+
+def _let_go() -> None:
+    """In a forked child, which makes rows: a lock is held until all who have its file are gone, and
+    such a child outlives a killed parent by seconds."""
+    for lock in _locks:
+        lock.close()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def _identity(recipe: Recipe, digest: str) -> dict[str, Any]:

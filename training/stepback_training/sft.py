@@ -69,6 +69,8 @@ def _train(recipe: Recipe, data: Path, digest: str, run: Path) -> Path:
     last = agreed(lambda: _start(run))
     trainer = _trainer(recipe, run, material, last)
     if _step(last) < trainer.args.max_steps:
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     else:
         # It had ended, and was killed before its export. Going on would make a step too many.
@@ -101,9 +103,9 @@ def _untrained(recipe: Recipe, data: Path) -> tuple[PreTrainedModel, AnyTokenize
 
 
 def _free_cores() -> int:
-    """This process's share of the machine's cores."""
+    """This process's share of the machine's cores; of many no more than pay for their start."""
     cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, cores)
+    return min(max(1, cores), 16)
 
 
 def _start(run: Path) -> Path | None:
@@ -205,7 +207,7 @@ def _characters(data: Path) -> set[str]:
     """Every character of the samples; maybe some that JSON puts around them, ASCII all of them."""
     text = data.read_text(encoding="utf-8")
     if "\\" not in text:  # So nothing is escaped, and no line needs to be parsed.
-        return set(text)
+        return set(text) - {"\t", "\r"}  # Between the fields: inside of them these are escaped.
     found = set[str]()
     for sample in read_samples(data):
         found.update(sample.prompt, *sample.steps, *sample.wrong_steps)

@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -34,7 +35,10 @@ from stepback_training.recipe import BaseModelChoice, DataRecipe, ImproveRecipe,
 from stepback_training.run import agree, locked
 
 _GREEDY = SolveOptions(strategy=Strategy.GREEDY, select=Select.PERPLEXITY)
-_REPORTED = ("final_loss", "samples", "tokens", "optimizer_steps", "hours", "threads")
+_REPORTED = (
+    *("final_loss", "samples", "tokens", "optimizer_steps", "hours"),
+    *("device", "threads", "peak_gpu_memory_gib"),
+)
 
 
 def improve(
@@ -52,7 +56,7 @@ def improve(
     """
     start = _start(recipe)
     with locked(run):
-        agree(run / "run.json", _identity(recipe, start))
+        agree(run / "run.json", _identity(recipe, weights_digest(start)), _renewed)
         return _Improvement(recipe, controller, run, start).run(best=best, report=report)
 
 
@@ -97,11 +101,16 @@ def _search_options(plan: ImproveRecipe) -> SolveOptions:
     return options if plan.tokens is None else options | SolveOptions(tokens=plan.tokens)
 
 
-def _identity(recipe: Recipe, start: Path) -> dict[str, object]:
+def _identity(recipe: Recipe, start: str) -> dict[str, Any]:
     plain = recipe.model_dump(mode="json")
     # More of them go on from there.
     (plain["improve"] or {}).pop("rounds", None)
-    return {"recipe": plain, "start_sha256": weights_digest(start)}
+    return {"recipe": plain, "start_sha256": start}
+
+
+def _renewed(started: dict[str, Any]) -> dict[str, Any]:
+    """An identity as it would be written now: newer fields of a recipe stand at their defaults."""
+    return _identity(Recipe.model_validate(started["recipe"]), started["start_sha256"])
 
 
 class _Improvement:

@@ -54,7 +54,10 @@ class Recipe(BaseModel, extra="forbid", frozen=True):
     def round_train(self) -> TrainRecipe:
         """How a round of self-improvement trains."""
         changes = self.improve.train if self.improve else {}
-        return TrainRecipe.model_validate(self.train.model_dump() | changes)
+        train = self.train.model_dump()
+        if changes.keys() & {"epochs", "tokens"}:  # One of them stands in the place of the other.
+            del train["epochs"], train["tokens"]
+        return TrainRecipe.model_validate(train | changes)
 
     @model_validator(mode="after")
     def _starts_from_one_model(self) -> "Recipe":
