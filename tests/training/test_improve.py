@@ -22,6 +22,7 @@ from stepback_core.wire import Outcome as Ended
 from stepback_core.wire import TreeNode
 from stepback_training.asking.provenance import Provenance
 from stepback_training.checkpoint import resumable
+from stepback_training.improve import rounds
 from stepback_training.improve.cli import improve
 from stepback_training.improve.mistakes import wrong_steps
 from stepback_training.improve.mixture import Kept, keep, write_mixture
@@ -33,6 +34,7 @@ from stepback_training.improve.problems import (
     training_questions,
 )
 from stepback_training.recipe import DataRecipe, Recipe, RecipeError
+from stepback_training.run import agree
 from stepback_training.samples import read_samples
 from tests.conftest import CHECKPOINT, SERVED
 
@@ -302,6 +304,17 @@ def test_a_bad_table_is_refused_by_name(tmp_path: Path, improve: str, named: str
     path.write_text("\n".join([*lines, improve]))
     with pytest.raises(RecipeError, match=named):
         Recipe.read(path)
+
+
+def test_rounds_of_an_older_version_go_on(tmp_path: Path) -> None:
+    path, identity = tmp_path / "run.json", rounds.identity(recipe(), "digest")
+    agree(path, identity)
+    started = json.loads(path.read_text())
+    del started["recipe"]["train"]["tokens"], started["recipe"]["improve"]["test_search"]
+    path.write_text(json.dumps(started))
+    agree(path, identity, rounds.renewed)
+    with pytest.raises(ValueError, match="another recipe"):
+        agree(path, rounds.identity(recipe(problems=41), "digest"), rounds.renewed)
 
 
 def test_a_recipe_of_another_model_is_refused(tmp_path: Path) -> None:

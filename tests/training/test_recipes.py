@@ -80,6 +80,20 @@ def test_epochs_and_tokens_together_are_refused() -> None:
         TrainRecipe(learning_rate=1e-3, epochs=1, tokens=500)
 
 
+@pytest.mark.parametrize(
+    ("trained", "round_of"), [({"epochs": 2}, {"tokens": 500}), ({"tokens": 500}, {"epochs": 2})]
+)
+def test_a_round_may_be_as_long_by_the_other_measure(
+    trained: dict[str, int], round_of: dict[str, int]
+) -> None:
+    recipe = Recipe.model_validate(
+        {"name": "r", "data": {"samples": 1}, "base": {"path": "p"}}
+        | {"train": {"learning_rate": 1e-3} | trained, "improve": {"train": round_of}}
+    )
+    found = recipe.round_train.model_dump(include={"epochs", "tokens"}, exclude_none=True)
+    assert found == round_of
+
+
 def test_defaults_of_an_adapter() -> None:
     assert Recipe.model_validate(TINY | {"lora": {}}).lora == LoraRecipe()
 

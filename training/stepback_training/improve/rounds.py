@@ -56,7 +56,7 @@ def improve(
     """
     start = _start(recipe)
     with locked(run):
-        agree(run / "run.json", _identity(recipe, weights_digest(start)), _renewed)
+        agree(run / "run.json", identity(recipe, weights_digest(start)), renewed)
         return _Improvement(recipe, controller, run, start).run(best=best, report=report)
 
 
@@ -101,16 +101,17 @@ def _search_options(plan: ImproveRecipe) -> SolveOptions:
     return options if plan.tokens is None else options | SolveOptions(tokens=plan.tokens)
 
 
-def _identity(recipe: Recipe, start: str) -> dict[str, Any]:
+def identity(recipe: Recipe, start: str) -> dict[str, Any]:
+    """What a run is; `start` is the digest of the weights that it starts from."""
     plain = recipe.model_dump(mode="json")
     # More of them go on from there.
     (plain["improve"] or {}).pop("rounds", None)
     return {"recipe": plain, "start_sha256": start}
 
 
-def _renewed(started: dict[str, Any]) -> dict[str, Any]:
+def renewed(started: dict[str, Any]) -> dict[str, Any]:
     """An identity as it would be written now: newer fields of a recipe stand at their defaults."""
-    return _identity(Recipe.model_validate(started["recipe"]), started["start_sha256"])
+    return identity(Recipe.model_validate(started["recipe"]), started["start_sha256"])
 
 
 class _Improvement:
