@@ -119,7 +119,7 @@ def loadable(server: str, reload_root: Path) -> Iterator[tuple[str, Path]]:
     folder = Path(mkdtemp(dir=reload_root))
     yield server, folder
     with Client(server) as client:
-        client.reload(Manifest.read(CHECKPOINT).name, str(CHECKPOINT))
+        client.reload(SERVED, str(CHECKPOINT))
 
 
 @pytest.fixture(scope="session")

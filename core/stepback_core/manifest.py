@@ -61,10 +61,6 @@ class Manifest(BaseModel):
             )
         return manifest
 
-    def longest_answer(self, task: str | None) -> int | None:
-        """The most tokens that a branch may generate for a task; without one, for any prompt."""
-        return self.task_answer_tokens.get(task or "", self.answer_tokens)
-
     def write(self, folder: Path) -> None:
         # Left out where it says nothing: servers older than the field refuse it.
         unsaid = None if self.task_answer_tokens else {"task_answer_tokens"}

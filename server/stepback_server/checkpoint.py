@@ -39,7 +39,8 @@ class Checkpoint:
 
     def longest_answer(self, task: str | None) -> int:
         """The most tokens that a branch may generate for a task, or for a bare prompt."""
-        return self.manifest.longest_answer(task) or self.context_tokens
+        of_any = self.manifest.answer_tokens or self.context_tokens
+        return self.manifest.task_answer_tokens.get(task or "", of_any)
 
     @classmethod
     def open(cls, folder: Path) -> "Checkpoint":

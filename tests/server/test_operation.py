@@ -14,9 +14,8 @@ import httpx
 import pytest
 
 from stepback_client import Client
-from stepback_core.manifest import Manifest
 from stepback_server.checkpoint import Checkpoint, CheckpointError
-from tests.conftest import CHECKPOINT, children, start_controller, wait_until_ready
+from tests.conftest import CHECKPOINT, SERVED, children, start_controller, wait_until_ready
 
 
 def test_the_operators_paths_answer(server: str) -> None:
@@ -24,14 +23,10 @@ def test_the_operators_paths_answer(server: str) -> None:
         assert client.ready().ready
         assert client.version().vllm == "0.32.0"
         [model] = client.models().data
-    assert model.id == client_name()
+    assert model.id == SERVED
     assert model.tasks == ["countdown", "maze", "sudoku"]
     assert httpx.get(f"{server}/health").json() == {"status": "ok"}
     assert "swagger" in httpx.get(f"{server}/docs").text.lower()
-
-
-def client_name() -> str:
-    return Manifest.read(CHECKPOINT).name
 
 
 def test_the_schema_documents_every_error_and_the_tasks_problem(server: str) -> None:

@@ -97,10 +97,9 @@ class EncodedSamples:
         cls, path: Path, codec: TraceCodec, tasks: Sequence[str] = (), *, processes: int
     ) -> "EncodedSamples":
         """Those of a JSONL file, encoded by so many processes. Raises SampleError as well."""
-        lines = path.read_bytes().splitlines(keepends=True)
+        lines = path.read_bytes().splitlines()
         starts = range(0, len(lines), _BLOCK)
-        pieces = [b"".join(lines[start : start + _BLOCK]) for start in starts]
-        jobs = [(path, *each, codec, tasks) for each in zip(starts, pieces, strict=True)]
+        jobs = [(path, start, lines[start : start + _BLOCK], codec, tasks) for start in starts]
         if processes == 1 or len(jobs) <= 1:
             blocks = [_encode_lines(*job) for job in jobs]
         else:
@@ -128,10 +127,10 @@ class EncodedSamples:
 
 
 def _encode_lines(
-    path: Path, skipped: int, lines: bytes, codec: TraceCodec, tasks: Sequence[str]
+    path: Path, skipped: int, lines: list[bytes], codec: TraceCodec, tasks: Sequence[str]
 ) -> _Block:
     """The lines of a file behind the first `skipped` ones."""
-    samples = samples_of(path, lines.splitlines(), first=skipped + 1)
+    samples = samples_of(path, lines, first=skipped + 1)
     return _encode_block(samples, codec, tasks, skipped + 1)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from stepback_core.tasks import TASKS, Split
+from stepback_training.files import write_whole
 from stepback_training.own_errors.judging import Tally
 from stepback_training.own_errors.record import OwnError, read_own_errors
 
@@ -96,10 +97,7 @@ class Collection:
         self._say_so()
 
     def _say_so(self) -> None:
-        beside = _beside(self.path)
-        partial = beside.with_name(beside.name + ".partial")
-        partial.write_text(self.progress.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        partial.replace(beside)
+        write_whole(_beside(self.path), [self.progress.model_dump_json(indent=2), "\n"])
 
 
 def _beside(path: Path) -> Path:
