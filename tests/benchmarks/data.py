@@ -46,6 +46,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "plainest-optimal": {"paths": "plainest", "backtrack_share": 0.0},
     "exploration": {"errors": {"exploration": 8, "computational": 1, "rule_violation": 1}},
     "two-wrong": {"wrong_steps": {1: 0.8, 2: 0.2}},
+    "false-claims": {"false_claims": 0.3},
     "own-half": {"own_errors": {"share": 0.5}},
     "own-all": {"own_errors": {"share": 1.0}},
     "together": {"paths": "plainest", "backtrack_share": 0.3, "own_errors": {"share": 0.5}},

@@ -132,6 +132,30 @@ def test_no_invented_mistake_ends_in_a_goal_that_is_held_out(
 
 
 @every_task
+@settings(deadline=None, max_examples=60)
+@given(seed=seeds, loses_its_way=st.booleans())
+def test_a_false_claim_says_that_it_reaches_the_goal_and_does_not(
+    task: Task[Any], seed: int, loses_its_way: bool
+) -> None:
+    rng = Random(seed)
+    problem = next(task.stream(Split.TRAIN, rng))
+    path = rng.choice(task.reference_paths(problem))
+    steps = path[: rng.randrange(len(path))]
+    step = task.wrong_step(problem, steps, ErrorKind.EXPLORATION, rng) if loses_its_way else None
+    while True:
+        claim = task.false_claim(problem, steps, rng)
+        if claim is not None:
+            assert task.claims_goal(problem, [*steps, claim])
+            assert not task.check(problem, [*steps, claim]).strict
+            assert not task.can_finish(problem, [*steps, claim])
+            assert not task.ends_held_out(problem, [*steps, claim])
+        if step is None:
+            break
+        steps = [*steps, step]
+        step = task.follow_up(problem, steps, rng)
+
+
+@every_task
 @pytest.mark.parametrize("step", ["", "1", ">Zz", "9" * 5000, "٢+٢=٤"])
 def test_what_is_no_step_is_a_mistake_and_may_be_followed(task: Task[Any], step: str) -> None:
     problem = task.example
@@ -139,6 +163,7 @@ def test_what_is_no_step_is_a_mistake_and_may_be_followed(task: Task[Any], step:
     assert first_mistake(task, problem, [step, step]) is not None
     assert not task.ends_held_out(problem, [step])
     task.follow_up(problem, [step], Random(0))
+    task.false_claim(problem, [step], Random(0))
 
 
 @every_task

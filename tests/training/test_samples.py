@@ -158,6 +158,36 @@ def test_several_steps_may_be_wrong_before_the_marker(tmp_path: Path) -> None:
         )
 
 
+def test_a_share_of_the_wrong_paths_claims_the_goal(tmp_path: Path) -> None:
+    samples = make(tmp_path / "a", samples=3000, false_claims=0.4, backtrack_share=0.5)
+    wrong = [sample for sample in samples if sample.wrong_steps]
+    assert len(wrong) / 3000 == pytest.approx(0.5, abs=0.05)
+    claiming = [
+        sample
+        for sample in wrong
+        if TASK.claims_goal(problem_of(sample), sample.wrong_steps)
+        and TASK.check_step(problem_of(sample), before(sample), sample.wrong_steps[-1])
+    ]
+    # A few other errors claim it by chance.
+    assert len(claiming) / len(wrong) == pytest.approx(0.4, abs=0.06)
+    # Behind a right prefix, and one and two steps after the way was lost.
+    assert {len(sample.wrong_steps) for sample in claiming} == {1, 2, 3}
+    for sample in claiming:
+        mistake = first_mistake(TASK, problem_of(sample), sample.steps + sample.wrong_steps)
+        assert mistake is not None and mistake.index == len(sample.steps)
+
+
+def before(sample: Sample) -> list[str]:
+    """All steps but the last wrong one."""
+    return sample.steps + sample.wrong_steps[:-1]
+
+
+def test_where_no_step_claims_the_goal_errors_are_of_the_other_kinds(tmp_path: Path) -> None:
+    changes = {"task": "sudoku", "backtrack_share": 1.0, "samples": 200}
+    claiming = make(tmp_path / "a", false_claims=1.0, **changes)
+    assert all(sample.wrong_steps for sample in claiming) and len(claiming) == 200
+
+
 def test_a_follow_up_needs_a_wrong_step_to_follow() -> None:
     with pytest.raises(ValidationError, match="no wrong_step"):
         Sample(prompt="p", steps=["a"], follow_ups=["b"])

@@ -40,6 +40,12 @@ class Mistakes:
         own = self._recipe.own_errors
         if own is not None and rng.random() < own.share:
             return self._draw_own(rng)
+        claims = self._recipe.false_claims
+        # Nothing is drawn where there are none, so the samples of other recipes stay as they were.
+        if claims and rng.random() < claims:
+            claim = self._draw_claim(problem, path, rng)
+            if claim is not None:
+                return claim
         most = self._draw_number(rng)
         prefix = path[: rng.randrange(max(1, len(path) + 1 - most))]
         wrong = draw_wrong_step(self._task, problem, prefix, self._recipe, rng)
@@ -52,6 +58,20 @@ class Mistakes:
                 break
             steps.append(step)
         return WrongPath(self._task.prompt(problem), prefix, steps[len(prefix) :])
+
+    def _draw_claim(self, problem: BaseModel, path: list[str], rng: Random) -> WrongPath | None:
+        """A wrong path whose last step claims the goal. None where there is no way to one."""
+        prefix = path[: rng.randrange(len(path))]
+        steps = list(prefix)
+        while (claim := self._task.false_claim(problem, steps, rng)) is None:
+            if len(steps) == len(prefix):
+                step = self._task.wrong_step(problem, steps, ErrorKind.EXPLORATION, rng)
+            else:
+                step = self._task.follow_up(problem, steps, rng)
+            if step is None:
+                return None
+            steps.append(step)
+        return WrongPath(self._task.prompt(problem), prefix, [*steps[len(prefix) :], claim])
 
     def _draw_own(self, rng: Random) -> WrongPath:
         error = rng.choice(self._own)

@@ -142,6 +142,11 @@ class Task(Protocol[P]):
         """
         ...
 
+    def false_claim(self, problem: P, steps: Sequence[str], rng: Random) -> str | None:
+        """A step that says of itself that it reaches the goal, from where the steps claim to be,
+        and does not. None where the goal is more than a step away, or no step can say so."""
+        ...
+
     def ends_held_out(self, problem: P, steps: Sequence[str]) -> bool:
         """Whether wrong steps end as if in a goal that no training problem has. Training must not
         show them: it never shows that end as right, so it would teach that it always is wrong."""

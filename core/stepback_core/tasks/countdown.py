@@ -36,6 +36,7 @@ from stepback_core.tasks.countdown_errors import (
     computational_error,
     ends_in,
     exploration_error,
+    false_claim,
     follow_up,
     rule_violation,
 )
@@ -129,6 +130,12 @@ class Countdown:
     def follow_up(self, problem: CountdownProblem, steps: Sequence[str], rng: Random) -> str | None:
         state = believe(problem.numbers, steps)
         return follow_up(state, problem.target, NEW_TARGETS, rng)
+
+    def false_claim(
+        self, problem: CountdownProblem, steps: Sequence[str], rng: Random
+    ) -> str | None:
+        state = believe(problem.numbers, steps)
+        return false_claim(state, problem.target, NEW_TARGETS, rng)
 
     def ends_held_out(self, problem: CountdownProblem, steps: Sequence[str]) -> bool:
         return ends_in(NEW_TARGETS, believe(problem.numbers, steps[:-1]), steps[-1])

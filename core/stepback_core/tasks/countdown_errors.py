@@ -8,6 +8,7 @@ from stepback_core.tasks.arithmetic import State, moves, reachable, results
 _STRANGERS = range(1, 100)
 _SHARE_OF_FLOORED_DIVISIONS = 0.2
 _SHARE_TOWARDS_THE_TARGET = 0.5
+_SHARE_OF_NEAR_CLAIMS = 0.5
 
 
 def exploration_error(state: State, target: int, unseen: frozenset[int], rng: Random) -> str | None:
@@ -81,3 +82,17 @@ def follow_up(state: State, target: int, unseen: frozenset[int], rng: Random) ->
     if rng.random() < _SHARE_TOWARDS_THE_TARGET:
         legal = [(step, after) for step, after in legal if target in reachable(after)] or legal
     return rng.choice(legal)[0] if legal else None
+
+
+def false_claim(state: State, target: int, unseen: frozenset[int], rng: Random) -> str | None:
+    """An equation of the last two numbers made to end in the target, half of the time the one that
+    is least far from it, as a model makes them; None where more numbers are left, or where training
+    may not show that end."""
+    if len(state) != 2 or target in unseen:
+        return None
+    b, a = state
+    values = {"+": a + b, "-": a - b, "*": a * b} | ({"/": a / b} if b else {})
+    wrong = {op: abs(value - target) for op, value in values.items() if value != target}
+    is_near = rng.random() < _SHARE_OF_NEAR_CLAIMS
+    op = min(wrong, key=lambda op: wrong[op]) if is_near else rng.choice(list(wrong))
+    return f"{a}{op}{b}={target}"

@@ -22,6 +22,7 @@ from stepback_core.tasks.cells import Cell, cell_name, labelled, parse_cell, sym
 from stepback_core.tasks.maze_errors import (
     computational_error,
     exploration_error,
+    false_claim,
     follow_up,
     rule_violation,
 )
@@ -101,10 +102,10 @@ class Maze:
         return rule_violation(ways, way, rng)
 
     def follow_up(self, problem: MazeProblem, steps: Sequence[str], rng: Random) -> str | None:
-        ways = read_ways(problem.rows)
-        cells = [parse_cell(step[1:]) for step in steps if _STEP.fullmatch(step)]
-        way = [find(problem.rows, START), *cells]
-        return follow_up(ways, way, find(problem.rows, GOAL), rng)
+        return follow_up(*self._believe(problem, steps), find(problem.rows, GOAL), rng)
+
+    def false_claim(self, problem: MazeProblem, steps: Sequence[str], rng: Random) -> str | None:
+        return false_claim(*self._believe(problem, steps), find(problem.rows, GOAL), rng)
 
     def ends_held_out(self, problem: MazeProblem, steps: Sequence[str]) -> bool:
         """No goal is held out."""
@@ -149,6 +150,11 @@ class Maze:
             if drawing[2 * after[0] + 1][2 * after[1] + 1] == " ":
                 drawing[2 * after[0] + 1][2 * after[1] + 1] = _WAY
         return "\n".join(map("".join, drawing))
+
+    def _believe(self, problem: MazeProblem, steps: Sequence[str]) -> tuple[Ways, list[Cell]]:
+        """The maze, and the way for one who takes every step at its word."""
+        cells = [parse_cell(step[1:]) for step in steps if _STEP.fullmatch(step)]
+        return read_ways(problem.rows), [find(problem.rows, START), *cells]
 
     def _canonical(self, rows: Sequence[str]) -> str:
         walls = [row.replace(START, OPEN).replace(GOAL, OPEN) for row in rows]

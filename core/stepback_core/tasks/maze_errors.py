@@ -56,6 +56,17 @@ def follow_up(ways: Ways, way: Sequence[Cell], goal: Cell, rng: Random) -> str |
     return _step(here, rng.choice(ahead))
 
 
+def false_claim(ways: Ways, way: Sequence[Cell], goal: Cell, rng: Random) -> str | None:
+    """A move that names the goal as where it leads to, and is none there; None at the goal."""
+    here = way[-1]
+    if here == goal:
+        return None
+    is_open = goal in ways.get(here, ())
+    return rng.choice([m for m in MOVES if not (is_open and target(here, m) == goal)]) + cell_name(
+        goal
+    )
+
+
 def _step(here: Cell, neighbour: Cell) -> str:
     return move_between(here, neighbour) + cell_name(neighbour)
 

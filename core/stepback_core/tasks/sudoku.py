@@ -104,6 +104,9 @@ class Sudoku:
     def follow_up(self, problem: SudokuProblem, steps: Sequence[str], rng: Random) -> str | None:
         return follow_up(_overwrite(problem.grid, steps), rng)
 
+    def false_claim(self, problem: SudokuProblem, steps: Sequence[str], rng: Random) -> None:
+        """A digit says nothing of the whole grid."""
+
     def ends_held_out(self, problem: SudokuProblem, steps: Sequence[str]) -> bool:
         """No goal is held out."""
         return False

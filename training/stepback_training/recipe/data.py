@@ -81,6 +81,9 @@ class DataRecipe(BaseModel, extra="forbid", frozen=True):
     wrong_steps: dict[_Count, _Weight] = Field(default={1: 1.0}, min_length=1)
     """How many steps are wrong before the marker comes, and how often, relative to each other. The
     paper's is one: each further step takes the one before at its word."""
+    false_claims: float = Field(default=0.0, ge=0, le=1)
+    """Share of the invented wrong paths that end in a step which says that it reaches the goal, and
+    does not: behind a right prefix, or behind a dead end that nobody noticed."""
     own_errors: OwnErrors | None = None
     """Wrong steps of a model's own instead of invented ones, or beside them."""
 
