@@ -138,6 +138,18 @@ def test_a_task_without_errors_is_named(tmp_path: Path) -> None:
         write_samples(recipe, tmp_path / "samples.jsonl")
 
 
+def test_beside_a_task_with_errors_another_has_invented_ones(tmp_path: Path) -> None:
+    file = write(tmp_path / "errors.jsonl", ERROR)
+    own = {"file": str(file), "share": 1.0}
+    tasks = [{"name": "countdown"}, {"name": "sudoku"}]
+    changes = {"tasks": tasks, "samples": 60, "backtrack_share": 1.0, "own_errors": own}
+    write_samples(DataRecipe.model_validate(changes), tmp_path / "samples.jsonl")
+    samples = list(read_samples(tmp_path / "samples.jsonl"))
+    prompts = {each.prompt for each in samples if each.prompt.startswith("countdown")}
+    assert len(prompts) == 1
+    assert len({each.prompt for each in samples}) > 5 and all(each.wrong_step for each in samples)
+
+
 def path(outcome: Outcome, *steps: str) -> TreeNode:
     return TreeNode(id=1, parent=0, kept_steps=0, steps=list(steps), outcome=outcome, score=-1.0)
 

@@ -38,7 +38,7 @@ class Mistakes:
         """A wrong path that begins as a right one of this problem, or one of the model's own, of
         another problem. None where there is no wrong step."""
         own = self._recipe.own_errors
-        if own is not None and rng.random() < own.share:
+        if own is not None and self._own and rng.random() < own.share:
             return self._draw_own(rng)
         claims = self._recipe.false_claims
         # Nothing is drawn where there are none, so the samples of other recipes stay as they were.

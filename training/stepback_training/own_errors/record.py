@@ -107,16 +107,15 @@ def read_own_errors(file: Path) -> Iterator[OwnError]:
 def own_errors_of(recipe: DataRecipe) -> Mapping[str, list[OwnError]]:
     """By task, what the recipe's file holds; nothing where it names none.
 
-    Raises OwnErrorsError for a file that is none, or that lacks a task of the recipe.
+    Raises OwnErrorsError for a file that is none, or that has nothing of the recipe's tasks.
     """
     if recipe.own_errors is None:
         return {}
     file = Path(recipe.own_errors.file)
     written = file.stat().st_mtime_ns if file.exists() else 0
     found = _read_once(file, written)
-    for name in recipe.names:
-        if name not in found:
-            raise OwnErrorsError(f"{file}: it has no errors of {name}; collect some of each task")
+    if found.keys().isdisjoint(recipe.names):
+        raise OwnErrorsError(f"{file}: it has no errors of {' or '.join(recipe.names)}")
     return found
 
 
