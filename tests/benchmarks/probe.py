@@ -2,8 +2,13 @@
 
 How likely it is to solve a problem, and how well the marker's probability tells wrong steps from
 right ones.
+
+    python -m tests.benchmarks.probe models/multitask-10m
 """
 
+import argparse
+import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +26,12 @@ from stepback_core.tasks.countdown import CountdownProblem
 from stepback_core.trace import TraceCodec
 from stepback_training.encode import encode
 from stepback_training.samples import Sample
-from tests.benchmarks.measuring import TASK
+from tests.benchmarks.measuring import KINDS, TASK, problems
 
 LATE = "late"
 """The boundary behind a further step that takes a wrong one at its word."""
+CLAIM = "claim"
+"""The boundary behind a last step that says that it makes the target, and does not."""
 RIGHT = "right"
 _BATCH = 256
 _DRAWS = 2
@@ -36,7 +43,7 @@ class Boundary:
     """The end of a step, and what the step is."""
 
     kind: str
-    """An error's kind, `late` or `right`."""
+    """An error's kind, `late`, `claim` or `right`."""
     sample: Sample
     """One whose last token is the marker, whether that belongs there or not."""
 
@@ -108,7 +115,7 @@ class Probe:
 
 def _boundaries(problems: Sequence[CountdownProblem], rng: Random) -> Iterator[Boundary]:
     """Right steps and wrong ones of each kind, on any of the right paths."""
-    for problem in problems:
+    for number, problem in enumerate(problems):
         paths, prompt = TASK.reference_paths(problem), TASK.prompt(problem)
 
         def at(kind: str, steps: list[str], prompt: str = prompt) -> Boundary:
@@ -126,6 +133,19 @@ def _boundaries(problems: Sequence[CountdownProblem], rng: Random) -> Iterator[B
                 following = TASK.follow_up(problem, [*prefix, wrong], rng)
                 if following is not None:
                     yield at(LATE, [*prefix, wrong, following])
+        # Drawn apart: what the other kinds are must not hang on it.
+        for steps in _before_claims(problem, paths[0], Random(number)):
+            claim = TASK.false_claim(problem, steps, Random(number))
+            if claim is not None:
+                yield at(CLAIM, [*steps, claim])
+
+
+def _before_claims(problem: CountdownProblem, path: list[str], rng: Random) -> Iterator[list[str]]:
+    """A right prefix with a step to go, and one that lost its way a step earlier."""
+    yield path[:-1]
+    dead = TASK.wrong_step(problem, path[:-2], ErrorKind.EXPLORATION, rng)
+    if dead is not None:
+        yield [*path[:-2], dead]
 
 
 def auc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float:
@@ -133,3 +153,19 @@ def auc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float:
     ranked = np.sort(negative)
     below = np.searchsorted(ranked, positive, "left") + np.searchsorted(ranked, positive, "right")
     return float(below.mean() / (2 * len(ranked)))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("models", type=Path, nargs="+")
+    parser.add_argument("--problems", type=int, default=300, help="of each test kind")
+    given = parser.parse_args()
+    asked = [problem for kind in KINDS for problem in problems(kind, given.problems)]
+    for folder in given.models:
+        told = Probe(folder).marker(asked)
+        print(folder, json.dumps({name: round(value, 3) for name, value in told.items()}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -85,8 +85,8 @@ class DataRecipe(BaseModel, extra="forbid", frozen=True):
     """Share of the invented wrong paths that end in a step which says that it reaches the goal, and
     does not: behind a right prefix, or behind a dead end that nobody noticed."""
     own_errors: OwnErrors | None = None
-    """Wrong steps of a model's own instead of invented ones, or beside them. Tasks that the file has
-    none of have invented ones alone."""
+    """Wrong steps of a model's own instead of invented ones, or beside them. A task that the file
+    has none of has invented ones alone."""
 
     def _wants_errors_of(self, task: Task[Any]) -> bool:
         return any(self.errors.get(kind, 0) > 0 for kind in task.error_kinds)
