@@ -62,9 +62,8 @@ def false_claim(ways: Ways, way: Sequence[Cell], goal: Cell, rng: Random) -> str
     if here == goal:
         return None
     is_open = goal in ways.get(here, ())
-    return rng.choice([m for m in MOVES if not (is_open and target(here, m) == goal)]) + cell_name(
-        goal
-    )
+    wrong = [move for move in MOVES if not (is_open and target(here, move) == goal)]
+    return rng.choice(wrong) + cell_name(goal)
 
 
 def _step(here: Cell, neighbour: Cell) -> str:
