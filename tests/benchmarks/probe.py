@@ -31,7 +31,10 @@ from tests.benchmarks.measuring import KINDS, TASK, problems
 LATE = "late"
 """The boundary behind a further step that takes a wrong one at its word."""
 CLAIM = "claim"
-"""The boundary behind a last step that says that it makes the target, and does not."""
+"""The boundary behind a last step that says that it makes the target, and does not; of seen targets
+alone, since training may not show the others as wrong."""
+LAST = "last"
+"""The boundary behind a right last step."""
 RIGHT = "right"
 _BATCH = 256
 _DRAWS = 2
@@ -43,7 +46,7 @@ class Boundary:
     """The end of a step, and what the step is."""
 
     kind: str
-    """An error's kind, `late`, `claim` or `right`."""
+    """An error's kind, `late`, `claim`, `right` or `last`."""
     sample: Sample
     """One whose last token is the marker, whether that belongs there or not."""
 
@@ -77,9 +80,10 @@ class Probe:
     def marker(self, problems: Sequence[CountdownProblem], seed: int = 0) -> dict[str, float]:
         """Behind steps drawn for the problems: `auc_KIND` of the marker's probability, that kind of
         wrong step against right steps; `recall_KIND`, how often the marker is the likeliest token
-        there, and `false_alarms`, how often behind right steps; `precision` and `recall` over the
+        there, and `false_alarms`, how often behind right steps (`false_alarms_last`: behind right
+        last steps, which claims are compared with); `precision` and `recall` over the
         three kinds of first error in equal numbers, and as many right steps."""
-        boundaries = list(_boundaries(problems, Random(seed)))
+        boundaries = list(_boundaries(problems, seed))
         found: dict[str, list[tuple[float, bool]]] = {}
         for boundary, (_, last) in zip(
             boundaries, self._read([each.sample for each in boundaries]), strict=True
@@ -87,12 +91,15 @@ class Probe:
             found.setdefault(boundary.kind, []).append(last)
         scores = {kind: np.asarray([p for p, _ in each]) for kind, each in found.items()}
         emitted = {kind: float(np.mean([top for _, top in each])) for kind, each in found.items()}
-        told = {f"auc_{kind}": auc(scores[kind], scores[RIGHT]) for kind in found if kind != RIGHT}
-        told |= {f"recall_{kind}": share for kind, share in emitted.items() if kind != RIGHT}
+        wrong = [kind for kind in found if kind not in (RIGHT, LAST)]
+        like = {CLAIM: LAST}
+        told = {f"auc_{kind}": auc(scores[kind], scores[like.get(kind, RIGHT)]) for kind in wrong}
+        told |= {f"recall_{kind}": emitted[kind] for kind in wrong}
         alarms = emitted[RIGHT]
         recall = float(np.mean([emitted[kind] for kind in ErrorKind]))
         precision = recall / (recall + alarms) if recall + alarms else float("nan")
-        return told | {"false_alarms": alarms, "recall": recall, "precision": precision}
+        told |= {"false_alarms": alarms, "recall": recall, "precision": precision}
+        return told | {"false_alarms_last": emitted[LAST]}
 
     @torch.no_grad()
     def _read(self, samples: Sequence[Sample]) -> Iterator[tuple[float, tuple[float, bool]]]:
@@ -113,8 +120,10 @@ class Probe:
                 yield float(answer.sum()), (float(taken[row, last].exp()), bool(is_top))
 
 
-def _boundaries(problems: Sequence[CountdownProblem], rng: Random) -> Iterator[Boundary]:
-    """Right steps and wrong ones of each kind, on any of the right paths."""
+def _boundaries(problems: Sequence[CountdownProblem], seed: int) -> Iterator[Boundary]:
+    """Right steps and wrong ones of each kind, on any of the right paths; claims and right last
+    steps on the plainest."""
+    rng = Random(seed)
     for number, problem in enumerate(problems):
         paths, prompt = TASK.reference_paths(problem), TASK.prompt(problem)
 
@@ -133,19 +142,19 @@ def _boundaries(problems: Sequence[CountdownProblem], rng: Random) -> Iterator[B
                 following = TASK.follow_up(problem, [*prefix, wrong], rng)
                 if following is not None:
                     yield at(LATE, [*prefix, wrong, following])
+        yield at(LAST, paths[0])
         # Drawn apart: what the other kinds are must not hang on it.
-        for steps in _before_claims(problem, paths[0], Random(number)):
-            claim = TASK.false_claim(problem, steps, Random(number))
-            if claim is not None:
-                yield at(CLAIM, [*steps, claim])
+        for steps in _claims(problem, paths[0], Random(f"{seed}:{number}")):
+            yield at(CLAIM, steps)
 
 
-def _before_claims(problem: CountdownProblem, path: list[str], rng: Random) -> Iterator[list[str]]:
-    """A right prefix with a step to go, and one that lost its way a step earlier."""
-    yield path[:-1]
+def _claims(problem: CountdownProblem, path: list[str], rng: Random) -> Iterator[list[str]]:
+    """False claims behind a right prefix, and where the way was lost a step earlier."""
     dead = TASK.wrong_step(problem, path[:-2], ErrorKind.EXPLORATION, rng)
-    if dead is not None:
-        yield [*path[:-2], dead]
+    for steps in (path[:-1], [*path[:-2], dead] if dead is not None else []):
+        claim = TASK.false_claim(problem, steps, rng)
+        if claim is not None:
+            yield [*steps, claim]
 
 
 def auc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float:

@@ -156,6 +156,19 @@ def test_a_false_claim_says_that_it_reaches_the_goal_and_does_not(
 
 
 @every_task
+def test_a_claim_comes_where_a_step_is_left_unless_no_step_can_claim(task: Task[Any]) -> None:
+    for problem in islice(task.stream(Split.TRAIN, Random(2)), 20):
+        path = task.reference_paths(problem)[0]
+        claim = task.false_claim(problem, path[:-1], Random(0))
+        assert (claim is None) == (task.name == "sudoku")
+        assert claim not in path
+        at_the_goal = task.false_claim(problem, path, Random(0))
+        assert at_the_goal is None
+        if task.name == "countdown":
+            assert task.false_claim(problem, path[:-2], Random(0)) is None
+
+
+@every_task
 @pytest.mark.parametrize("step", ["", "1", ">Zz", "9" * 5000, "٢+٢=٤"])
 def test_what_is_no_step_is_a_mistake_and_may_be_followed(task: Task[Any], step: str) -> None:
     problem = task.example

@@ -144,7 +144,7 @@ class Task(Protocol[P]):
 
     def false_claim(self, problem: P, steps: Sequence[str], rng: Random) -> str | None:
         """A step that says of itself that it reaches the goal, from where the steps claim to be,
-        and does not. None where the goal is more than a step away, or no step can say so."""
+        and does not. None where no step can say so, or would not be believed."""
         ...
 
     def ends_held_out(self, problem: P, steps: Sequence[str]) -> bool:

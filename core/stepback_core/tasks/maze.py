@@ -105,6 +105,7 @@ class Maze:
         return follow_up(*self._believe(problem, steps), find(problem.rows, GOAL), rng)
 
     def false_claim(self, problem: MazeProblem, steps: Sequence[str], rng: Random) -> str | None:
+        """Of any cell but the goal."""
         return false_claim(*self._believe(problem, steps), find(problem.rows, GOAL), rng)
 
     def ends_held_out(self, problem: MazeProblem, steps: Sequence[str]) -> bool:

@@ -83,7 +83,8 @@ class DataRecipe(BaseModel, extra="forbid", frozen=True):
     paper's is one: each further step takes the one before at its word."""
     false_claims: float = Field(default=0.0, ge=0, le=1)
     """Share of the invented wrong paths that end in a step which says that it reaches the goal, and
-    does not: behind a right prefix, or behind a dead end that nobody noticed."""
+    does not: behind a right prefix, or where the goal is too far for that, behind a dead end that
+    nobody noticed. Neither `errors` nor `wrong_steps` weighs these; Sudoku has none."""
     own_errors: OwnErrors | None = None
     """Wrong steps of a model's own instead of invented ones, or beside them. A task that the file
     has none of has invented ones alone."""
