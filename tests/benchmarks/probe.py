@@ -26,7 +26,7 @@ from stepback_core.tasks.countdown import CountdownProblem
 from stepback_core.trace import TraceCodec
 from stepback_training.encode import encode
 from stepback_training.samples import Sample
-from tests.benchmarks.measuring import KINDS, TASK, problems
+from tests.benchmarks.measuring import TASK, both_kinds
 
 LATE = "late"
 """The boundary behind a further step that takes a wrong one at its word."""
@@ -169,7 +169,7 @@ def main() -> int:
     parser.add_argument("models", type=Path, nargs="+")
     parser.add_argument("--problems", type=int, default=300, help="of each test kind")
     given = parser.parse_args()
-    asked = [problem for kind in KINDS for problem in problems(kind, given.problems)]
+    asked = both_kinds(given.problems)
     for folder in given.models:
         told = Probe(folder).marker(asked)
         print(folder, json.dumps({name: round(value, 3) for name, value in told.items()}))
