@@ -92,8 +92,8 @@ class Probe:
         scores = {kind: np.asarray([p for p, _ in each]) for kind, each in found.items()}
         emitted = {kind: float(np.mean([top for _, top in each])) for kind, each in found.items()}
         wrong = [kind for kind in found if kind not in (RIGHT, LAST)]
-        like = {CLAIM: LAST}
-        told = {f"auc_{kind}": auc(scores[kind], scores[like.get(kind, RIGHT)]) for kind in wrong}
+        against = {kind: LAST if kind == CLAIM else RIGHT for kind in wrong}
+        told = {f"auc_{kind}": auc(scores[kind], scores[against[kind]]) for kind in wrong}
         told |= {f"recall_{kind}": emitted[kind] for kind in wrong}
         alarms = emitted[RIGHT]
         recall = float(np.mean([emitted[kind] for kind in ErrorKind]))

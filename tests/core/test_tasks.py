@@ -1,5 +1,6 @@
 """What holds for every task: its checker accepts its own answers and refuses its own errors."""
 
+from collections.abc import Iterator
 from itertools import islice
 from random import Random
 from typing import Any
@@ -114,45 +115,44 @@ def test_a_mistake_is_found_where_it_was_made_and_nothing_mends_it(
         steps.append(following)
 
 
+def wrong_way(task: Task[Any], seed: int, kind: ErrorKind) -> Iterator[tuple[Any, list[str]]]:
+    """A training problem and a right prefix, then with one more wrong step each time."""
+    rng = Random(seed)
+    problem = next(task.stream(Split.TRAIN, rng))
+    path = rng.choice(task.reference_paths(problem))
+    steps = path[: rng.randrange(len(path))]
+    yield problem, steps
+    step = task.wrong_step(problem, steps, kind, rng)
+    while step is not None:
+        steps = [*steps, step]
+        yield problem, steps
+        step = task.follow_up(problem, steps, rng)
+
+
 @every_task
 @settings(deadline=None, max_examples=40)
 @given(seed=seeds, kind=st.sampled_from(ErrorKind))
 def test_no_invented_mistake_ends_in_a_goal_that_is_held_out(
     task: Task[Any], seed: int, kind: ErrorKind
 ) -> None:
-    rng = Random(seed)
-    problem = next(task.stream(Split.TRAIN, rng))
-    path = rng.choice(task.reference_paths(problem))
-    steps = path[: rng.randrange(len(path))]
-    step = task.wrong_step(problem, steps, kind, rng)
-    while step is not None and len(steps) < len(path) + 2:
-        steps = [*steps, step]
+    for problem, steps in islice(wrong_way(task, seed, kind), 1, None):
         assert not task.ends_held_out(problem, steps)
-        step = task.follow_up(problem, steps, rng)
 
 
 @every_task
 @settings(deadline=None, max_examples=60)
-@given(seed=seeds, loses_its_way=st.booleans())
+@given(seed=seeds)
 def test_a_false_claim_says_that_it_reaches_the_goal_and_does_not(
-    task: Task[Any], seed: int, loses_its_way: bool
+    task: Task[Any], seed: int
 ) -> None:
     rng = Random(seed)
-    problem = next(task.stream(Split.TRAIN, rng))
-    path = rng.choice(task.reference_paths(problem))
-    steps = path[: rng.randrange(len(path))]
-    step = task.wrong_step(problem, steps, ErrorKind.EXPLORATION, rng) if loses_its_way else None
-    while True:
+    for problem, steps in wrong_way(task, seed, ErrorKind.EXPLORATION):
         claim = task.false_claim(problem, steps, rng)
         if claim is not None:
             assert task.claims_goal(problem, [*steps, claim])
             assert not task.check(problem, [*steps, claim]).strict
             assert not task.can_finish(problem, [*steps, claim])
             assert not task.ends_held_out(problem, [*steps, claim])
-        if step is None:
-            break
-        steps = [*steps, step]
-        step = task.follow_up(problem, steps, rng)
 
 
 @every_task

@@ -91,7 +91,9 @@ def false_claim(state: State, target: int, unseen: frozenset[int], rng: Random) 
     if len(state) != 2 or target in unseen:
         return None
     b, a = state
-    values = {"+": a + b, "-": a - b, "*": a * b} | ({"/": a / b} if b else {})
+    values: dict[str, float] = dict(results(a, b))
+    if b:
+        values["/"] = a / b  # Where it is not exact too: a claim is wrong anyway.
     wrong = {op: abs(value - target) for op, value in values.items() if value != target}
     is_near = rng.random() < _SHARE_OF_NEAR_CLAIMS
     op = min(wrong, key=lambda op: wrong[op]) if is_near else rng.choice(list(wrong))
