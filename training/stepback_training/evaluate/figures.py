@@ -91,11 +91,12 @@ def _against_tokens(task: str, named: dict[str, Evaluation], path: Path) -> list
     drawn = _drawn(named)
     splits = _splits_of(drawn)
     measures = [each for each in _OVER_TOKENS if any(each.share(one.row) for one in drawn)]
+    numbers = "" if any(one.source for one in drawn) else " (numbers at points: N)"
     return draw(
         [[_tokens_panel(drawn, task, split, measure) for split in splits] for measure in measures],
         path,
         title=_title(named, "strict checker"),
-        x_label="generated tokens a problem, mean (numbers at points: N)",
+        x_label=f"generated tokens a problem, mean{numbers}",
         y_labels=[measure.label for measure in measures],
     )
 
