@@ -48,7 +48,7 @@ bench-cost: $(INSTALLED)  ## new, cached and prefilled tokens of a search as it 
 bench-data: $(INSTALLED)  ## what each idea about the training data is worth: docs/data.md
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.benchmarks.data
 
-bench-training: $(INSTALLED)  ## training tokens/s, packed against padded, as a ratio
+bench-training: $(INSTALLED)  ## training tokens/s, packed against padded and more, as ratios
 	$(BIN)/python -m tests.benchmarks.training
 
 results: $(INSTALLED)  ## stepback evaluate on the bundled checkpoint

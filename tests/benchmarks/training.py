@@ -1,12 +1,13 @@
-"""`make bench-training`: training tokens/s, packed rows against the same loop padded, as a ratio.
+"""`make bench-training`: training tokens/s as ratios, packed rows against the same loop otherwise.
 
-Both sides train the same model on the same samples with the same Trainer. Packed: rows of one
-length with several samples each. Padded: one sample a row, and each batch as long as its longest
-sample, which is what a padding collator gives. Both take as many samples a step. A token counts
+All sides train the same model on the same samples with the same Trainer. Packed: rows of one
+length with several samples each, as the recipe says. Padded: one sample a row, and each batch as
+long as its longest sample, which is what a padding collator gives. Fused: packed, with the
+attention of `attention = "sdpa"`. All take as many samples a step. A token counts
 where a sample has it; padding does not count.
 
-Packed and padded take turns, in processes of their own, in one run of this file. The first steps
-warm up and are not counted. The ratio is of the medians; the peak memory is of the whole process.
+The sides take turns, in processes of their own, in one run of this file. The first steps
+warm up and are not counted. The ratios are of the medians; the peak memory is of the whole process.
 """
 
 import argparse
@@ -36,6 +37,7 @@ from stepback_training.samples import make_samples
 from stepback_training.trainer import StepbackTrainer, arguments_of
 from tests.conftest import ROOT
 
+SIDES = ("packed", "padded", "fused")
 _WARM_UP = 3
 """Steps that are not counted."""
 
@@ -95,6 +97,9 @@ def measure(given: argparse.Namespace) -> Measured:
     """Train so many steps, packed or padded."""
     recipe = Recipe.read(given.recipe)
     fit = recipe.train
+    if given.side == "fused":
+        fit = fit.model_copy(update={"attention": "sdpa"})
+        recipe = recipe.model_copy(update={"train": fit})
     torch.manual_seed(0)
     model, tokenizer, grammar = make_model(recipe)
     stream = make_samples(recipe.data, Random(0))
@@ -112,8 +117,8 @@ def measure(given: argparse.Namespace) -> Measured:
     with tempfile.TemporaryDirectory() as folder:
         arguments = arguments_of(recipe, Path(folder), packed, 1)
         arguments.max_steps = given.steps + _WARM_UP
-        arguments.per_device_train_batch_size = rows_per_step
-        arguments.gradient_accumulation_steps = 1
+        passes = arguments.gradient_accumulation_steps
+        arguments.per_device_train_batch_size = rows_per_step // passes
         arguments.save_strategy = "no"
         arguments.disable_tqdm = True
         trainer = StepbackTrainer(
@@ -122,12 +127,13 @@ def measure(given: argparse.Namespace) -> Measured:
             model=model,
             args=arguments,
             train_dataset=rows,
-            data_collator=None if given.side == "packed" else Padding(tokenizer.pad_token_id),
+            data_collator=Padding(tokenizer.pad_token_id) if given.side == "padded" else None,
             callbacks=[times],
         )
         trainer.train()
     seconds = times.ends[-1] - times.ends[_WARM_UP - 1]
-    samples_per_step = rows_per_step * (per_row if given.side == "packed" else 1)
+    samples_per_step = passes * (rows_per_step // passes)
+    samples_per_step *= 1 if given.side == "padded" else per_row
     tokens = given.steps * samples_per_step * float(samples.lengths.mean())
     return Measured(tokens / seconds, peak_memory(), fill)
 
@@ -160,14 +166,14 @@ def main() -> int:
     parser.add_argument("--recipe", type=Path, default=ROOT / "training/recipes/countdown.toml")
     parser.add_argument("--steps", type=int, default=12, help="optimizer steps of one turn")
     parser.add_argument("--turns", type=int, default=3, help="of each side")
-    parser.add_argument("--side", choices=("packed", "padded"), help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--answer", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
         measured = measure(given)
         given.answer.write_text(json.dumps([measured.rate, measured.peak, measured.fill]))
         return 0
-    sides: dict[str, list[Measured]] = {"packed": [], "padded": []}
+    sides: dict[str, list[Measured]] = {side: [] for side in SIDES}
     for _ in range(given.turns):
         for side, found in sides.items():
             found.append(in_a_process(side))
@@ -175,8 +181,9 @@ def main() -> int:
     print(f"{given.recipe.name}, {device}, {torch.get_num_threads()} threads")
     for side, found in sides.items():
         report(side, found)
-    packed, padded = (statistics.median(one.rate for one in found) for found in sides.values())
-    print(f"packed / padded: {packed / padded:.2f}")
+    rates = {side: statistics.median(one.rate for one in found) for side, found in sides.items()}
+    for side in SIDES[1:]:
+        print(f"packed / {side}: {rates[SIDES[0]] / rates[side]:.2f}")
     return 0
 
 

@@ -14,11 +14,15 @@ from transformers import (
 )
 
 from stepback_core.trace import Grammar
-from stepback_training.recipe import BaseModelChoice, Recipe, ScratchModel
+from stepback_training.recipe import BaseModelChoice, Recipe, ScratchModel, TrainRecipe
 from stepback_training.vocabulary import make_tokenizer
 
 # Typed in part only by transformers; trace.py's protocol says what is used of it.
 AnyTokenizer: TypeAlias = Any
+
+_SHORT_ROW = 512
+"""Tokens of the longest row for which the plain attention was measured to be the faster one on a
+CPU. Its memory grows with their square."""
 
 
 def make_model(
@@ -35,9 +39,21 @@ def make_model(
             digits_per_token=recipe.scratch.digits_per_token,
             characters=characters,
         )
-        return _from_scratch(recipe.scratch, tokenizer), tokenizer, grammar
-    assert recipe.base is not None
-    return _from_base(recipe.base)
+        model = _from_scratch(recipe.scratch, tokenizer)
+    else:
+        assert recipe.base is not None
+        model, tokenizer, grammar = _from_base(recipe.base)
+    attention = attention_of(recipe.train, on_gpu=torch.cuda.is_available())
+    if attention is not None:
+        model.set_attn_implementation(attention)
+    return model, tokenizer, grammar
+
+
+def attention_of(fit: TrainRecipe, *, on_gpu: bool) -> str | None:
+    """Which of the attentions of `transformers` computes a training; None for the model's own."""
+    if fit.attention != "auto":
+        return fit.attention
+    return "eager" if not on_gpu and fit.row_tokens <= _SHORT_ROW else None
 
 
 def _from_scratch(shape: ScratchModel, tokenizer: AnyTokenizer) -> PreTrainedModel:

@@ -75,6 +75,10 @@ class TrainRecipe(BaseModel, extra="forbid", frozen=True):
     """Optimizer steps between resumable checkpoints."""
     compile: bool = False
     """torch.compile; needs a C++ compiler on a CPU."""
+    attention: Literal["auto", "sdpa", "eager"] = "auto"
+    """Which attention of `transformers` computes the training; the checkpoint does not say. auto is
+    eager for rows of up to 512 tokens on a CPU, where the fused kernel's backward pass is slow, and
+    else what the model has by itself."""
     gradient_checkpointing: bool = False
     """Keep no activations inside a layer and compute them anew in the backward pass: less memory
     for about a third more computation."""
