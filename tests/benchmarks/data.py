@@ -44,6 +44,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "canonical": {"paths": "canonical"},
     "plainest": {"paths": "plainest"},
     "plainest-optimal": {"paths": "plainest", "backtrack_share": 0.0},
+    "first-steps": {"paths": "plainest", "backtrack_share": 0.0, "first_steps": 0.7},
     "exploration": {"errors": {"exploration": 8, "computational": 1, "rule_violation": 1}},
     "two-wrong": {"wrong_steps": {1: 0.8, 2: 0.2}},
     "false-claims": {"false_claims": 0.3},
@@ -53,7 +54,9 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 """What each arm changes of the paper's data recipe."""
 _TOKENS_OF_A_SAMPLE = 42
-"""About as many as the samples of all arms have, so that each is trained on about once."""
+"""About as many as the samples of the arms have, so that each is trained on about once."""
+_TOKENS_OF_A_SHORT_SAMPLE = 30
+"""Of those with `first_steps`."""
 SEARCHES: dict[str, dict[str, Any]] = {
     "greedy": {"strategy": "greedy", "select": "perplexity"},
     "self-backtracking": {
@@ -74,11 +77,12 @@ def recipe_of_arm(name: str, given: argparse.Namespace) -> Recipe:
     changes = dict(ARMS[name])
     if "own_errors" in changes:
         changes["own_errors"] = changes["own_errors"] | {"file": str(errors_file(given))}
+    length = _TOKENS_OF_A_SHORT_SAMPLE if "first_steps" in changes else _TOKENS_OF_A_SAMPLE
     return Recipe.model_validate(
         {
             "name": name,
             "seed": given.seed,
-            "data": {"samples": given.samples or given.tokens // _TOKENS_OF_A_SAMPLE, **changes},
+            "data": {"samples": given.samples or given.tokens // length, **changes},
             "scratch": {
                 "hidden_size": given.hidden,
                 "intermediate_size": given.hidden * 11 // 4,
@@ -100,8 +104,9 @@ def recipe_of_arm(name: str, given: argparse.Namespace) -> Recipe:
 
 
 def identity(name: str, given: argparse.Namespace) -> str:
-    """Names a trained model: another recipe, or other training tokens, another name."""
-    recipe = recipe_of_arm(name, given).model_dump_json()
+    """Names a trained model: another recipe, or other training tokens, another name. What a recipe
+    leaves at its default has no part in it, so options to come change no name."""
+    recipe = recipe_of_arm(name, given).model_dump_json(exclude_defaults=True)
     digest = sha256(recipe.encode()).hexdigest()
     return f"{name}-{digest[:12]}"
 

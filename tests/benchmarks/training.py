@@ -3,8 +3,8 @@
 All sides train the same model on the same samples with the same Trainer. Packed: rows of one
 length with several samples each, as the recipe says. Padded: one sample a row, and each batch as
 long as its longest sample, which is what a padding collator gives. Fused: packed, with the
-attention of `attention = "sdpa"`. All take as many samples a step. A token counts
-where a sample has it; padding does not count.
+attention of `attention = "sdpa"`; left out where that is the recipe's own. All take about as many
+samples a step, in as many passes. A token counts where a sample has it; padding does not count.
 
 The sides take turns, in processes of their own, in one run of this file. The first steps
 warm up and are not counted. The ratios are of the medians; the peak memory is of the whole process.
@@ -31,7 +31,7 @@ from transformers import TrainerCallback
 
 from stepback_core.trace import TraceCodec
 from stepback_training.encode import IGNORED, EncodedSamples, PackedRows
-from stepback_training.model import make_model
+from stepback_training.model import attention_of, make_model
 from stepback_training.recipe import Recipe
 from stepback_training.samples import make_samples
 from stepback_training.trainer import StepbackTrainer, arguments_of
@@ -94,7 +94,7 @@ class Measured:
 
 
 def measure(given: argparse.Namespace) -> Measured:
-    """Train so many steps, packed or padded."""
+    """Train so many steps, as one side."""
     recipe = Recipe.read(given.recipe)
     fit = recipe.train
     if given.side == "fused":
@@ -112,13 +112,14 @@ def measure(given: argparse.Namespace) -> Measured:
     fill, rows_per_step = packed.fill, fit.rows_per_step
     if given.side == "padded":
         rows, rows_per_step = PaddedRows(samples, 0), round(fit.rows_per_step * per_row)
-        fill = padded_fill(samples, rows_per_step)
     times = StepTimes()
     with tempfile.TemporaryDirectory() as folder:
         arguments = arguments_of(recipe, Path(folder), packed, 1)
         arguments.max_steps = given.steps + _WARM_UP
         passes = arguments.gradient_accumulation_steps
         arguments.per_device_train_batch_size = rows_per_step // passes
+        if given.side == "padded":
+            fill = padded_fill(samples, rows_per_step // passes)
         arguments.save_strategy = "no"
         arguments.disable_tqdm = True
         trainer = StepbackTrainer(
@@ -148,11 +149,11 @@ class Padding:
         return pad(rows, self.pad_id)
 
 
-def padded_fill(samples: EncodedSamples, rows_per_step: int) -> float:
+def padded_fill(samples: EncodedSamples, rows_per_pass: int) -> float:
     order = np.random.default_rng(0).permutation(len(samples))
-    whole = samples.lengths[order][: len(order) // rows_per_step * rows_per_step]
-    batches = whole.reshape(-1, rows_per_step)
-    return float(batches.sum() / (batches.max(1) * rows_per_step).sum())
+    whole = samples.lengths[order][: len(order) // rows_per_pass * rows_per_pass]
+    batches = whole.reshape(-1, rows_per_pass)
+    return float(batches.sum() / (batches.max(1) * rows_per_pass).sum())
 
 
 def peak_memory() -> float:
@@ -173,17 +174,21 @@ def main() -> int:
         measured = measure(given)
         given.answer.write_text(json.dumps([measured.rate, measured.peak, measured.fill]))
         return 0
-    sides: dict[str, list[Measured]] = {side: [] for side in SIDES}
+    on_gpu = torch.cuda.is_available()
+    is_fused = attention_of(Recipe.read(given.recipe).train, on_gpu=on_gpu) != "eager"
+    # Where packed is fused already, there is nothing to compare.
+    sides: dict[str, list[Measured]] = {side: [] for side in SIDES[: 2 if is_fused else 3]}
     for _ in range(given.turns):
         for side, found in sides.items():
             found.append(in_a_process(side))
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    device = torch.cuda.get_device_name() if on_gpu else "CPU"
     print(f"{given.recipe.name}, {device}, {torch.get_num_threads()} threads")
     for side, found in sides.items():
         report(side, found)
     rates = {side: statistics.median(one.rate for one in found) for side, found in sides.items()}
-    for side in SIDES[1:]:
-        print(f"packed / {side}: {rates[SIDES[0]] / rates[side]:.2f}")
+    packed = rates.pop("packed")
+    for side, rate in rates.items():
+        print(f"packed / {side}: {packed / rate:.2f}")
     return 0
 
 

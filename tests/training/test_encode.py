@@ -40,6 +40,11 @@ def test_a_backtrack_sample_carries_none_on_its_wrong_step() -> None:
     assert trained == f"5*3=15\n{Grammar().marker}"
 
 
+def test_a_beginning_has_no_end() -> None:
+    sample = Sample(prompt="countdown:3,5,2=30", steps=["5*3=15"], beginning=True)
+    assert text_with_loss(sample) == ("countdown:3,5,2=30\n5*3=15\n", "5*3=15\n")
+
+
 def test_no_wrong_step_carries_loss_however_many_there_are() -> None:
     sample = WRONG.model_copy(update={"follow_ups": ["45-2=43", "43*2=86"]})
     whole, trained = text_with_loss(sample)
@@ -180,10 +185,11 @@ def test_samples_in_a_row_do_not_see_each_other(attention: str, variant: str) ->
             torch.testing.assert_close(logits[start:end], alone, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("variant", ["plain", "checkpointing", "adapter"])
-def test_a_packed_row_teaches_what_its_samples_teach_alone(variant: str) -> None:
+def test_a_packed_row_teaches_what_its_samples_teach_alone(attention: str, variant: str) -> None:
     """The gradient of a row is the sum of its samples' gradients."""
-    model = small_model("sdpa", variant)
+    model = small_model(attention, variant)
     samples = EncodedSamples([RIGHT, WRONG, RIGHT], CODEC)
     packed = PackedRows(samples, 128, pad_id=0, seed=0)
     assert len(packed) == 1
@@ -233,6 +239,5 @@ def test_a_tokenizer_that_changes_steps_is_refused() -> None:
     tokenizer.add_special_tokens({"additional_special_tokens": [Grammar().marker]})
     codec = TraceCodec.of(Grammar(), tokenizer)
     with pytest.raises(ValueError, match="does not give back"):
-        check_round_trip(Sample(prompt="1", steps=["1+1=2", "2+1=3"]), codec)
-    check_round_trip(RIGHT, CODEC)
-    check_round_trip(WRONG, CODEC)
+        check_round_trip([RIGHT, Sample(prompt="1", steps=["1+1=2", "2+1=3"])], codec)
+    check_round_trip([RIGHT, WRONG], CODEC)

@@ -103,9 +103,28 @@ def test_processes_share_a_step_evenly_or_are_refused() -> None:
     assert fit.passes(4) == (2, 2)
     whole = TrainRecipe(learning_rate=1, batch_tokens=4096, row_tokens=256)
     assert whole.passes(1) == (16, 1) and whole.passes(4) == (4, 1)
+    assert fit.passes(1, on_gpu=False) == (2, 8)
     for recipe, processes in ((fit, 16), (fit, 3), (whole, 3)):
         with pytest.raises(ValueError, match=f"{processes} processes cannot share the 16 rows"):
             recipe.passes(processes)
+
+
+@pytest.mark.parametrize(
+    ("batch", "row", "processes", "passes"),
+    [
+        (16384, 256, 1, (16, 4)),
+        (16384, 256, 2, (16, 2)),
+        (2048, 256, 1, (8, 1)),
+        # The largest part of 38 rows that is no more than 13.
+        (11552, 304, 1, (2, 19)),
+        (16384, 8192, 1, (1, 2)),
+    ],
+)
+def test_a_pass_on_a_cpu_is_a_small_one(
+    batch: int, row: int, processes: int, passes: tuple[int, int]
+) -> None:
+    fit = TrainRecipe(learning_rate=1, batch_tokens=batch, row_tokens=row)
+    assert fit.passes(processes, on_gpu=False) == passes
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,29 @@ def test_of_paths_in_another_order_the_first_is_kept(paths: list[list[str]]) -> 
         assert path == next(other for other in paths if sorted(other) == sorted(path))
 
 
+def test_a_share_of_the_right_paths_stops_behind_its_first_step(tmp_path: Path) -> None:
+    whole = make(tmp_path / "whole", paths="plainest", backtrack_share=0.2)
+    cut = make(tmp_path / "cut", paths="plainest", backtrack_share=0.2, first_steps=0.7)
+    assert not any(sample.beginning for sample in whole)
+    right = [sample for sample in cut if sample.wrong_step is None]
+    beginnings = [sample for sample in right if sample.beginning]
+    assert len(beginnings) / len(right) == pytest.approx(0.7, abs=0.03)
+    for sample in beginnings:
+        assert sample.steps == TASK.reference_paths(problem_of(sample))[0][:1]
+    # As for the rest, they are whole.
+    assert all(len(sample.steps) == 3 for sample in right if not sample.beginning)
+
+
+def test_a_beginning_is_of_a_right_path() -> None:
+    with pytest.raises(ValidationError, match="ends in the marker"):
+        Sample(prompt="p", steps=["a"], wrong_step="b", beginning=True)
+    with pytest.raises(ValidationError, match="nothing to learn"):
+        Sample(prompt="p", steps=[], beginning=True)
+    # Without any whole path nothing would end.
+    with pytest.raises(ValidationError, match="less than 1"):
+        DataRecipe(samples=1, first_steps=1)
+
+
 def test_canonical_paths_are_every_way_in_one_order(tmp_path: Path) -> None:
     met = Counter[bool]()
     for sample in make(tmp_path / "a", samples=600, paths="canonical", backtrack_share=0.0):

@@ -66,6 +66,15 @@ def test_a_number_of_samples_keeps_the_share(tmp_path: Path) -> None:
     assert not any(is_held_out(sample.prompt) for sample in samples)
 
 
+def test_of_traces_too_a_share_stops_behind_the_first_step(tmp_path: Path) -> None:
+    samples = make(tmp_path, LINES, samples=4000, backtrack_share=0.25, first_steps=0.5)
+    several = [s for s in samples if s.wrong_step is None and (s.beginning or len(s.steps) > 1)]
+    cut = [sample for sample in several if sample.beginning]
+    assert len(cut) / len(several) == pytest.approx(0.5, abs=0.04)
+    first = {(line["prompt"], line["steps"][0]) for line in IN_TRAINING}
+    assert all((sample.prompt, *sample.steps) in first for sample in cut)
+
+
 def test_without_wrong_steps_every_sample_is_optimal(tmp_path: Path) -> None:
     samples = make(tmp_path, [trace(n) for n in range(20)], samples=50)
     assert len(samples) == 50 and all(sample.wrong_step is None for sample in samples)

@@ -43,10 +43,18 @@ def make_model(
     else:
         assert recipe.base is not None
         model, tokenizer, grammar = _from_base(recipe.base)
-    attention = attention_of(recipe.train, on_gpu=torch.cuda.is_available())
-    if attention is not None:
-        model.set_attn_implementation(attention)
+    _set_attention(model, recipe.train)
     return model, tokenizer, grammar
+
+
+def _set_attention(model: PreTrainedModel, fit: TrainRecipe) -> None:
+    attention = attention_of(fit, on_gpu=torch.cuda.is_available())
+    if attention is None:
+        return
+    model.set_attn_implementation(attention)
+    # Of a model whose attention cannot be chosen transformers only warns.
+    if fit.attention != "auto" and model.config._attn_implementation != attention:
+        raise ValueError(f"train.attention: this model has no {attention}; leave it at auto")
 
 
 def attention_of(fit: TrainRecipe, *, on_gpu: bool) -> str | None:

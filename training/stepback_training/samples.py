@@ -3,7 +3,7 @@
     {"prompt": "countdown:4,16,25,82=95", "steps": ["16-4=12"], "wrong_step": "25-12=14"}
 
 A sample with a `wrong_step` ends in that step, in the `follow_ups` that take it at its word if
-there are any, and the marker; one without ends in the end token.
+there are any, and the marker; one without ends in the end token, unless it is a `beginning`.
 """
 
 import json
@@ -42,11 +42,17 @@ class Sample(BaseModel):
     wrong_step: str | None = None
     follow_ups: list[str] = []
     """Further wrong steps behind the first, all before the marker."""
+    beginning: bool = False
+    """The steps are the first of a right path, and nothing is said of what follows."""
 
     @model_validator(mode="after")
-    def _follows_a_wrong_step(self) -> Self:
+    def _ends_in_one_way(self) -> Self:
         if self.follow_ups and self.wrong_step is None:
             raise ValueError("follow_ups: there is no wrong_step that they could follow")
+        if self.beginning and self.wrong_step is not None:
+            raise ValueError("beginning: a sample with a wrong_step ends in the marker")
+        if self.beginning and not self.steps:
+            raise ValueError("beginning: without a step there is nothing to learn")
         return self
 
     @property
@@ -146,7 +152,7 @@ def _from_task(task: Task[Any], recipe: DataRecipe, rng: Random) -> Iterator[Sam
     for problem in task.stream(Split.TRAIN, rng):
         path = _choose_path(task.reference_paths(problem), recipe, rng)
         if rng.random() >= recipe.backtrack_share:
-            yield Sample(prompt=task.prompt(problem), steps=path)
+            yield _right(task.prompt(problem), path, recipe, rng)
             continue
         mistake = mistakes.draw(problem, path, rng)
         if mistake is not None:
@@ -154,6 +160,14 @@ def _from_task(task: Task[Any], recipe: DataRecipe, rng: Random) -> Iterator[Sam
             yield Sample(
                 prompt=mistake.prompt, steps=mistake.prefix, wrong_step=wrong, follow_ups=follow_ups
             )
+
+
+def _right(prompt: str, path: list[str], recipe: DataRecipe, rng: Random) -> Sample:
+    """A right path, or its first step alone."""
+    # Nothing is drawn where there is no choice: other recipes' samples stay as they were.
+    if len(path) > 1 and recipe.first_steps and rng.random() < recipe.first_steps:
+        return Sample(prompt=prompt, steps=path[:1], beginning=True)
+    return Sample(prompt=prompt, steps=path)
 
 
 def _choose_path(paths: list[list[str]], recipe: DataRecipe, rng: Random) -> list[str]:
@@ -177,7 +191,8 @@ def _from_traces(traces: list[Trace], recipe: DataRecipe, rng: Random) -> Iterat
         if wrong and rng.random() < recipe.backtrack_share:
             yield _samples_of(rng.choice(wrong))[1]
         else:
-            yield _samples_of(rng.choice(traces))[0]
+            trace = rng.choice(traces)
+            yield _right(trace.prompt, trace.steps, recipe, rng)
 
 
 def _samples_of(trace: Trace) -> list[Sample]:

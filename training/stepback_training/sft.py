@@ -87,7 +87,7 @@ def _train(recipe: Recipe, data: Path, digest: str, run: Path) -> Path:
 def _prepare(recipe: Recipe, data: Path) -> _Material:
     model, tokenizer, grammar = _untrained(recipe, data)
     codec = TraceCodec.of(grammar, tokenizer)
-    check_round_trip(next(read_samples(data), None), codec)
+    check_round_trip(read_samples(data), codec)
     samples = EncodedSamples.read(data, codec, recipe.data.names, processes=_free_cores())
     fit, pad = recipe.train, tokenizer.pad_token_id
     rows = PackedRows(samples, fit.row_tokens, pad, recipe.seed, multiple=fit.rows_per_step)
@@ -156,7 +156,7 @@ def _manifest(recipe: Recipe, data: Path, material: _Material, facts: dict[str, 
         end_id=codec.tokens.end_id,
         separator_ids=codec.encode_step(""),
         vocabulary_size=material.vocabulary_size,
-        answer_tokens=max(room.values()),
+        answer_tokens=max(room.values(), default=None),
         task_answer_tokens={task: room[task] for task in room if task} if len(room) > 1 else {},
         tasks=recipe.data.names,
         base_model=recipe.base.path if recipe.base else None,
@@ -176,6 +176,7 @@ def _facts(recipe: Recipe, trainer: StepbackTrainer, material: _Material) -> dic
         "tokens": round(rows.tokens * epochs),
         "parameters": material.parameters,
         "trained_parameters": material.trained_parameters,
+        "attention": material.model.config._attn_implementation,
         "samples_per_step": round(len(samples) / rows.filled * fit.rows_per_step, 1),
         "optimizer_steps": trainer.state.global_step,
         "final_loss": _final_loss(trainer.state.log_history),

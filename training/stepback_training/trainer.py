@@ -92,7 +92,7 @@ def arguments_of(recipe: Recipe, run: Path, rows: PackedRows, processes: int) ->
     cannot share a step."""
     fit, on_gpu = recipe.train, torch.cuda.is_available()
     steps = math.ceil(rows.filled * fit.epochs_over(rows.tokens) / fit.rows_per_step)
-    rows_per_pass, passes = fit.passes(processes)
+    rows_per_pass, passes = fit.passes(processes, on_gpu=on_gpu)
     return TrainingArguments(
         output_dir=str(run / "checkpoints"),
         seed=recipe.seed,

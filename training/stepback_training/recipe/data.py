@@ -64,7 +64,7 @@ class DataRecipe(BaseModel, extra="forbid", frozen=True):
     tasks: list[Source] = Field(default=[Source(name="countdown")], min_length=1)
     samples: int | None = Field(default=None, gt=0)
     """Left out with traces alone: every trace once, and once more up to its wrong step where it has
-    one, whatever `backtrack_share` is."""
+    one, whatever `backtrack_share` and `first_steps` are."""
     seed: int = 0
     backtrack_share: float = Field(default=0.5, ge=0.0, le=1.0)
     """Share of the samples that end in a wrong step and the marker; 0.5 is the paper's 1 : 1."""
@@ -78,6 +78,9 @@ class DataRecipe(BaseModel, extra="forbid", frozen=True):
     """Which of a problem's correct paths is taught. `uniform`: any of them with equal chance.
     `canonical`: of those that are the same steps in another order only the one that the task puts
     first, and any of the rest. `plainest`: always the one that the task puts first of all."""
+    first_steps: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the right paths of several steps which stop behind the first, with no end. Where the
+    first step is the hard one that is more problems in as many tokens."""
     wrong_steps: dict[_Count, _Weight] = Field(default={1: 1.0}, min_length=1)
     """How many steps are wrong before the marker comes, and how often, relative to each other. The
     paper's is one: each further step takes the one before at its word."""

@@ -4,6 +4,9 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
+_CPU_PASS = 4096
+"""Tokens of a pass on a CPU: small enough for its caches, large enough for its matrices."""
+
 
 class ScratchModel(BaseModel, extra="forbid", frozen=True):
     """A Llama trained from scratch, with a vocabulary of its own."""
@@ -57,8 +60,8 @@ class TrainRecipe(BaseModel, extra="forbid", frozen=True):
     row_tokens: int = Field(default=256, gt=0)
     """Samples are packed into rows of this length; a sample longer than a row is refused."""
     micro_rows: int | None = Field(default=None, gt=0)
-    """Rows of one forward pass of one process; None for its whole share of a step. Smaller saves
-    memory."""
+    """Rows of one forward pass of one process; smaller saves memory. None for its whole share of a
+    step on a GPU, and on a CPU for what fits its caches: at most 4,096 tokens."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = Field(gt=0)
     adamw_learning_rate: float | None = Field(default=None, gt=0)
@@ -76,9 +79,9 @@ class TrainRecipe(BaseModel, extra="forbid", frozen=True):
     compile: bool = False
     """torch.compile; needs a C++ compiler on a CPU."""
     attention: Literal["auto", "sdpa", "eager"] = "auto"
-    """Which attention of `transformers` computes the training; the checkpoint does not say. auto is
-    eager for rows of up to 512 tokens on a CPU, where the fused kernel's backward pass is slow, and
-    else what the model has by itself."""
+    """Which attention of `transformers` computes the training. auto is eager for rows of up to 512
+    tokens on a CPU, where the fused kernel's backward pass is slow, and else what the model has by
+    itself. eager takes memory for rows x heads x row_tokens^2 scores of a pass."""
     gradient_checkpointing: bool = False
     """Keep no activations inside a layer and compute them anew in the backward pass: less memory
     for about a third more computation."""
@@ -107,11 +110,12 @@ class TrainRecipe(BaseModel, extra="forbid", frozen=True):
     def rows_per_step(self) -> int:
         return self.batch_tokens // self.row_tokens
 
-    def passes(self, processes: int) -> tuple[int, int]:
+    def passes(self, processes: int, *, on_gpu: bool = True) -> tuple[int, int]:
         """Rows of one forward pass, and such passes of one process in a step of `processes`
         processes. Raises ValueError where the processes cannot share the step evenly."""
         share, rest = divmod(self.rows_per_step, processes)
-        rows = self.micro_rows or share
+        most = share if on_gpu else max(1, min(share, _CPU_PASS // self.row_tokens))
+        rows = self.micro_rows or next((n for n in range(most, 0, -1) if share % n == 0), 1)
         if rest or share % rows:
             raise ValueError(
                 f"{processes} processes cannot share the {self.rows_per_step} rows of a step in "
