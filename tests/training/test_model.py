@@ -10,13 +10,19 @@ from stepback_training.model import attention_of, make_model
 from stepback_training.recipe import BaseModelChoice, DataRecipe, Recipe, ScratchModel, TrainRecipe
 from tests.training.runs import make_base_model
 
-SHORT = TrainRecipe(learning_rate=1e-3, batch_tokens=1024, row_tokens=512)
-LONG = TrainRecipe(learning_rate=1e-3, batch_tokens=1024, row_tokens=1024)
+SHORT = TrainRecipe(learning_rate=1e-3, batch_tokens=1024, row_tokens=128)
+LONG = SHORT.model_copy(update={"row_tokens": 256})
 
 
 @pytest.mark.parametrize(
     ("fit", "on_gpu", "attention"),
-    [(SHORT, False, "eager"), (LONG, False, None), (SHORT, True, None)],
+    [
+        (SHORT, False, "eager"),
+        (LONG, False, None),
+        (LONG.model_copy(update={"compile": True}), False, "eager"),
+        (LONG.model_copy(update={"compile": True, "row_tokens": 1024}), False, None),
+        (SHORT, True, None),
+    ],
 )
 def test_short_rows_on_a_cpu_take_the_plain_attention(
     fit: TrainRecipe, on_gpu: bool, attention: str | None

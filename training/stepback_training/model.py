@@ -20,9 +20,9 @@ from stepback_training.vocabulary import make_tokenizer
 # Typed in part only by transformers; trace.py's protocol says what is used of it.
 AnyTokenizer: TypeAlias = Any
 
-_SHORT_ROW = 512
+_SHORT_ROW = {False: 128, True: 512}
 """Tokens of the longest row for which the plain attention was measured to be the faster one on a
-CPU. Its memory grows with their square."""
+CPU, by whether it is compiled. Its memory grows with their square."""
 
 
 def make_model(
@@ -61,7 +61,8 @@ def attention_of(fit: TrainRecipe, *, on_gpu: bool) -> str | None:
     """Which of the attentions of `transformers` computes a training; None for the model's own."""
     if fit.attention != "auto":
         return fit.attention
-    return "eager" if not on_gpu and fit.row_tokens <= _SHORT_ROW else None
+    is_short = fit.row_tokens <= _SHORT_ROW[fit.compile]
+    return "eager" if is_short and not on_gpu else None
 
 
 def _from_scratch(shape: ScratchModel, tokenizer: AnyTokenizer) -> PreTrainedModel:

@@ -79,9 +79,10 @@ class TrainRecipe(BaseModel, extra="forbid", frozen=True):
     compile: bool = False
     """torch.compile; needs a C++ compiler on a CPU."""
     attention: Literal["auto", "sdpa", "eager"] = "auto"
-    """Which attention of `transformers` computes the training. auto is eager for rows of up to 512
-    tokens on a CPU, where the fused kernel's backward pass is slow, and else what the model has by
-    itself. eager takes memory for rows x heads x row_tokens^2 scores of a pass."""
+    """Which attention of `transformers` computes the training. auto is eager for short rows on a
+    CPU (up to 128 tokens, compiled up to 512), where the fused kernel's backward pass is slow, and
+    else what the model has by itself. eager keeps rows x heads x row_tokens^2 scores of a pass in
+    memory."""
     gradient_checkpointing: bool = False
     """Keep no activations inside a layer and compute them anew in the backward pass: less memory
     for about a third more computation."""
