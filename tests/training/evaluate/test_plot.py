@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import pytest
+from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 from stepback_core.wire import Strategy
 from stepback_training.evaluate.cli import plot
+from stepback_training.evaluate.drawing import Panel, Point, Series, draw
 from stepback_training.evaluate.plan import Setting
 from tests.training.evaluate.made import written
 
@@ -67,3 +70,20 @@ def test_what_is_no_evaluation_is_refused(
         path.write_text(content)
     assert plot([str(path), "--out", str(tmp_path)]) == 2
     assert "bad.json" in capsys.readouterr().err
+
+
+def test_a_long_title_stays_within_a_narrow_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(pyplot, "close", drawn.append)
+    panel = Panel("one", [Series("greedy", "black", [Point(100, 0.5, 0.4, 0.6)])])
+    draw([[panel]], tmp_path / "figure", title="a word " * 15, x_label="x", y_labels=["y"])
+    [figure] = drawn
+    monkeypatch.undo()
+    [title] = [text for text in figure.texts if "a word" in text.get_text()]
+    try:
+        extent = title.get_window_extent()
+        assert 0 <= extent.x0 and extent.x1 <= figure.bbox.width
+    finally:
+        pyplot.close(figure)

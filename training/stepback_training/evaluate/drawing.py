@@ -104,7 +104,7 @@ def draw(
         _scale(grid[0][0], rows, x_ticks)
         _legend(figure, grid)
         if title:
-            figure.suptitle(title, fontsize=11)
+            figure.suptitle(title, fontsize=11, wrap=True)
         files = [path.with_name(f"{path.name}{suffix}") for suffix in (".png", ".svg")]
         for file in files:
             metadata = {"Date": None} if file.suffix == ".svg" else None
