@@ -84,6 +84,6 @@ def test_a_long_title_stays_within_a_narrow_figure(
     [title] = [text for text in figure.texts if "a word" in text.get_text()]
     try:
         extent = title.get_window_extent()
-        assert 0 <= extent.x0 and extent.x1 <= figure.bbox.width
+        assert extent.x0 >= 0 and extent.x1 <= figure.bbox.width
     finally:
         pyplot.close(figure)
