@@ -133,7 +133,7 @@ def measure(given: argparse.Namespace) -> Measured:
         )
         trainer.train()
     seconds = times.ends[-1] - times.ends[_WARM_UP - 1]
-    samples_per_step = passes * (rows_per_step // passes)
+    samples_per_step = passes * arguments.per_device_train_batch_size
     samples_per_step *= 1 if given.side == "padded" else per_row
     tokens = given.steps * samples_per_step * float(samples.lengths.mean())
     return Measured(tokens / seconds, peak_memory(), fill)
