@@ -4,9 +4,10 @@ No loss on the prompt, on wrong steps, or on padding. Samples that share a row d
 other: positions start at 0 for each, which `transformers` turns into a block-diagonal mask.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
@@ -34,11 +35,15 @@ class Encoded:
     prompt_tokens: int
 
 
-def encode(sample: Sample, codec: TraceCodec) -> Encoded:
-    """Encode step by step, so that step boundaries are token boundaries with any tokenizer."""
+def encode(
+    sample: Sample, codec: TraceCodec, encode_step: Callable[[str], list[int]] | None = None
+) -> Encoded:
+    """Encode step by step, so that step boundaries are token boundaries with any tokenizer;
+    `encode_step` may stand in for the codec's own where it remembers steps."""
+    encode_step = encode_step or codec.encode_step
     pieces = [(codec.encode_prompt(sample.prompt), False)]
-    pieces += [(codec.encode_step(step), True) for step in sample.steps]
-    pieces += [(codec.encode_step(step), False) for step in sample.wrong_steps]
+    pieces += [(encode_step(step), True) for step in sample.steps]
+    pieces += [(encode_step(step), False) for step in sample.wrong_steps]
     if sample.wrong_steps:
         pieces.append(([codec.tokens.marker_id], True))
     elif not sample.beginning:
@@ -145,9 +150,11 @@ def _encode_block(
     has_loss: list[bool] = []
     lengths: list[int] = []
     longest: dict[str, int] = {}
+    # A tokenizer's call costs more than its work, and the same short steps come again and again.
+    encode_step = lru_cache(maxsize=_BLOCK)(codec.encode_step)
     for number, sample in enumerate(samples, start=first):
         _refuse_reserved(sample, number, codec.grammar)
-        encoded = encode(sample, codec)
+        encoded = encode(sample, codec, encode_step)
         ids += encoded.ids
         has_loss += encoded.has_loss
         lengths.append(len(encoded.ids))
