@@ -26,6 +26,7 @@ SLOW = {
     "breadth": 64,
     "strategy": "self_backtracking",
     "backtracks": 16,
+    "temperature": 2.0,  # Samples that the model is sure of are soon done.
 }
 CALLERS = 40
 """More than may search at once."""

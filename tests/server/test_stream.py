@@ -27,8 +27,10 @@ from tests.conftest import start_controller, wait_until_ready
 from tests.server.test_faults import core_of
 
 PROBLEM = CountdownProblem(numbers=[3, 5, 7, 25], target=41)
+# Hot, since samples that the model is sure of are all one, and soon done.
 LONG: dict[str, Any] = {
     "strategy": "self_backtracking",
+    "temperature": 2.0,
     "select": "perplexity",
     "breadth": 256,
     "backtracks": 16,
@@ -50,6 +52,7 @@ def test_the_events_tell_the_search_and_the_result_is_the_usual_one(client: Clie
     options: dict[str, Any] = {
         "strategy": "self_backtracking",
         "select": "perplexity",
+        "temperature": 2.0,
         "seed": 4,
         "candidates": 1024,
     }

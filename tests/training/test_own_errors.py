@@ -247,7 +247,9 @@ def test_a_task_that_no_model_knows_is_refused(knows_countdown: str, tmp_path: P
 
 def test_what_cannot_be_collected_is_refused(server: str, tmp_path: Path) -> None:
     out = tmp_path / "errors.jsonl"
-    assert collect(server, out, "--problems", "1").returncode == 0
+    hot = ("--temperature", "2")  # So that there are errors to collect, of a good model too.
+    assert collect(server, out, *hot, "--problems", "12").returncode == 0
+    assert out.stat().st_size
     for flags, status, message in (
         (["--problems", "1", "--seed", "1"], 2, "was begun with"),
         (["--problems", "1", "--options", '{"a": 1}'], 2, "a: Extra inputs"),
@@ -256,7 +258,7 @@ def test_what_cannot_be_collected_is_refused(server: str, tmp_path: Path) -> Non
         (["--problems", "2", "--temperature", "9"], 2, "temperature: Input should be less"),
         (["--problems", "1", "--url", "http://127.0.0.1:9"], 1, "goes on from here"),
     ):
-        done = collect(server, out, *flags)
+        done = collect(server, out, *hot, *flags)
         assert done.returncode == status and message in done.stderr, done.stderr
         assert "Traceback" not in done.stderr
     foreign = write(tmp_path / "foreign.jsonl", ERROR)
@@ -264,7 +266,7 @@ def test_what_cannot_be_collected_is_refused(server: str, tmp_path: Path) -> Non
     assert done.returncode == 2 and "no collection" in done.stderr
     assert list(read_own_errors(foreign))
     write(out)
-    assert collect(server, out, "--problems", "1").returncode == 2
+    assert collect(server, out, *hot, "--problems", "12").returncode == 2
 
 
 def test_problems_are_drawn_from_training_alone() -> None:
