@@ -1,7 +1,7 @@
 """What a checkpoint believes of Countdown, read off its logits with plain transformers, unsampled.
 
-How likely it is to solve a problem, and how well the marker's probability tells wrong steps from
-right ones.
+How likely it is to solve a problem, how well the marker's probability tells wrong steps from right
+ones, and how often it gives up where there is no solution.
 
     python -m tests.benchmarks.probe models/multitask-10m
 """
@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice, pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -26,7 +27,7 @@ from stepback_core.tasks.countdown import CountdownProblem
 from stepback_core.trace import TraceCodec
 from stepback_training.encode import encode
 from stepback_training.samples import Sample
-from tests.benchmarks.measuring import TASK, both_kinds
+from tests.benchmarks.measuring import KINDS, TASK, both_kinds
 
 LATE = "late"
 """The boundary behind a further step that takes a wrong one at its word."""
@@ -56,9 +57,9 @@ class Probe:
 
     def __init__(self, folder: Path) -> None:
         self._model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        self._codec = TraceCodec.of(
-            Manifest.read(folder).grammar, AutoTokenizer.from_pretrained(folder)
-        )
+        manifest = Manifest.read(folder)
+        self._codec = TraceCodec.of(manifest.grammar, AutoTokenizer.from_pretrained(folder))
+        self._longest = manifest.task_answer_tokens.get("countdown", manifest.answer_tokens)
 
     def solving(self, problems: Sequence[CountdownProblem]) -> dict[str, float]:
         """`nats`: mean negative log-likelihood of the plainest path, its end included. `right`: the
@@ -100,6 +101,27 @@ class Probe:
         precision = recall / (recall + alarms) if recall + alarms else float("nan")
         told |= {"false_alarms": alarms, "recall": recall, "precision": precision}
         return told | {"false_alarms_last": emitted[LAST]}
+
+    @torch.no_grad()
+    def giving_up(self, problems: Sequence[CountdownProblem]) -> float:
+        """How often greedy decoding ends in the marker; of problems without a solution, rightly."""
+        tokens, given_up = self._codec.tokens, 0
+        for start in range(0, len(problems), _BATCH):
+            batch = problems[start : start + _BATCH]
+            prompts = [torch.tensor(self._codec.encode_prompt(TASK.prompt(p))) for p in batch]
+            pad = torch.nn.utils.rnn.pad_sequence
+            ids = pad(prompts, batch_first=True, padding_side="left")
+            mask = pad([torch.ones_like(p) for p in prompts], batch_first=True, padding_side="left")
+            told = self._model.generate(
+                ids,
+                attention_mask=mask,
+                do_sample=False,
+                max_new_tokens=self._longest,
+                eos_token_id=list(tokens.stop_ids),
+                pad_token_id=tokens.end_id,
+            )
+            given_up += int((told[:, ids.shape[1] :] == tokens.marker_id).any(1).sum())
+        return given_up / len(problems)
 
     @torch.no_grad()
     def _read(self, samples: Sequence[Sample]) -> Iterator[tuple[float, tuple[float, bool]]]:
@@ -157,6 +179,23 @@ def _claims(problem: CountdownProblem, path: list[str], rng: Random) -> Iterator
             yield [*steps, claim]
 
 
+def unsolvable(count: int) -> list[CountdownProblem]:
+    """So many of each kind: the inputs of test problems, with targets of others that they cannot
+    make."""
+    return [
+        problem
+        for kind in KINDS
+        for problem in islice(_mismatched(TASK.stream(kind, Random(2026))), count)
+    ]
+
+
+def _mismatched(problems: Iterator[CountdownProblem]) -> Iterator[CountdownProblem]:
+    for one, other in pairwise(problems):
+        problem = CountdownProblem(numbers=one.numbers, target=other.target)
+        if not TASK.reference_paths(problem):
+            yield problem
+
+
 def auc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float:
     """How often a positive has the higher score, ties as a half."""
     ranked = np.sort(negative)
@@ -169,9 +208,13 @@ def main() -> int:
     parser.add_argument("models", type=Path, nargs="+")
     parser.add_argument("--problems", type=int, default=300, help="of each test kind")
     given = parser.parse_args()
-    asked = both_kinds(given.problems)
+    asked, without = both_kinds(given.problems), unsolvable(given.problems)
     for folder in given.models:
-        told = Probe(folder).marker(asked)
+        probe = Probe(folder)
+        told = probe.marker(asked) | {
+            "gives_up_solvable": probe.giving_up(asked),
+            "gives_up_unsolvable": probe.giving_up(without),
+        }
         print(folder, json.dumps({name: round(value, 3) for name, value in told.items()}))
     return 0
 

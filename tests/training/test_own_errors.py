@@ -203,6 +203,10 @@ def test_an_error_that_must_not_be_taught_is_counted_all_the_same() -> None:
     assert "100.0 % first go wrong" in summary(tally)
 
 
+HOT = ("--temperature", "2")
+"""So that there are errors to collect, of a good model too."""
+
+
 def collect(url: str, out: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "stepback_client.cli", "errors", "--url", url]
     command += ["--out", str(out), "--samples", "4", "--in-flight", "1", *flags]
@@ -211,13 +215,13 @@ def collect(url: str, out: Path, *flags: str) -> subprocess.CompletedProcess[str
 
 def test_a_collection_goes_on_where_it_was_cut_short(server: str, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
-    done = collect(server, whole, "--problems", "12")
+    done = collect(server, whole, *HOT, "--problems", "12")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("48 paths: ")
-    assert collect(server, cut, "--problems", "5").returncode == 0
+    assert collect(server, cut, *HOT, "--problems", "5").returncode == 0
     with cut.open("a") as file:
         file.write('{"task": "countd')
-    assert collect(server, cut, "--problems", "12").returncode == 0
+    assert collect(server, cut, *HOT, "--problems", "12").returncode == 0
     assert cut.read_bytes() == whole.read_bytes()
     errors = list(read_own_errors(whole))
     assert len({error.key for error in errors}) == len(errors) > 5
@@ -247,8 +251,7 @@ def test_a_task_that_no_model_knows_is_refused(knows_countdown: str, tmp_path: P
 
 def test_what_cannot_be_collected_is_refused(server: str, tmp_path: Path) -> None:
     out = tmp_path / "errors.jsonl"
-    hot = ("--temperature", "2")  # So that there are errors to collect, of a good model too.
-    assert collect(server, out, *hot, "--problems", "12").returncode == 0
+    assert collect(server, out, *HOT, "--problems", "12").returncode == 0
     assert out.stat().st_size
     for flags, status, message in (
         (["--problems", "1", "--seed", "1"], 2, "was begun with"),
@@ -258,7 +261,7 @@ def test_what_cannot_be_collected_is_refused(server: str, tmp_path: Path) -> Non
         (["--problems", "2", "--temperature", "9"], 2, "temperature: Input should be less"),
         (["--problems", "1", "--url", "http://127.0.0.1:9"], 1, "goes on from here"),
     ):
-        done = collect(server, out, *hot, *flags)
+        done = collect(server, out, *HOT, *flags)
         assert done.returncode == status and message in done.stderr, done.stderr
         assert "Traceback" not in done.stderr
     foreign = write(tmp_path / "foreign.jsonl", ERROR)
@@ -266,7 +269,8 @@ def test_what_cannot_be_collected_is_refused(server: str, tmp_path: Path) -> Non
     assert done.returncode == 2 and "no collection" in done.stderr
     assert list(read_own_errors(foreign))
     write(out)
-    assert collect(server, out, *hot, "--problems", "12").returncode == 2
+    done = collect(server, out, *HOT, "--problems", "12")
+    assert done.returncode == 2 and "has been cut" in done.stderr
 
 
 def test_problems_are_drawn_from_training_alone() -> None:

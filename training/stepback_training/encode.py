@@ -150,7 +150,7 @@ def _encode_block(
     has_loss: list[bool] = []
     lengths: list[int] = []
     longest: dict[str, int] = {}
-    # A tokenizer's call costs more than its work, and the same short steps come again and again.
+    # Most of a call of a tokenizer is overhead, and short steps repeat.
     encode_step = lru_cache(maxsize=_BLOCK)(codec.encode_step)
     for number, sample in enumerate(samples, start=first):
         _refuse_reserved(sample, number, codec.grammar)
