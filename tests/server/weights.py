@@ -11,8 +11,8 @@ from stepback_client import Client
 from tests.conftest import CHECKPOINT
 
 PROMPT = "countdown:4,14,41,76=12"
-"""Without a solution, so that the model is unsure: where it is sure, slightly other weights give the
-same score."""
+"""Without a solution, so that the model is unsure: where it is sure, slightly other weights give
+the same score."""
 
 
 def other_weights(folder: Path) -> Path:
