@@ -58,7 +58,8 @@ class Probe:
     def __init__(self, folder: Path) -> None:
         self._model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         manifest = Manifest.read(folder)
-        self._codec = TraceCodec.of(manifest.grammar, AutoTokenizer.from_pretrained(folder))
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left")
+        self._codec = TraceCodec.of(manifest.grammar, self._tokenizer)
         self._longest = manifest.task_answer_tokens.get("countdown", manifest.answer_tokens)
 
     def solving(self, problems: Sequence[CountdownProblem]) -> dict[str, float]:
@@ -102,26 +103,38 @@ class Probe:
         told |= {"false_alarms": alarms, "recall": recall, "precision": precision}
         return told | {"false_alarms_last": emitted[LAST]}
 
-    @torch.no_grad()
+    def solved(self, problems: Sequence[CountdownProblem]) -> float:
+        """Share that greedy decoding solves, strict, and ends."""
+        hits = sum(
+            ids[-1:] == [self._codec.tokens.end_id]
+            and TASK.check(problem, self._codec.decode_steps(ids)).strict
+            for problem, ids in zip(problems, self._greedy(problems), strict=True)
+        )
+        return hits / len(problems)
+
     def giving_up(self, problems: Sequence[CountdownProblem]) -> float:
-        """How often greedy decoding ends in the marker; of problems without a solution, rightly."""
-        tokens, given_up = self._codec.tokens, 0
+        """Share on which greedy decoding ends in the marker; without a solution, rightly."""
+        marker = [self._codec.tokens.marker_id]
+        return sum(ids[-1:] == marker for ids in self._greedy(problems)) / len(problems)
+
+    @torch.no_grad()
+    def _greedy(self, problems: Sequence[CountdownProblem]) -> Iterator[list[int]]:
+        """The ids of each answer, up to the end or the marker."""
+        stops = set(self._codec.tokens.stop_ids)
         for start in range(0, len(problems), _BATCH):
-            batch = problems[start : start + _BATCH]
-            prompts = [torch.tensor(self._codec.encode_prompt(TASK.prompt(p))) for p in batch]
-            pad = torch.nn.utils.rnn.pad_sequence
-            ids = pad(prompts, batch_first=True, padding_side="left")
-            mask = pad([torch.ones_like(p) for p in prompts], batch_first=True, padding_side="left")
-            told = self._model.generate(
-                ids,
-                attention_mask=mask,
-                do_sample=False,
+            prompts = [
+                self._codec.encode_prompt(TASK.prompt(p)) for p in problems[start : start + _BATCH]
+            ]
+            batch = self._tokenizer.pad({"input_ids": prompts}, return_tensors="pt")
+            outputs = self._model.generate(
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
                 max_new_tokens=self._longest,
-                eos_token_id=list(tokens.stop_ids),
-                pad_token_id=tokens.end_id,
+                do_sample=False,
             )
-            given_up += int((told[:, ids.shape[1] :] == tokens.marker_id).any(1).sum())
-        return given_up / len(problems)
+            for ids in outputs[:, batch["input_ids"].shape[1] :].tolist():
+                end = next((i for i, token in enumerate(ids) if token in stops), len(ids) - 1)
+                yield ids[: end + 1]
 
     @torch.no_grad()
     def _read(self, samples: Sequence[Sample]) -> Iterator[tuple[float, tuple[float, bool]]]:
