@@ -85,7 +85,7 @@ FROM ${VLLM_IMAGE} AS cuda
 COPY --from=application /wheels /tmp/wheels
 RUN python3 -m pip install --no-cache-dir --no-deps --break-system-packages /tmp/wheels/*.whl \
     && rm -r /tmp/wheels \
-    && python3 -c "import stepback_client.cli, stepback_server.app, stepback_server.engine.launch" \
+    && python3 -c "import stepback_client.cli, stepback_server.app, stepback_server.commands.engine" \
     && python3 -c "import opentelemetry.exporter.otlp.proto.http.trace_exporter" \
     && useradd --system --uid 10001 --user-group --no-create-home --home-dir /tmp stepback \
     && install --directory --owner 10001 --group 10001 /cache

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from stepback_server.api.codes import ERRORS
-from stepback_server.metrics import Live, Metrics
+from stepback_server.error_codes import ERRORS
+from stepback_server.observability.metrics import Live, Metrics
 from stepback_server.settings import Settings, flag_of, variable_of
 
 FOLDER = Path(__file__).parent / "operations"

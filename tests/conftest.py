@@ -20,7 +20,7 @@ import pytest
 from stepback_client import Client
 from stepback_core.manifest import Manifest
 from stepback_core.tasks import TASKS, CountdownProblem, Split
-from stepback_server.engine.environment import prepare_environment
+from stepback_server.engine.vllm_environment import prepare_environment
 
 ROOT = Path(__file__).parents[1]
 CHECKPOINT = ROOT / "models/multitask-10m"

@@ -19,12 +19,12 @@ PACKAGES = {
 HEAVY = {"torch", "transformers", "vllm", "fastapi", "uvicorn", "numpy"}
 PURE = [
     "engine/completions.py",
-    "narration.py",
+    "solve/events.py",
     "search/best_first.py",
     "search/budget.py",
-    "search/published.py",
-    "search/selection.py",
-    "search/strategies.py",
+    "search/self_backtracking.py",
+    "search/ranking.py",
+    "search/registry.py",
     "search/strategy.py",
     "search/task_view.py",
     "search/tree.py",

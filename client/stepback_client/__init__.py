@@ -29,8 +29,7 @@ from stepback_core.events import (
     StruckStep,
     UsageEvent,
 )
-from stepback_core.tasks import CountdownProblem, MazeProblem, SudokuProblem
-from stepback_core.wire import (
+from stepback_core.schemas import (
     Answer,
     Select,
     SolveResult,
@@ -40,6 +39,7 @@ from stepback_core.wire import (
     TreeNode,
     Usage,
 )
+from stepback_core.tasks import CountdownProblem, MazeProblem, SudokuProblem
 
 __all__ = [
     "Answer",

@@ -25,7 +25,7 @@ from stepback_client.base import (
 )
 from stepback_client.events import aread_events
 from stepback_core.events import ProgressEvent
-from stepback_core.wire import ModelList, Readiness, Reload, SolveResult, Version
+from stepback_core.schemas import ModelList, Readiness, Reload, SolveResult, Version
 
 
 class AsyncClient:

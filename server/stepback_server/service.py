@@ -7,8 +7,7 @@ from hashlib import sha256
 from importlib.metadata import version as distribution_version
 from pathlib import Path
 
-from stepback_core.wire import Model, Readiness, Reload, SolveRequest, SolveResult
-from stepback_server.admission import Admission
+from stepback_core.schemas import Model, Readiness, Reload, SolveRequest, SolveResult
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import (
     Engine,
@@ -18,18 +17,19 @@ from stepback_server.engine.base import (
     ReloadNotOffered,
     Sample,
 )
-from stepback_server.engine.charged import ChargedEngine
+from stepback_server.engine.metered import ChargedEngine
 from stepback_server.engine.supervisor import Keeper
-from stepback_server.idempotency import IdempotentAnswers
-from stepback_server.metrics import Live, Metrics
-from stepback_server.observation.request import note
-from stepback_server.observation.tracing import Tracing
-from stepback_server.observation.watch import Watch, Watched
+from stepback_server.gateway.admission import Admission
+from stepback_server.gateway.idempotency import IdempotentAnswers
+from stepback_server.gateway.rate_limit import Tenant, TokenMeter
+from stepback_server.observability.metrics import Live, Metrics
+from stepback_server.observability.search_metrics import Watch, Watched
+from stepback_server.observability.tracing import Tracing
+from stepback_server.reload import check_successor, folder_under
+from stepback_server.request_context import note
 from stepback_server.settings import Settings
-from stepback_server.solving import Order, Solver
-from stepback_server.streaming import Feed, LiveSearch
-from stepback_server.succession import check_successor, folder_under
-from stepback_server.tenants import Tenant, TokenMeter
+from stepback_server.solve.solver import Order, Solver
+from stepback_server.solve.stream import Feed, LiveSearch
 
 _STOPPING = "the server is shutting down"
 
@@ -272,7 +272,7 @@ class Service:
 
     @property
     def version(self) -> str:
-        return distribution_version("stepback")
+        return distribution_version("stepback-llm")
 
     @property
     def vllm_version(self) -> str:

@@ -21,19 +21,19 @@ from typing import Any
 from pydantic import BaseModel
 from tqdm import tqdm
 
+from stepback_core.schemas import Outcome
 from stepback_core.tasks import Task
-from stepback_core.wire import Outcome
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine
 from stepback_server.engine.embedded import EmbeddedEngine
 from stepback_server.search.best_first import BestFirst, Ideas
-from stepback_server.search.controller import Limits, Search, Searched
-from stepback_server.search.published import OneRound
+from stepback_server.search.loop import Limits, Search, Searched
+from stepback_server.search.self_backtracking import OneRound
 from stepback_server.search.strategy import SearchStrategy
 from stepback_server.search.task_view import TaskView
 from stepback_server.search.tree import Branch
 from stepback_server.settings import Settings
-from stepback_training.asking.shares import wilson
+from stepback_training.sampling.statistics import wilson
 from tests.benchmarks.measuring import KINDS, TASK, both_kinds
 from tests.conftest import CHECKPOINT
 

@@ -29,8 +29,8 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine, OnSample, SampleRequest
 from stepback_server.engine.embedded import EmbeddedEngine
 from stepback_server.search.best_first import BestFirst
-from stepback_server.search.controller import Limits, Search, Searched
-from stepback_server.search.published import OneRound, SelfBacktracking
+from stepback_server.search.loop import Limits, Search, Searched
+from stepback_server.search.self_backtracking import OneRound, SelfBacktracking
 from stepback_server.search.strategy import SearchStrategy
 from tests.benchmarks.ablation import Bench, start_engine
 from tests.benchmarks.measuring import TASK, both_kinds

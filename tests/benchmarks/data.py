@@ -25,12 +25,12 @@ from tqdm import tqdm
 
 from stepback_client import AsyncClient, SolveResult, Status
 from stepback_core.manifest import Manifest
-from stepback_training.own_errors.collect import collect
-from stepback_training.own_errors.collection import Plan
-from stepback_training.own_errors.judging import Judge, Tally
-from stepback_training.recipe import Recipe
-from stepback_training.samples import recipe_of, write_samples
-from stepback_training.sft import train
+from stepback_training.collect_errors.collect import collect
+from stepback_training.collect_errors.collection import Plan
+from stepback_training.collect_errors.first_error import Judge, Tally
+from stepback_training.config import Recipe
+from stepback_training.data.samples import recipe_of, write_samples
+from stepback_training.train.sft import train
 from tests.benchmarks.data_tables import tables
 from tests.benchmarks.measuring import KINDS, TASK, problems
 from tests.benchmarks.probe import Probe

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from stepback_core.tasks import ErrorKind
-from stepback_training.asking.shares import wilson
-from stepback_training.own_errors.judging import Tally
+from stepback_training.collect_errors.first_error import Tally
+from stepback_training.sampling.statistics import wilson
 from tests.benchmarks.measuring import KINDS
 from tests.benchmarks.probe import LATE
 

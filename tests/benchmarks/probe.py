@@ -25,8 +25,8 @@ from stepback_core.manifest import Manifest
 from stepback_core.tasks import ErrorKind
 from stepback_core.tasks.countdown import CountdownProblem
 from stepback_core.trace import TraceCodec
-from stepback_training.encode import encode
-from stepback_training.samples import Sample
+from stepback_training.data.samples import Sample
+from stepback_training.train.packing import encode
 from tests.benchmarks.measuring import KINDS, TASK, both_kinds
 
 LATE = "late"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from stepback_server.heap import settle_heap
+from stepback_server.gc_tuning import settle_heap
 from tests.conftest import children, start_controller, wait_until_ready
 from tests.probing import answer_times
 from tests.server.engine.conftest import VllmServer

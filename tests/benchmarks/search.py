@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from stepback_client import AsyncClient, CountdownProblem
 from stepback_core.tasks import Split
-from stepback_training.asking.shares import wilson
+from stepback_training.sampling.statistics import wilson
 from tests.benchmarks.drawing import draw_costs
 from tests.benchmarks.measuring import KINDS, problems
 from tests.conftest import controller

@@ -32,8 +32,8 @@ from stepback_core.tasks import TASKS, Split
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import OnSample, Sample, SampleRequest
 from stepback_server.engine.embedded import EmbeddedEngine
-from stepback_server.engine.options import engine_options
-from stepback_server.engine.passing import PassingEngine
+from stepback_server.engine.vllm_options import engine_options
+from stepback_server.engine.wrapper import PassingEngine
 from stepback_server.search.best_first import Ideas
 from stepback_server.settings import Settings
 from tests.benchmarks.ablation import Bench, start_engine

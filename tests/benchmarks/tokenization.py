@@ -13,9 +13,9 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 
-from stepback_training.recipe import Recipe
-from stepback_training.samples import write_samples
-from stepback_training.sft import train
+from stepback_training.config import Recipe
+from stepback_training.data.samples import write_samples
+from stepback_training.train.sft import train
 from tests.benchmarks.measuring import KINDS, TASK
 from tests.benchmarks.probe import Probe
 

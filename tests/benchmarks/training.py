@@ -30,11 +30,11 @@ from torch.utils.data import Dataset
 from transformers import TrainerCallback
 
 from stepback_core.trace import TraceCodec
-from stepback_training.encode import IGNORED, EncodedSamples, PackedRows
-from stepback_training.model import attention_of, make_model
-from stepback_training.recipe import Recipe
-from stepback_training.samples import make_samples
-from stepback_training.trainer import StepbackTrainer, arguments_of
+from stepback_training.config import Recipe
+from stepback_training.data.samples import make_samples
+from stepback_training.train.model import attention_of, make_model
+from stepback_training.train.packing import IGNORED, EncodedSamples, PackedRows
+from stepback_training.train.trainer import StepbackTrainer, arguments_of
 from tests.conftest import ROOT
 
 SIDES = ("packed", "padded", "fused")

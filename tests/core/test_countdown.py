@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stepback_core.tasks import TASKS, CountdownProblem, ErrorKind, Reason, Split
-from stepback_core.tasks.arithmetic import believe, reachable
 from stepback_core.tasks.countdown import NEW_TARGETS
+from stepback_core.tasks.countdown.arithmetic import believe, reachable
 
 TASK = TASKS["countdown"]
 PROBLEM = CountdownProblem(numbers=[20, 3, 7, 5], target=41)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from stepback_core.tasks import TASKS, ErrorKind, MazeProblem, Reason, Split
 from stepback_core.tasks.cells import symmetries
-from stepback_core.tasks.maze_ways import distances, find, read_ways, target
+from stepback_core.tasks.maze.paths import distances, find, read_ways, target
 
 TASK = TASKS["maze"]
 PROBLEM: MazeProblem = TASK.example

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from stepback_core.tasks import TASKS, ErrorKind, Reason, Split, SudokuProblem
 from stepback_core.tasks.cells import symmetries
-from stepback_core.tasks.sudoku_grid import Grid, deduce, solutions, units
-from stepback_core.tasks.sudoku_making import rows_of, variants
+from stepback_core.tasks.sudoku.generation import rows_of, variants
+from stepback_core.tasks.sudoku.grid import Grid, deduce, solutions, units
 
 TASK = TASKS["sudoku"]
 PROBLEM: SudokuProblem = TASK.example

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stepback_core.tasks import TASKS, ErrorKind, Reason, Split, Task
-from stepback_core.tasks.judging import Mistake, first_mistake
+from stepback_core.tasks.first_error import Mistake, first_mistake
 
 # Each task as it comes, and its generator's other sides.
 VARIANTS: dict[str, Task[Any]] = {

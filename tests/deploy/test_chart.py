@@ -126,7 +126,7 @@ def test_the_pods_grace_covers_the_servers(helm: Path) -> None:
     pod = deployment["spec"]["template"]["spec"]
     assert _env(deployment)["STEPBACK_GRACE_SECONDS"] == "60"
     pause = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
-    # What uvicorn takes at most after the grace period is in server/stepback_server/cli.py.
+    # The most that uvicorn takes after the grace period: commands/serve.py of the server.
     assert pod["terminationGracePeriodSeconds"] > pause + 60 + 10
 
 
@@ -193,7 +193,7 @@ def test_settings_are_the_servers_and_the_queue_is_what_scales(helm: Path) -> No
     assert "replicas" not in manifests["Deployment/stepback-controller"]["spec"]
     [metric] = manifests["HorizontalPodAutoscaler/stepback-controller"]["spec"]["metrics"]
     name = metric["pods"]["metric"]["name"]
-    assert f'"{name}"' in (ROOT / "server/stepback_server/metrics.py").read_text()
+    assert f'"{name}"' in (ROOT / "server/stepback_server/observability/metrics.py").read_text()
     assert manifests["PrometheusRule/stepback"]["spec"] == yaml.safe_load(RULES)
 
 

@@ -11,8 +11,8 @@ from random import Random
 import pytest
 
 from stepback_client import Client, Retry, Unavailable
+from stepback_core.schemas import SolveResult
 from stepback_core.tasks import TASKS, CountdownProblem, Split
-from stepback_core.wire import SolveResult
 from tests.conftest import free_port
 from tests.deploy.stack import CONTROLLER, CPU, Stack, can_run, docker, stack, wait_until_ready
 

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepback_server.admission import Admission, OutOfTokens, QueueFull
-from stepback_server.tenants import Tenant, TokenMeter
+from stepback_server.gateway.admission import Admission, OutOfTokens, QueueFull
+from stepback_server.gateway.rate_limit import Tenant, TokenMeter
 
 ALICE, BOB = Tenant("alice"), Tenant("bob")
 

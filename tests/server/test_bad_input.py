@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
+from stepback_core.schemas import ErrorBody
 from stepback_core.trace import Grammar
-from stepback_core.wire import ErrorBody
 
 GOOD: dict[str, Any] = {
     "task": "countdown",

@@ -25,8 +25,8 @@ from stepback_client import (
     Retry,
     SolveResult,
 )
-from stepback_core.wire import ErrorBody
-from stepback_server.keys import new_key
+from stepback_core.schemas import ErrorBody
+from stepback_server.gateway.keys import new_key
 from tests.conftest import start_controller, wait_until_ready
 
 PROBLEM = CountdownProblem(numbers=[3, 5, 7, 25], target=41)

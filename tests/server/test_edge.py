@@ -16,7 +16,7 @@ from stepback_server.api.body import nesting
 from stepback_server.app import create_app
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import EngineUnavailable, OwnedEngine
-from stepback_server.keys import new_key
+from stepback_server.gateway.keys import new_key
 from stepback_server.settings import Settings
 from tests.conftest import CHECKPOINT, SERVED
 from tests.server.search.scripted import END, ScriptedEngine

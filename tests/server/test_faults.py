@@ -14,8 +14,8 @@ import pytest
 
 from stepback_client import Client
 from stepback_core.manifest import Manifest, weights_digest
+from stepback_core.schemas import Reload, SolveResult
 from stepback_core.tasks import TASKS, CountdownProblem
-from stepback_core.wire import Reload, SolveResult
 from tests.conftest import CHECKPOINT, children, start_controller, wait_until_ready
 from tests.server.weights import greedy, other_weights
 

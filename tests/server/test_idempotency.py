@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stepback_server.idempotency import IdempotencyMismatch, IdempotentAnswers
+from stepback_server.gateway.idempotency import IdempotencyMismatch, IdempotentAnswers
 
 
 class Work:

@@ -10,9 +10,9 @@ from pydantic import SecretStr
 
 from stepback_server.app import create_app
 from stepback_server.checkpoint import Checkpoint
-from stepback_server.keys import KeyRing, KeysError, is_loopback, new_key
+from stepback_server.gateway.keys import KeyRing, KeysError, is_loopback, new_key
+from stepback_server.gateway.rate_limit import Tenant, TokenMeter
 from stepback_server.settings import Settings
-from stepback_server.tenants import Tenant, TokenMeter
 from tests.conftest import CHECKPOINT
 
 HASH = sha256(b"a key").hexdigest()

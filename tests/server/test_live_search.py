@@ -19,14 +19,14 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from stepback_core.events import ProgressEvent, SearchLimits, StartedEvent
+from stepback_core.schemas import Answer, Outcome, Select, SolveResult, Strategy
 from stepback_core.trace import Grammar, TraceCodec
-from stepback_core.wire import Answer, Outcome, Select, SolveResult, Strategy
 from stepback_server.api.sse import EventStream
 from stepback_server.engine.base import EngineUnavailable, Finish, Sample
-from stepback_server.narration import Narrator
-from stepback_server.observation.access import AccessLog
+from stepback_server.observability.access_log import AccessLog
 from stepback_server.search.tree import Branch, State
-from stepback_server.streaming import Feed, LiveSearch
+from stepback_server.solve.events import Narrator
+from stepback_server.solve.stream import Feed, LiveSearch
 from tests.client.test_clients import RESULT
 from tests.server.search.scripted import END, GRAMMAR, MARKER, NEWLINE
 

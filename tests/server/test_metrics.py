@@ -9,15 +9,15 @@ import time
 import httpx
 import pytest
 
-from stepback_core.wire import SolveRequest, Strategy
+from stepback_core.schemas import SolveRequest, Strategy
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import EngineUnavailable, Sample, SampleRequest
 from stepback_server.engine.supervisor import Supervisor
-from stepback_server.metrics import Live, Metrics
-from stepback_server.observation.engine import MeteredEngine
+from stepback_server.gateway.rate_limit import Tenant
+from stepback_server.observability.engine import MeteredEngine
+from stepback_server.observability.metrics import Live, Metrics
 from stepback_server.service import Served, Service
 from stepback_server.settings import Settings
-from stepback_server.tenants import Tenant
 from tests.conftest import CHECKPOINT
 from tests.server.search.scripted import END, GRAMMAR, NEWLINE, ScriptedEngine
 

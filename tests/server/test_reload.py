@@ -11,9 +11,8 @@ import pytest
 
 from stepback_client import ApiError, Client
 from stepback_core.manifest import Manifest
+from stepback_core.schemas import SolveRequest
 from stepback_core.trace import TraceCodec
-from stepback_core.wire import SolveRequest
-from stepback_server.admission import Admission
 from stepback_server.checkpoint import Checkpoint, CheckpointError
 from stepback_server.engine.base import (
     EngineUnavailable,
@@ -22,13 +21,14 @@ from stepback_server.engine.base import (
     ReloadNotOffered,
 )
 from stepback_server.engine.supervisor import Supervisor
+from stepback_server.gateway.admission import Admission
+from stepback_server.gateway.rate_limit import ANYONE
+from stepback_server.reload import PathRefused, check_successor, folder_under
 from stepback_server.service import Served, Service
 from stepback_server.settings import Settings
-from stepback_server.succession import PathRefused, check_successor, folder_under
-from stepback_server.tenants import ANYONE
-from stepback_training.checkpoint import export
-from stepback_training.model import embedding_rows, make_model
-from stepback_training.recipe import Recipe
+from stepback_training.config import Recipe
+from stepback_training.train.checkpoint import export
+from stepback_training.train.model import embedding_rows, make_model
 from tests.conftest import SERVED
 from tests.server.search.scripted import ScriptedEngine
 from tests.server.test_supervisor import CANARY, QUICK, until

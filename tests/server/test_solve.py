@@ -12,8 +12,8 @@ import pytest
 
 from stepback_client import AsyncClient, Client, CountdownProblem, SolveResult, TreeNode
 from stepback_core.manifest import Manifest
+from stepback_core.schemas import Outcome, Select
 from stepback_core.tasks import TASKS
-from stepback_core.wire import Outcome, Select
 from tests.conftest import CHECKPOINT, held_out
 
 PROBLEM = CountdownProblem(numbers=[3, 5, 7, 25], target=41)

@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
-from stepback_core.wire import SolveRequest
+from stepback_core.schemas import SolveRequest
 from stepback_server.api.errors import ApiError
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.settings import Settings
-from stepback_server.solving import Solver
+from stepback_server.solve.solver import Solver
 from tests.conftest import CHECKPOINT
 
 

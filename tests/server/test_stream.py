@@ -22,7 +22,7 @@ from stepback_client import (
     ResultEvent,
     Unavailable,
 )
-from stepback_core.wire import Outcome, TreeNode
+from stepback_core.schemas import Outcome, TreeNode
 from tests.conftest import start_controller, wait_until_ready
 from tests.server.test_faults import core_of
 

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from stepback_core.wire import StopReason
+from stepback_core.schemas import StopReason
 from stepback_server.app import create_app
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.settings import Settings

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from stepback_training.checkpoint import resumable
-from stepback_training.recipe import DataRecipe
-from stepback_training.samples import make_samples
+from stepback_training.config import DataRecipe
+from stepback_training.data.samples import make_samples
+from stepback_training.train.checkpoint import resumable
 
 
 def train_command(recipe: Path, samples: Path, run: Path) -> list[str]:

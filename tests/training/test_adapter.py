@@ -11,12 +11,12 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from stepback_core.manifest import Manifest
-from stepback_training.adapter import add_adapter, load_adapter, merged
-from stepback_training.checkpoint import resumable
-from stepback_training.model import make_model
-from stepback_training.recipe import DataRecipe, LoraRecipe, Recipe
-from stepback_training.samples import write_samples
-from stepback_training.sft import train
+from stepback_training.config import DataRecipe, LoraRecipe, Recipe
+from stepback_training.data.samples import write_samples
+from stepback_training.train.checkpoint import resumable
+from stepback_training.train.lora import add_adapter, load_adapter, merged
+from stepback_training.train.model import make_model
+from stepback_training.train.sft import train
 from tests.conftest import controller
 from tests.training.runs import assert_same, make_base_model, read_tensors
 

@@ -17,15 +17,14 @@ from hypothesis import strategies as st
 
 from stepback_client import Client
 from stepback_core.manifest import Manifest, weights_digest
+from stepback_core.schemas import Outcome as Ended
+from stepback_core.schemas import TreeNode
 from stepback_core.tasks import TASKS, CountdownProblem, Split
-from stepback_core.wire import Outcome as Ended
-from stepback_core.wire import TreeNode
-from stepback_training.asking.provenance import Provenance
-from stepback_training.checkpoint import resumable
+from stepback_training.config import DataRecipe, Recipe, RecipeError
+from stepback_training.data.samples import read_samples
 from stepback_training.improve import rounds
 from stepback_training.improve.cli import improve
-from stepback_training.improve.mistakes import wrong_steps
-from stepback_training.improve.mixture import Kept, keep, write_mixture
+from stepback_training.improve.model_errors import wrong_steps
 from stepback_training.improve.outcomes import Outcome, WrongStep
 from stepback_training.improve.problems import (
     HeldOutError,
@@ -33,9 +32,10 @@ from stepback_training.improve.problems import (
     refuse_held_out,
     training_questions,
 )
-from stepback_training.recipe import DataRecipe, Recipe, RecipeError
-from stepback_training.run import agree
-from stepback_training.samples import read_samples
+from stepback_training.improve.samples import Kept, keep, write_mixture
+from stepback_training.sampling.provenance import Provenance
+from stepback_training.train.checkpoint import resumable
+from stepback_training.train.run_folder import agree
 from tests.conftest import CHECKPOINT, SERVED
 
 COUNTDOWN = TASKS["countdown"]

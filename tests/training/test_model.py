@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import FalconConfig, FalconForCausalLM
 
-from stepback_training.model import attention_of, make_model
-from stepback_training.recipe import BaseModelChoice, DataRecipe, Recipe, ScratchModel, TrainRecipe
+from stepback_training.config import BaseModelChoice, DataRecipe, Recipe, ScratchModel, TrainRecipe
+from stepback_training.train.model import attention_of, make_model
 from tests.training.runs import make_base_model
 
 SHORT = TrainRecipe(learning_rate=1e-3, batch_tokens=1024, row_tokens=128)

@@ -12,8 +12,8 @@ import pytest
 from stepback_client import Client, Status
 from stepback_core.tasks import TASKS, Split
 from stepback_server.checkpoint import Checkpoint
-from stepback_training.samples import read_samples
-from stepback_training.traces import is_held_out
+from stepback_training.data.samples import read_samples
+from stepback_training.data.traces import is_held_out
 from tests.conftest import controller
 
 RECIPE = """

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim import Muon
 
-from stepback_training.optimizer import BatchedMuon, MuonWithAdamW
+from stepback_training.train.muon import BatchedMuon, MuonWithAdamW
 
 SHAPES = [(16, 16), (16, 16), (44, 16), (44, 16), (16, 44), (16, 16)]
 
@@ -27,7 +27,7 @@ def steps(kind: Callable[..., Muon], **options: Any) -> list[torch.Tensor]:
 
 def test_a_batch_that_is_cut_up_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     together = steps(BatchedMuon)
-    monkeypatch.setattr("stepback_training.optimizer._BATCH", 600)
+    monkeypatch.setattr("stepback_training.train.muon._BATCH", 600)
     for ours, cut in zip(together, steps(BatchedMuon), strict=True):
         torch.testing.assert_close(ours, cut, rtol=1e-3, atol=1e-5)
 

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from stepback_client import TreeNode
+from stepback_core.schemas import Outcome
 from stepback_core.tasks import TASKS, CountdownProblem, ErrorKind, Split
-from stepback_core.tasks.judging import first_mistake
+from stepback_core.tasks.first_error import first_mistake
 from stepback_core.trace import Grammar
-from stepback_core.wire import Outcome
-from stepback_training.own_errors.judging import Judge, Tally, summary
-from stepback_training.own_errors.record import OwnError, OwnErrorsError, read_own_errors
-from stepback_training.recipe import DataRecipe
-from stepback_training.samples import read_samples, write_samples
+from stepback_training.collect_errors.first_error import Judge, Tally, summary
+from stepback_training.config import DataRecipe
+from stepback_training.data.model_errors import OwnError, OwnErrorsError, read_own_errors
+from stepback_training.data.samples import read_samples, write_samples
 
 TASK = TASKS["countdown"]
 PROBLEM = CountdownProblem(numbers=[2, 6, 23, 55], target=44)
@@ -274,7 +274,7 @@ def test_what_cannot_be_collected_is_refused(server: str, tmp_path: Path) -> Non
 
 
 def test_problems_are_drawn_from_training_alone() -> None:
-    from stepback_training.own_errors.collection import Plan
+    from stepback_training.collect_errors.collection import Plan
 
     plan = Plan(task="countdown", samples=1, temperature=1.0, seed=0, model="m")
     drawn = list(islice(plan.problems, 200))

@@ -15,11 +15,11 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from stepback_core.manifest import Manifest
-from stepback_training.adapter import add_adapter
-from stepback_training.checkpoint import resumable
-from stepback_training.recipe import DataRecipe, LoraRecipe, Recipe
-from stepback_training.samples import write_samples
-from stepback_training.sft import train
+from stepback_training.config import DataRecipe, LoraRecipe, Recipe
+from stepback_training.data.samples import write_samples
+from stepback_training.train.checkpoint import resumable
+from stepback_training.train.lora import add_adapter
+from stepback_training.train.sft import train
 from tests.conftest import ROOT, children, free_port
 from tests.training.runs import last_step, make_base_model, read_tensors, train_command
 

@@ -10,7 +10,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 from accelerate.utils import DistributedType
 
-from stepback_training.recipe import BaseModelChoice, LoraRecipe, Recipe, RecipeError, TrainRecipe
+from stepback_training.config import BaseModelChoice, LoraRecipe, Recipe, RecipeError, TrainRecipe
 from tests.conftest import ROOT
 
 RECIPES = sorted((ROOT / "training/recipes").glob("*.toml"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stepback_training.run import locked
+from stepback_training.train.run_folder import locked
 
 
 def test_a_folder_has_one_holder_at_a_time(tmp_path: Path) -> None:

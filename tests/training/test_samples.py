@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from stepback_core.manifest import Manifest
 from stepback_core.tasks import TASKS, CountdownProblem, ErrorKind, Reason, Split
-from stepback_core.tasks.judging import first_mistake
-from stepback_training.recipe import DataRecipe, Recipe, RecipeError, Source
-from stepback_training.samples import (
+from stepback_core.tasks.first_error import first_mistake
+from stepback_training.config import DataRecipe, Recipe, RecipeError, Source
+from stepback_training.data.samples import (
     Sample,
     SampleError,
     first_of_each_order,

@@ -19,12 +19,12 @@ from transformers import (
 from stepback_core.manifest import Manifest
 from stepback_core.trace import TraceCodec
 from stepback_server.checkpoint import Checkpoint
-from stepback_training.checkpoint import resumable
-from stepback_training.encode import encode
-from stepback_training.model import add_marker_row, embedding_rows, make_model
-from stepback_training.recipe import DataRecipe, Recipe
-from stepback_training.run import held
-from stepback_training.samples import read_samples, write_samples
+from stepback_training.config import DataRecipe, Recipe
+from stepback_training.data.samples import read_samples, write_samples
+from stepback_training.train.checkpoint import resumable
+from stepback_training.train.model import add_marker_row, embedding_rows, make_model
+from stepback_training.train.packing import encode
+from stepback_training.train.run_folder import held
 from tests.conftest import ROOT, controller
 from tests.training.runs import (
     assert_same,

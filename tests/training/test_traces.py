@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from stepback_core.tasks import is_test_input
 from stepback_core.trace import Grammar
-from stepback_training.recipe import DataRecipe
-from stepback_training.samples import Sample, read_samples, write_samples
-from stepback_training.traces import Trace, TraceError, is_held_out, read_traces
+from stepback_training.config import DataRecipe
+from stepback_training.data.samples import Sample, read_samples, write_samples
+from stepback_training.data.traces import Trace, TraceError, is_held_out, read_traces
 
 MARKER = Grammar().marker
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from stepback_core.schemas import Answer, Select, SolveResult, Strategy
 from stepback_core.tasks import TASKS, CountdownProblem
-from stepback_core.wire import Answer, Select, SolveResult, Strategy
 from tests.trials.base import problem
 
 _TASK = TASKS["countdown"]

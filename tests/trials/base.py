@@ -14,7 +14,7 @@ import httpx
 import psutil
 
 from stepback_core.tasks import CountdownProblem
-from stepback_server.keys import new_key
+from stepback_server.gateway.keys import new_key
 from tests.conftest import start_controller, wait_until_ready
 
 _AT_WORK = (

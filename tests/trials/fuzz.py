@@ -17,7 +17,7 @@ from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
-from stepback_core.wire import ErrorBody
+from stepback_core.schemas import ErrorBody
 from tests.trials.base import Controller, controller, verdict
 from tests.trials.fuzz_cases import Case, Fuzzer
 

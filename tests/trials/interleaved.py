@@ -10,7 +10,7 @@ import sys
 
 import httpx
 
-from stepback_core.wire import SolveResult
+from stepback_core.schemas import SolveResult
 from tests.trials.asked import is_judged
 from tests.trials.base import Controller, controller, problem, verdict
 

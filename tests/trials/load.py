@@ -13,7 +13,7 @@ import httpx
 
 from stepback_client.events import aread_events
 from stepback_core.events import ResultEvent
-from stepback_core.wire import SolveResult
+from stepback_core.schemas import SolveResult
 from tests.trials.asked import as_task, random_search
 from tests.trials.base import Controller, problem
 

@@ -17,7 +17,7 @@ from random import Random
 
 import httpx
 
-from stepback_core.wire import SolveResult
+from stepback_core.schemas import SolveResult
 from tests.server.engine.conftest import VllmServer, two_servers
 from tests.trials.asked import Asked, random_search
 from tests.trials.base import Controller, controller, verdict

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stepback_core.tasks import ErrorKind
-from stepback_training.recipe import DataRecipe, Recipe, RecipeError
-from stepback_training.samples import SampleError, held_out, write_samples
+from stepback_training.config import DataRecipe, Recipe, RecipeError
+from stepback_training.data.samples import SampleError, held_out, write_samples
 
 
 def data(arguments: Sequence[str]) -> int:
@@ -73,8 +73,8 @@ def train(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, help="the run's folder")
     given = parser.parse_args(arguments)
     # Imported here: torch takes seconds, and a bad command line should not wait for it.
-    from stepback_training.processes import is_main
-    from stepback_training.sft import train as run_training
+    from stepback_training.train.distributed import is_main
+    from stepback_training.train.sft import train as run_training
 
     try:
         folder = run_training(Recipe.read(given.recipe), given.data, given.out)

@@ -10,11 +10,11 @@ from pydantic import ValidationError
 from stepback_client.cli import add_search_flags, api_key, search_options
 from stepback_client.client import Client
 from stepback_client.errors import StepbackError
-from stepback_client.question import add_question_flags, read_question
+from stepback_client.problem_arguments import add_question_flags, read_question
 from stepback_client.tree import mermaid, svg, text
-from stepback_client.tree.outline import DEFAULT_LIMIT, Outline
+from stepback_client.tree.layout import DEFAULT_LIMIT, Outline
+from stepback_core.schemas import SolveResult
 from stepback_core.validation import first_error
-from stepback_core.wire import SolveResult
 
 _FORMATS = {"text": text.render, "mermaid": mermaid.render, "svg": svg.render}
 _ALL_CANDIDATES = 1024

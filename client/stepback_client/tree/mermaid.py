@@ -1,6 +1,6 @@
 """The tree as a Mermaid flowchart, for Markdown that renders such."""
 
-from stepback_client.tree.outline import Branch, Fold, Mark, Outline, tally
+from stepback_client.tree.layout import Branch, Fold, Mark, Outline, tally
 from stepback_client.tree.text import SIGNS, one_line, times
 
 _CLASSES = {

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from unicodedata import east_asian_width
 from xml.etree import ElementTree
 
-from stepback_client.tree.outline import ROOT, Branch, Fold, Mark, Outline, tally
+from stepback_client.tree.layout import ROOT, Branch, Fold, Mark, Outline, tally
 from stepback_client.tree.palette import STYLE
 from stepback_client.tree.text import SIGNS, notes
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from enum import StrEnum
 
-from stepback_client.tree.outline import Branch, Fold, Mark, Outline, Row, tally
+from stepback_client.tree.layout import Branch, Fold, Mark, Outline, Row, tally
 
 SIGNS = {
     Mark.VERIFIED: "✓",

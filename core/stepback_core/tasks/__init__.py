@@ -12,9 +12,9 @@ from stepback_core.tasks.base import (
 )
 from stepback_core.tasks.countdown import Countdown, CountdownProblem
 from stepback_core.tasks.maze import Maze
-from stepback_core.tasks.maze_problem import MazeProblem
+from stepback_core.tasks.maze.problem import MazeProblem
 from stepback_core.tasks.sudoku import Sudoku
-from stepback_core.tasks.sudoku_problem import SudokuProblem
+from stepback_core.tasks.sudoku.problem import SudokuProblem
 
 TASKS: dict[str, Task[Any]] = {
     "countdown": Countdown(),

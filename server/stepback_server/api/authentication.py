@@ -6,9 +6,9 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from stepback_server.api.errors import ApiError
-from stepback_server.keys import KeyRing
-from stepback_server.observation.request import CURRENT
-from stepback_server.tenants import ANYONE, Tenant
+from stepback_server.gateway.keys import KeyRing
+from stepback_server.gateway.rate_limit import ANYONE, Tenant
+from stepback_server.request_context import CURRENT
 
 _bearer = HTTPBearer(
     auto_error=False,

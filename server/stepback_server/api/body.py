@@ -11,8 +11,8 @@ from fastapi.routing import APIRoute
 from pydantic_core import from_json
 
 from stepback_server.api.authentication import authenticate, authenticate_early
-from stepback_server.api.codes import ERRORS
 from stepback_server.api.errors import ApiError
+from stepback_server.error_codes import ERRORS
 
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 """One that has no end counts to the end of the body, and no character is looked at twice: a hostile

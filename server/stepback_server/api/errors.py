@@ -8,9 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from stepback_core.wire import ErrorBody, ErrorDetail
-from stepback_server.admission import OutOfTokens, QueueFull
-from stepback_server.api.codes import ERRORS
+from stepback_core.schemas import ErrorBody, ErrorDetail
 from stepback_server.checkpoint import CheckpointError
 from stepback_server.engine.base import (
     EngineUnavailable,
@@ -18,9 +16,11 @@ from stepback_server.engine.base import (
     ReloadFailed,
     ReloadNotOffered,
 )
-from stepback_server.idempotency import IdempotencyMismatch
-from stepback_server.observation.request import note
-from stepback_server.succession import PathRefused
+from stepback_server.error_codes import ERRORS
+from stepback_server.gateway.admission import OutOfTokens, QueueFull
+from stepback_server.gateway.idempotency import IdempotencyMismatch
+from stepback_server.reload import PathRefused
+from stepback_server.request_context import note
 
 # pydantic's error types, in the words that a program can match on.
 _CODES = {

@@ -8,8 +8,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from stepback_core.trace import PROTOCOL_VERSION
-from stepback_core.wire import (
+from stepback_core.schemas import (
     ErrorBody,
     Health,
     ModelList,
@@ -20,13 +19,14 @@ from stepback_core.wire import (
     SolveResult,
     Version,
 )
+from stepback_core.trace import PROTOCOL_VERSION
 from stepback_server.api.authentication import TheTenant, authenticate_for_metrics
 from stepback_server.api.body import StrictRoute, sent_as_json
-from stepback_server.api.codes import ERRORS
 from stepback_server.api.errors import SEARCH_PATH, ApiError
-from stepback_server.api.limits import CallerGone, until_hang_up
+from stepback_server.api.middleware import CallerGone, until_hang_up
 from stepback_server.api.sse import EventStream
-from stepback_server.observation.request import CLIENT_CLOSED_REQUEST, note
+from stepback_server.error_codes import ERRORS
+from stepback_server.request_context import CLIENT_CLOSED_REQUEST, note
 from stepback_server.service import Service
 
 router = APIRouter(route_class=StrictRoute)

@@ -13,8 +13,8 @@ from starlette.types import Receive, Scope, Send
 from stepback_core.events import ErrorEvent, SolveEvent
 from stepback_server.api.errors import failure_of
 from stepback_server.concurrency import Interrupted, run_unless
-from stepback_server.observation.request import note
-from stepback_server.streaming import LiveSearch
+from stepback_server.request_context import note
+from stepback_server.solve.stream import LiveSearch
 
 _log = logging.getLogger(__name__)
 _ANSWER = """\

@@ -28,7 +28,7 @@ from stepback_server.engine.base import (
     Sample,
     SampleRequest,
 )
-from stepback_server.engine.options import engine_options
+from stepback_server.engine.vllm_options import engine_options
 
 _BETWEEN_ABORTS = 0.02
 _RESETS = 100

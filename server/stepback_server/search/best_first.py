@@ -26,8 +26,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from math import exp, log1p
 
+from stepback_core.schemas import Outcome
 from stepback_core.trace import TokenGrammar
-from stepback_core.wire import Outcome
 from stepback_server.engine.base import Alternative, Finish
 from stepback_server.search.strategy import Expansion, StepView
 from stepback_server.search.tree import Branch, State

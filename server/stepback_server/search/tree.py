@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field, replace
 
+from stepback_core.schemas import Outcome
 from stepback_core.trace import TokenGrammar
-from stepback_core.wire import Outcome
 from stepback_server.engine.base import Finish, Sample
 
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepback_client.tree import mermaid, svg, text
-from stepback_client.tree.outline import Branch, Mark, Outline
-from stepback_core.wire import Answer, Outcome, TreeNode
+from stepback_client.tree.layout import Branch, Mark, Outline
+from stepback_core.schemas import Answer, Outcome, TreeNode
 
 SVG = "{http://www.w3.org/2000/svg}"
 

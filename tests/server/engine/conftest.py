@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from stepback_server.checkpoint import Checkpoint
-from stepback_server.engine.child import SERVER
-from stepback_server.engine.launch import server_flags
+from stepback_server.commands.engine import server_flags
+from stepback_server.engine.vllm_process import SERVER
 from stepback_server.settings import Settings
 from tests.conftest import CHECKPOINT, ROOT, children, free_port, wait_until_ok, wait_until_ready
 

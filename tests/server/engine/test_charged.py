@@ -3,7 +3,7 @@
 import asyncio
 
 from stepback_server.engine.base import Sample, SampleRequest
-from stepback_server.engine.charged import ChargedEngine
+from stepback_server.engine.metered import ChargedEngine
 from tests.server.search.scripted import ScriptedEngine
 
 REQUEST = SampleRequest(ids=(9,), n=4, max_tokens=10, temperature=1.0, seeds=None, stop_ids=(1,))

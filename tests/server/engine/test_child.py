@@ -20,12 +20,12 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from stepback_server.checkpoint import Checkpoint
+from stepback_server.commands.engine import own_url, patience
 from stepback_server.engine.base import EngineMismatch, EngineUnavailable
-from stepback_server.engine.child import ChildServer, Launcher, Serve
-from stepback_server.engine.expected import Expected
-from stepback_server.engine.launch import own_url, patience
-from stepback_server.engine.replica import Replica
+from stepback_server.engine.handshake import Expected
+from stepback_server.engine.remote import Replica
 from stepback_server.engine.supervisor import Patience, Supervisor, canary
+from stepback_server.engine.vllm_process import ChildServer, Launcher, Serve
 from stepback_server.settings import Settings
 from tests.conftest import CHECKPOINT, children, free_port, wait_until_ok
 

@@ -8,7 +8,7 @@ import pytest
 
 _TELL = """
 import os
-from stepback_server.engine.environment import prepare_environment
+from stepback_server.engine.vllm_environment import prepare_environment
 prepare_environment(cpu={cpu})
 print(os.environ["VLLM_WORKER_MULTIPROC_METHOD"], os.environ["VLLM_NO_USAGE_STATS"])
 """

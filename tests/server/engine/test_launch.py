@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 
 from stepback_server.checkpoint import Checkpoint
-from stepback_server.engine.expected import Expected
-from stepback_server.engine.launch import server_flags
+from stepback_server.commands.engine import server_flags
+from stepback_server.engine.handshake import Expected
 from stepback_server.settings import Settings, SettingsError, flag_of
 from tests.conftest import CHECKPOINT, SERVED
 

@@ -15,8 +15,8 @@ import pytest
 from stepback_client import AsyncClient, Client, CountdownProblem, SolveResult
 from stepback_core.tasks import TASKS
 from stepback_server.engine.base import EngineMismatch, EngineUnavailable, Sample, SampleRequest
-from stepback_server.engine.expected import Expected
-from stepback_server.engine.replica import Replica
+from stepback_server.engine.handshake import Expected
+from stepback_server.engine.remote import Replica
 from tests.conftest import CHECKPOINT, SERVED, held_out
 from tests.server.engine.conftest import Fleet, VllmServer
 

@@ -24,9 +24,9 @@ from stepback_server.engine.base import (
     Sample,
     SampleRequest,
 )
-from stepback_server.engine.expected import Expected
-from stepback_server.engine.replica import Replica
-from stepback_server.observation.request import ONWARD
+from stepback_server.engine.handshake import Expected
+from stepback_server.engine.remote import Replica
+from stepback_server.request_context import ONWARD
 from tests.conftest import free_port
 
 REQUEST = SampleRequest(

@@ -24,12 +24,12 @@ from stepback_server.engine.base import (
     Sample,
     SampleRequest,
 )
-from stepback_server.engine.charged import ChargedEngine
-from stepback_server.engine.homed import runs
-from stepback_server.engine.replicas import Replicas, choose
+from stepback_server.engine.metered import ChargedEngine
+from stepback_server.engine.pool import Replicas, choose
+from stepback_server.engine.session_affinity import runs
 from stepback_server.engine.supervisor import Patience, Supervisor
-from stepback_server.search.controller import Limits, Search, Searched
-from stepback_server.search.published import OneRound
+from stepback_server.search.loop import Limits, Search, Searched
+from stepback_server.search.self_backtracking import OneRound
 from tests.server.search.scripted import END, GRAMMAR, ScriptedEngine
 
 CANARY = SampleRequest(ids=(1,), n=1, max_tokens=1, temperature=0.0, seeds=None, stop_ids=())

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from stepback_core.wire import Outcome, StopReason
+from stepback_core.schemas import Outcome, StopReason
 from stepback_server.engine.base import OnSample, SampleRequest
 from stepback_server.search.best_first import BestFirst, Ideas
-from stepback_server.search.controller import Limits, Search, Searched
+from stepback_server.search.loop import Limits, Search, Searched
 from stepback_server.search.strategy import StepView
 from stepback_server.search.tree import Branch
 from tests.server.search.scripted import END, GRAMMAR, MARKER, NEWLINE

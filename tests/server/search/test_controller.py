@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from stepback_core.wire import Outcome, StopReason
+from stepback_core.schemas import Outcome, StopReason
 from stepback_server.engine.base import (
     Engine,
     EngineUnavailable,
@@ -15,9 +15,9 @@ from stepback_server.engine.base import (
     Sample,
     SampleRequest,
 )
-from stepback_server.engine.charged import ChargedEngine
-from stepback_server.search.controller import Limits, Search, Searched
-from stepback_server.search.published import OneRound, SelfBacktracking
+from stepback_server.engine.metered import ChargedEngine
+from stepback_server.search.loop import Limits, Search, Searched
+from stepback_server.search.self_backtracking import OneRound, SelfBacktracking
 from stepback_server.search.strategy import Expansion, SearchStrategy
 from stepback_server.search.tree import Branch
 from tests.server.search.scripted import END, GRAMMAR, MARKER, NEWLINE, Script, ScriptedEngine

@@ -1,8 +1,8 @@
 """The published rule and the baselines, on hand-made branches."""
 
-from stepback_core.wire import Outcome
+from stepback_core.schemas import Outcome
 from stepback_server.engine.base import Finish, Sample
-from stepback_server.search.published import OneRound, SelfBacktracking
+from stepback_server.search.self_backtracking import OneRound, SelfBacktracking
 from stepback_server.search.strategy import Expansion
 from stepback_server.search.tree import Branch, State
 from tests.server.search.scripted import END, GRAMMAR, MARKER, NEWLINE

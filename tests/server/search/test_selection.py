@@ -1,9 +1,9 @@
 """Ranking candidates."""
 
+from stepback_core.schemas import Outcome, Select
 from stepback_core.tasks import Reason, Verdict
-from stepback_core.wire import Outcome, Select
 from stepback_server.engine.base import Finish, Sample
-from stepback_server.search.selection import rank
+from stepback_server.search.ranking import rank
 from stepback_server.search.tree import Branch, State
 
 

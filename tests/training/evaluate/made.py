@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from stepback_core.schemas import Answer, Select, SolveResult, Status, StopReason, Strategy, Usage
 from stepback_core.tasks import TASKS, CountdownProblem, Reason, Split
-from stepback_core.wire import Answer, Select, SolveResult, Status, StopReason, Strategy, Usage
 from stepback_training.evaluate.evaluation import Evaluation
-from stepback_training.evaluate.measuring import Measured
+from stepback_training.evaluate.measurement import Measured
 from stepback_training.evaluate.plan import Plan, Setting
 from stepback_training.evaluate.scoring import Choice, Outcome
 

@@ -10,11 +10,11 @@ import httpx
 import pytest
 
 from stepback_client import AsyncClient, InvalidRequest, Retry
-from stepback_core.wire import StopReason, Strategy
-from stepback_training.asking.flight import Interrupted, Stopped, WeightsChanged
-from stepback_training.asking.journal import JournalError
-from stepback_training.evaluate.measuring import Measured, WrongController, measure
+from stepback_core.schemas import StopReason, Strategy
+from stepback_training.evaluate.measurement import Measured, WrongController, measure
 from stepback_training.evaluate.plan import Setting
+from stepback_training.sampling.bounded_gather import Interrupted, Stopped, WeightsChanged
+from stepback_training.sampling.journal import JournalError
 from tests.training.evaluate.made import RIGHT, answer, plan, result
 
 GREEDY = Setting(strategy=Strategy.GREEDY)

@@ -3,11 +3,11 @@
 import pytest
 from pydantic import ValidationError
 
+from stepback_core.schemas import Select, Strategy
 from stepback_core.tasks import Split
-from stepback_core.wire import Select, Strategy
-from stepback_training.asking.shares import wilson
 from stepback_training.evaluate.plan import Plan, Setting, settings_of
 from stepback_training.evaluate.scoring import Rule
+from stepback_training.sampling.statistics import wilson
 from tests.training.evaluate.made import TASK, plan
 
 SEARCHED = (Strategy.GREEDY, Strategy.BEST_OF_N, Strategy.SELF_BACKTRACKING, Strategy.BEST_FIRST)

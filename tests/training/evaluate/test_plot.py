@@ -6,7 +6,7 @@ import pytest
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
-from stepback_core.wire import Strategy
+from stepback_core.schemas import Strategy
 from stepback_training.evaluate.cli import plot
 from stepback_training.evaluate.drawing import Panel, Point, Series, draw
 from stepback_training.evaluate.plan import Setting

@@ -2,8 +2,8 @@
 
 import pytest
 
+from stepback_core.schemas import StopReason
 from stepback_core.tasks import Reason
-from stepback_core.wire import StopReason
 from stepback_training.evaluate.scoring import Failure, Rule, outcome_of
 from stepback_training.evaluate.summary import Row
 from tests.training.evaluate.made import (

@@ -12,20 +12,20 @@ from stepback_client import AsyncClient, StepbackError
 from stepback_client.base import BadKey
 from stepback_client.cli import api_key
 from stepback_core.validation import first_error
-from stepback_training.asking.cli import (
+from stepback_training.evaluate.evaluation import Evaluation, EvaluationError
+from stepback_training.evaluate.flags import parser, read_plan
+from stepback_training.evaluate.measurement import Measured, WrongController, measure
+from stepback_training.evaluate.plan import Plan
+from stepback_training.sampling.bounded_gather import PATIENCE, Stopped, WeightsChanged
+from stepback_training.sampling.cli import (
     INTERRUPTED,
     drain_on_signals,
     say,
     say_stopped,
     status_of,
 )
-from stepback_training.asking.flight import PATIENCE, Stopped, WeightsChanged
-from stepback_training.asking.journal import JournalError
-from stepback_training.asking.provenance import this_process
-from stepback_training.evaluate.evaluation import Evaluation, EvaluationError
-from stepback_training.evaluate.flags import parser, read_plan
-from stepback_training.evaluate.measuring import Measured, WrongController, measure
-from stepback_training.evaluate.plan import Plan
+from stepback_training.sampling.journal import JournalError
+from stepback_training.sampling.provenance import this_process
 
 _NO_MATPLOTLIB = "matplotlib is not installed: install this distribution with its extra [plot]"
 

@@ -11,7 +11,7 @@ matplotlib.use("agg")
 from matplotlib import pyplot
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from stepback_training.asking.shares import wilson
+from stepback_training.sampling.statistics import wilson
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,12 +7,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stepback_core.tasks import Split
 from stepback_core.validation import first_error
-from stepback_training.asking.journal import Key
-from stepback_training.evaluate.measuring import Measured
+from stepback_training.atomic_files import write_whole
+from stepback_training.evaluate.measurement import Measured
 from stepback_training.evaluate.plan import Plan
 from stepback_training.evaluate.scoring import Outcome, Rule
 from stepback_training.evaluate.summary import Accuracy, Row
-from stepback_training.files import write_whole
+from stepback_training.sampling.journal import Key
 
 
 class EvaluationError(ValueError):

@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from stepback_core.schemas import Strategy
 from stepback_core.tasks import TASKS, Split
-from stepback_core.wire import Strategy
-from stepback_training.asking.shares import Share
-from stepback_training.evaluate import published
+from stepback_training.evaluate import paper_numbers
 from stepback_training.evaluate.drawing import Panel, Point, Series, draw, measured
 from stepback_training.evaluate.evaluation import Evaluation
 from stepback_training.evaluate.scoring import Rule
@@ -21,6 +20,7 @@ from stepback_training.evaluate.styles import (
     published_series,
 )
 from stepback_training.evaluate.summary import Accuracy, Row
+from stepback_training.sampling.statistics import Share
 
 _APART = 1.05
 """By which factor equal N are drawn apart."""
@@ -102,7 +102,7 @@ def _against_tokens(task: str, named: dict[str, Evaluation], path: Path) -> list
 
 
 def _tokens_panel(drawn: Sequence[_Drawn], task: str, split: Split, measure: _Measure) -> Panel:
-    best = max(published.curves(task, split), key=lambda c: c.percent[32], default=None)
+    best = max(paper_numbers.curves(task, split), key=lambda c: c.percent[32], default=None)
     levels = (
         {f"paper, {best.model}, N=32, b={best.backtracks} (lax; no tokens told)": best.percent[32]}
         if best and measure is _PERPLEXITY
@@ -126,7 +126,7 @@ def _against_breadth(task: str, named: dict[str, Evaluation], path: Path) -> lis
     measures = [each for each in _OVER_BREADTH if any(each.share(one.row) for one in drawn)]
     ticks = {float(one.row.setting.breadth or 1) for one in drawn}
     ticks |= {
-        float(n) for split in splits for c in published.curves(task, split) for n in c.percent
+        float(n) for split in splits for c in paper_numbers.curves(task, split) for n in c.percent
     }
     return draw(
         [[_breadth_panel(drawn, task, split, measure) for split in splits] for measure in measures],

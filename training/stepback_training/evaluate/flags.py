@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 from stepback_client import Select, Strategy
 from stepback_core.tasks import TASKS, Split
-from stepback_training.asking.cli import add_controller_flags, positive
-from stepback_training.evaluate.measuring import check_at_equal_tokens
+from stepback_training.evaluate.measurement import check_at_equal_tokens
 from stepback_training.evaluate.plan import Plan, settings_of
+from stepback_training.sampling.cli import add_controller_flags, positive
 
 T = TypeVar("T")
 

@@ -7,11 +7,11 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from stepback_client.base import SolveOptions
+from stepback_core.schemas import Select, SolveRequest, Strategy
 from stepback_core.tasks import TASKS, Split, Task
 from stepback_core.validation import first_error
-from stepback_core.wire import Select, SolveRequest, Strategy
-from stepback_training.asking.questions import Question, draw
 from stepback_training.evaluate.scoring import Rule
+from stepback_training.sampling.problems import Question, draw
 
 MOST_CANDIDATES = 1024
 """That one result can hold."""

@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from stepback_core.schemas import Answer, SolveResult, StopReason
 from stepback_core.tasks import Reason, Task
-from stepback_core.wire import Answer, SolveResult, StopReason
 
 
 class Rule(StrEnum):

@@ -1,8 +1,8 @@
 """How a line looks: what it is called, its colour and its marker, the same in every figure."""
 
+from stepback_core.schemas import Strategy
 from stepback_core.tasks import Split
-from stepback_core.wire import Strategy
-from stepback_training.evaluate import published
+from stepback_training.evaluate import paper_numbers
 from stepback_training.evaluate.drawing import Point, Series
 from stepback_training.evaluate.summary import Row
 
@@ -62,5 +62,5 @@ def published_series(task: str, split: Split) -> list[Series]:
             _MARKERS[curve.backtracks],
             _PAPER_DASHES[curve.model],
         )
-        for curve in published.curves(task, split)
+        for curve in paper_numbers.curves(task, split)
     ]

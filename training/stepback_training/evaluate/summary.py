@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
+from stepback_core.schemas import StopReason
 from stepback_core.tasks import Split
-from stepback_core.wire import StopReason
-from stepback_training.asking.shares import Share, Spread
 from stepback_training.evaluate.plan import Setting
 from stepback_training.evaluate.scoring import Outcome, Rule
+from stepback_training.sampling.statistics import Share, Spread
 
 
 class _Said(BaseModel):

@@ -12,7 +12,12 @@ from stepback_client.base import BadKey
 from stepback_client.cli import api_key
 from stepback_core.manifest import ManifestError
 from stepback_core.validation import first_error
-from stepback_training.asking.cli import (
+from stepback_training.config import ImproveRecipe, Recipe, RecipeError
+from stepback_training.improve.record import Round
+from stepback_training.improve.rounds import improve as run_rounds
+from stepback_training.improve.served_checkpoint import Controller
+from stepback_training.sampling.bounded_gather import Stopped, WeightsChanged
+from stepback_training.sampling.cli import (
     INTERRUPTED,
     add_controller_flags,
     drain_on_signals,
@@ -21,12 +26,7 @@ from stepback_training.asking.cli import (
     say_stopped,
     status_of,
 )
-from stepback_training.asking.flight import Stopped, WeightsChanged
-from stepback_training.asking.shares import Share
-from stepback_training.improve.controller import Controller
-from stepback_training.improve.record import Round
-from stepback_training.improve.rounds import improve as run_rounds
-from stepback_training.recipe import ImproveRecipe, Recipe, RecipeError
+from stepback_training.sampling.statistics import Share
 
 _GOES_ON = "The same command goes on from there."
 

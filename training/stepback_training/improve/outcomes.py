@@ -2,8 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from stepback_core.wire import SolveResult
-from stepback_training.asking.questions import Question
+from stepback_core.schemas import SolveResult
+from stepback_training.sampling.problems import Question
 
 
 class WrongStep(BaseModel):

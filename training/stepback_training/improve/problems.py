@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from stepback_core.tasks import Split, Task
-from stepback_training.asking.questions import Question, draw
-from stepback_training.recipe import DataRecipe, Source
+from stepback_training.config import DataRecipe, Source
+from stepback_training.sampling.problems import Question, draw
 
 
 class HeldOutError(ValueError):

@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from stepback_training.asking.provenance import Provenance
-from stepback_training.asking.shares import Share
-from stepback_training.files import write_whole
-from stepback_training.improve.mixture import Counts
+from stepback_training.atomic_files import write_whole
 from stepback_training.improve.outcomes import Outcome
+from stepback_training.improve.samples import Counts
+from stepback_training.sampling.provenance import Provenance
+from stepback_training.sampling.statistics import Share
 
 
 class Score(BaseModel):

@@ -22,17 +22,17 @@ from pydantic import ValidationError
 
 from stepback_client.base import SolveOptions, solve_body
 from stepback_core.manifest import Manifest, weights_digest
+from stepback_core.schemas import Select, Strategy
 from stepback_core.tasks import TASKS
 from stepback_core.validation import first_error
-from stepback_core.wire import Select, Strategy
-from stepback_training.asking.questions import Question, seed_of
-from stepback_training.improve.controller import Controller, Way, Weights
-from stepback_training.improve.mixture import Counts, keep, write_mixture
+from stepback_training.config import BaseModelChoice, DataRecipe, ImproveRecipe, Recipe
 from stepback_training.improve.outcomes import Outcome
 from stepback_training.improve.problems import held_out_questions, training_questions
 from stepback_training.improve.record import Record, Round, Score
-from stepback_training.recipe import BaseModelChoice, DataRecipe, ImproveRecipe, Recipe
-from stepback_training.run import agree, locked
+from stepback_training.improve.samples import Counts, keep, write_mixture
+from stepback_training.improve.served_checkpoint import Controller, Way, Weights
+from stepback_training.sampling.problems import Question, seed_of
+from stepback_training.train.run_folder import agree, locked
 
 _GREEDY = SolveOptions(strategy=Strategy.GREEDY, select=Select.PERPLEXITY)
 _REPORTED = (
@@ -201,7 +201,7 @@ class _Improvement:
         folder = self._checkpoint(number)
         if not folder.exists():
             # Imported here: torch takes seconds, and a bad command line should not wait for it.
-            from stepback_training.sft import train
+            from stepback_training.train.sft import train
 
             changes = {
                 "base": BaseModelChoice(path=str(self._checkpoint(number - 1))),
@@ -252,7 +252,7 @@ class _Improvement:
 
     def _keep(self, number: int) -> None:
         """Copy a round's model to where it stays, and serve it."""
-        from stepback_training.checkpoint import replace_folder
+        from stepback_training.train.checkpoint import replace_folder
 
         folder = self._run / "model"
         weights = self._weights(number)

@@ -1,0 +1,32 @@
+"""The one error body."""
+
+from enum import StrEnum
+
+from stepback_core.schemas.base import ResponseModel
+
+
+class ErrorType(StrEnum):
+    INVALID_REQUEST = "invalid_request"
+    AUTHENTICATION = "authentication"
+    NOT_FOUND = "not_found"
+    OVERLOADED = "overloaded"
+    UNAVAILABLE = "unavailable"
+    INTERNAL = "internal"
+
+
+class ErrorDetail(ResponseModel):
+    type: ErrorType
+    """The kind of error."""
+    message: str
+    """What is wrong and what to do about it."""
+    param: str | None = None
+    """The field at fault, dotted."""
+    code: str
+    """A stable name for programs, such as `out_of_range`."""
+
+
+class ErrorBody(ResponseModel):
+    """The one body of every error."""
+
+    error: ErrorDetail
+    """What went wrong."""

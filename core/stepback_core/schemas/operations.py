@@ -1,0 +1,81 @@
+"""Models, versions, health and reloads: what an operator asks a server."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from stepback_core.schemas.base import RequestModel, ResponseModel
+
+
+class Model(ResponseModel):
+    """An entry of `/v1/models`."""
+
+    id: str
+    object: Literal["model"] = "model"
+    owned_by: str = "stepback"
+    tasks: list[str]
+    digest: str | None = None
+    """SHA-256 of the weights that are served: tells two states of one model apart."""
+
+
+class ModelList(ResponseModel):
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class Version(ResponseModel):
+    """What runs here."""
+
+    stepback: str
+    """This distribution's version."""
+    vllm: str
+    """The engines' version; "unknown" until one was up."""
+    protocol: int
+    """Of `stepback.json`."""
+    model: str
+    """The served model's name."""
+    digest: str | None = None
+    """SHA-256 of its weights."""
+
+
+class ReloadRequest(RequestModel):
+    """Where a model's new weights are."""
+
+    path: str = Field(min_length=1, max_length=4096)
+    """A checkpoint folder of the same model, under the server's `STEPBACK_RELOAD_ROOT`: absolute,
+    or relative to that."""
+
+
+class Reload(ResponseModel):
+    """What came of loading new weights."""
+
+    model: str
+    """The model's name, which stays."""
+    digest: str
+    """SHA-256 of the weights that are served now."""
+    previous: str
+    """SHA-256 of those that were served before."""
+    cut_short: int
+    """Searches that ended with the best they had, since they outlasted the grace period."""
+    seconds: float
+    """How long no search could begin."""
+
+
+class Health(ResponseModel):
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(ResponseModel):
+    ready: bool
+    reason: str | None = None
+    """Why not."""
+    full: bool = False
+    """Whether the queue is full: another search would be refused with 429."""
+    searching: int
+    """Searches in flight."""
+    queued: int
+    """Searches that wait for a place."""
+    running: int
+    """Continuations that the engine is working on."""
+    restarts: int
+    """How often a lost engine was replaced."""

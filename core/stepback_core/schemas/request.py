@@ -1,0 +1,163 @@
+"""The request of `POST /solve`."""
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, JsonValue, model_validator
+
+from stepback_core.schemas.base import RequestModel
+from stepback_core.tasks import TASKS
+
+
+class Strategy(StrEnum):
+    """How the answer is searched for."""
+
+    BEST_FIRST = "best_first"
+    SELF_BACKTRACKING = "self_backtracking"
+    GREEDY = "greedy"
+    BEST_OF_N = "best_of_n"
+    MAJORITY = "majority"
+
+
+class Select(StrEnum):
+    """How the answer is chosen among the candidates."""
+
+    PERPLEXITY = "perplexity"
+    """The candidate that the model finds likeliest per token."""
+    VOTE = "vote"
+    """The answer that most candidates agree on; perplexity breaks ties."""
+    VERIFIED = "verified"
+    """A candidate that the task's checker accepts; the search ends at the first."""
+
+
+class Budget(RequestModel):
+    """Upper limits of one search. What is left out is the server's own limit."""
+
+    tokens: int | None = Field(default=None, ge=1, le=10_000_000)
+    """Generated tokens, those of discarded branches included; never exceeded. `best_first`
+    takes those of 32 full answers if it is left out, or of `breadth` where that is more."""
+    seconds: float | None = Field(default=None, gt=0, le=3600, allow_inf_nan=False)
+    """Wall time from the start of the search, its time in the queue excluded."""
+
+
+def _problem_schema() -> dict[str, Any]:
+    """The task models as one JSON schema, for the documentation; the server validates by task."""
+    return {
+        "anyOf": [*(t.problem_type.model_json_schema() for t in TASKS.values()), {"type": "null"}]
+    }
+
+
+def _forms_of_a_request() -> list[JsonValue]:
+    """In JSON schema what `SolveRequest` checks across its fields."""
+    absent: JsonValue = {"type": "null"}
+    tasks: list[JsonValue] = [
+        {
+            "title": f"A problem of {name}",
+            "required": ["task", "problem"],
+            "properties": {
+                "task": {"const": name},
+                "problem": task.problem_type.model_json_schema(),
+                "prompt": absent,
+            },
+        }
+        for name, task in TASKS.items()
+    ]
+    prompt: JsonValue = {
+        "title": "A prompt",
+        "required": ["prompt"],
+        "properties": {
+            "prompt": {"type": "string"},
+            "task": absent,
+            "problem": absent,
+            "select": {"enum": [Select.PERPLEXITY.value, Select.VOTE.value, None]},
+        },
+    }
+    return [*tasks, prompt]
+
+
+def _majority_votes() -> JsonValue:
+    return {
+        "if": {
+            "required": ["strategy"],
+            "properties": {"strategy": {"const": Strategy.MAJORITY.value}},
+        },
+        "then": {"properties": {"select": {"enum": [Select.VOTE.value, None]}}},
+    }
+
+
+def _a_vote_needs_samples_that_may_agree() -> JsonValue:
+    return {
+        "if": {"required": ["select"], "properties": {"select": {"const": Select.VOTE.value}}},
+        "then": {
+            "required": ["strategy"],
+            "properties": {
+                "strategy": {"enum": [s.value for s in Strategy if s is not Strategy.BEST_FIRST]}
+            },
+        },
+    }
+
+
+class SolveRequest(RequestModel):
+    """One problem and how to search for its answer: `task` and `problem`, or `prompt`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": _forms_of_a_request(),
+            "allOf": [_majority_votes(), _a_vote_needs_samples_that_may_agree()],
+            "examples": [
+                {"task": name, "problem": task.example.model_dump(mode="json")}
+                for name, task in TASKS.items()
+            ],
+        }
+    )
+
+    task: str | None = Field(default=None, max_length=64)
+    """A task that the model knows, as `/v1/models` lists them."""
+    problem: Annotated[
+        dict[str, JsonValue] | None,
+        Field(json_schema_extra=lambda schema: schema.update(_problem_schema())),
+    ] = None
+    """The task's typed problem, for example `{"numbers": [4, 16, 25, 82], "target": 95}`."""
+    prompt: str | None = Field(default=None, min_length=1, max_length=100_000)
+    """Free text, put into the checkpoint's own prompt frame; there is no checker for it."""
+    model: str | None = Field(default=None, max_length=256)
+    """A name from `/v1/models`; the served model if left out."""
+    strategy: Annotated[Strategy, Field(strict=False)] = Strategy.BEST_FIRST
+    """`best_first`: the likeliest text not written yet, dropped at an illegal step.
+    `self_backtracking`: as published. `greedy`: one sample, the likeliest token each time.
+    `best_of_n`: N samples. `majority`: N samples, and a vote."""
+    breadth: int = Field(default=16, ge=1, le=1024)
+    """N: samples of one expansion. Of `best_first`: samples in flight at most, and the answers
+    that it looks for where no check ends the search. Greedy ignores it."""
+    backtracks: int = Field(default=1, ge=0, le=64)
+    """b: rounds of backtracking, of `self_backtracking` alone."""
+    temperature: float = Field(default=0.7, gt=0, le=2, allow_inf_nan=False)
+    """Of the sampling; scores are always of the model's own distribution. `greedy` and
+    `best_first` ignore it."""
+    seed: int | None = Field(default=None, ge=0, lt=2**31)
+    """The same seed, alone on the same engine, gives the same tree; random if left out."""
+    select: Annotated[Select | None, Field(strict=False)] = None
+    """`perplexity`: the likeliest candidate a token. `vote`: what most agree on, of a strategy that
+    samples: `best_first` writes nothing twice. `verified`:
+    one that the task's checker accepts, which also ends the search. If left out, `verified` where
+    there is a checker, else `perplexity`."""
+    budget: Budget = Budget()
+    """Upper limits of this search."""
+    candidates: int = Field(default=1, ge=1, le=1024)
+    """How many candidates to return, best first."""
+    tree: bool = False
+    """Whether to return the tree of branches."""
+    stream: bool = False
+    """Whether to tell the search as server-sent events while it runs."""
+
+    @model_validator(mode="after")
+    def _names_one_problem(self) -> "SolveRequest":
+        if self.prompt is not None and (self.task is not None or self.problem is not None):
+            raise ValueError("prompt: give either prompt, or task and problem, not both")
+        if self.prompt is None and self.task is None:
+            raise ValueError("task: give task and problem, or prompt")
+        if self.prompt is None and self.problem is None:
+            raise ValueError("problem: the task needs a problem")
+        if self.prompt is not None and self.select is Select.VERIFIED:
+            raise ValueError("select: verified needs a task, since a bare prompt has no checker")
+        return self

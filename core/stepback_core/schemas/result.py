@@ -1,0 +1,119 @@
+"""The result of a search: status, answer, candidates, cost and tree."""
+
+from enum import StrEnum
+
+from stepback_core.schemas.base import ResponseModel
+from stepback_core.schemas.request import Select, Strategy
+
+
+class Status(StrEnum):
+    SOLVED = "solved"
+    """The task's checker accepts the answer."""
+    UNVERIFIED = "unverified"
+    """There is an answer and no checker for it."""
+    UNSOLVED = "unsolved"
+
+
+class StopReason(StrEnum):
+    SOLVED = "solved"
+    EXHAUSTED = "exhausted"
+    """The strategy has nothing more to try."""
+    TOKEN_BUDGET = "token_budget"
+    DEADLINE = "deadline"
+    CANCELLED = "cancelled"
+
+
+class Outcome(StrEnum):
+    """How one sampled branch ended."""
+
+    ANSWER = "answer"
+    BACKTRACK = "backtrack"
+    ILLEGAL = "illegal"
+    """In a step that the task does not allow; what was sampled behind it is not told."""
+    UNFINISHED = "unfinished"
+    """Cut by a length limit, a budget, a deadline or an early win."""
+
+
+class Answer(ResponseModel):
+    """One candidate answer."""
+
+    text: str
+    """The steps, with the checkpoint's separator between them."""
+    steps: list[str]
+    """The steps in order."""
+    score: float
+    """Mean log-probability a token, of everything after the prompt; perplexity is exp(-score)."""
+    verified: bool | None
+    """The checker's strict verdict; None where the task has none."""
+    lax: bool | None = None
+    """The verdict of the paper's lax checker; None where the task has none."""
+    reason: str | None = None
+    """Why the checker refused: `not_reached`, `wrong_arithmetic`, `wall`, `conflict`, ..."""
+    votes: int = 1
+    """Candidates that ended in this very answer."""
+
+
+class Usage(ResponseModel):
+    """What a search cost. Token counts are as the engine counts them."""
+
+    prompt_tokens: int
+    """Of the framed prompt, once."""
+    generated_tokens: int
+    """Every sampled token, stop tokens included."""
+    discarded_tokens: int
+    """Generated tokens that are not part of the returned answer. Tokens of the answer that
+    `best_first` put there itself were not generated."""
+    cached_tokens: int
+    """Tokens that the engine did not compute anew, its prefix cache had them; summed over all
+    requests, kept prefixes of rolled-back branches included."""
+    engine_requests: int
+    """Samples asked of the engine."""
+    backtracks: int
+    """Branches that ended in the marker."""
+    seconds_queued: float
+    """Seconds in the queue."""
+    seconds_searching: float
+    """Seconds from the search's start to its end."""
+
+
+class TreeNode(ResponseModel):
+    """One branch of the search: what was sampled from its parent state."""
+
+    id: int
+    """In order of asking; the root is 0."""
+    parent: int | None
+    """The node whose kept part this branch continues; None for the root."""
+    kept_steps: int
+    """How many of the parent's steps came before this branch."""
+    steps: list[str]
+    """What came after the kept part, up to a step that is illegal."""
+    outcome: Outcome | None
+    """`answer`, `backtrack`, `illegal` or `unfinished`; None for the root."""
+    score: float | None
+    """Mean log-probability a token, from the prompt to this branch's end."""
+
+
+class SolveResult(ResponseModel):
+    """The answer of `POST /solve`."""
+
+    id: str
+    """The search's own name."""
+    status: Status
+    """`solved`: the checker accepts the answer. `unverified`: an answer, and no checker.
+    `unsolved`: neither."""
+    stop_reason: StopReason
+    """`solved`, `exhausted`, `token_budget`, `deadline`, or `cancelled` by a server that stops."""
+    strategy: Strategy
+    """As it was used."""
+    select: Select
+    """As it was used."""
+    model: str
+    """The model that answered."""
+    answer: Answer | None
+    """The chosen candidate; None where no branch reached an end."""
+    candidates: list[Answer]
+    """The first `candidates` distinct answers, best first, the chosen one among them."""
+    usage: Usage
+    """What it cost."""
+    tree: list[TreeNode] | None = None
+    """Every branch, in order of asking, where the request wanted it."""

@@ -1,0 +1,100 @@
+"""Wrong steps of Countdown, one function for each kind that training data is made of."""
+
+from collections.abc import Callable
+from random import Random
+
+from stepback_core.tasks.countdown.arithmetic import State, moves, reachable, results
+
+_STRANGERS = range(1, 100)
+_SHARE_OF_FLOORED_DIVISIONS = 0.2
+_SHARE_TOWARDS_THE_TARGET = 0.5
+_SHARE_OF_NEAR_CLAIMS = 0.5
+
+
+def exploration_error(state: State, target: int, unseen: frozenset[int], rng: Random) -> str | None:
+    """A legal step after which the target cannot be reached; None where there is none."""
+    dead = [
+        step
+        for step, after in moves(state)
+        if target not in reachable(after) and not ends_in(unseen, state, step)
+    ]
+    return rng.choice(dead) if dead else None
+
+
+def ends_in(unseen: frozenset[int], state: State, step: str) -> bool:
+    """Whether a step ends the path in a target that training never shows as right. As a wrong step
+    it would teach that such an end is always wrong."""
+    result = step.rpartition("=")[2]
+    return len(state) <= 2 and any(result == str(target) for target in unseen)
+
+
+def computational_error(state: State, unseen: frozenset[int], rng: Random) -> str:
+    """An equation whose result is wrong."""
+    return _draw_unless(unseen, state, lambda: _wrong_equation(state, rng))
+
+
+def _wrong_equation(state: State, rng: Random) -> str:
+    a, b = sorted(rng.sample(state, 2), reverse=True)
+    if b and a % b and rng.random() < _SHARE_OF_FLOORED_DIVISIONS:
+        return f"{a}/{b}={a // b}"
+    step, _ = rng.choice(list(moves(state)))
+    equation, _, right = step.partition("=")
+    result = int(right)
+    while True:
+        # Mostly near misses, as a model makes them; now and then a digit elsewhere.
+        scale = rng.choice((1, 1, 1, 10, 10, 100))
+        wrong = result + scale * rng.choice((-3, -2, -1, 1, 2, 3))
+        if wrong >= 0:
+            return f"{equation}={wrong}"
+
+
+def rule_violation(state: State, met: State, unseen: frozenset[int], rng: Random) -> str:
+    """A step with a number that is not there: used already, or never there. `met` are the numbers
+    of the states on the way here."""
+    return _draw_unless(unseen, state, lambda: _stranger_step(state, met, rng))
+
+
+def _draw_unless(unseen: frozenset[int], state: State, draw: Callable[[], str]) -> str:
+    while ends_in(unseen, state, step := draw()):
+        pass
+    return step
+
+
+def _stranger_step(state: State, met: State, rng: Random) -> str:
+    while True:
+        stranger = rng.choice(met) if rng.random() < 0.5 else rng.choice(_STRANGERS)
+        own = rng.choice(state)
+        a, b = max(stranger, own), min(stranger, own)
+        if _is_available(state, (a, b)):
+            continue
+        op, result = rng.choice(list(results(a, b)))
+        return f"{a}{op}{b}={result}"
+
+
+def _is_available(state: State, operands: tuple[int, int]) -> bool:
+    return all(state.count(operand) >= operands.count(operand) for operand in operands)
+
+
+def follow_up(state: State, target: int, unseen: frozenset[int], rng: Random) -> str | None:
+    """A legal step from a state that wrong steps claim, half of the time one from which the target
+    seems to be in reach, if there is any; None where no step is left."""
+    legal = [(step, after) for step, after in moves(state) if not ends_in(unseen, state, step)]
+    if rng.random() < _SHARE_TOWARDS_THE_TARGET:
+        legal = [(step, after) for step, after in legal if target in reachable(after)] or legal
+    return rng.choice(legal)[0] if legal else None
+
+
+def false_claim(state: State, target: int, unseen: frozenset[int], rng: Random) -> str | None:
+    """An equation of the last two numbers made to end in the target, half of the time the one that
+    is least far from it, as a model makes them; None where more numbers are left, or where training
+    may not show that end."""
+    if len(state) != 2 or target in unseen:
+        return None
+    b, a = state
+    values: dict[str, float] = dict(results(a, b))
+    if b:
+        values["/"] = a / b  # Where it is not exact too: a claim is wrong anyway.
+    wrong = {op: abs(value - target) for op, value in values.items() if value != target}
+    is_near = rng.random() < _SHARE_OF_NEAR_CLAIMS
+    op = min(wrong, key=lambda op: wrong[op]) if is_near else rng.choice(list(wrong))
+    return f"{a}{op}{b}={target}"

@@ -1,0 +1,224 @@
+"""Maze: walk from S to G, cell by cell, without entering a cell twice.
+
+#########
+#...#...#     prompt   maze:Ca-Bb:A2c6cB4395C7869D3ab8
+###.#.#.#     steps    vDa    (a move, and the cell that it leads to: row D, column a)
+#.#G..#.#              >Db
+#.#####.#              >Dc
+#S..#...#              ^Cc
+#.###.###              ...
+#.......#              <Bb
+#########     A dead end: >Cb from the start is legal, and leads nowhere.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice, pairwise
+from random import Random
+from typing import Any
+
+from stepback_core.tasks.base import ErrorKind, Reason, Split, Verdict, is_test_input
+from stepback_core.tasks.cells import Cell, cell_name, labelled, parse_cell, symmetries
+from stepback_core.tasks.maze.errors import (
+    computational_error,
+    exploration_error,
+    false_claim,
+    follow_up,
+    rule_violation,
+)
+from stepback_core.tasks.maze.paths import (
+    GOAL,
+    MOVES,
+    OPEN,
+    START,
+    Ways,
+    dig,
+    distances,
+    find,
+    move_between,
+    read_ways,
+    shortest_paths,
+    target,
+)
+from stepback_core.tasks.maze.problem import EXAMPLE, MazeOptions, MazeProblem
+
+_STEP = re.compile(r"[\^>v<][A-Z][a-z]", re.ASCII)
+_WAY = "o"
+_MOST_PATHS = 16
+
+
+class Maze:
+    """The maze task; see the module for its rules."""
+
+    name = "maze"
+    split_rule = (
+        "test mazes: first byte of SHA-256 over the walls below 26 (about 10 %), start and goal "
+        "left out, in the one form that the eight rotations and reflections share"
+    )
+    splits = (Split.TRAIN, Split.TEST_SEEN)
+    error_kinds = tuple(ErrorKind)
+    problem_type = MazeProblem
+    example = MazeProblem(rows=EXAMPLE)
+
+    def __init__(self, options: MazeOptions | None = None) -> None:
+        self._options = options or MazeOptions()
+
+    def with_options(self, options: Mapping[str, Any]) -> "Maze":
+        return Maze(MazeOptions.model_validate(options))
+
+    def prompt(self, problem: MazeProblem) -> str:
+        """Start, goal, and of each cell, as one hexadecimal digit, the sides that are open: the sum
+        of 1 up, 2 right, 4 down and 8 left."""
+        rows = problem.rows
+        ends = f"{cell_name(find(rows, START))}-{cell_name(find(rows, GOAL))}"
+        return f"{self.name}:{ends}:{labelled(_open_sides(read_ways(rows), rows))}"
+
+    def split(self, problem: MazeProblem) -> Split:
+        return Split.TEST_SEEN if is_test_input(self._canonical(problem.rows)) else Split.TRAIN
+
+    def stream(self, split: Split, rng: Random) -> Iterator[MazeProblem]:
+        """The goal is at least half as far from the start as the farthest cell."""
+        if split not in self.splits:
+            raise ValueError(f"{self.name} has no {split} problems")
+        while True:
+            problem = _draw(self._options, rng)
+            if self.split(problem) is split:
+                yield problem
+
+    def reference_paths(self, problem: MazeProblem) -> list[list[str]]:
+        """The shortest paths, at most sixteen of them."""
+        start, goal = find(problem.rows, START), find(problem.rows, GOAL)
+        paths = islice(shortest_paths(read_ways(problem.rows), start, goal), _MOST_PATHS)
+        return [_steps([start, *path]) for path in paths]
+
+    def wrong_step(
+        self, problem: MazeProblem, prefix: Sequence[str], kind: ErrorKind, rng: Random
+    ) -> str | None:
+        ways, way = _replay(problem.rows, prefix)
+        if kind is ErrorKind.EXPLORATION:
+            return exploration_error(ways, way, find(problem.rows, GOAL), rng)
+        if kind is ErrorKind.COMPUTATIONAL:
+            return computational_error(ways, way, rng)
+        return rule_violation(ways, way, rng)
+
+    def follow_up(self, problem: MazeProblem, steps: Sequence[str], rng: Random) -> str | None:
+        return follow_up(*self._believe(problem, steps), find(problem.rows, GOAL), rng)
+
+    def false_claim(self, problem: MazeProblem, steps: Sequence[str], rng: Random) -> str | None:
+        """Of any cell but the goal."""
+        return false_claim(*self._believe(problem, steps), find(problem.rows, GOAL), rng)
+
+    def ends_held_out(self, problem: MazeProblem, steps: Sequence[str]) -> bool:
+        """No goal is held out."""
+        return False
+
+    def check(self, problem: MazeProblem, steps: Sequence[str]) -> Verdict:
+        """Lax lets a way come back to where it has been."""
+        rows, goal = problem.rows, find(problem.rows, GOAL)
+        ways = read_ways(rows)
+        way, reason = _walk(ways, rows, steps)
+        lax_way, lax_reason = _walk(ways, rows, steps, may_return=True)
+        if reason is None and way[-1] != goal:
+            reason = Reason.NOT_REACHED
+        return Verdict(reason is None, lax_reason is None and lax_way[-1] == goal, reason)
+
+    def claims_goal(self, problem: MazeProblem, steps: Sequence[str]) -> bool:
+        """The last move says that it leads to the goal."""
+        return bool(steps) and steps[-1][1:] == cell_name(find(problem.rows, GOAL))
+
+    def check_step(self, problem: MazeProblem, prefix: Sequence[str], step: str) -> Reason | None:
+        after = _enter(*_replay(problem.rows, prefix), step)
+        return after if isinstance(after, Reason) else None
+
+    def can_finish(self, problem: MazeProblem, steps: Sequence[str]) -> bool:
+        ways, goal = read_ways(problem.rows), find(problem.rows, GOAL)
+        way, reason = _walk(ways, problem.rows, steps)
+        return reason is None and goal in distances(ways, way[-1], way[:-1])
+
+    def state_key(self, problem: MazeProblem, steps: Sequence[str]) -> Cell | None:
+        """The cell alone. How the way got there does not matter to a search: if the goal is closed
+        to one way into a cell and open to another, the first of them has already passed a cell from
+        which it is open."""
+        way, reason = _walk(read_ways(problem.rows), problem.rows, steps)
+        return way[-1] if reason is None else None
+
+    def picture(self, problem: MazeProblem, steps: Sequence[str]) -> str:
+        """The drawing, with the way as `o`."""
+        drawing = [list(row.replace(OPEN, " ")) for row in problem.rows]
+        way, _ = _walk(read_ways(problem.rows), problem.rows, steps)
+        for cell, after in pairwise(way):
+            drawing[cell[0] + after[0] + 1][cell[1] + after[1] + 1] = _WAY
+            if drawing[2 * after[0] + 1][2 * after[1] + 1] == " ":
+                drawing[2 * after[0] + 1][2 * after[1] + 1] = _WAY
+        return "\n".join(map("".join, drawing))
+
+    def _believe(self, problem: MazeProblem, steps: Sequence[str]) -> tuple[Ways, list[Cell]]:
+        """The maze, and the way for one who takes every step at its word."""
+        cells = [parse_cell(step[1:]) for step in steps if _STEP.fullmatch(step)]
+        return read_ways(problem.rows), [find(problem.rows, START), *cells]
+
+    def _canonical(self, rows: Sequence[str]) -> str:
+        walls = [row.replace(START, OPEN).replace(GOAL, OPEN) for row in rows]
+        return f"{self.name}:{'/'.join(min(symmetries(walls)))}"
+
+
+def _open_sides(ways: Ways, rows: Sequence[str]) -> list[str]:
+    sides = {
+        cell: sum(1 << bit for bit, move in enumerate(MOVES) if target(cell, move) in ways[cell])
+        for cell in ways
+    }
+    height, width = len(rows) // 2, len(rows[0]) // 2
+    return ["".join(f"{sides[row, column]:x}" for column in range(width)) for row in range(height)]
+
+
+def _draw(options: MazeOptions, rng: Random) -> MazeProblem:
+    height, width = (rng.randint(options.smallest, options.largest) for _ in range(2))
+    loops = rng.randint(1, max(1, height * width // 8)) if rng.random() < options.loops else 0
+    drawing = dig(height, width, loops, rng)
+    ways = read_ways(["".join(row) for row in drawing])
+    start = rng.choice(list(ways))
+    far = distances(ways, start)
+    goal = rng.choice([cell for cell in far if 2 * far[cell] >= max(far.values())])
+    for cell, character in ((start, START), (goal, GOAL)):
+        drawing[2 * cell[0] + 1][2 * cell[1] + 1] = character
+    return MazeProblem(rows=["".join(row) for row in drawing])
+
+
+def _steps(way: Sequence[Cell]) -> list[str]:
+    return [move_between(cell, after) + cell_name(after) for cell, after in pairwise(way)]
+
+
+def _enter(
+    ways: Ways, way: Sequence[Cell], step: str, *, may_return: bool = False
+) -> Cell | Reason:
+    """The cell that a step leads to, or why it is illegal."""
+    if _STEP.fullmatch(step) is None:
+        return Reason.MALFORMED_STEP
+    cell = target(way[-1], step[0])
+    if cell != parse_cell(step[1:]):
+        return Reason.WRONG_CELL
+    if cell not in ways[way[-1]]:
+        return Reason.WALL
+    return Reason.REVISITED if cell in way and not may_return else cell
+
+
+def _walk(
+    ways: Ways, rows: Sequence[str], steps: Sequence[str], *, may_return: bool = False
+) -> tuple[list[Cell], Reason | None]:
+    """The way from the start on as far as the steps are legal, and why it ends before the last."""
+    way = [find(rows, START)]
+    for step in steps:
+        cell = _enter(ways, way, step, may_return=may_return)
+        if isinstance(cell, Reason):
+            return way, cell
+        way.append(cell)
+    return way, None
+
+
+def _replay(rows: Sequence[str], steps: Sequence[str]) -> tuple[Ways, list[Cell]]:
+    """The ways of a maze and the way of a legal prefix. Raises ValueError where it is not legal."""
+    ways = read_ways(rows)
+    way, reason = _walk(ways, rows, steps)
+    if reason is not None:
+        raise ValueError(f"the prefix {list(steps)} is not legal: {reason}")
+    return ways, way

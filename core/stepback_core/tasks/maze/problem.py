@@ -1,0 +1,107 @@
+"""What a maze is, as a caller draws it, and how mazes are drawn for training and tests."""
+
+from collections.abc import Sequence
+from typing import Annotated, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+
+from stepback_core.tasks.cells import MOST
+from stepback_core.tasks.maze.paths import GOAL, OPEN, START, WALL
+
+_LONGEST_ROW = 2 * MOST + 1
+EXAMPLE = [
+    "#########",
+    "#...#...#",
+    "###.#.#.#",
+    "#.#G..#.#",
+    "#.#####.#",
+    "#S..#...#",
+    "#.###.###",
+    "#.......#",
+    "#########",
+]
+_Row = Annotated[str, StringConstraints(pattern=r"^[#.SG]+$", max_length=_LONGEST_ROW)]
+
+
+class MazeProblem(BaseModel):
+    """A maze as it is drawn."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
+
+    rows: list[_Row] = Field(
+        min_length=3,
+        max_length=_LONGEST_ROW,
+        examples=[EXAMPLE],
+    )
+    """The drawing, row by row: `#` is wall, `.` is open, `S` the start, `G` the goal. Cells lie at
+    the odd rows and columns, counted from 0; between two cells is a wall or a passage. Up to 26
+    cells each way, which is 53 characters."""
+
+    @field_validator("rows")
+    @classmethod
+    def _is_a_maze(cls, rows: list[str]) -> list[str]:
+        flaw = _flaw(rows)
+        if flaw is not None:
+            raise ValueError(flaw)
+        return rows
+
+
+class MazeOptions(BaseModel):
+    """How mazes are drawn for training and tests."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    # Of 2x2 mazes there are too few for a test split.
+    smallest: int = Field(default=4, ge=3, le=MOST)
+    largest: int = Field(default=6, ge=3, le=MOST)
+    """Cells a side; height and width are drawn each for itself."""
+    loops: float = Field(default=0.5, ge=0, le=1)
+    """Share of the mazes with more than one way between some cells."""
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.smallest > self.largest:
+            raise ValueError("smallest must not exceed largest")
+        return self
+
+
+def _flaw(rows: Sequence[str]) -> str | None:
+    """What keeps rows from being a maze; None where they are one."""
+    height, width = len(rows), len(rows[0])
+    text = "".join(rows)
+    for number, row in enumerate(rows, start=1):
+        if len(row) != width:
+            return f"row {number} has {len(row)} characters, the first has {width}"
+    if height % 2 == 0 or width % 2 == 0:
+        return (
+            f"{height} rows of {width} characters; both must be odd: there is a wall on each side"
+        )
+    for character, meaning in ((START, "start"), (GOAL, "goal")):
+        if text.count(character) != 1:
+            return f"{text.count(character)} times {character}; a maze has one {meaning}"
+    for number, row in enumerate(rows):
+        for place, character in enumerate(row):
+            expected = _expected(number, place, height, width)
+            if character not in expected:
+                return (
+                    f"row {number + 1}, character {place + 1} is {character!r}, "
+                    f"but it must be one of {expected!r} there"
+                )
+    return None
+
+
+def _expected(row: int, column: int, height: int, width: int) -> str:
+    """The characters that may stand at a place of the drawing."""
+    if row % 2 and column % 2:
+        return OPEN + START + GOAL
+    is_border = row in (0, height - 1) or column in (0, width - 1)
+    return WALL if is_border or row % 2 == column % 2 else WALL + OPEN

@@ -1,0 +1,210 @@
+"""Sudoku, 4x4 or 9x9: fill the grid so that no digit is twice in a row, a column or a box.
+
+. 1 | . .
+4 . | . 1     prompt   sudoku:A.1..B4..1C.32.D....
+----+----     steps    Bb2    (row B, column b gets a 2)
+. 3 | 2 .              Aa3
+. . | . .              ...
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from math import isqrt
+from random import Random
+from typing import Any
+
+from stepback_core.tasks.base import ErrorKind, Reason, Split, Verdict, is_test_input
+from stepback_core.tasks.cells import labelled, parse_cell, symmetries
+from stepback_core.tasks.sudoku.errors import (
+    exploration_error,
+    follow_up,
+    rule_violation,
+    step_of,
+)
+from stepback_core.tasks.sudoku.generation import draw, relabelled, rows_of, variants
+from stepback_core.tasks.sudoku.grid import (
+    Grid,
+    conflicts,
+    constrained_order,
+    first_solution,
+    side_of,
+    solutions,
+    units,
+)
+from stepback_core.tasks.sudoku.problem import SudokuOptions, SudokuProblem
+
+_STEP = re.compile(r"[A-I][a-i][1-9]", re.ASCII)
+_MOST_SOLUTIONS = 2
+_VARIANTS_IN_TRAINING = 8
+
+
+class Sudoku:
+    """The Sudoku task; see the module for its rules."""
+
+    name = "sudoku"
+    split_rule = (
+        "test puzzles: first byte of SHA-256 over the givens below 26 (about 10 %), in the one "
+        "form that the eight rotations and reflections and all names of the digits share; puzzles "
+        "that differ by an exchange of rows or columns in a band, or of bands, count as different"
+    )
+    splits = (Split.TRAIN, Split.TEST_SEEN)
+    error_kinds = (ErrorKind.EXPLORATION, ErrorKind.RULE_VIOLATION)
+    problem_type = SudokuProblem
+    example = SudokuProblem(rows=[".1..", "4..1", ".32.", "...."])
+
+    def __init__(self, options: SudokuOptions | None = None) -> None:
+        self._options = options or SudokuOptions()
+
+    def with_options(self, options: Mapping[str, Any]) -> "Sudoku":
+        return Sudoku(SudokuOptions.model_validate(options))
+
+    def prompt(self, problem: SudokuProblem) -> str:
+        return f"{self.name}:{labelled(rows_of(problem.grid))}"
+
+    def split(self, problem: SudokuProblem) -> Split:
+        rows = rows_of(problem.grid)
+        canonical = min(map(relabelled, symmetries(rows)))
+        return Split.TEST_SEEN if is_test_input(f"{self.name}:{canonical}") else Split.TRAIN
+
+    def stream(self, split: Split, rng: Random) -> Iterator[SudokuProblem]:
+        """Training sees each puzzle from several sides, since to dig one is what takes time."""
+        if split not in self.splits:
+            raise ValueError(f"{self.name} has no {split} problems")
+        while True:
+            grid = draw(self._options, rng)
+            if self.split(SudokuProblem(rows=rows_of(grid))) is not split:
+                continue
+            number = _VARIANTS_IN_TRAINING if split is Split.TRAIN else 1
+            for variant in variants(grid, number, rng):
+                yield SudokuProblem(rows=rows_of(variant))
+
+    def reference_paths(self, problem: SudokuProblem) -> list[list[str]]:
+        """Every order of filling is correct. Given are that of the most constrained cell first, and
+        that of reading; for at most two solutions, where there is more than one."""
+        grid = problem.grid
+        found = list(islice(solutions(grid), _MOST_SOLUTIONS))
+        orders = [(solution, constrained_order(grid, solution)) for solution in found]
+        orders += [
+            (solution, reading) for solution, order in orders if (reading := sorted(order)) != order
+        ]
+        return [
+            [step_of(grid, place, solution[place]) for place in order] for solution, order in orders
+        ]
+
+    def wrong_step(
+        self, problem: SudokuProblem, prefix: Sequence[str], kind: ErrorKind, rng: Random
+    ) -> str | None:
+        """There is nothing to compute, hence no computational error."""
+        grid = _replay(problem.grid, prefix)
+        if kind is ErrorKind.EXPLORATION:
+            return exploration_error(grid, rng)
+        return rule_violation(grid, rng) if kind is ErrorKind.RULE_VIOLATION else None
+
+    def follow_up(self, problem: SudokuProblem, steps: Sequence[str], rng: Random) -> str | None:
+        return follow_up(_overwrite(problem.grid, steps), rng)
+
+    def false_claim(self, problem: SudokuProblem, steps: Sequence[str], rng: Random) -> None:
+        """A digit says nothing of the whole grid."""
+
+    def ends_held_out(self, problem: SudokuProblem, steps: Sequence[str]) -> bool:
+        """No goal is held out."""
+        return False
+
+    def check(self, problem: SudokuProblem, steps: Sequence[str]) -> Verdict:
+        """Lax lets a step write over an earlier one, and looks at the last grid alone."""
+        grid = _follow(problem.grid, steps)
+        lax = _is_solved(_overwrite(problem.grid, steps))
+        if isinstance(grid, Reason):
+            return Verdict(False, lax, grid)
+        is_full = 0 not in grid
+        return Verdict(is_full, lax, None if is_full else Reason.NOT_REACHED)
+
+    def claims_goal(self, problem: SudokuProblem, steps: Sequence[str]) -> bool:
+        """The steps have a digit for every empty cell."""
+        return 0 not in _overwrite(problem.grid, steps)
+
+    def check_step(self, problem: SudokuProblem, prefix: Sequence[str], step: str) -> Reason | None:
+        after = _enter(_replay(problem.grid, prefix), step)
+        return after if isinstance(after, Reason) else None
+
+    def can_finish(self, problem: SudokuProblem, steps: Sequence[str]) -> bool:
+        grid = _follow(problem.grid, steps)
+        return not isinstance(grid, Reason) and first_solution(grid) is not None
+
+    def state_key(self, problem: SudokuProblem, steps: Sequence[str]) -> Grid | None:
+        """The grid, in whatever order it was filled."""
+        grid = _follow(problem.grid, steps)
+        return None if isinstance(grid, Reason) else grid
+
+    def picture(self, problem: SudokuProblem, steps: Sequence[str]) -> str:
+        """The grid with lines between its boxes, `.` for what is empty."""
+        grid = problem.grid
+        for step in steps:
+            after = _enter(grid, step)
+            if isinstance(after, Reason):
+                break
+            grid = after
+        box = isqrt(side_of(grid))
+        lines = [" | ".join(" ".join(part) for part in _parts(row, box)) for row in rows_of(grid)]
+        rule = "-+-".join(["-" * (2 * box - 1)] * box)
+        return f"\n{rule}\n".join("\n".join(part) for part in _parts(lines, box))
+
+
+def _parts(items: Sequence[str], size: int) -> list[Sequence[str]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _read(grid: Grid, step: str) -> tuple[int, int] | None:
+    """The place and the digit of a step; None where it is malformed or not of this grid."""
+    side = side_of(grid)
+    if _STEP.fullmatch(step) is None:
+        return None
+    (row, column), digit = parse_cell(step[:2]), int(step[2])
+    return (side * row + column, digit) if max(row + 1, column + 1, digit) <= side else None
+
+
+def _enter(grid: Grid, step: str) -> Grid | Reason:
+    """The grid after a step, or why it is illegal."""
+    read = _read(grid, step)
+    if read is None:
+        return Reason.MALFORMED_STEP
+    place, digit = read
+    if grid[place]:
+        return Reason.OCCUPIED
+    if conflicts(grid, place, digit):
+        return Reason.CONFLICT
+    return (*grid[:place], digit, *grid[place + 1 :])
+
+
+def _follow(grid: Grid, steps: Sequence[str]) -> Grid | Reason:
+    """The grid after the steps, or why one of them is illegal."""
+    for step in steps:
+        after = _enter(grid, step)
+        if isinstance(after, Reason):
+            return after
+        grid = after
+    return grid
+
+
+def _replay(grid: Grid, steps: Sequence[str]) -> Grid:
+    """The grid after a legal prefix. Raises ValueError where it is not legal."""
+    after = _follow(grid, steps)
+    if isinstance(after, Reason):
+        raise ValueError(f"the prefix {list(steps)} is not legal: {after}")
+    return after
+
+
+def _overwrite(givens: Grid, steps: Sequence[str]) -> Grid:
+    """The grid after steps that may write over each other, though never over a given."""
+    grid = list(givens)
+    for step in steps:
+        read = _read(givens, step)
+        if read is not None and not givens[read[0]]:
+            grid[read[0]] = read[1]
+    return tuple(grid)
+
+
+def _is_solved(grid: Grid) -> bool:
+    side = side_of(grid)
+    return all(len({grid[place] for place in unit} - {0}) == side for unit in units(side))

@@ -1,0 +1,100 @@
+"""Limits at the edge: the size of a body, and the life of a caller and of his connection."""
+
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from fastapi import Request
+from h11 import LocalProtocolError
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from stepback_server.api.errors import SEARCH_PATH, ApiError
+from stepback_server.concurrency import Interrupted, run_unless
+from stepback_server.request_context import note
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class CallerGone(Exception):
+    """The caller hung up; nobody waits for an answer."""
+
+
+class BodyLimit:
+    """ASGI middleware: answers 413 instead of reading a body past `limit` bytes. `count` is told of
+    those that were to be searches."""
+
+    def __init__(self, app: ASGIApp, limit: int, count: Callable[[str], None]) -> None:
+        self._app = app
+        self._limit = limit
+        self._count = count
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > self._limit:
+            await self._refusal(scope)(scope, receive, send)
+            return
+        read = 0
+
+        async def limited() -> Message:
+            nonlocal read
+            message = await receive()
+            if message["type"] == "http.request":
+                read += len(message.get("body", b""))
+                if read > self._limit:
+                    raise _TooLarge
+            return message
+
+        try:
+            await self._app(scope, limited, send)
+        except _TooLarge:
+            await self._refusal(scope)(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> ASGIApp:
+        message = f"The body is too large: send at most {self._limit} bytes."
+        error = ApiError("body_too_large", message, headers={"Connection": "close"})
+        if scope["path"] == SEARCH_PATH:
+            self._count(error.code)
+        note(code=error.code)
+        return error.response()
+
+
+class BrokenConnections:
+    """ASGI middleware: an answer to a caller who has broken HTTP meanwhile goes nowhere, quietly.
+
+    uvicorn has told him so and closed the connection; what comes after would be a traceback in the
+    log for each request that has rubbish behind it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_if_possible(message: Message) -> None:
+            try:
+                await send(message)
+            except LocalProtocolError as error:
+                _log.debug("an answer could not be sent: %s", error)
+
+        await self._app(scope, receive, send_if_possible)
+
+
+class _TooLarge(BaseException):
+    """Past every handler of the application, up to the middleware that raised it."""
+
+
+async def until_hang_up(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Do the work unless the caller hangs up first: then cancel it and raise CallerGone."""
+    try:
+        return await run_unless(work, _hang_up(request))
+    except Interrupted:
+        raise CallerGone from None
+
+
+async def _hang_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,1 @@
+"""Commands of the server: `stepback serve`, `stepback keys`, `stepback engine`."""

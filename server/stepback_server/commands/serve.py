@@ -1,0 +1,133 @@
+"""`stepback serve`: the controller, with its engine, until a signal. `stepback keys`: its keys."""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version as distribution_version
+
+from stepback_server.engine.vllm_environment import prepare_environment
+from stepback_server.gateway.keys import KeysError, new_key
+from stepback_server.gc_tuning import settle_heap
+from stepback_server.observability.logs import VLLM_JSON, configure_logs
+from stepback_server.observability.tracing import Tracing, TracingError
+from stepback_server.settings import SettingsError, read_settings
+
+_log = logging.getLogger(__name__)
+
+_KEEP_ALIVE_SECONDS = 75
+
+_SECONDS_TO_ANSWER = 10
+"""After the grace period: for searches that were cut short, and for readers who are slow."""
+_BETWEEN_LOOKS = 0.1
+"""Seconds within which a second SIGINT ends the grace period."""
+
+
+def serve(arguments: Sequence[str]) -> int:
+    """Serve until SIGINT or SIGTERM. Returns 0, or 2 where settings or checkpoint are refused,
+    or 1 where the engine does not start."""
+    try:
+        settings = read_settings(arguments)
+    except SettingsError as error:
+        print(f"stepback serve: {error}", file=sys.stderr)
+        return 2
+    # Before anything imports torch.
+    prepare_environment(
+        cpu=settings.device == "cpu",
+        vllm_logging=VLLM_JSON if settings.log_format == "json" else None,
+    )
+    configure_logs(settings.log_level, settings.log_format)
+
+    import uvicorn
+
+    from stepback_server.api.protocol import QuietProtocol
+    from stepback_server.app import create_app
+    from stepback_server.checkpoint import Checkpoint, CheckpointError
+
+    try:
+        checkpoint = Checkpoint.open(settings.model)
+        tracing = Tracing.from_environment(os.environ, distribution_version("stepback-llm"))
+    except (CheckpointError, TracingError) as error:
+        print(f"stepback serve: {error}", file=sys.stderr)
+        return 2
+
+    failed = False
+
+    def stop() -> None:
+        nonlocal failed
+        failed = True
+        server.should_exit = True
+
+    try:
+        app = create_app(settings, checkpoint, on_failure=stop, tracing=tracing)
+    except KeysError as error:
+        print(f"stepback serve: {error}", file=sys.stderr)
+        return 2
+
+    def reload_keys() -> None:
+        try:
+            app.state.keys.reload()
+            _log.info("the keys were read again")
+        except KeysError as error:
+            _log.error("the keys stay as they were: %s", error)
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload_keys)
+            await super().startup(sockets)
+            settle_heap()
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            # Before uvicorn closes its listener: until then whoever asks is told, by `/ready` and
+            # by `/solve`, that the server is shutting down, and is not refused a connection.
+            draining = asyncio.create_task(app.state.service.drain())
+            while not (draining.done() or self.force_exit):
+                await asyncio.wait({draining}, timeout=_BETWEEN_LOOKS)
+            draining.cancel()
+            await super().shutdown(sockets)
+
+    server = Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            http=QuietProtocol,
+            # Else a caller's X-Forwarded-For would stand in the access log, whatever it says.
+            proxy_headers=False,
+            log_level=settings.log_level,
+            # uvicorn's lines go where all lines go; the access log is our own.
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=_SECONDS_TO_ANSWER,
+        )
+    )
+    server.run()
+    return 1 if failed else 0
+
+
+def keys(arguments: Sequence[str]) -> int:
+    """Print a fresh key, which is shown this once, and what the server keeps of it."""
+    given = _keys_parser().parse_args(arguments)
+    try:
+        key, line = new_key(given.name, given.max_searches, given.tokens_per_minute)
+    except KeysError as error:
+        print(f"stepback {error}", file=sys.stderr)
+        return 2
+    print(f"# The key, shown this once; whoever uses it sets STEPBACK_API_KEY to it:\n{key}\n")
+    print(f"# Its line for the server's keys file (STEPBACK_KEYS_FILE):\n{line}")
+    return 0
+
+
+def _keys_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("stepback keys", description="API keys of a controller.")
+    new = parser.add_subparsers(metavar="COMMAND", required=True).add_parser(
+        "new", help="make a key", description="Make a key: print it, and its hashed entry."
+    )
+    new.add_argument("name", metavar="NAME", help="whose it is; for logs and metrics")
+    new.add_argument("--max-searches", type=int, help="searches in flight at once")
+    new.add_argument("--tokens-per-minute", type=int, help="generated tokens a minute")
+    return parser

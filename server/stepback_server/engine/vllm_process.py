@@ -1,0 +1,154 @@
+"""vLLM's server as a child process: the engine that `stepback engine` keeps alive."""
+
+import asyncio
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from stepback_server.engine.base import EngineMismatch, EngineUnavailable
+from stepback_server.engine.handshake import Expected
+from stepback_server.engine.orphan import die_with_parent
+from stepback_server.engine.remote import Replica
+from stepback_server.engine.wrapper import PassingEngine
+
+# `vllm serve` wants the metadata of a distribution called vllm, which the CPU wheel lacks.
+SERVER = "vllm.entrypoints.openai.api_server"
+_BETWEEN_TRIES = 0.5
+_STOP_SECONDS = 10.0
+"""That a server has to end by itself; a container's stop must allow for it."""
+_KILL_SECONDS = 10.0
+_BETWEEN_LOOKS = 0.02
+
+Serve = Callable[[Sequence[str]], None]
+"""Serves until a signal; called in a process of its own, so it must be importable by name."""
+
+
+def serve_vllm(flags: Sequence[str]) -> None:
+    """Be vLLM's server."""
+    from vllm.utils.system_utils import set_process_title
+
+    set_process_title("Server")
+    sys.argv = [SERVER, *flags]
+    runpy.run_module(SERVER, run_name="__main__", alter_sys=True)
+
+
+class ServerProcess:
+    """A server, and every process that it starts: they are killed together, and none of them
+    outlives this process."""
+
+    def __init__(self, serve: Serve, flags: Sequence[str]) -> None:
+        self._process = multiprocessing.get_context("spawn").Process(
+            target=_serve_alone, args=(serve, flags), name="server"
+        )
+        self._process.start()
+
+    @property
+    def status(self) -> int | None:
+        """With which it has ended, minus the signal if it was killed; None while it lives."""
+        return self._process.exitcode
+
+    def stop(self) -> None:
+        """Ask it to end, and kill what is left after a while."""
+        self._process.terminate()
+        self._process.join(_STOP_SECONDS)
+        self.kill()
+
+    def kill(self) -> None:
+        """Returns when all are gone, and with them what they held of the memory of a device."""
+        pid = self._process.pid
+        assert pid is not None
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        # It may not have had the time to make a group of its own.
+        self._process.kill()
+        self._process.join()
+        deadline = time.monotonic() + _KILL_SECONDS
+        while _is_left(pid) and time.monotonic() < deadline:
+            time.sleep(_BETWEEN_LOOKS)
+
+
+def _is_left(group: int) -> bool:
+    """Whether a process of a group is left, once those are collected that we are to collect: as
+    the first process of a container we inherit them."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-group, os.WNOHANG)[0]:
+            pass
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _serve_alone(serve: Serve, flags: Sequence[str]) -> None:
+    os.setsid()
+    die_with_parent()
+    serve(flags)
+
+
+class ChildServer(PassingEngine):
+    """The engine seam over a server that is ours to end."""
+
+    def __init__(self, replica: Replica, process: ServerProcess) -> None:
+        super().__init__(replica)
+        self._replica = replica
+        self._process = process
+        self.version = replica.version
+
+    async def check(self) -> None:
+        if (status := self._process.status) is not None:
+            raise EngineUnavailable(f"vLLM's server has ended with status {status}")
+        await super().check()
+
+    async def progress(self) -> int:
+        return await self._replica.progress()
+
+    async def reload(self, checkpoint: Path) -> bool:
+        return await self._replica.reload(checkpoint)
+
+    async def close(self, *, kill: bool) -> None:
+        await self._replica.close(kill=kill)
+        await asyncio.to_thread(self._process.kill if kill else self._process.stop)
+
+
+class Launcher:
+    """Starts a server, as often as it is told, always on the same address."""
+
+    def __init__(self, serve: Serve, flags: Sequence[str], url: str, expected: Expected) -> None:
+        self._serve = serve
+        self._flags = flags
+        self._url = url
+        self._expected = expected
+        self._given_up = threading.Event()
+
+    def start(self) -> ChildServer:
+        """A server that answers; blocks for as long as it loads, unless `give_up` is called.
+        Raises EngineMismatch where it ends instead, or answers as another than expected."""
+        process = ServerProcess(self._serve, self._flags)
+        try:
+            return ChildServer(self._connect(process), process)
+        except BaseException:
+            process.kill()
+            raise
+
+    def give_up(self) -> None:
+        """End a start that is under way, and every later one."""
+        self._given_up.set()
+
+    def _connect(self, process: ServerProcess) -> Replica:
+        while not self._given_up.wait(_BETWEEN_TRIES):
+            if process.status is not None:
+                raise EngineMismatch(
+                    f"vLLM's server has ended with status {process.status} before it was up: its "
+                    "first error above says why"
+                )
+            with suppress(EngineUnavailable):
+                return Replica.connect(self._url, self._expected)
+        raise EngineMismatch("the start was given up")

@@ -1,0 +1,155 @@
+"""Every error that the server answers with: one table for the handlers and for the page."""
+
+from dataclasses import dataclass
+
+from stepback_core.schemas import ErrorType
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorKind:
+    """What one code of the error body stands for."""
+
+    status: int
+    type: ErrorType
+    meaning: str
+    remedy: str
+    """What the caller, or the operator, does about it."""
+
+
+def _invalid(meaning: str, remedy: str, status: int = 422) -> ErrorKind:
+    return ErrorKind(status, ErrorType.INVALID_REQUEST, meaning, remedy)
+
+
+ERRORS: dict[str, ErrorKind] = {
+    "invalid_json": _invalid(
+        "The body is not JSON in UTF-8.",
+        "Send one JSON object with `Content-Type: application/json`.",
+        400,
+    ),
+    "not_declared_as_json": _invalid(
+        "The body is not declared as JSON.",
+        "Send `Content-Type: application/json`.",
+        415,
+    ),
+    "missing_key": ErrorKind(
+        401,
+        ErrorType.AUTHENTICATION,
+        "The server asks for an API key, and the request has none.",
+        "Send `Authorization: Bearer KEY`, with a key that the operator gave you.",
+    ),
+    "unknown_key": ErrorKind(
+        401,
+        ErrorType.AUTHENTICATION,
+        "The server does not know this API key.",
+        "Ask the operator whether it was withdrawn; `stepback keys new` makes another.",
+    ),
+    "idempotency_mismatch": _invalid(
+        "The `Idempotency-Key` was used for another request.",
+        "Send a fresh one with each request.",
+    ),
+    "tokens_per_minute": ErrorKind(
+        429,
+        ErrorType.OVERLOADED,
+        "The API key has used its tokens of this minute.",
+        "Wait as long as `Retry-After` says; the client does so by itself up to a minute, and "
+        "raises at once where it is longer. An operator can raise the key's limit.",
+    ),
+    "unknown_task": ErrorKind(
+        404,
+        ErrorType.NOT_FOUND,
+        "The served model does not know this task.",
+        "Take one that `GET /v1/models` lists, or send a `prompt`.",
+    ),
+    "unknown_model": ErrorKind(
+        404,
+        ErrorType.NOT_FOUND,
+        "Another model is served.",
+        "Take the name from `GET /v1/models`, or leave `model` out.",
+    ),
+    "no_such_path": ErrorKind(
+        404, ErrorType.NOT_FOUND, "There is nothing at this path.", "`/docs` lists the paths."
+    ),
+    "method_not_allowed": _invalid(
+        "The path has no such method.", "`/docs` lists the methods.", 405
+    ),
+    "body_too_large": _invalid(
+        "The body is larger than `STEPBACK_MAX_BODY_BYTES`.",
+        "Send less; a problem has a few hundred bytes. The connection is closed.",
+        413,
+    ),
+    "nested_too_deeply": _invalid(
+        "The body has more levels of objects and lists than `STEPBACK_MAX_NESTING`.",
+        "Send a flatter one; a problem has five levels at most.",
+    ),
+    "missing_field": _invalid("A field is missing.", "`param` names it: add it."),
+    "extra_field": _invalid("A field is unknown.", "`param` names it: leave it out."),
+    "wrong_type": _invalid("A field has the wrong type.", "`param` names it; none is converted."),
+    "out_of_range": _invalid(
+        "A field is out of its range, or of what this server allows.",
+        "The message gives the limit; the operator sets the server's with `STEPBACK_MAX_BREADTH`, "
+        "`STEPBACK_MAX_BACKTRACKS`, `STEPBACK_BUDGET_TOKENS` and `STEPBACK_BUDGET_SECONDS`.",
+    ),
+    "unknown_value": _invalid("A field has none of its values.", "The message lists them."),
+    "invalid_value": _invalid(
+        "Fields do not go together, or a value makes no sense.", "The message says which."
+    ),
+    "reserved_text": _invalid(
+        "The prompt contains the text of a control token.", "Leave that text out."
+    ),
+    "unknown_character": _invalid(
+        "The prompt has a character that the model's vocabulary lacks.", "Leave it out."
+    ),
+    "prompt_too_long": _invalid(
+        "The prompt fills the model's context.", "Send a shorter one; the message counts tokens."
+    ),
+    "prompt_refused": _invalid(
+        "The engine refuses the prompt.", "The message is the engine's; send another prompt."
+    ),
+    "queue_full": ErrorKind(
+        429,
+        ErrorType.OVERLOADED,
+        "Too many searches wait, or this one has waited too long.",
+        "Wait as long as `Retry-After` says: then there should be a place. The client does so by "
+        "itself up to a minute. The operator: see the "
+        "[runbook](runbook.md#too-many-searches-429).",
+    ),
+    "reload_path_refused": _invalid(
+        "New weights may not come from that folder.",
+        "Name a checkpoint folder under the server's `STEPBACK_RELOAD_ROOT`.",
+        403,
+    ),
+    "reload_mismatch": _invalid(
+        "The folder is no checkpoint of the served model.",
+        "The message names the part that differs; another model needs a restart.",
+    ),
+    "reload_not_offered": ErrorKind(
+        501,
+        ErrorType.INVALID_REQUEST,
+        "This server, or its engines, load no new weights while they run.",
+        "The operator sets `STEPBACK_RELOAD_ROOT`; engines over HTTP also need vLLM's development "
+        "mode (`VLLM_SERVER_DEV_MODE=1`), else restart them with the new checkpoint.",
+    ),
+    "reload_failed": ErrorKind(
+        500,
+        ErrorType.INTERNAL,
+        "The engine failed at new weights; it is started anew with those of before.",
+        "`GET /ready` tells when; the log says what it failed of.",
+    ),
+    "internal": ErrorKind(
+        500,
+        ErrorType.INTERNAL,
+        "A defect of the server.",
+        "Report it with the `X-Request-Id`; the log has the traceback under the same id.",
+    ),
+    "engine_unavailable": ErrorKind(
+        503,
+        ErrorType.UNAVAILABLE,
+        "The engine starts, has died, or the server is stopping.",
+        "Try again after `Retry-After`, until `GET /ready` says 200; the client does so by itself "
+        "up to a minute.",
+    ),
+    "http_error": _invalid(
+        "Another refusal of HTTP itself; the status is HTTP's own.", "The message says which.", 400
+    ),
+}
+"""By code. A new error is one line here, and `ApiError(code, message)` where it is found."""

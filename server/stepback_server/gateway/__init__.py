@@ -1,0 +1,1 @@
+"""Protection of the search: keys, rate limits, admission and idempotency."""

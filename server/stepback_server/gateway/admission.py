@@ -1,0 +1,240 @@
+"""How many searches run, how many wait, whose turn is next, and when to say no."""
+
+import asyncio
+import math
+from collections import OrderedDict, deque
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+
+from stepback_server.gateway.rate_limit import ANYONE, Tenant, TokenMeter
+
+
+class Refused(Exception):
+    """No search may start or wait now. `retry_after` is in whole seconds."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"try again in {retry_after} s")
+        self.retry_after = retry_after
+
+
+class QueueFull(Refused):
+    """No more searches may wait, or this one waited for too long."""
+
+
+class OutOfTokens(Refused):
+    """The tenant has generated its tokens of this minute."""
+
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """What one tenant has in flight and waiting, first come first served."""
+
+    limit: int
+    searching: int = 0
+    waiting: deque[asyncio.Future[None]] = field(default_factory=lambda: deque())
+    promised: float = 0.0
+    """When, by the loop's clock, the last of its refused was told to come back."""
+
+    @property
+    def has_room(self) -> bool:
+        return self.searching < self.limit
+
+
+class Admission:
+    """A bounded queue before a bounded number of searches in flight, fair between tenants.
+
+    A place that becomes free goes to the tenant that was served longest ago, of those that wait
+    and are below their own limit: between two that wait, places alternate. One tenant may use the
+    whole queue while nobody else needs it; once it is full, whoever waits less takes the place of
+    the newest in the longest lane.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_searches: int,
+        max_queued: int,
+        max_seconds: float = 60.0,
+        meter: TokenMeter | None = None,
+        waited: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
+        """`waited` is told the seconds of everybody who enters the queue or passes it, however he
+        leaves; nothing of those who are refused at the door."""
+        self._max_searches = max_searches
+        self._max_queued = max_queued
+        self._max_seconds = max_seconds
+        self._meter = meter or TokenMeter()
+        self._waited = waited
+        self._lanes: OrderedDict[str, _Lane] = OrderedDict()
+        """By tenant, the one that was served longest ago first."""
+        self._mean_seconds = 1.0
+        """Of a search; a guess until the first has ended."""
+        self._ended = 0
+        self._begun: dict[object, float] = {}
+        """When the searches in flight began, the oldest first."""
+        self.searching = 0
+        self.idle = asyncio.Event()
+        """Set while no search is in flight."""
+        self.idle.set()
+        self._is_held = False
+
+    @property
+    def queued(self) -> int:
+        return sum(len(lane.waiting) for lane in self._lanes.values())
+
+    @property
+    def is_full(self) -> bool:
+        return self.queued >= self._max_queued and self.searching >= self._max_searches
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Give no place meanwhile: who comes now waits in the queue, under its rules."""
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held = False
+            self._hand_out()
+
+    @property
+    def _has_room(self) -> bool:
+        return not self._is_held and self.searching < self._max_searches
+
+    @asynccontextmanager
+    async def slot(self, tenant: Tenant = ANYONE) -> AsyncGenerator[float]:
+        """Hold a place among the running searches; gives the seconds that it took to get one.
+
+        Raises QueueFull, at once, when a tenant that waits less needs the place in the queue, or
+        after `max_seconds` there; and OutOfTokens. Leaving the queue by cancellation frees the
+        place there.
+        """
+        self._refuse_without_tokens(tenant)
+        arrived = _now()
+        await self._enter(tenant)
+        try:
+            # Those before it in the queue may have spent the tokens.
+            self._refuse_without_tokens(tenant)
+            with self._timed() as started:
+                yield started - arrived
+        finally:
+            self._leave(tenant)
+
+    @contextmanager
+    def _timed(self) -> Generator[float]:
+        """Learn how long a search holds its place; gives when it began."""
+        search, started = object(), _now()
+        self._begun[search] = started
+        try:
+            yield started
+        finally:
+            del self._begun[search]
+            self._ended += 1
+            # Of the first ones the plain mean, then one that forgets.
+            weight = max(0.1, 1 / self._ended)
+            self._mean_seconds += weight * (_now() - started - self._mean_seconds)
+
+    async def _enter(self, tenant: Tenant) -> None:
+        lane = self._lane(tenant)
+        if self._has_room and lane.has_room and not lane.waiting:
+            self._take(tenant.name)
+            self._waited(0.0)
+            return
+        if self.queued >= self._max_queued:
+            self._push_out_for(lane)
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        lane.waiting.append(place)
+        entered = _now()
+        try:
+            async with asyncio.timeout(self._max_seconds):
+                await self._wait(place, lane, tenant)
+        except TimeoutError:
+            raise QueueFull(self._retry_after(lane)) from None
+        finally:
+            self._waited(_now() - entered)
+
+    async def _wait(self, place: asyncio.Future[None], lane: _Lane, tenant: Tenant) -> None:
+        try:
+            await place
+        except BaseException:
+            if place in lane.waiting:
+                lane.waiting.remove(place)
+            elif not place.cancelled() and place.exception() is None:
+                # It was given at the very moment at which its waiter left.
+                self._leave(tenant)
+            raise
+
+    def _take(self, name: str) -> None:
+        self._lanes[name].searching += 1
+        self._lanes.move_to_end(name)
+        self.searching += 1
+        self.idle.clear()
+
+    def _leave(self, tenant: Tenant) -> None:
+        self._lanes[tenant.name].searching -= 1
+        self.searching -= 1
+        self._hand_out()
+        if not self.searching:
+            self.idle.set()
+
+    def _hand_out(self) -> None:
+        """Give free places to those whose turn it is."""
+        while self._has_room and (name := self._next()) is not None:
+            place = self._lanes[name].waiting.popleft()
+            # One that is done was cancelled, and its waiter is about to leave.
+            if not place.done():
+                place.set_result(None)
+                self._take(name)
+
+    def _next(self) -> str | None:
+        lanes = self._lanes.items()
+        return next((name for name, lane in lanes if lane.waiting and lane.has_room), None)
+
+    def _push_out_for(self, lane: _Lane) -> None:
+        """Make room in a full queue at the cost of the longest lane. Raises QueueFull where this
+        one would become as long."""
+        longest = max(self._lanes.values(), key=lambda other: len(other.waiting))
+        if len(longest.waiting) < len(lane.waiting) + 2:
+            raise QueueFull(self._retry_after(lane))
+        newest = longest.waiting.pop()
+        if not newest.done():
+            newest.set_exception(QueueFull(self._retry_after(longest)))
+
+    def _lane(self, tenant: Tenant) -> _Lane:
+        limit = min(tenant.max_searches or self._max_searches, self._max_searches)
+        if tenant.name not in self._lanes:
+            self._lanes[tenant.name] = _Lane(limit)
+            self._lanes.move_to_end(tenant.name, last=False)
+        lane = self._lanes[tenant.name]
+        # The operator may have changed it meanwhile.
+        lane.limit = limit
+        return lane
+
+    def _refuse_without_tokens(self, tenant: Tenant) -> None:
+        if wait := self._meter.wait(tenant):
+            raise OutOfTokens(wait)
+
+    def _retry_after(self, lane: _Lane) -> int:
+        """When a place in the queue should be free for one more of this lane's refused, and not
+        only for those who were refused before: they are told to come one after the other, at the
+        pace at which the lane's searches end. In whole seconds, `max_seconds` at most, since
+        nobody knows who will come back."""
+        now = _now()
+        waits = min(now + self._max_seconds, max(lane.promised, self._next_end(now)))
+        lane.promised = waits + self._mean_seconds / self._share(lane, now)
+        return max(1, math.ceil(min(lane.promised - now, self._max_seconds)))
+
+    def _share(self, lane: _Lane, now: float) -> float:
+        """The searches that a lane has in flight while it and others have more to do."""
+        lanes = self._lanes.values()
+        rivals = sum(1 for each in lanes if each.waiting or each.promised > now or each is lane)
+        return min(lane.limit, self._max_searches / rivals)
+
+    def _next_end(self, now: float) -> float:
+        """When the oldest of the searches in flight should end."""
+        begun = next(iter(self._begun.values()), now)
+        return max(now, begun + self._mean_seconds)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

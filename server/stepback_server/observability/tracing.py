@@ -1,0 +1,178 @@
+"""OpenTelemetry spans: one a search, and one an engine round as its child.
+
+Nothing of OpenTelemetry is imported unless the standard variable OTEL_EXPORTER_OTLP_ENDPOINT is
+set; the other OTEL_ variables mean what they mean everywhere. While a round lasts its span is the
+current one, and `request.trace_headers` gives what an engine behind HTTP sends to pass it on.
+"""
+
+from collections.abc import Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from stepback_core.schemas import SolveRequest, SolveResult
+from stepback_server.engine.base import Sample, SampleRequest
+from stepback_server.request_context import CURRENT, ONWARD
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace import Span
+
+_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+_PROTOCOL = "OTEL_EXPORTER_OTLP_PROTOCOL"
+_HTTP = "http/protobuf"
+
+
+class TracingError(ValueError):
+    """Traces are asked for and cannot be made; the message is one line that says why."""
+
+
+class Tracing:
+    """Makes spans. Make it with `from_environment`, and close it."""
+
+    def __init__(self, provider: "TracerProvider") -> None:
+        self._provider = provider
+        self._tracer = provider.get_tracer("stepback")
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str], version: str) -> "Tracing | None":
+        """Spans over OTLP where the environment asks for them. Raises TracingError."""
+        if not environment.get(_ENDPOINT):
+            return None
+        if environment.get(_PROTOCOL, _HTTP) != _HTTP:
+            raise TracingError(f"{_PROTOCOL}: only {_HTTP} is spoken here; set it, or leave it out")
+        try:
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+            from opentelemetry.sdk.resources import Resource
+            from opentelemetry.sdk.trace import TracerProvider
+            from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        except ModuleNotFoundError as error:
+            raise TracingError(
+                f"{_ENDPOINT} is set, but {error.name} is not installed: install this "
+                "distribution with its extra [otel], or unset the variable"
+            ) from error
+        name = environment.get("OTEL_SERVICE_NAME", "stepback")
+        resource = Resource.create({"service.name": name, "service.version": version})
+        provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        return cls(provider)
+
+    def close(self) -> None:
+        """Send what is left; blocks while a collector does not answer, 10 s at most by default."""
+        self._provider.shutdown()
+
+    @contextmanager
+    def search(self, request: SolveRequest) -> Generator["SearchSpan"]:
+        """The span of one search, under the caller's own where it sent a `traceparent`."""
+        from opentelemetry.propagate import extract
+        from opentelemetry.trace import SpanKind
+
+        record = CURRENT.get()
+        asked: dict[str, Any] = {
+            "stepback.strategy": request.strategy,
+            "stepback.breadth": request.breadth,
+            "stepback.backtracks.limit": request.backtracks,
+        }
+        if record is not None:
+            asked["stepback.request_id"] = record.id
+        context = extract(record.trace if record is not None else {})
+        with self._span("search", asked, context=context, kind=SpanKind.SERVER) as span:
+            yield SearchSpan(span)
+
+    @contextmanager
+    def round(self, request: SampleRequest) -> Generator["RoundSpan"]:
+        """The span of one engine round, a child of the search's."""
+        from opentelemetry.propagate import inject
+        from opentelemetry.trace import SpanKind
+
+        asked = {
+            "stepback.samples.asked": request.n,
+            "stepback.tokens.given": len(request.ids),
+            "stepback.tokens.limit": request.max_tokens,
+        }
+        with self._span("engine round", asked, kind=SpanKind.CLIENT) as span:
+            counts, headers = RoundSpan(), dict[str, str]()
+            inject(headers)
+            token = ONWARD.set(headers)
+            try:
+                yield counts
+            finally:
+                ONWARD.reset(token)
+                counts.write(span)
+
+    @contextmanager
+    def _span(self, name: str, attributes: dict[str, Any], **options: Any) -> Generator["Span"]:
+        # Errors are recorded here: the library would add the traceback, and with it a problem's
+        # content, which the errors of its validation quote.
+        spanned: AbstractContextManager[Span] = self._tracer.start_as_current_span(
+            name,
+            attributes=attributes,
+            record_exception=False,
+            set_status_on_exception=False,
+            **options,
+        )
+        with spanned as span:
+            try:
+                yield span
+            except BaseException as error:
+                _record_error(span, error)
+                raise
+
+
+def _record_error(span: "Span", error: BaseException) -> None:
+    """Mark a span as failed; one that was given up is no failure of anybody's."""
+    from opentelemetry.trace import StatusCode
+
+    kind = type(error).__name__
+    if not isinstance(error, Exception):
+        span.set_attribute("stepback.given_up", True)
+        return
+    code: str | None = getattr(error, "code", None)
+    said = code or str(error)
+    span.set_attribute("error.type", code or kind)
+    span.add_event("exception", {"exception.type": kind, "exception.message": said})
+    span.set_status(StatusCode.ERROR, said)
+
+
+class SearchSpan:
+    def __init__(self, span: "Span") -> None:
+        self._span = span
+
+    def answered(self, result: SolveResult) -> None:
+        usage = result.usage
+        self._span.set_attributes(
+            {
+                "stepback.search_id": result.id,
+                "stepback.model": result.model,
+                "stepback.select": result.select,
+                "stepback.status": result.status,
+                "stepback.stop_reason": result.stop_reason,
+                "stepback.tokens.prompt": usage.prompt_tokens,
+                "stepback.tokens.generated": usage.generated_tokens,
+                "stepback.tokens.discarded": usage.discarded_tokens,
+                "stepback.tokens.cached": usage.cached_tokens,
+                "stepback.samples": usage.engine_requests,
+                "stepback.backtracks": usage.backtracks,
+                "stepback.seconds.queued": usage.seconds_queued,
+            }
+        )
+
+
+class RoundSpan:
+    """Adds up what a round delivers."""
+
+    def __init__(self) -> None:
+        self._samples = self._generated = self._cached = 0
+
+    def delivered(self, sample: Sample) -> None:
+        self._samples += 1
+        self._generated += sample.generated_tokens
+        self._cached += sample.cached_tokens
+
+    def write(self, span: "Span") -> None:
+        span.set_attributes(
+            {
+                "stepback.samples": self._samples,
+                "stepback.tokens.generated": self._generated,
+                "stepback.tokens.cached": self._cached,
+            }
+        )

@@ -1,0 +1,282 @@
+"""The search loop: pick, expand, record. The only file of the search that waits for anything."""
+
+import asyncio
+import itertools
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+
+from stepback_core.schemas import StopReason
+from stepback_core.trace import TokenGrammar
+from stepback_server.concurrency import task_group
+from stepback_server.engine.base import (
+    NOTHING,
+    Engine,
+    EngineError,
+    EngineUnavailable,
+    Finish,
+    Sample,
+    SampleRequest,
+)
+from stepback_server.search.budget import TokenPurse
+from stepback_server.search.strategy import Expansion, SearchStrategy
+from stepback_server.search.tree import Branch, Tree
+
+_SECONDS_TO_ABORT = 1.0
+"""An engine that lives ends a sample within milliseconds; a dead one is not waited for."""
+_ATTEMPTS = 3
+"""How often a sample is asked for, should engines be lost with it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The upper limits of one search."""
+
+    tokens: int
+    seconds: float
+    tokens_per_branch: int
+    """Of everything that one branch generates since the prompt."""
+
+
+@dataclass(slots=True)
+class Spent:
+    """What a search has cost, in tokens as the engine counts them."""
+
+    requests: int = 0
+    """Samples asked of the engine; one that was lost with it counts each time."""
+    generated: int = 0
+    cached: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """A finished search."""
+
+    tree: Tree
+    stop_reason: StopReason
+    spent: Spent
+    seconds: float
+
+
+class Search:
+    """One search over one engine. `run` it once."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        strategy: SearchStrategy,
+        grammar: TokenGrammar,
+        prompt_ids: tuple[int, ...],
+        limits: Limits,
+        seed: int | None,
+        is_win: Callable[[Branch], bool],
+        observe: Callable[[Branch], None] = lambda branch: None,
+    ) -> None:
+        self._engine = engine
+        self._strategy = strategy
+        self._grammar = grammar
+        self._prompt_ids = prompt_ids
+        self._limits = limits
+        self._first_seed = None if seed is None else _first_seed(seed)
+        self._is_win = is_win
+        self._name = uuid.uuid4().hex
+        self._tree = Tree()
+        self._spent = Spent()
+        self._observe = observe
+        self._purse = TokenPurse(limits.tokens)
+        self._paying = asyncio.Lock()
+        self._returned = asyncio.Event()
+        self._recorded = asyncio.Event()
+        self._expanding = self._counted = 0
+        self._picked: list[Expansion] = []
+        self._early: dict[int, Branch] = {}
+        # A seed asks for the same tree each time, whichever sample ends first; the price is that a
+        # branch waits for those that were asked for before it.
+        self._in_order = seed is not None
+        self._stop = asyncio.Event()
+        self._reason = StopReason.EXHAUSTED
+        self._numbers = itertools.count()
+        self._error: EngineError | None = None
+
+    async def run(self) -> Searched:
+        """Search to the end. Raises EngineError.
+
+        Cancelling it aborts the engine's work, and so does an error. The samples are awaited and
+        counted all the same: otherwise a caller who always hangs up at the end would pay for
+        nothing.
+        """
+        started = time.monotonic()
+        deadline = asyncio.get_running_loop().call_later(
+            self._limits.seconds, self._finish, StopReason.DEADLINE
+        )
+        self._growing = growing = asyncio.create_task(self._grow())
+        try:
+            await asyncio.wait({growing})
+        except asyncio.CancelledError:
+            self._finish(StopReason.CANCELLED)
+            await asyncio.wait({growing}, timeout=_SECONDS_TO_ABORT)
+            raise
+        finally:
+            deadline.cancel()
+            growing.cancel()
+            await asyncio.gather(growing, return_exceptions=True)
+        if self._error is not None:
+            raise self._error
+        growing.result()
+        return Searched(self._tree, self._reason, self._spent, time.monotonic() - started)
+
+    async def _grow(self) -> None:
+        """Expand what the strategy picks, as soon as it does, until it picks nothing more."""
+        self._picked = self._strategy.pick()
+        async with task_group() as group:
+            while not self._stop.is_set():
+                self._recorded.clear()
+                picked, self._picked = self._picked, []
+                for expansion in picked:
+                    numbers = [next(self._numbers) for _ in range(expansion.n)]
+                    self._expanding += 1
+                    group.create_task(self._expand(expansion, numbers))
+                if not self._expanding:
+                    break
+                await self._recorded.wait()
+        # Where the search ended before a lost sample was made up for, later ones still count.
+        for number in sorted(self._early):
+            self._count(self._early[number])
+
+    def cancel(self) -> None:
+        """End now, with the best so far."""
+        self._finish(StopReason.CANCELLED)
+
+    def _finish(self, reason: StopReason) -> None:
+        """Stop, for the first reason that is given."""
+        if not self._stop.is_set():
+            self._reason = reason
+            self._stop.set()
+            self._returned.set()
+            self._recorded.set()
+
+    def _fail(self, error: EngineError) -> None:
+        """Stop for an error; what else is at work ends soon, or is given up."""
+        if self._error is None:
+            self._error = error
+            self._finish(StopReason.CANCELLED)
+            asyncio.get_running_loop().call_later(_SECONDS_TO_ABORT, self._growing.cancel)
+
+    async def _expand(self, expansion: Expansion, numbers: list[int]) -> None:
+        if expansion.state.ids and expansion.state.ids[-1] == self._grammar.end_id:
+            self._record(Branch.of(self._grammar, numbers[0], expansion.state, NOTHING))
+        else:
+            await self._pay(expansion, numbers)
+        self._expanding -= 1
+        self._recorded.set()
+
+    async def _pay(
+        self, expansion: Expansion, numbers: list[int], attempts: int = _ATTEMPTS
+    ) -> None:
+        """Sample a state's continuations: all at once where the budget allows it, else each part as
+        soon as others return what they did not use. Expansions are paid in their order."""
+        room = self._room(expansion)
+        async with asyncio.TaskGroup() as parts, self._paying:
+            while numbers and room > 0 and not self._stop.is_set():
+                self._returned.clear()
+                count, tokens = self._purse.reserve(len(numbers), room)
+                if count:
+                    part, numbers = numbers[:count], numbers[count:]
+                    parts.create_task(self._sample(expansion, part, tokens, attempts))
+                elif self._purse.is_empty:
+                    self._finish(StopReason.TOKEN_BUDGET)
+                else:
+                    await self._returned.wait()
+
+    def _room(self, expansion: Expansion) -> int:
+        """Tokens that a continuation may have, were there no budget."""
+        room = self._limits.tokens_per_branch - len(expansion.state.ids)
+        return room if expansion.max_tokens is None else min(room, expansion.max_tokens)
+
+    async def _sample(
+        self, expansion: Expansion, numbers: list[int], tokens: int, attempts: int
+    ) -> None:
+        self._spent.requests += len(numbers)
+        outstanding, lost = len(numbers), list[int]()
+
+        def deliver(sample: Sample) -> None:
+            nonlocal outstanding
+            outstanding -= 1
+            self._settle(tokens, sample.generated_tokens)
+            self._spent.generated += sample.generated_tokens
+            self._spent.cached += sample.cached_tokens
+            if sample.finish is Finish.LOST:
+                lost.append(numbers[sample.index])
+                return
+            self._record(Branch.of(self._grammar, numbers[sample.index], expansion.state, sample))
+            if sample.finish is Finish.LENGTH and tokens < self._room(expansion):
+                self._finish(StopReason.TOKEN_BUDGET)
+
+        try:
+            await self._engine.sample(
+                self._request(expansion, numbers, tokens), self._stop, deliver
+            )
+        except EngineError as error:
+            self._fail(error)
+        finally:
+            self._settle(outstanding * tokens, 0)
+        if lost:
+            await self._make_up_for(expansion, sorted(lost), attempts - 1)
+
+    async def _make_up_for(self, expansion: Expansion, lost: list[int], attempts: int) -> None:
+        """Ask for lost samples again, with what the budget has left: the loss is paid for too."""
+        if attempts:
+            await self._pay(expansion, lost, attempts)
+        else:
+            self._fail(EngineUnavailable(f"{len(lost)} samples were lost {_ATTEMPTS} times"))
+
+    def _record(self, branch: Branch) -> None:
+        """Count a branch, with a seed in its turn; nothing after a win."""
+        if not self._in_order:
+            self._count(branch)
+            return
+        self._early[branch.number] = branch
+        while (following := self._early.pop(self._counted, None)) is not None:
+            self._count(following)
+
+    def _count(self, branch: Branch) -> None:
+        if self._reason is StopReason.SOLVED:
+            return
+        self._counted += 1
+        told = self._strategy.record(branch)
+        self._tree.branches.append(told)
+        self._observe(told)
+        if self._is_win(told):
+            self._finish(StopReason.SOLVED)
+        # At once: what else has ended by now is an accident, and must not change what is picked.
+        self._picked += self._strategy.pick()
+        self._recorded.set()
+
+    def _settle(self, reserved: int, used: int) -> None:
+        self._purse.settle(reserved, used)
+        self._returned.set()
+
+    def _request(self, expansion: Expansion, numbers: list[int], tokens: int) -> SampleRequest:
+        grammar = self._grammar
+        steps = tuple(sorted(grammar.separator_ids)) if expansion.stop_at_steps else ()
+        return SampleRequest(
+            ids=self._prompt_ids + expansion.state.ids,
+            n=len(numbers),
+            max_tokens=tokens,
+            temperature=expansion.temperature,
+            seeds=None
+            if self._first_seed is None
+            else tuple(self._first_seed + number for number in numbers),
+            stop_ids=grammar.stop_ids + steps,
+            alternatives=expansion.alternatives,
+            tree=self._name,
+        )
+
+
+def _first_seed(seed: int) -> int:
+    """The seed of a search's sample 0; the others follow it, as they do within one request of an
+    engine. Hashed into 62 bits, so that searches with neighbouring seeds share no sample."""
+    return int.from_bytes(sha256(str(seed).encode()).digest()[:8]) >> 2

@@ -1,0 +1,65 @@
+"""Which candidate is the answer. Pure."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from stepback_core.schemas import Answer, Select
+from stepback_core.tasks import Verdict
+from stepback_server.search.tree import Branch
+
+Judge = Callable[[Sequence[str]], Verdict]
+"""The task's checker, bound to the problem."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A distinct answer, and the likeliest of the branches that ended in it."""
+
+    answer: Answer
+    branch: Branch
+
+
+def rank(
+    answers: Sequence[Branch],
+    select: Select,
+    steps_of: Callable[[Branch], list[str]],
+    separator: str,
+    judge: Judge | None,
+) -> list[Candidate]:
+    """The distinct answers, best first. Equal steps are one answer with several votes."""
+    groups: dict[tuple[str, ...], list[Branch]] = {}
+    for branch in answers:
+        groups.setdefault(tuple(steps_of(branch)), []).append(branch)
+    found = [_candidate(list(steps), group, separator, judge) for steps, group in groups.items()]
+    prefer = _PREFERENCE[select]
+    return sorted(found, key=lambda candidate: prefer(candidate.answer), reverse=True)
+
+
+def _candidate(
+    steps: list[str], group: list[Branch], separator: str, judge: Judge | None
+) -> Candidate:
+    verdict = judge(steps) if judge else None
+    best = max(group, key=_score)
+    answer = Answer(
+        text=separator.join(steps),
+        steps=steps,
+        score=_score(best),
+        verified=verdict.strict if verdict else None,
+        lax=verdict.lax if verdict else None,
+        reason=verdict.reason if verdict else None,
+        votes=len(group),
+    )
+    return Candidate(answer, best)
+
+
+def _score(branch: Branch) -> float:
+    # A branch that ended has at least its end token, and so a score.
+    assert branch.score is not None
+    return branch.score
+
+
+_PREFERENCE: dict[Select, Callable[[Answer], tuple[float, ...]]] = {
+    Select.PERPLEXITY: lambda answer: (answer.score,),
+    Select.VOTE: lambda answer: (answer.votes, answer.score),
+    Select.VERIFIED: lambda answer: (answer.verified is True, answer.score),
+}

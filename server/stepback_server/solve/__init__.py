@@ -1,0 +1,1 @@
+"""One request to one result: acceptance, search, events and answer."""

@@ -1,0 +1,95 @@
+"""From a search's branches to the events that tell of them. Pure."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from stepback_core.events import (
+    BacktrackEvent,
+    CandidateEvent,
+    ProgressEvent,
+    StepEvent,
+    StruckStep,
+    UsageEvent,
+)
+from stepback_core.schemas import Answer, Outcome
+from stepback_core.trace import TraceCodec
+from stepback_server.search.tree import Branch
+
+
+def told_steps(codec: TraceCodec, branch: Branch) -> list[str]:
+    """All steps of a branch; of one that is illegal, those up to the step that is."""
+    if branch.outcome is Outcome.ILLEGAL:
+        return codec.ended_steps(branch.told_ids)
+    return codec.decode_steps(branch.told_ids)
+
+
+def kept_steps(codec: TraceCodec, branch: Branch) -> int:
+    """How many steps a branch has from its parent."""
+    return len(codec.split_steps(branch.state.shared_ids)[0])
+
+
+class Narrator:
+    """Tells one search's branches, each once, in the order in which they ended."""
+
+    def __init__(self, codec: TraceCodec, answer_of: Callable[[Branch], Answer]) -> None:
+        """`answer_of` judges a branch that reached an end."""
+        self._codec = codec
+        self._answer_of = answer_of
+        self._votes = Counter[tuple[str, ...]]()
+        self._branches = self._tokens = self._cached = self._backtracks = 0
+
+    def tell(self, branch: Branch) -> Iterator[ProgressEvent]:
+        """The branch's complete steps, then how it ended, where that is an answer or a rollback."""
+        self._count(branch)
+        kept = kept_steps(self._codec, branch)
+        yield from self._steps(branch, kept)
+        if branch.outcome in (Outcome.BACKTRACK, Outcome.ILLEGAL):
+            yield self._backtrack(branch, kept)
+        elif branch.outcome is Outcome.ANSWER:
+            yield self._candidate(branch, kept)
+
+    def usage(self, seconds: float) -> UsageEvent:
+        """The totals of what has been told, after so many seconds."""
+        return UsageEvent(
+            branches=self._branches,
+            generated_tokens=self._tokens,
+            cached_tokens=self._cached,
+            backtracks=self._backtracks,
+            seconds_searching=seconds,
+        )
+
+    def _count(self, branch: Branch) -> None:
+        self._branches += 1
+        self._tokens += branch.sample.generated_tokens
+        self._cached += branch.sample.cached_tokens
+        self._backtracks += branch.outcome is Outcome.BACKTRACK
+
+    def _steps(self, branch: Branch, kept: int) -> Iterator[StepEvent]:
+        steps = self._codec.ended_steps(branch.told_ids)
+        for index, text in enumerate(steps[kept:], kept):
+            yield StepEvent(branch=branch.node, parent=branch.parent_node, index=index, text=text)
+
+    def _backtrack(self, branch: Branch, kept: int) -> BacktrackEvent:
+        steps = told_steps(self._codec, branch)
+        good = len(steps) - 1
+        if branch.outcome is Outcome.BACKTRACK:
+            good = len(self._codec.decode_steps(branch.roll_back(self._codec.tokens).ids))
+        return BacktrackEvent(
+            branch=branch.node,
+            parent=branch.parent_node,
+            kept_steps=kept,
+            outcome=Outcome.ILLEGAL if branch.outcome is Outcome.ILLEGAL else Outcome.BACKTRACK,
+            struck=[StruckStep(index=i, text=text) for i, text in enumerate(steps[good:], good)],
+        )
+
+    def _candidate(self, branch: Branch, kept: int) -> CandidateEvent:
+        answer = self._answer_of(branch)
+        steps = tuple(answer.steps)
+        self._votes[steps] += 1
+        answer = answer.model_copy(update={"votes": self._votes[steps]})
+        return CandidateEvent(
+            branch=branch.node,
+            parent=branch.parent_node,
+            kept_steps=kept,
+            answer=answer,
+        )

@@ -1,0 +1,314 @@
+"""From a request to a result: the checks that need the checkpoint, the search, the answer."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from stepback_core.events import SearchLimits, StartedEvent
+from stepback_core.schemas import (
+    Answer,
+    Outcome,
+    Select,
+    SolveRequest,
+    SolveResult,
+    Status,
+    Strategy,
+    TreeNode,
+    Usage,
+)
+from stepback_core.tasks import TASKS, Task
+from stepback_server.api.errors import ApiError, invalid
+from stepback_server.checkpoint import Checkpoint
+from stepback_server.engine.base import Engine
+from stepback_server.search.loop import Limits, Search, Searched
+from stepback_server.search.ranking import Candidate, Judge, rank
+from stepback_server.search.registry import STRATEGIES, Setup
+from stepback_server.search.task_view import TaskView
+from stepback_server.search.tree import Branch
+from stepback_server.settings import Settings
+from stepback_server.solve.events import Narrator, kept_steps, told_steps
+from stepback_server.solve.stream import Feed
+
+_ANSWERS_BY_DEFAULT = 32
+"""Best-first search without a token budget may spend the tokens of so many full answers, or of
+`breadth` where that is more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A request that has passed every check: what to search for, and how to judge it."""
+
+    id: str
+    """The search's own name."""
+    request: SolveRequest
+    prompt_ids: tuple[int, ...]
+    judge: Judge | None
+    view: TaskView | None
+    select: Select
+    limits: Limits
+
+
+class Solver:
+    """Turns requests into results, with one checkpoint under one set of limits."""
+
+    def __init__(self, checkpoint: Checkpoint, settings: Settings) -> None:
+        self._checkpoint = checkpoint
+        self._settings = settings
+        self._searches: set[Search] = set()
+        self._is_ending = False
+
+    def accept(self, request: SolveRequest) -> Order:
+        """Check what the schema cannot. Raises ApiError with the field at fault."""
+        self._refuse_what_is_not_served(request)
+        request = self._with_defaults_in_range(request)
+        prompt, judge, view = self._read_problem(request)
+        codec = self._checkpoint.codec
+        reserved = next((text for text in self._checkpoint.reserved_texts if text in prompt), None)
+        if reserved is not None:
+            raise _invalid("prompt", "reserved_text", f"it must not contain {reserved!r}")
+        if self._checkpoint.unknown_id in codec.tokenizer.encode(prompt, add_special_tokens=False):
+            raise _invalid(
+                "prompt", "unknown_character", "it has a character that the model does not know"
+            )
+        ids = tuple(codec.encode_prompt(prompt))
+        room = self._checkpoint.context_tokens - len(ids)
+        if room < 1:
+            raise _invalid(
+                "prompt",
+                "prompt_too_long",
+                f"it has {len(ids)} tokens, of a context of {self._checkpoint.context_tokens}",
+            )
+        answer = min(room, self._checkpoint.longest_answer(request.task))
+        limits = Limits(
+            tokens=request.budget.tokens or self._tokens_by_default(request, answer),
+            seconds=request.budget.seconds or self._settings.budget_seconds,
+            tokens_per_branch=answer,
+        )
+        select = self._choose_select(request, judge)
+        return Order(f"s-{uuid.uuid4().hex}", request, ids, judge, view, select, limits)
+
+    async def solve(
+        self, order: Order, engine: Engine, seconds_queued: float, feed: Feed | None = None
+    ) -> SolveResult:
+        """Search and answer, and feed whoever watches. Raises EngineError; cancelling it aborts
+        the engine's work."""
+        request, codec = order.request, self._checkpoint.codec
+        judge = order.judge if order.select is Select.VERIFIED else None
+
+        def is_win(branch: Branch) -> bool:
+            return (
+                judge is not None
+                and branch.outcome is Outcome.ANSWER
+                and judge(codec.decode_steps(branch.ids)).strict
+            )
+
+        search = Search(
+            engine=engine,
+            strategy=STRATEGIES[request.strategy](
+                Setup(
+                    request=request,
+                    grammar=codec.tokens,
+                    view=order.view,
+                    tokens_per_branch=order.limits.tokens_per_branch,
+                    ends_at_a_win=judge is not None,
+                )
+            ),
+            grammar=codec.tokens,
+            prompt_ids=order.prompt_ids,
+            limits=order.limits,
+            seed=request.seed,
+            is_win=is_win,
+            observe=feed.record if feed else lambda branch: None,
+        )
+        if feed:
+            feed.begin(self._started(order), self._narrator(order))
+        self._searches.add(search)
+        if self._is_ending:
+            search.cancel()
+        try:
+            searched = await search.run()
+        finally:
+            self._searches.discard(search)
+        return self._result(order, searched, seconds_queued)
+
+    def retell(self, request: SolveRequest, result: SolveResult) -> tuple[StartedEvent, Narrator]:
+        """What a feed begins with for a search that has its result already."""
+        order = self.accept(request)
+        return self._started(order).model_copy(update={"id": result.id}), self._narrator(order)
+
+    def cancel_all(self) -> None:
+        """End every search, those in flight and any still to come, with the best that it has."""
+        self._is_ending = True
+        self.cut_short()
+
+    def cut_short(self) -> int:
+        """End the searches in flight with the best that they have; how many there were."""
+        for search in self._searches:
+            search.cancel()
+        return len(self._searches)
+
+    def follow(self, checkpoint: Checkpoint) -> None:
+        """Answer with this one from now on: `succession.check_successor` has passed it."""
+        self._checkpoint = checkpoint
+
+    def _refuse_what_is_not_served(self, request: SolveRequest) -> None:
+        settings, budget = self._settings, request.budget
+        for field, value, most in (
+            ("breadth", _if_given(request, "breadth"), settings.max_breadth),
+            ("backtracks", _if_given(request, "backtracks"), settings.max_backtracks),
+            ("budget.tokens", budget.tokens, settings.budget_tokens),
+            ("budget.seconds", budget.seconds, settings.budget_seconds),
+        ):
+            if value is not None and value > most:
+                raise _invalid(field, "out_of_range", f"this server allows at most {most}")
+        if request.model is not None and request.model != self._checkpoint.manifest.name:
+            raise ApiError(
+                "unknown_model",
+                f"model: this server has {self._checkpoint.manifest.name!r}; or leave it out.",
+                param="model",
+            )
+
+    def _with_defaults_in_range(self, request: SolveRequest) -> SolveRequest:
+        """What the caller left out must not exceed what this server allows."""
+        return request.model_copy(
+            update={
+                "breadth": min(request.breadth, self._settings.max_breadth),
+                "backtracks": min(request.backtracks, self._settings.max_backtracks),
+            }
+        )
+
+    def _tokens_by_default(self, request: SolveRequest, answer: int) -> int:
+        """What is spent at most where the caller does not say. Best-first search goes on for as
+        long as it may; the others end by themselves."""
+        most = self._settings.budget_tokens
+        if request.strategy is Strategy.BEST_FIRST:
+            return min(most, max(_ANSWERS_BY_DEFAULT, request.breadth) * answer)
+        return most
+
+    def _read_problem(self, request: SolveRequest) -> tuple[str, Judge | None, TaskView | None]:
+        if request.prompt is not None:
+            return request.prompt, None, None
+        served = self._checkpoint.manifest.tasks
+        if request.task not in served:
+            raise ApiError(
+                "unknown_task",
+                f"task: the model knows {', '.join(served)}; give one of these, or a prompt."
+                if served
+                else "task: the model knows no task by name; give a prompt.",
+                param="task",
+            )
+        task: Task[Any] = TASKS[request.task]
+        try:
+            problem: BaseModel = task.problem_type.model_validate(request.problem)
+        except ValidationError as error:
+            raise invalid(error.errors(), under="problem") from error
+        view = TaskView(task, problem, self._checkpoint.codec)
+        return task.prompt(problem), lambda steps: task.check(problem, steps), view
+
+    def _choose_select(self, request: SolveRequest, judge: Judge | None) -> Select:
+        if request.strategy is Strategy.MAJORITY:
+            if request.select not in (None, Select.VOTE):
+                raise _invalid("select", "invalid_value", "the strategy majority always votes")
+            return Select.VOTE
+        if request.select is Select.VOTE and request.strategy is Strategy.BEST_FIRST:
+            raise _invalid(
+                "select",
+                "invalid_value",
+                "best_first writes no answer twice, so none has two votes: name the strategy "
+                "majority, or select by perplexity",
+            )
+        if request.select is not None:
+            return request.select
+        return Select.VERIFIED if judge else Select.PERPLEXITY
+
+    def _result(self, order: Order, searched: Searched, seconds_queued: float) -> SolveResult:
+        ranked = self._rank(order, searched.tree.answers)
+        candidates = [candidate.answer for candidate in ranked]
+        chosen = ranked[0] if ranked else None
+        return SolveResult(
+            id=order.id,
+            status=_status(chosen.answer if chosen else None, order.judge),
+            stop_reason=searched.stop_reason,
+            strategy=order.request.strategy,
+            select=order.select,
+            model=self._checkpoint.manifest.name,
+            answer=chosen.answer if chosen else None,
+            candidates=candidates[: order.request.candidates],
+            usage=self._usage(order, searched, chosen, seconds_queued),
+            tree=self._tree_nodes(searched) if order.request.tree else None,
+        )
+
+    def _rank(self, order: Order, answers: Sequence[Branch]) -> list[Candidate]:
+        codec = self._checkpoint.codec
+        return rank(
+            answers,
+            order.select,
+            lambda branch: codec.decode_steps(branch.ids),
+            codec.grammar.separator,
+            order.judge,
+        )
+
+    def _started(self, order: Order) -> StartedEvent:
+        return StartedEvent(
+            id=order.id,
+            model=self._checkpoint.manifest.name,
+            strategy=order.request.strategy,
+            select=order.select,
+            limits=SearchLimits(**asdict(order.limits)),
+        )
+
+    def _narrator(self, order: Order) -> Narrator:
+        return Narrator(
+            self._checkpoint.codec, lambda branch: self._rank(order, [branch])[0].answer
+        )
+
+    def _usage(
+        self, order: Order, searched: Searched, chosen: Candidate | None, seconds_queued: float
+    ) -> Usage:
+        tree, spent = searched.tree, searched.spent
+        kept = chosen.branch.generated if chosen else 0
+        return Usage(
+            prompt_tokens=len(order.prompt_ids),
+            generated_tokens=spent.generated,
+            discarded_tokens=spent.generated - kept,
+            cached_tokens=spent.cached,
+            engine_requests=spent.requests,
+            backtracks=tree.backtracks,
+            seconds_queued=seconds_queued,
+            seconds_searching=searched.seconds,
+        )
+
+    def _tree_nodes(self, searched: Searched) -> list[TreeNode]:
+        codec = self._checkpoint.codec
+        root = TreeNode(id=0, parent=None, kept_steps=0, steps=[], outcome=None, score=None)
+        branches = sorted(searched.tree.branches, key=lambda branch: branch.number)
+        return [root] + [
+            TreeNode(
+                id=branch.node,
+                parent=branch.parent_node,
+                kept_steps=(kept := kept_steps(codec, branch)),
+                steps=told_steps(codec, branch)[kept:],
+                outcome=branch.outcome,
+                score=branch.score,
+            )
+            for branch in branches
+        ]
+
+
+def _status(chosen: Answer | None, judge: Judge | None) -> Status:
+    if chosen is None:
+        return Status.UNSOLVED
+    if judge is None:
+        return Status.UNVERIFIED
+    return Status.SOLVED if chosen.verified else Status.UNSOLVED
+
+
+def _invalid(field: str, code: str, message: str) -> ApiError:
+    return ApiError(code, f"{field}: {message}", param=field)
+
+
+def _if_given(request: SolveRequest, field: str) -> int | None:
+    return getattr(request, field) if field in request.model_fields_set else None

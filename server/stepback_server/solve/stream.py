@@ -1,0 +1,130 @@
+"""A search in a task of its own, told while it runs, to a reader who may be slow.
+
+Nothing waits for the reader but the branches themselves, which the search's tree holds anyway: that
+is bounded by the search's own budget, and the search never waits for him. Events are made when he
+takes the next one, so that running totals are those of the moment.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+from stepback_core.events import ProgressEvent, ResultEvent, StartedEvent
+from stepback_core.schemas import SolveResult
+from stepback_server.search.tree import Branch
+from stepback_server.solve.events import Narrator
+
+
+class Feed:
+    """What a search leaves for its reader."""
+
+    def __init__(self) -> None:
+        self.branches = deque[Branch]()
+        """Those that the reader has not taken yet, in the order in which they ended."""
+        self.beginning: tuple[StartedEvent, Narrator] | None = None
+        """None until the search begins."""
+        self.is_joined = False
+        """Whether another request's search is told, of which there is the result alone."""
+        self._news = asyncio.Event()
+
+    def begin(self, started: StartedEvent, narrator: Narrator) -> None:
+        """The search begins; `narrator` tells what is recorded from now on."""
+        self.beginning = started, narrator
+        self.wake()
+
+    def record(self, branch: Branch) -> None:
+        self.branches.append(branch)
+        self.wake()
+
+    def wake(self) -> None:
+        """Let the reader look."""
+        self._news.set()
+
+    async def news(self, seconds: float | None = None) -> bool:
+        """Wait until there is something to look at, or so many seconds. Whether there is."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+        woken = self._news.is_set()
+        self._news.clear()
+        return woken
+
+
+class LiveSearch:
+    """A search that runs, and its reader's place in what it tells. `close` it in any case."""
+
+    def __init__(
+        self,
+        solve: Callable[[Feed], Coroutine[Any, Any, SolveResult]],
+        *,
+        heartbeat_seconds: float = 10.0,
+        usage_seconds: float = 0.25,
+    ) -> None:
+        """`solve` begins at once. `usage_seconds` lie at least between two running totals."""
+        self._heartbeat_seconds = heartbeat_seconds
+        self._usage_seconds = usage_seconds
+        self._feed = Feed()
+        self._task = asyncio.create_task(solve(self._feed))
+        self._task.add_done_callback(lambda _: self._feed.wake())
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether it is another request's search. Known after `begin`."""
+        return self._feed.is_joined
+
+    async def begin(self) -> None:
+        """Wait until the search begins, but no longer than silence may last.
+
+        Raises what kept it from beginning by then; cancelling ends it.
+        """
+        try:
+            await self._feed.news(self._heartbeat_seconds)
+            if self._task.done() and self._feed.beginning is None:
+                await self._task
+        except BaseException:
+            await self.close()
+            raise
+
+    async def events(self) -> AsyncGenerator[ProgressEvent | None]:
+        """`started`, what the search tells, and `result`; None where it was silent for long.
+
+        Raises what the search raises, once everything before it is told. Read it once, after
+        `begin`.
+        """
+        feed = self._feed
+        while feed.beginning is None:
+            if self._task.done():
+                self._task.result()
+            if not await feed.news(self._heartbeat_seconds):
+                yield None
+        started, narrator = feed.beginning
+        began = time.monotonic()
+        yield started
+        usage_due, is_untold = began + self._usage_seconds, False
+        while feed.branches or not self._task.done():
+            if feed.branches:
+                for event in narrator.tell(feed.branches.popleft()):
+                    yield event
+                is_untold = True
+                await asyncio.sleep(0)  # What has piled up may be much; let others run too.
+            else:
+                until_due = max(0.0, usage_due - time.monotonic())
+                came = await feed.news(until_due if is_untold else self._heartbeat_seconds)
+                if not came and not is_untold:
+                    yield None
+            if is_untold and (now := time.monotonic()) >= usage_due:
+                yield narrator.usage(now - began)
+                usage_due, is_untold = now + self._usage_seconds, False
+        yield ResultEvent(result=self._task.result())
+
+    async def ended(self) -> None:
+        """Wait until the search has ended, whether its reader knows or not."""
+        await asyncio.wait({self._task})
+
+    async def close(self) -> None:
+        """End the search, if it still runs."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)

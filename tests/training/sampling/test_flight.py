@@ -1,0 +1,14 @@
+"""What is an outcome, and what is none. How a controller is asked is tested with the evaluation."""
+
+import pytest
+
+from stepback_core.schemas import StopReason
+from stepback_training.sampling.bounded_gather import Interrupted, finished
+from tests.training.evaluate.made import result
+
+
+def test_a_search_that_the_controller_gave_up_is_no_outcome() -> None:
+    with pytest.raises(Interrupted, match="stopping"):
+        finished(result(stop=StopReason.CANCELLED))
+    for stop in set(StopReason) - {StopReason.CANCELLED}:
+        assert finished(result(stop=stop)).stop_reason is stop

@@ -1,0 +1,86 @@
+"""A training run as one TOML file. Every field is checked when the file is read."""
+
+import tomllib
+from pathlib import Path
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from stepback_core.validation import first_error
+from stepback_training.config.data import TRACES, DataRecipe, OwnErrors, Source
+from stepback_training.config.improve import ImproveRecipe
+from stepback_training.config.train import BaseModelChoice, LoraRecipe, ScratchModel, TrainRecipe
+
+__all__ = [
+    "TRACES",
+    "BaseModelChoice",
+    "DataRecipe",
+    "ImproveRecipe",
+    "LoraRecipe",
+    "OwnErrors",
+    "Recipe",
+    "RecipeError",
+    "ScratchModel",
+    "Source",
+    "TrainRecipe",
+]
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be used; the message names the file and the field."""
+
+
+class Recipe(BaseModel, extra="forbid", frozen=True):
+    """One run: data, model, training."""
+
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")
+    seed: int = 0
+    data: DataRecipe
+    scratch: ScratchModel | None = None
+    base: BaseModelChoice | None = None
+    lora: LoraRecipe | None = None
+    train: TrainRecipe
+    improve: ImproveRecipe | None = None
+    """Only `stepback improve` reads it."""
+
+    @model_validator(mode="after")
+    def _rounds_train_as_they_can(self) -> "Recipe":
+        try:
+            _ = self.round_train
+        except ValidationError as error:
+            raise ValueError(f"improve.train: {first_error(error, whole='all')}") from error
+        return self
+
+    @property
+    def round_train(self) -> TrainRecipe:
+        """How a round of self-improvement trains."""
+        changes = self.improve.train if self.improve else {}
+        train = self.train.model_dump()
+        if changes.keys() & {"epochs", "tokens"}:  # One of them stands in the place of the other.
+            del train["epochs"], train["tokens"]
+        return TrainRecipe.model_validate(train | changes)
+
+    @model_validator(mode="after")
+    def _starts_from_one_model(self) -> "Recipe":
+        if (self.scratch is None) == (self.base is None):
+            raise ValueError("give exactly one of [scratch] and [base]")
+        return self
+
+    @model_validator(mode="after")
+    def _adapts_what_it_can(self) -> "Recipe":
+        if self.lora and self.base is None:
+            raise ValueError("[lora] adapts a [base]; a [scratch] model has nothing to keep")
+        if self.lora and self.train.optimizer == "muon":
+            raise ValueError("train.optimizer: [lora] takes adamw; muon is for whole matrices")
+        return self
+
+    @classmethod
+    def read(cls, path: Path) -> "Recipe":
+        """Read a TOML recipe. Raises RecipeError."""
+        try:
+            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{path}: not TOML: {error}") from error
+        except ValidationError as error:
+            raise RecipeError(f"{path}: {first_error(error, whole='the recipe')}") from error

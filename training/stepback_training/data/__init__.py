@@ -1,0 +1,1 @@
+"""Training samples: from task generators, from traces, with wrong paths."""

@@ -1,0 +1,128 @@
+"""A model's own wrong steps, as JSONL:
+
+    {"task": "countdown", "problem": {"numbers": [4, 16, 25, 82], "target": 95},
+     "prefix": ["16-4=12"], "wrong_step": "25-12=14", "follow_ups": ["82+14=95"],
+     "kind": "computational", "noticed": false}
+
+(one a line). What a file says of a step is not believed: the task judges every line anew when it is
+read, and a problem that is not of the training split is refused.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from stepback_core.tasks import TASKS, ErrorKind, Split, Task
+from stepback_core.tasks.first_error import Mistake, first_mistake
+from stepback_core.trace import Grammar
+from stepback_core.validation import first_error
+from stepback_training.config import DataRecipe
+
+
+class OwnErrorsError(ValueError):
+    """A file that is not a model's own errors; the message names file, line and what is wrong."""
+
+
+class OwnError(BaseModel):
+    """The first wrong step that a model took on a problem, and what it wrote behind it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    task: str
+    problem: dict[str, Any]
+    prefix: list[str]
+    """The right steps before."""
+    wrong_step: str
+    follow_ups: list[str] = []
+    """What the model wrote after the wrong step, as if that were right."""
+    kind: ErrorKind
+    noticed: bool
+    """Whether the model emitted the marker straight after the wrong step."""
+
+    @cached_property
+    def typed_problem(self) -> BaseModel:
+        problem: BaseModel = self._task.problem_type.model_validate(self.problem)
+        return problem
+
+    @property
+    def key(self) -> tuple[str, str, tuple[str, ...]]:
+        """What no two lines of a file share."""
+        prompt = self._task.prompt(self.typed_problem)
+        return self.task, prompt, (*self.prefix, self.wrong_step)
+
+    @property
+    def _task(self) -> Task[Any]:
+        return TASKS[self.task]
+
+    @model_validator(mode="after")
+    def _is_an_error_of_a_training_problem(self) -> Self:
+        if self.task not in TASKS:
+            raise ValueError(f"task: there is no {self.task!r}; known: {', '.join(TASKS)}")
+        try:
+            problem = self.typed_problem
+        except ValidationError as error:
+            raise ValueError(f"problem: {first_error(error, whole='it')}") from error
+        if self._task.split(problem) is not Split.TRAIN:
+            raise ValueError("problem: it is not of the training split, and must not be trained on")
+        steps = [*self.prefix, self.wrong_step]
+        if first_mistake(self._task, problem, steps) != Mistake(len(self.prefix), self.kind):
+            raise ValueError(f"wrong_step: it is no {self.kind} error, or not the first error")
+        self._refuse_what_must_not_be_taught(problem)
+        return self
+
+    def _refuse_what_must_not_be_taught(self, problem: BaseModel) -> None:
+        steps = [*self.prefix, self.wrong_step]
+        for step in [None, *self.follow_ups]:
+            steps += [] if step is None else [step]
+            if not is_teachable(self._task, problem, steps):
+                raise ValueError(
+                    f"{steps[-1]!r}: it ends in a held-out goal, or has what the trace grammar uses"
+                )
+
+
+def is_teachable(task: Task[Any], problem: BaseModel, steps: list[str]) -> bool:
+    """Whether the last of these wrong steps may stand in training data."""
+    step = steps[-1]
+    is_text = bool(step.strip()) and Grammar().reserved_in_step(step) is None
+    return is_text and not task.ends_held_out(problem, steps)
+
+
+def read_own_errors(file: Path) -> Iterator[OwnError]:
+    """Read and judge a file line by line. Raises OwnErrorsError."""
+    try:
+        with file.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                try:
+                    yield OwnError.model_validate_json(line)
+                except ValidationError as error:
+                    what = first_error(error, whole="the line")
+                    raise OwnErrorsError(f"{file}:{number}: {what}") from error
+    except OSError as error:
+        raise OwnErrorsError(f"{file}: cannot be read ({error.strerror})") from error
+
+
+def own_errors_of(recipe: DataRecipe) -> Mapping[str, list[OwnError]]:
+    """By task, what the recipe's file holds; nothing where it names none.
+
+    Raises OwnErrorsError for a file that is none, or that has nothing of the recipe's tasks.
+    """
+    if recipe.own_errors is None:
+        return {}
+    file = Path(recipe.own_errors.file)
+    written = file.stat().st_mtime_ns if file.exists() else 0
+    found = _read_once(file, written)
+    if found.keys().isdisjoint(recipe.names):
+        raise OwnErrorsError(f"{file}: it has no errors of {' or '.join(recipe.names)}")
+    return found
+
+
+@lru_cache(maxsize=4)
+def _read_once(file: Path, written: int) -> Mapping[str, list[OwnError]]:
+    """One reading for all chunks of a process, as long as the file stays as it was written."""
+    found: dict[str, list[OwnError]] = {}
+    for error in read_own_errors(file):
+        found.setdefault(error.task, []).append(error)
+    return found

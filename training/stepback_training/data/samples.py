@@ -1,0 +1,227 @@
+"""Training samples: made from tasks and traces, written and read as JSONL.
+
+    {"prompt": "countdown:4,16,25,82=95", "steps": ["16-4=12"], "wrong_step": "25-12=14"}
+
+A sample with a `wrong_step` ends in that step, in the `follow_ups` that take it at its word if
+there are any, and the marker; one without ends in the end token, unless it is a `beginning`.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from tqdm import tqdm
+
+from stepback_core.tasks import Split, Task
+from stepback_core.validation import first_error
+from stepback_training.config import DataRecipe, Source
+from stepback_training.data.model_errors import own_errors_of
+from stepback_training.data.traces import Trace, Traces, read_traces
+from stepback_training.data.wrong_paths import Mistakes
+
+_CHUNK = 2000
+
+
+class SampleError(ValueError):
+    """A line that is not a sample; the message names file, line and field."""
+
+
+class Sample(BaseModel):
+    """One training sample, as text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt: str
+    steps: list[str]
+    wrong_step: str | None = None
+    follow_ups: list[str] = []
+    """Further wrong steps behind the first, all before the marker."""
+    beginning: bool = False
+    """The steps are the first of a right path, and nothing is said of what follows."""
+
+    @model_validator(mode="after")
+    def _ends_in_one_way(self) -> Self:
+        if self.follow_ups and self.wrong_step is None:
+            raise ValueError("follow_ups: there is no wrong_step that they could follow")
+        if self.beginning and self.wrong_step is not None:
+            raise ValueError("beginning: a sample with a wrong_step ends in the marker")
+        if self.beginning and not self.steps:
+            raise ValueError("beginning: without a step there is nothing to learn")
+        return self
+
+    @property
+    def wrong_steps(self) -> list[str]:
+        """Every wrong step, in order; none of a sample that is right to its end."""
+        return [] if self.wrong_step is None else [self.wrong_step, *self.follow_ups]
+
+
+def write_samples(recipe: DataRecipe, path: Path, *, processes: int | None = None) -> None:
+    """Write the recipe's samples as JSONL; the same recipe gives the same bytes with any number of
+    processes. The file appears under its name only when it is whole. Raises TraceError, and
+    OwnErrorsError."""
+    # These are read before anything is written, and before processes are forked that need them.
+    held_out(recipe)
+    own_errors_of(recipe)
+    partial = path.with_name(path.name + ".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _recipe_path(path).unlink(missing_ok=True)
+    with (
+        partial.open("w", encoding="utf-8") as file,
+        tqdm(total=recipe.samples, unit="sample", unit_scale=True) as bar,
+    ):
+        for number, lines in _batches(recipe, processes):
+            file.write(lines)
+            bar.update(number)
+    partial.replace(path)
+    _recipe_path(path).write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def _batches(recipe: DataRecipe, processes: int | None) -> Iterator[tuple[int, str]]:
+    """Numbers of samples, and their lines."""
+    if recipe.samples is None:
+        for source in recipe.tasks:
+            for trace in _traces(source).training:
+                samples = _samples_of(trace)
+                yield len(samples), "".join(map(_to_line, samples))
+        return
+    sizes = [min(_CHUNK, recipe.samples - start) for start in range(0, recipe.samples, _CHUNK)]
+    with ProcessPoolExecutor(processes) as pool:
+        chunks = pool.map(_chunk, [recipe] * len(sizes), range(len(sizes)), sizes)
+        yield from zip(sizes, chunks, strict=True)
+
+
+def held_out(recipe: DataRecipe) -> int:
+    """How many traces the split keeps out of the samples. Raises TraceError."""
+    return sum(_traces(source).held_out for source in recipe.tasks if source.files)
+
+
+def recipe_of(path: Path) -> DataRecipe | None:
+    """The recipe that a file was written by; None for samples from elsewhere."""
+    try:
+        return DataRecipe.model_validate_json(_recipe_path(path).read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def _recipe_path(path: Path) -> Path:
+    return path.with_name(path.name + ".recipe.json")
+
+
+def read_samples(path: Path) -> Iterator[Sample]:
+    """Read JSONL samples one by one. Raises SampleError."""
+    with path.open("rb") as file:
+        yield from samples_of(path, file)
+
+
+def samples_of(path: Path, lines: Iterable[bytes], first: int = 1) -> Iterator[Sample]:
+    """The samples of a file's lines, of which the first has this number. Raises SampleError."""
+    for number, line in enumerate(lines, start=first):
+        try:
+            yield Sample.model_validate_json(line)
+        except ValidationError as error:
+            what = first_error(error, whole="the line")
+            raise SampleError(f"{path}:{number}: {what}") from error
+
+
+def make_samples(recipe: DataRecipe, rng: Random) -> Iterator[Sample]:
+    """Samples without end, of the training split alone, from each source by its share."""
+    streams = [_stream(source, recipe, rng) for source in recipe.tasks]
+    if len(streams) == 1:
+        # Nothing is drawn for a choice that is none, so a single task's samples stay as they were.
+        yield from streams[0]
+    shares = [source.share for source in recipe.tasks]
+    while True:
+        [stream] = rng.choices(streams, shares)
+        yield next(stream)
+
+
+def _stream(source: Source, recipe: DataRecipe, rng: Random) -> Iterator[Sample]:
+    if source.task is None:
+        return _from_traces(_traces(source).training, recipe, rng)
+    return _from_task(source.task, recipe, rng)
+
+
+def _from_task(task: Task[Any], recipe: DataRecipe, rng: Random) -> Iterator[Sample]:
+    mistakes = Mistakes.of(task, recipe)
+    for problem in task.stream(Split.TRAIN, rng):
+        path = _choose_path(task.reference_paths(problem), recipe, rng)
+        if rng.random() >= recipe.backtrack_share:
+            yield _right(task.prompt(problem), path, recipe, rng)
+            continue
+        mistake = mistakes.draw(problem, path, rng)
+        if mistake is not None:
+            wrong, *follow_ups = mistake.wrong_steps
+            yield Sample(
+                prompt=mistake.prompt, steps=mistake.prefix, wrong_step=wrong, follow_ups=follow_ups
+            )
+
+
+def _right(prompt: str, path: list[str], recipe: DataRecipe, rng: Random) -> Sample:
+    """A right path, or its first step alone."""
+    # Nothing is drawn where there is no choice: other recipes' samples stay as they were.
+    if len(path) > 1 and recipe.first_steps and rng.random() < recipe.first_steps:
+        return Sample(prompt=prompt, steps=path[:1], beginning=True)
+    return Sample(prompt=prompt, steps=path)
+
+
+def _choose_path(paths: list[list[str]], recipe: DataRecipe, rng: Random) -> list[str]:
+    if recipe.paths == "plainest":
+        return paths[0]
+    return rng.choice(paths if recipe.paths == "uniform" else first_of_each_order(paths))
+
+
+def first_of_each_order(paths: list[list[str]]) -> list[list[str]]:
+    """Of paths that are the same steps in another order, the first of the list."""
+    first: dict[tuple[str, ...], list[str]] = {}
+    for path in paths:
+        first.setdefault(tuple(sorted(path)), path)
+    return list(first.values())
+
+
+def _from_traces(traces: list[Trace], recipe: DataRecipe, rng: Random) -> Iterator[Sample]:
+    """Drawn at random, any of them more than once."""
+    wrong = [trace for trace in traces if trace.wrong_step is not None]
+    while True:
+        if wrong and rng.random() < recipe.backtrack_share:
+            yield _samples_of(rng.choice(wrong))[1]
+        else:
+            trace = rng.choice(traces)
+            yield _right(trace.prompt, trace.steps, recipe, rng)
+
+
+def _samples_of(trace: Trace) -> list[Sample]:
+    """The whole path, and where there is a wrong step, the path up to it."""
+    samples = [Sample(prompt=trace.prompt, steps=trace.steps)]
+    if trace.wrong_step is not None:
+        samples.append(
+            Sample(prompt=trace.prompt, steps=trace.right_prefix, wrong_step=trace.wrong_step)
+        )
+    return samples
+
+
+def _traces(source: Source) -> Traces:
+    files = tuple(Path(file) for file in source.files)
+    written = tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
+    return _read_once(files, written)
+
+
+@lru_cache(maxsize=4)
+def _read_once(files: tuple[Path, ...], written: tuple[int, ...]) -> Traces:
+    """One reading for all chunks of a process, as long as the files stay as they were written."""
+    return read_traces(files)
+
+
+def _chunk(recipe: DataRecipe, index: int, size: int) -> str:
+    # Seeded by its own index, so that chunks do not depend on which process makes them.
+    rng = Random(f"{recipe.seed}:{index}")
+    return "".join(_to_line(sample) for sample in islice(make_samples(recipe, rng), size))
+
+
+def _to_line(sample: Sample) -> str:
+    return json.dumps(sample.model_dump(exclude_defaults=True), separators=(",", ":")) + "\n"

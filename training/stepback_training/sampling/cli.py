@@ -1,0 +1,64 @@
+"""What the commands that ask a controller have in common at the terminal."""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+
+from stepback_client import ApiError, Overloaded
+from stepback_client.base import DEFAULT_URL
+from stepback_training.sampling.bounded_gather import Stopped
+
+INTERRUPTED = 130
+
+
+def add_controller_flags(parser: argparse.ArgumentParser, *, in_flight: int) -> None:
+    """`--url` and `--in-flight`, with its default."""
+    parser.add_argument(
+        "--url",
+        default=os.environ.get("STEPBACK_URL", DEFAULT_URL),
+        help=f"the controller; STEPBACK_URL or {DEFAULT_URL} if left out",
+    )
+    parser.add_argument(
+        "--in-flight", type=positive, default=in_flight, help=f"problems at once; {in_flight}"
+    )
+
+
+def positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive: it must be at least 1")
+    return number
+
+
+def drain_on_signals(command: str, stop: asyncio.Event) -> None:
+    """The first SIGINT or SIGTERM lets what is in flight come back; a second one ends the process
+    as it always does."""
+    loop = asyncio.get_running_loop()
+
+    def drain(number: signal.Signals) -> None:
+        stop.set()
+        loop.remove_signal_handler(number)
+        say(command, "finishing what is in flight; once more to leave at once", 0)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, drain, number)
+
+
+def say_stopped(command: str, stopped: Stopped, kept: str) -> int:
+    """Say why, and where what was done is kept. Returns the exit status: 130 after a signal."""
+    error = stopped.__cause__
+    if error is None:
+        return say(command, f"stopped: {kept}", INTERRUPTED)
+    return say(command, f"{error}\n{kept}", status_of(error))
+
+
+def status_of(error: BaseException) -> int:
+    """2 for a refusal, where to ask the same again is in vain; else 1."""
+    refused = isinstance(error, ApiError) and error.status < 500
+    return 2 if refused and not isinstance(error, Overloaded) else 1
+
+
+def say(command: str, message: object, status: int) -> int:
+    print(f"stepback {command}: {message}", file=sys.stderr)
+    return status

@@ -1,0 +1,1 @@
+"""Supervised training: model, tokenizer, packing, trainer, checkpoint."""

@@ -1,0 +1,63 @@
+"""Checkpoints: the finished, self-describing folder, and the resumable ones during a run.
+
+Everything is written beside its place, forced to disk and renamed into it, so a kill never leaves
+half of one under its name.
+"""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from stepback_core.manifest import Manifest
+from stepback_training.train.model_card import model_card
+
+_RESUMABLE = re.compile(r"checkpoint-(\d+)")
+
+
+def export(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, manifest: Manifest
+) -> None:
+    """Write a folder that plain `transformers` and plain vLLM load. bfloat16 safetensors."""
+    staging = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    model.generation_config = GenerationConfig(
+        eos_token_id=[manifest.end_id, manifest.marker_id], pad_token_id=tokenizer.pad_token_id
+    )
+    model.config.use_cache = True
+    model.bfloat16().save_pretrained(staging)
+    tokenizer.save_pretrained(staging)
+    manifest.write(staging)
+    (staging / "README.md").write_text(model_card(manifest), encoding="utf-8")
+    replace_folder(staging, folder)
+
+
+def replace_folder(staging: Path, folder: Path) -> None:
+    """Put a finished folder in its place, over an older one. After a kill in between the older one
+    is still there, under its own name or with `.old` behind it."""
+    sync(staging)
+    old = folder.with_name(folder.name + ".old")
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        folder.replace(old)
+    staging.replace(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def resumable(run: Path) -> list[Path]:
+    """A run's whole checkpoints, oldest first."""
+    found = [(int(m[1]), path) for path in run.glob("*") if (m := _RESUMABLE.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def sync(folder: Path) -> None:
+    """Force a folder's files to disk before it is renamed."""
+    for path in [*folder.rglob("*"), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,66 @@
+"""Low-rank adapters by PEFT: put on a base model, saved with a checkpoint, merged at the export.
+
+[lora]
+rank = 16
+alpha = 32
+"""
+
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from stepback_training.config import LoraRecipe
+from stepback_training.train.distributed import FSDP, sharding
+
+
+def add_adapter(model: PreTrainedModel, lora: LoraRecipe, marker_id: int) -> PreTrainedModel:
+    """The model with adapters, whose other weights are frozen but for the marker's rows in the
+    embedding and in the head. Raises ValueError where PEFT is not installed, where
+    `target_modules` names nothing of this model, or where the launch cannot shard it."""
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{error.name} is not installed, and [lora] needs it: install this distribution with "
+            "its extras [training,lora]"
+        ) from error
+    lookups = _lookups(model)
+    if sharding() == FSDP and len(lookups) == 1:
+        raise ValueError(
+            "[lora] on a model whose head is its embedding does not go with FSDP, which would no "
+            "longer see that they are one: launch with ZeRO-2, or plain data-parallel processes"
+        )
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.rank,
+        lora_alpha=cast("int", lora.alpha),
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        trainable_token_indices={name: [marker_id] for name in lookups},
+    )
+    adapted = get_peft_model(model, config)
+    # Without a name to compare vocabularies with, PEFT saves no second copy of the embedding, which
+    # every start makes anew from the base model anyway.
+    adapted.peft_config["default"].base_model_name_or_path = ""
+    return cast("PreTrainedModel", adapted)
+
+
+def load_adapter(model: PreTrainedModel, checkpoint: Path) -> None:
+    """Put the adapters of a resumable checkpoint into a model that has such adapters."""
+    cast("Any", model).load_adapter(str(checkpoint), "default", is_trainable=True)
+
+
+def merged(model: PreTrainedModel) -> PreTrainedModel:
+    """A plain model with the adapters in its weights; a plain model stays as it is."""
+    merge = getattr(model, "merge_and_unload", None)
+    return model if merge is None else merge()
+
+
+def _lookups(model: PreTrainedModel) -> list[str]:
+    """The names of the embedding and, where it has weights of its own, of the head."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    names = {id(module): name for name, module in model.named_modules()}
+    untied = cast("nn.Embedding", embedding).weight is not cast("nn.Linear", head).weight
+    return [names[id(module)] for module in ([embedding, head] if untied else [embedding])]

@@ -1,0 +1,115 @@
+"""The model that training starts from: a small Llama, or any Hugging Face causal model."""
+
+from collections.abc import Iterable
+from typing import Any, TypeAlias, cast
+
+import torch
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
+
+from stepback_core.trace import Grammar
+from stepback_training.config import BaseModelChoice, Recipe, ScratchModel, TrainRecipe
+from stepback_training.train.tokenizer import make_tokenizer
+
+# Typed in part only by transformers; trace.py's protocol says what is used of it.
+AnyTokenizer: TypeAlias = Any
+
+_SHORT_ROW = {False: 128, True: 512}
+"""Tokens of the longest row for which the plain attention was measured to be the faster one on a
+CPU, by whether it is compiled. Its memory grows with their square."""
+
+
+def make_model(
+    recipe: Recipe, characters: Iterable[str] = ()
+) -> tuple[PreTrainedModel, AnyTokenizer, Grammar]:
+    """The untrained model, its tokenizer with the marker in it, and the grammar of both. A model
+    from scratch reads the `characters` of its samples beside those of ASCII."""
+    torch.manual_seed(recipe.seed)
+    if recipe.scratch is not None:
+        grammar = Grammar()
+        tokenizer = make_tokenizer(
+            grammar,
+            tasks=recipe.data.names,
+            digits_per_token=recipe.scratch.digits_per_token,
+            characters=characters,
+        )
+        model = _from_scratch(recipe.scratch, tokenizer)
+    else:
+        assert recipe.base is not None
+        model, tokenizer, grammar = _from_base(recipe.base)
+    _set_attention(model, recipe.train)
+    return model, tokenizer, grammar
+
+
+def _set_attention(model: PreTrainedModel, fit: TrainRecipe) -> None:
+    attention = attention_of(fit, on_gpu=torch.cuda.is_available())
+    if attention is None:
+        return
+    model.set_attn_implementation(attention)
+    # Of a model whose attention cannot be chosen transformers only warns.
+    if fit.attention != "auto" and model.config._attn_implementation != attention:
+        raise ValueError(f"train.attention: this model has no {attention}; leave it at auto")
+
+
+def attention_of(fit: TrainRecipe, *, on_gpu: bool) -> str | None:
+    """Which of the attentions of `transformers` computes a training; None for the model's own."""
+    if fit.attention != "auto":
+        return fit.attention
+    is_short = fit.row_tokens <= _SHORT_ROW[fit.compile]
+    return "eager" if is_short and not on_gpu else None
+
+
+def _from_scratch(shape: ScratchModel, tokenizer: AnyTokenizer) -> PreTrainedModel:
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        max_position_embeddings=shape.max_positions,
+        # Untied: with tied embeddings vLLM on a CPU keeps the old head when weights are reloaded.
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlamaForCausalLM(config)
+
+
+def _from_base(base: BaseModelChoice) -> tuple[PreTrainedModel, AnyTokenizer, Grammar]:
+    tokenizer = AutoTokenizer.from_pretrained(base.path)
+    model = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32)
+    if tokenizer.eos_token is None:
+        raise ValueError(f"{base.path}: the tokenizer has no end-of-sequence token")
+    grammar = Grammar(end=tokenizer.eos_token)
+    # A model that was trained here before has the marker, and its row is not to be touched.
+    is_new = tokenizer.convert_tokens_to_ids(grammar.marker) in (None, tokenizer.unk_token_id)
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": [grammar.marker]}, replace_extra_special_tokens=False
+    )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if is_new:
+        add_marker_row(model, tokenizer.convert_tokens_to_ids(grammar.marker), len(tokenizer))
+    return model, tokenizer, grammar
+
+
+def add_marker_row(model: PreTrainedModel, marker_id: int, vocabulary_size: int) -> None:
+    """Give the marker a row in the embedding and in the head, each the mean of the other rows."""
+    if embedding_rows(model) < vocabulary_size:
+        model.resize_token_embeddings(vocabulary_size, mean_resizing=False)
+    with torch.no_grad():
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+            rows = cast("nn.Linear | nn.Embedding", layer).weight
+            rows[marker_id] = rows[:marker_id].mean(0)
+
+
+def embedding_rows(model: PreTrainedModel) -> int:
+    """Tokens that the model embeds, padding rows included."""
+    return cast("nn.Embedding", model.get_input_embeddings()).weight.shape[0]

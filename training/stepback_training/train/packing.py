@@ -1,0 +1,254 @@
+"""Samples to token ids and loss mask, in one pass, and packed into rows of equal length.
+
+No loss on the prompt, on wrong steps, or on padding. Samples that share a row do not see each
+other: positions start at 0 for each, which `transformers` turns into a block-diagonal mask.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from stepback_core.trace import Grammar, TraceCodec
+from stepback_training.data.samples import Sample, samples_of
+
+IGNORED = -100
+"""The label that `transformers` leaves out of the loss."""
+_BLOCK = 20_000
+"""Lines that one process encodes at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One sample: its ids and, of equal length, whether each token carries loss."""
+
+    ids: list[int]
+    has_loss: list[bool]
+    prompt_tokens: int
+
+
+def encode(
+    sample: Sample, codec: TraceCodec, encode_step: Callable[[str], list[int]] | None = None
+) -> Encoded:
+    """Encode step by step, so that step boundaries are token boundaries with any tokenizer;
+    `encode_step` may stand in for the codec's own where it remembers steps."""
+    encode_step = encode_step or codec.encode_step
+    pieces = [(codec.encode_prompt(sample.prompt), False)]
+    pieces += [(encode_step(step), True) for step in sample.steps]
+    pieces += [(encode_step(step), False) for step in sample.wrong_steps]
+    if sample.wrong_steps:
+        pieces.append(([codec.tokens.marker_id], True))
+    elif not sample.beginning:
+        pieces.append(([codec.tokens.end_id], True))
+    ids = [token for piece, _ in pieces for token in piece]
+    return Encoded(ids, [loss for piece, loss in pieces for _ in piece], len(pieces[0][0]))
+
+
+def check_round_trip(samples: Iterable[Sample], codec: TraceCodec) -> None:
+    """Raise ValueError unless steps come back from their ids as they were.
+
+    Tokenizers that put a space before every text (the Metaspace kind) do not give them back. Only
+    several steps show it, so the first sample that has them is looked at.
+    """
+    sample = next((each for each in samples if len(each.steps + each.wrong_steps) > 1), None)
+    if sample is None:
+        return
+    ids = encode(sample, codec).ids[len(codec.encode_prompt(sample.prompt)) :]
+    steps = sample.steps + sample.wrong_steps
+    if codec.decode_steps(ids) != steps:
+        raise ValueError(
+            f"the tokenizer does not give back what it encodes step by step: {steps} became "
+            f"{codec.decode_steps(ids)}; take a model with another tokenizer (byte-level BPE works)"
+        )
+
+
+def _refuse_reserved(sample: Sample, number: int, grammar: Grammar) -> None:
+    """Raise ValueError where a sample's text holds what ends a step or a trace."""
+    steps = sample.steps + sample.wrong_steps
+    found = [(sample.prompt, grammar.reserved_in_prompt(sample.prompt))]
+    found += [(step, grammar.reserved_in_step(step)) for step in steps]
+    for text, reserved in found:
+        if reserved is not None:
+            raise ValueError(f"sample {number}: {text!r} must not contain {reserved!r}")
+
+
+class _Block(NamedTuple):
+    """Samples that were encoded together."""
+
+    ids: NDArray[np.int32]
+    has_loss: NDArray[np.bool_]
+    lengths: NDArray[np.int64]
+    longest_answers: dict[str, int]
+
+
+class EncodedSamples:
+    """Many encoded samples in three flat arrays: ids, loss flags, and where each sample starts.
+
+    `tasks` are the names that prompts may begin with: the longest answer is told of each. Raises
+    ValueError for a sample whose text holds the marker, the end, or a separator in a step.
+    """
+
+    def __init__(
+        self, samples: Iterable[Sample], codec: TraceCodec, tasks: Sequence[str] = ()
+    ) -> None:
+        self._join([_encode_block(samples, codec, tasks)])
+
+    @classmethod
+    def read(
+        cls, path: Path, codec: TraceCodec, tasks: Sequence[str] = (), *, processes: int
+    ) -> "EncodedSamples":
+        """Those of a JSONL file, encoded by so many processes. Raises SampleError as well."""
+        lines = path.read_bytes().splitlines()
+        starts = range(0, len(lines), _BLOCK)
+        jobs = [(path, start, lines[start : start + _BLOCK], codec, tasks) for start in starts]
+        if processes == 1 or len(jobs) <= 1:
+            blocks = [_encode_lines(*job) for job in jobs]
+        else:
+            # Not forked: the process has threads by now, and maybe a GPU.
+            context = get_context("forkserver")
+            with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context) as pool:
+                blocks = list(pool.map(_encode_lines, *zip(*jobs, strict=True)))
+        encoded = cls.__new__(cls)
+        encoded._join(blocks)
+        return encoded
+
+    def _join(self, blocks: list[_Block]) -> None:
+        self.ids = np.concatenate([block.ids for block in blocks] or [np.zeros(0, np.int32)])
+        self.has_loss = np.concatenate([b.has_loss for b in blocks] or [np.zeros(0, np.bool_)])
+        self.lengths = np.concatenate([b.lengths for b in blocks] or [np.zeros(0, np.int64)])
+        self.starts = np.concatenate([[0], np.cumsum(self.lengths)])
+        self.longest_answers: dict[str, int] = {}
+        """Tokens of the longest whole answer without its prompt, by task; "" for other prompts."""
+        for block in blocks:
+            for task, longest in block.longest_answers.items():
+                self.longest_answers[task] = max(longest, self.longest_answers.get(task, 0))
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+
+def _encode_lines(
+    path: Path, skipped: int, lines: list[bytes], codec: TraceCodec, tasks: Sequence[str]
+) -> _Block:
+    """The lines of a file behind the first `skipped` ones."""
+    samples = samples_of(path, lines, first=skipped + 1)
+    return _encode_block(samples, codec, tasks, skipped + 1)
+
+
+def _encode_block(
+    samples: Iterable[Sample], codec: TraceCodec, tasks: Sequence[str], first: int = 1
+) -> _Block:
+    ids: list[int] = []
+    has_loss: list[bool] = []
+    lengths: list[int] = []
+    longest: dict[str, int] = {}
+    # Most of a call of a tokenizer is overhead, and short steps repeat.
+    encode_step = lru_cache(maxsize=_BLOCK)(codec.encode_step)
+    for number, sample in enumerate(samples, start=first):
+        _refuse_reserved(sample, number, codec.grammar)
+        encoded = encode(sample, codec, encode_step)
+        ids += encoded.ids
+        has_loss += encoded.has_loss
+        lengths.append(len(encoded.ids))
+        task = next((name for name in tasks if sample.prompt.startswith(f"{name}:")), "")
+        if not sample.beginning:
+            longest[task] = max(longest.get(task, 0), len(encoded.ids) - encoded.prompt_tokens)
+    return _Block(
+        np.asarray(ids, np.int32),
+        np.asarray(has_loss, np.bool_),
+        np.asarray(lengths, np.int64),
+        longest,
+    )
+
+
+class PackedRows(Dataset[dict[str, torch.Tensor]]):
+    """Samples in a seeded random order, packed into rows of `row_tokens`.
+
+    A row is `input_ids`, `position_ids` and `labels`, each int64 of shape [row_tokens]. Rows of
+    padding alone follow until their number is a multiple of `multiple`: with the rows of a step,
+    every step is a whole one, however many processes share it. Raises ValueError for a sample
+    longer than a row.
+    """
+
+    def __init__(
+        self,
+        samples: EncodedSamples,
+        row_tokens: int,
+        pad_id: int,
+        seed: int,
+        *,
+        multiple: int = 1,
+    ) -> None:
+        if not len(samples):
+            raise ValueError("there are no samples to train on")
+        longest = int(samples.lengths.max())
+        if longest > row_tokens:
+            raise ValueError(
+                f"row_tokens is {row_tokens}, but the longest sample has {longest} tokens"
+            )
+        self._samples = samples
+        self._row_tokens = row_tokens
+        self._pad_id = pad_id
+        order = np.random.default_rng(seed).permutation(len(samples))
+        self._rows = _pack(order.tolist(), samples.lengths.tolist(), row_tokens)
+        self.filled = len(self._rows)
+        """Rows with samples in them."""
+        self.tokens = int(samples.lengths.sum())
+        """Of all samples, padding left out."""
+        self._rows += [[] for _ in range(-self.filled % multiple)]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def fill(self) -> float:
+        """Share of the rows' tokens that are not padding."""
+        return self.tokens / (len(self) * self._row_tokens)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        ids = np.full(self._row_tokens, self._pad_id, np.int64)
+        labels = np.full(self._row_tokens, IGNORED, np.int64)
+        positions = np.zeros(self._row_tokens, np.int64)
+        at = 0
+        for sample in self._rows[index]:
+            start, length = int(self._samples.starts[sample]), int(self._samples.lengths[sample])
+            here, there = slice(at, at + length), slice(start, start + length)
+            ids[here] = self._samples.ids[there]
+            labels[here] = np.where(self._samples.has_loss[there], ids[here], IGNORED)
+            positions[here] = np.arange(length)
+            at += length
+        positions[at:] = np.arange(self._row_tokens - at)
+        return {
+            "input_ids": torch.from_numpy(ids),
+            "position_ids": torch.from_numpy(positions),
+            "labels": torch.from_numpy(labels),
+        }
+
+
+def _pack(
+    order: list[int], lengths: list[int], row_tokens: int, open_rows: int = 16
+) -> list[list[int]]:
+    """First fit over a few open rows: close to full rows, and neighbours stay in random order."""
+    closed: list[list[int]] = []
+    rows: list[tuple[list[int], int]] = []
+    for sample in order:
+        length = lengths[sample]
+        for index, (row, free) in enumerate(rows):
+            if length <= free:
+                row.append(sample)
+                rows[index] = (row, free - length)
+                break
+        else:
+            if len(rows) == open_rows:
+                fullest = min(range(open_rows), key=lambda index: rows[index][1])
+                closed.append(rows.pop(fullest)[0])
+            rows.append(([sample], row_tokens - length))
+    return closed + [row for row, _ in rows]

@@ -1,0 +1,95 @@
+"""A run's folder: one process at a time, one recipe and one data file for all resumptions."""
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import IO, Any
+
+from stepback_training.config import Recipe
+from stepback_training.data.samples import recipe_of
+
+# What may change between a run's start and a resumption of it. With a schedule that does not look
+# ahead, more or fewer epochs give what a run with them from the start would have given.
+_CHANGEABLE = ("epochs", "tokens", "checkpoint_every", "report_to")
+
+_locks: set[IO[str]] = set()
+"""Those that this process holds."""
+
+
+@contextmanager
+def held(run: Path, recipe: Recipe, data: Path) -> Generator[str]:
+    """Hold a run's folder; gives the data's SHA-256.
+
+    Raises ValueError where another process holds it, or where it was started with another recipe or
+    other data, or where the data is of another recipe.
+    """
+    made_by = recipe_of(data)
+    if made_by is not None and made_by != recipe.data:
+        raise ValueError(f"{data} was not written by this recipe's [data]: write it anew")
+    with locked(run):
+        digest = sha256(data.read_bytes()).hexdigest()
+        agree(run / "run.json", _identity(recipe, digest), _renewed)
+        yield digest
+
+
+@contextmanager
+def locked(run: Path) -> Generator[None]:
+    """Hold a folder, which is made. Raises ValueError where another process holds it."""
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"{run}: another process is training there") from error
+        _locks.add(lock)
+        try:
+            yield
+        finally:
+            _locks.remove(lock)
+
+
+def _let_go() -> None:
+    """In a forked child, which makes rows: a lock is held until all who have its file are gone, and
+    such a child outlives a killed parent by seconds."""
+    for lock in _locks:
+        lock.close()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
+def _identity(recipe: Recipe, digest: str) -> dict[str, Any]:
+    # What is left out here says nothing about a single training.
+    plain = recipe.model_dump(mode="json", exclude={"improve"})
+    for field in _CHANGEABLE:
+        del plain["train"][field]
+    return {"recipe": plain, "data_sha256": digest}
+
+
+def _renewed(started: dict[str, Any]) -> dict[str, Any]:
+    """An identity as it would be written now: a field that is newer than the run stood at its
+    default."""
+    return _identity(Recipe.model_validate(started["recipe"]), started["data_sha256"])
+
+
+def agree(
+    path: Path,
+    identity: dict[str, Any],
+    renew: Callable[[dict[str, Any]], dict[str, Any]] = lambda started: started,
+) -> None:
+    """Write down what a run is, or raise ValueError where it was started as something else; `renew`
+    brings an identity that was written by an older version up to this one."""
+    if not path.exists():
+        path.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
+        return
+    started = renew(json.loads(path.read_text(encoding="utf-8")))
+    for part in identity:
+        if started[part] != identity[part]:
+            raise ValueError(
+                f"{path.parent} was started with another {part}; use another --out, or go on with "
+                "the one that it was started with"
+            )
