@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from stepback_server.error_codes import ERRORS
+from stepback_server.errors import ERRORS
 from stepback_server.observability.metrics import Live, Metrics
 from stepback_server.settings import Settings, flag_of, variable_of
 

@@ -11,8 +11,10 @@ from starlette.types import ASGIApp
 
 from stepback_server.api.errors import install_error_handlers
 from stepback_server.api.middleware import BodyLimit, BrokenConnections
+from stepback_server.api.paths import SEARCH_PATHS
 from stepback_server.api.routes import router
 from stepback_server.api.schema import schema_of
+from stepback_server.api.state import AppState, state_of
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import (
     EngineMismatch,
@@ -34,7 +36,8 @@ from stepback_server.gateway.keys import KeyRing, is_loopback
 from stepback_server.gc_tuning import settle_heap
 from stepback_server.observability.access_log import AccessLog
 from stepback_server.observability.tracing import Tracing
-from stepback_server.service import Served, Service
+from stepback_server.reload import Served
+from stepback_server.service import Service
 from stepback_server.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -81,11 +84,8 @@ def create_app(
         # A redirect would be made of whatever the caller's Host header says.
         redirect_slashes=False,
     )
-    app.state.service = service
-    app.state.keys = keys
-    app.state.max_nesting = settings.max_nesting
-    app.state.metrics_need_key = settings.metrics_need_key
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, count=service.metrics.refused)
+    AppState(service, keys, settings).attach(app)
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(BrokenConnections)
     app.include_router(router)
     install_error_handlers(app)
@@ -97,7 +97,8 @@ class _Application(FastAPI):
     """Lies inside of its access log, which also sees what no handler answers."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        return AccessLog(super().build_middleware_stack())
+        refused = state_of(self).service.metrics.refused
+        return AccessLog(super().build_middleware_stack(), refused, SEARCH_PATHS)
 
 
 def _keeper(settings: Settings, served: Served, start_engine: StartEngine | None) -> Keeper:

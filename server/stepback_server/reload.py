@@ -1,11 +1,18 @@
-"""New weights for a served model: where they may come from, and which may follow which."""
+"""New weights for a served model: which folders and which weights are taken, and the exchange."""
 
+import asyncio
 import json
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
+from stepback_core.schemas import Reload
 from stepback_server.checkpoint import Checkpoint, CheckpointError, tensor_shapes
+from stepback_server.engine.base import EngineError, ReloadFailed, ReloadNotOffered
+from stepback_server.engine.supervisor import Keeper
+from stepback_server.gateway.admission import Admission
+from stepback_server.solve.solver import Solver
 
 _OF_NO_MATTER = frozenset(
     {"_name_or_path", "dtype", "torch_dtype", "transformers_version", "use_cache"}
@@ -91,3 +98,94 @@ def _read(path: Path) -> dict[str, Any]:
         return cast("dict[str, Any]", json.loads(path.read_bytes()))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from error
+
+
+class Served:
+    """The checkpoint that is served now. Every engine is started with this one."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+
+
+class Reloader:
+    """Exchanges the weights of running engines while no search is in flight."""
+
+    def __init__(
+        self,
+        served: Served,
+        keeper: Keeper,
+        admission: Admission,
+        solver: Solver,
+        *,
+        root: Path | None,
+        grace_seconds: float,
+    ) -> None:
+        """`root` is the folder that weights may come from; None offers no reload."""
+        self._served = served
+        self._first = served.checkpoint.folder
+        self._keeper = keeper
+        self._admission = admission
+        self._solver = solver
+        self._root = root
+        self._grace_seconds = grace_seconds
+        self._one_at_a_time = asyncio.Lock()
+
+    async def reload(self, path: str) -> Reload:
+        """Go on with the weights of another folder, once the searches in flight have ended or
+        outlasted the grace period; new ones wait meanwhile. Weights that are served already are
+        not loaded again.
+
+        Raises PathRefused and CheckpointError, with nothing changed; ReloadNotOffered likewise;
+        ReloadFailed, after which engines are started again with what was served before.
+        """
+        if self._root is None:
+            raise ReloadNotOffered("no STEPBACK_RELOAD_ROOT is set")
+        async with self._one_at_a_time:
+            new = await asyncio.to_thread(self._find, self._root, path)
+            self._keeper.ensure_up()
+            started, previous = time.monotonic(), self._served.checkpoint.digest
+            with self._admission.held():
+                cut_short = 0 if new.digest == previous else await self._settle()
+                await self._follow(new)
+        return Reload(
+            model=new.manifest.name,
+            digest=new.digest,
+            previous=previous,
+            cut_short=cut_short,
+            seconds=time.monotonic() - started,
+        )
+
+    def _find(self, root: Path, path: str) -> Checkpoint:
+        new = Checkpoint.open(folder_under(root, path, first=self._first))
+        check_successor(self._served.checkpoint, new)
+        return new
+
+    async def _settle(self) -> int:
+        """Wait until no search is in flight; return how many had to be cut short for that."""
+        try:
+            async with asyncio.timeout(self._grace_seconds):
+                await self._admission.idle.wait()
+            return 0
+        except TimeoutError:
+            cut_short = self._solver.cut_short()
+            await self._admission.idle.wait()
+            return cut_short
+
+    async def _follow(self, new: Checkpoint) -> None:
+        previous = self._served.checkpoint
+        # First, so that an engine that is lost meanwhile comes back with the new weights.
+        self._served.checkpoint = new
+        try:
+            await self._load(new, previous)
+        except BaseException as error:
+            self._served.checkpoint = previous
+            if not isinstance(error, ReloadNotOffered):
+                await self._keeper.discard(f"new weights could not be loaded ({error})")
+            if isinstance(error, EngineError) and not isinstance(error, ReloadNotOffered):
+                raise ReloadFailed(str(error)) from error
+            raise
+        self._solver.follow(new)
+
+    async def _load(self, new: Checkpoint, previous: Checkpoint) -> None:
+        if new.digest != previous.digest and not await self._keeper.reload(new.folder):
+            raise ReloadFailed("the engine has the weights that it had before")

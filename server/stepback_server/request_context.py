@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from stepback_server.gateway.keys import hide_keys
+from stepback_server.redaction import hide_keys
 
 CLIENT_CLOSED_REQUEST = 499
 """The status of a request whose caller hung up; nobody but the log sees it."""

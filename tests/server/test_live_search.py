@@ -204,10 +204,12 @@ def serving(solve: Solve, **options: Any) -> Iterator[tuple[str, list[str]]]:
     async def stream(request: Request) -> EventStream:
         live = LiveSearch(solve, **options)
         await live.begin()
-        return EventStream(live, counted.append, **linger)
+        return EventStream(live, **linger)
 
     app = Starlette(routes=[Route("/", stream)])
-    server = uvicorn.Server(uvicorn.Config(AccessLog(app), log_level="critical", lifespan="off"))
+    server = uvicorn.Server(
+        uvicorn.Config(AccessLog(app, counted.append, {"/"}), log_level="critical", lifespan="off")
+    )
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         thread = threading.Thread(target=server.run, args=([listener],))

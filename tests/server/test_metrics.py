@@ -14,21 +14,16 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import EngineUnavailable, Sample, SampleRequest
 from stepback_server.engine.supervisor import Supervisor
 from stepback_server.gateway.rate_limit import Tenant
-from stepback_server.observability.engine import MeteredEngine
-from stepback_server.observability.metrics import Live, Metrics
-from stepback_server.service import Served, Service
+from stepback_server.observability.engine import ObservedEngine
+from stepback_server.reload import Served
+from stepback_server.service import Service
 from stepback_server.settings import Settings
 from tests.conftest import CHECKPOINT
+from tests.server.keeping import metrics
 from tests.server.search.scripted import END, GRAMMAR, NEWLINE, ScriptedEngine
 
 PROMPT = (7, 8)
 CANARY = SampleRequest(ids=PROMPT, n=1, max_tokens=1, temperature=0.0, seeds=None, stop_ids=())
-
-
-def metrics() -> Metrics:
-    return Metrics(
-        Live(searching=lambda: 1, queued=lambda: 2, engines_up=lambda: True, restarts=lambda: 3)
-    )
 
 
 def value(page: str, series: str) -> float:
@@ -38,7 +33,7 @@ def value(page: str, series: str) -> float:
 
 def test_rounds_and_the_controllers_own_time_are_told_apart() -> None:
     counted = metrics()
-    engine = MeteredEngine(
+    engine = ObservedEngine(
         ScriptedEngine(lambda request, index: (END,), delay=0.02), counted, GRAMMAR, len(PROMPT)
     )
 

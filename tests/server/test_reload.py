@@ -23,8 +23,8 @@ from stepback_server.engine.base import (
 from stepback_server.engine.supervisor import Supervisor
 from stepback_server.gateway.admission import Admission
 from stepback_server.gateway.rate_limit import ANYONE
-from stepback_server.reload import PathRefused, check_successor, folder_under
-from stepback_server.service import Served, Service
+from stepback_server.reload import PathRefused, Served, check_successor, folder_under
+from stepback_server.service import Service
 from stepback_server.settings import Settings
 from stepback_training.config import Recipe
 from stepback_training.train.checkpoint import export
@@ -212,7 +212,7 @@ class Bench:
 
     @property
     def is_up(self) -> bool:
-        return self.service._supervisor.up == 1  # pyright: ignore[reportPrivateUsage]
+        return self.service._keeper.up == 1  # pyright: ignore[reportPrivateUsage]
 
     @property
     def is_held(self) -> bool:

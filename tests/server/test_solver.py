@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from stepback_core.schemas import SolveRequest
-from stepback_server.api.errors import ApiError
 from stepback_server.checkpoint import Checkpoint
+from stepback_server.errors import ApiError
 from stepback_server.settings import Settings
 from stepback_server.solve.solver import Solver
 from tests.conftest import CHECKPOINT

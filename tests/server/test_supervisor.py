@@ -16,6 +16,7 @@ from stepback_server.engine.base import (
     SampleRequest,
 )
 from stepback_server.engine.supervisor import Patience, Supervisor
+from tests.server.keeping import use
 from tests.server.search.scripted import END, ScriptedEngine
 
 CANARY = SampleRequest(ids=(1,), n=1, max_tokens=1, temperature=0.0, seeds=None, stop_ids=())
@@ -95,7 +96,7 @@ def test_a_lost_engine_is_replaced_and_its_users_are_told(fault: str) -> None:
 
     async def scenario(supervisor: Supervisor) -> None:
         await until(lambda: bool(supervisor_has_engine(supervisor)))
-        using = asyncio.create_task(supervisor.use(forever))
+        using = asyncio.create_task(use(supervisor, forever))
         await asyncio.sleep(0)
         setattr(engines.started[0], fault, True)
         with pytest.raises(EngineUnavailable, match="is being brought back"):

@@ -1,12 +1,12 @@
 """Who asks: a key at the edge, as a dependency of the routes that need one."""
 
-from typing import Annotated, cast
+from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from stepback_server.api.errors import ApiError
-from stepback_server.gateway.keys import KeyRing
+from stepback_server.api.state import state_of
+from stepback_server.errors import ApiError
 from stepback_server.gateway.rate_limit import ANYONE, Tenant
 from stepback_server.request_context import CURRENT
 
@@ -21,7 +21,7 @@ Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 async def authenticate(request: Request, credentials: Credentials) -> Tenant:
     """The tenant whose key came along. Raises ApiError, which never repeats the key."""
-    keys = cast("KeyRing", request.app.state.keys)
+    keys = state_of(request.app).keys
     if keys.is_open:
         return ANYONE
     if credentials is None:
@@ -48,7 +48,7 @@ async def authenticate_early(request: Request) -> None:
 
 async def authenticate_for_metrics(request: Request) -> None:
     """Open unless the operator wants a key there too; so the schema does not ask for one."""
-    if request.app.state.metrics_need_key:
+    if state_of(request.app).settings.metrics_need_key:
         await authenticate_early(request)
 
 

@@ -11,8 +11,8 @@ from fastapi.routing import APIRoute
 from pydantic_core import from_json
 
 from stepback_server.api.authentication import authenticate, authenticate_early
-from stepback_server.api.errors import ApiError
-from stepback_server.error_codes import ERRORS
+from stepback_server.api.state import state_of
+from stepback_server.errors import ERRORS, ApiError
 
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 """One that has no end counts to the end of the body, and no character is looked at twice: a hostile
@@ -39,7 +39,7 @@ class _StrictRequest(Request):
 
     async def json(self) -> Any:
         body = await self.body()
-        most: int = self.app.state.max_nesting
+        most = state_of(self.app).settings.max_nesting
         if nesting(body, most) > most:
             raise _TooDeep(most)
         return from_json(body)

@@ -1,16 +1,16 @@
 """Limits at the edge: the size of a body, and the life of a caller and of his connection."""
 
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from fastapi import Request
 from h11 import LocalProtocolError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from stepback_server.api.errors import SEARCH_PATH, ApiError
+from stepback_server.api.errors import response_of
 from stepback_server.concurrency import Interrupted, run_unless
-from stepback_server.request_context import note
+from stepback_server.errors import ApiError
 
 _log = logging.getLogger(__name__)
 
@@ -22,13 +22,11 @@ class CallerGone(Exception):
 
 
 class BodyLimit:
-    """ASGI middleware: answers 413 instead of reading a body past `limit` bytes. `count` is told of
-    those that were to be searches."""
+    """ASGI middleware: answers 413 instead of reading a body past `limit` bytes."""
 
-    def __init__(self, app: ASGIApp, limit: int, count: Callable[[str], None]) -> None:
+    def __init__(self, app: ASGIApp, limit: int) -> None:
         self._app = app
         self._limit = limit
-        self._count = count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -36,7 +34,7 @@ class BodyLimit:
             return
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self._limit:
-            await self._refusal(scope)(scope, receive, send)
+            await self._refusal()(scope, receive, send)
             return
         read = 0
 
@@ -52,15 +50,11 @@ class BodyLimit:
         try:
             await self._app(scope, limited, send)
         except _TooLarge:
-            await self._refusal(scope)(scope, receive, send)
+            await self._refusal()(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> ASGIApp:
+    def _refusal(self) -> ASGIApp:
         message = f"The body is too large: send at most {self._limit} bytes."
-        error = ApiError("body_too_large", message, headers={"Connection": "close"})
-        if scope["path"] == SEARCH_PATH:
-            self._count(error.code)
-        note(code=error.code)
-        return error.response()
+        return response_of(ApiError("body_too_large", message, headers={"Connection": "close"}))
 
 
 class BrokenConnections:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from enum import StrEnum
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
@@ -22,10 +22,11 @@ from stepback_core.schemas import (
 from stepback_core.trace import PROTOCOL_VERSION
 from stepback_server.api.authentication import TheTenant, authenticate_for_metrics
 from stepback_server.api.body import StrictRoute, sent_as_json
-from stepback_server.api.errors import SEARCH_PATH, ApiError
 from stepback_server.api.middleware import CallerGone, until_hang_up
+from stepback_server.api.paths import SEARCH_PATH
 from stepback_server.api.sse import EventStream
-from stepback_server.error_codes import ERRORS
+from stepback_server.api.state import state_of
+from stepback_server.errors import ERRORS, ApiError
 from stepback_server.request_context import CLIENT_CLOSED_REQUEST, note
 from stepback_server.service import Service
 
@@ -58,7 +59,7 @@ _RELOAD_ERRORS = _described(_OF_RELOAD | _OF_ANY_BODY)
 
 
 async def _service(request: Request) -> Service:
-    return cast("Service", request.app.state.service)
+    return state_of(request.app).service
 
 
 TheService = Annotated[Service, Depends(_service)]
@@ -96,7 +97,7 @@ async def solve(
         if body.stream:
             live = await until_hang_up(request, service.watch(body, tenant, idempotency_key))
             headers = _replayed() if live.is_joined else {}
-            return EventStream(live, service.metrics.refused, headers=headers)
+            return EventStream(live, headers=headers)
         content, replayed = await until_hang_up(
             request, service.solve_once(body, tenant, idempotency_key)
         )
@@ -139,15 +140,18 @@ AskedFor = Annotated[
 
 @router.get(
     "/ready",
+    response_model=Readiness,
     responses={503: {"model": Readiness}} | _described({"unknown_value"}),
     tags=["operation"],
 )
-async def ready(service: TheService, asked_for: AskedFor = ReadyFor.SEARCH) -> Readiness:
+async def ready(
+    service: TheService, asked_for: AskedFor = ReadyFor.SEARCH
+) -> Readiness | JSONResponse:
     """Whether a search would be taken now: the engine is up and the queue is not full."""
     readiness = await service.readiness(though_full=asked_for is ReadyFor.TRAFFIC)
     if readiness.ready:
         return readiness
-    return cast("Readiness", JSONResponse(readiness.model_dump(), 503))
+    return JSONResponse(readiness.model_dump(), 503)
 
 
 @router.get(

@@ -5,7 +5,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from stepback_server.api.errors import SEARCH_PATH
+from stepback_server.api.paths import SEARCH_PATH
 from stepback_server.api.sse import with_events
 from stepback_server.settings import Settings
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
@@ -33,13 +33,11 @@ class EventStream(EventSourceResponse):
     def __init__(
         self,
         live: LiveSearch,
-        count: Callable[[str], None],
         *,
         headers: Mapping[str, str] | None = None,
         linger_seconds: float = 60.0,
     ) -> None:
-        """`count` is told the code of an error that ends the stream."""
-        super().__init__(_chunks(live, count), headers=_HEADERS | dict(headers or {}))
+        super().__init__(_chunks(live), headers=_HEADERS | dict(headers or {}))
         self._live = live
         self._linger_seconds = linger_seconds
 
@@ -63,7 +61,7 @@ class EventStream(EventSourceResponse):
         await asyncio.sleep(self._linger_seconds)
 
 
-async def _chunks(live: LiveSearch, count: Callable[[str], None]) -> AsyncGenerator[bytes]:
+async def _chunks(live: LiveSearch) -> AsyncGenerator[bytes]:
     try:
         async for event in live.events():
             yield KEEPALIVE_COMMENT if event is None else _encode(event)
@@ -71,7 +69,6 @@ async def _chunks(live: LiveSearch, count: Callable[[str], None]) -> AsyncGenera
         failure = failure_of(error)
         if failure.code == "internal":
             _log.error("a stream ended in an unexpected error", exc_info=error)
-        count(failure.code)
         note(code=failure.code)
         yield _encode(ErrorEvent(status=failure.status, error=failure.body.error))
 

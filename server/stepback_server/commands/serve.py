@@ -45,6 +45,7 @@ def serve(arguments: Sequence[str]) -> int:
     import uvicorn
 
     from stepback_server.api.protocol import QuietProtocol
+    from stepback_server.api.state import state_of
     from stepback_server.app import create_app
     from stepback_server.checkpoint import Checkpoint, CheckpointError
 
@@ -70,7 +71,7 @@ def serve(arguments: Sequence[str]) -> int:
 
     def reload_keys() -> None:
         try:
-            app.state.keys.reload()
+            state_of(app).keys.reload()
             _log.info("the keys were read again")
         except KeysError as error:
             _log.error("the keys stay as they were: %s", error)
@@ -84,7 +85,7 @@ def serve(arguments: Sequence[str]) -> int:
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             # Before uvicorn closes its listener: until then whoever asks is told, by `/ready` and
             # by `/solve`, that the server is shutting down, and is not refused a connection.
-            draining = asyncio.create_task(app.state.service.drain())
+            draining = asyncio.create_task(state_of(app).service.drain())
             while not (draining.done() or self.force_exit):
                 await asyncio.wait({draining}, timeout=_BETWEEN_LOOKS)
             draining.cancel()

@@ -1,25 +1,36 @@
-"""Several engines lent as one: each search at one of them; if that is lost, at another."""
+"""Pool of engines with session affinity: all samples of one search go to one engine.
+
+If that engine is lost, the search goes on at another.
+"""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+import logging
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
 
 from stepback_server.concurrency import run_all
 from stepback_server.engine.base import (
     Engine,
     EngineUnavailable,
+    Finish,
+    NeverBegun,
+    OnSample,
     ReloadFailed,
     ReloadNotOffered,
+    Sample,
+    SampleRequest,
 )
-from stepback_server.engine.session_affinity import HomedEngine
 from stepback_server.engine.supervisor import Supervisor
 
-T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 _COUNT_SECONDS = 1.0
-"""A replica that hangs must not hold up whoever asks whether there is a working one."""
+"""A replica that hangs must not hold up the question if there is a working one."""
+_SUSPECT_DELAY_SECONDS = 0.1
+"""Time for an engine to recover that failed somebody, where there is none but it."""
 
 
 class Replicas:
@@ -40,21 +51,24 @@ class Replicas:
 
     @property
     def engine(self) -> Engine:
-        """All of them. Raises EngineUnavailable, with every replica's reason, where none is up."""
-        if not self.up:
-            raise self._unavailable()
+        """All of them. Raises EngineUnavailable where none is up."""
+        self.ensure_up()
         return HomedEngine(self)
 
-    async def use(self, work: Callable[[Engine], Coroutine[Any, Any, T]]) -> T:
-        """Do a search's work with the replicas; raises EngineUnavailable where none is left."""
-        if not self.up:
-            raise self._unavailable()
+    @asynccontextmanager
+    async def lend(self) -> AsyncGenerator[Engine]:
+        self.ensure_up()
         search = HomedEngine(self)
         self._searches.add(search)
         try:
-            return await work(search)
+            yield search
         finally:
             self._searches.discard(search)
+
+    def ensure_up(self) -> None:
+        """Raises EngineUnavailable, with every replica's reason, where none is up."""
+        if not self.up:
+            raise self._unavailable()
 
     def choose(self, tree: str) -> Supervisor:
         """The home of a search that begins, or has lost its own. Raises EngineUnavailable where no
@@ -119,6 +133,65 @@ class Replicas:
         return EngineUnavailable("; ".join(reasons), public="no engine is up", retry_after=soonest)
 
 
+class HomedEngine:
+    """The engine seam for one search over several engines.
+
+    Sampling has no side effects, so that what is lost with an engine may be sampled by another one
+    with the same seeds. It is not done here: a loss costs tokens, and whoever asked must say
+    whether he has more. He gets it back as lost, with the most that it can have cost.
+    """
+
+    def __init__(self, pool: Replicas) -> None:
+        self._pool = pool
+        self.home: Supervisor | None = None
+        """Whose engine has the search's prefixes in its cache."""
+
+    async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
+        await run_all([self._sample_run(request, run, stop, deliver) for run in runs(request)])
+
+    async def _sample_run(
+        self, request: SampleRequest, run: range, stop: asyncio.Event, deliver: OnSample
+    ) -> None:
+        """Sample some neighbours of the request's n, in one HTTP request."""
+        missing = set(run)
+
+        def pass_on(sample: Sample) -> None:
+            index = run.start + sample.index
+            missing.discard(index)
+            deliver(replace(sample, index=index))
+
+        home = await self._find_home(request.tree)
+        try:
+            async with home.lend() as engine:
+                await engine.sample(_part(request, run), stop, pass_on)
+        except EngineUnavailable as error:
+            _log.warning("%d samples were lost: %s", len(missing), error)
+            self._leave(home)
+            cost = 0 if isinstance(error, NeverBegun) else request.max_tokens
+            for index in sorted(missing):
+                deliver(_lost(index, cost))
+
+    async def _find_home(self, tree: str) -> Supervisor:
+        home = self.home
+        if home is None or not home.up:
+            self.home = home = self._pool.choose(tree)
+            if home.doubted:
+                await asyncio.sleep(_SUSPECT_DELAY_SECONDS)
+        return home
+
+    def _leave(self, home: Supervisor) -> None:
+        """After a loss there; others of this search may have moved already."""
+        home.doubted = True
+        if self.home is home:
+            self.home = None
+
+    async def running(self) -> int:
+        return await self._pool.running()
+
+    async def check(self) -> None:
+        await self._pool.check()
+
+
 def choose(tree: str, loads: Mapping[str, int]) -> str | None:
     """Where a tree goes: to the name with the least load; among several of these by rendezvous
     hashing, which spreads trees as evenly as chance does. None where there are no names."""
@@ -135,3 +208,38 @@ async def _running(engine: Engine) -> int:
             return await engine.running()
     except (EngineUnavailable, TimeoutError):
         return 0
+
+
+def runs(request: SampleRequest) -> list[range]:
+    """A request's continuations, by index, as the fewest HTTP requests that can be made of them.
+
+    vLLM takes the seed of the first and gives each further one the next, and refuses n above 1
+    where all would be the same.
+    """
+    found: list[range] = []
+    for index in range(request.n):
+        if found and request.temperature > 0 and _follows(request.seeds, index):
+            found[-1] = range(found[-1].start, index + 1)
+        else:
+            found.append(range(index, index + 1))
+    return found
+
+
+def _follows(seeds: Sequence[int] | None, index: int) -> bool:
+    return seeds is None or seeds[index] == seeds[index - 1] + 1
+
+
+def _part(request: SampleRequest, run: range) -> SampleRequest:
+    seeds = None if request.seeds is None else request.seeds[run.start : run.stop]
+    return replace(request, n=len(run), seeds=seeds)
+
+
+def _lost(index: int, tokens: int) -> Sample:
+    return Sample(
+        index=index,
+        ids=(),
+        logprobs=(),
+        finish=Finish.LOST,
+        cached_tokens=0,
+        unseen_tokens=tokens,
+    )

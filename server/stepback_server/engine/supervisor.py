@@ -5,11 +5,11 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 from stepback_server.concurrency import Alarm, Interrupted
 from stepback_server.engine.base import (
@@ -24,8 +24,6 @@ from stepback_server.engine.base import (
 
 _log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 _LOOK_AGAIN = 2
 
 StartEngine = Callable[[], OwnedEngine]
@@ -37,7 +35,14 @@ class Keeper(Protocol):
 
     async def run(self) -> None: ...
 
-    async def use(self, work: Callable[[Engine], Coroutine[Any, Any, T]]) -> T: ...
+    def lend(self) -> AbstractAsyncContextManager[Engine]:
+        """Lend the engine for one search. Raises EngineUnavailable if there is none or it is
+        lost meanwhile."""
+        ...
+
+    def ensure_up(self) -> None:
+        """Raise EngineUnavailable where there is no engine now."""
+        ...
 
     async def reload(self, checkpoint: Path) -> bool:
         """As `OwnedEngine.reload`, with every engine. After another error than ReloadNotOffered
@@ -93,7 +98,7 @@ def canary(end_id: int) -> SampleRequest:
 
 
 class Supervisor:
-    """Keeps one engine. `run` it in a task; lend the engine with `use`."""
+    """Keeps one engine. `run` it in a task; lend the engine with `lend`."""
 
     def __init__(
         self,
@@ -142,14 +147,18 @@ class Supervisor:
         finally:
             await self._retire(kill=False)
 
-    async def use(self, work: Callable[[Engine], Coroutine[Any, Any, T]]) -> T:
-        """Do some work with the engine; raises EngineUnavailable if there is none or it is lost."""
+    @asynccontextmanager
+    async def lend(self) -> AsyncGenerator[Engine]:
         engine, lost = self.engine, self._lost
         try:
             async with lost.interrupts():
-                return await work(engine)
+                yield engine
         except Interrupted:
             raise self._unavailable() from None
+
+    def ensure_up(self) -> None:
+        if self._engine is None:
+            raise self._unavailable(NeverBegun)
 
     async def reload(self, checkpoint: Path) -> bool:
         async with self._attention:

@@ -21,11 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stepback_core.validation import first_error
 from stepback_server.gateway.rate_limit import Tenant
+from stepback_server.redaction import KEY_PREFIX
 
-_PREFIX = "stepback_"
-"""Shows a leaked key for what it is."""
-_LIKE_A_KEY = re.compile(rf"{_PREFIX[:-1]}(?:_|%5f)[^\s/?&,;]*", re.IGNORECASE)
-"""Also as a part of a URL."""
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NAME_RULE = "its name is not 1 to 64 of A-Z, a-z, 0-9, '_' and '-'"
 
@@ -101,16 +98,10 @@ def new_key(
     """A fresh key, and the line for the file that lets it in. Raises KeysError."""
     if not _NAME.fullmatch(name):
         raise KeysError(f"keys new: {_NAME_RULE}")
-    key = _PREFIX + secrets.token_urlsafe(32)
+    key = KEY_PREFIX + secrets.token_urlsafe(32)
     fields = {"max_searches": max_searches, "tokens_per_minute": tokens_per_minute}
     entry = _entry(name, {"sha256": sha256(key.encode()).hexdigest()} | fields, "keys new")
     return key, entry.line(name)
-
-
-def hide_keys(text: str) -> str:
-    """The text without anything that looks like a key of ours: for what callers write themselves
-    and others read. Equal to the text where there is none."""
-    return _LIKE_A_KEY.sub("***", text)
 
 
 def is_loopback(host: str) -> bool:

@@ -2,13 +2,13 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from stepback_server.gateway.keys import hide_keys
+from stepback_server.redaction import hide_keys
 from stepback_server.request_context import (
     CLIENT_CLOSED_REQUEST,
     CURRENT,
@@ -27,8 +27,17 @@ class AccessLog:
     """ASGI middleware, the outermost. Bodies, queries and headers are never logged,
     nor is anything that looks like an API key."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        refused: Callable[[str], None] = lambda code: None,
+        counted_paths: Collection[str] = (),
+    ) -> None:
+        """`refused` is called with the error code of each request to `counted_paths` that has one:
+        the one place where refusals are counted."""
         self._app = app
+        self._refused = refused
+        self._counted_paths = counted_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -36,9 +45,14 @@ class AccessLog:
             return
         record = _record(Headers(scope=scope))
         status = CLIENT_CLOSED_REQUEST
+        is_counted = scope["path"] not in self._counted_paths
 
         async def named(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_counted
+            # Before the caller sees the error: then its next look at the metrics shows it.
+            if not is_counted and (code := record.fields.get("code")) is not None:
+                is_counted = True
+                self._refused(code)
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)["X-Request-Id"] = record.id

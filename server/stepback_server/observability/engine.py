@@ -1,7 +1,8 @@
-"""One search's view of an engine: the same seam, measured or traced on its way through."""
+"""The engine seam of one search, measured and traced: the only wrapper on its way."""
 
 import asyncio
 import time
+from contextlib import nullcontext
 
 from stepback_core.trace import TokenGrammar
 from stepback_server.engine.base import Engine, OnSample, Sample, SampleRequest
@@ -10,8 +11,8 @@ from stepback_server.observability.metrics import Metrics
 from stepback_server.observability.tracing import Tracing
 
 
-class MeteredEngine(PassingEngine):
-    """Measures the rounds of one search, and the controller's own time between them.
+class ObservedEngine(PassingEngine):
+    """Reports each sample, measures the rounds of one search, and makes a span of each.
 
     A round is one call of `sample`. The controller's own time of a round is everything that the
     search spends after the engine delivers and before it asks again, or, after the last round,
@@ -22,12 +23,22 @@ class MeteredEngine(PassingEngine):
     """
 
     def __init__(
-        self, engine: Engine, metrics: Metrics, grammar: TokenGrammar, prompt_tokens: int
+        self,
+        engine: Engine,
+        metrics: Metrics,
+        grammar: TokenGrammar,
+        prompt_tokens: int,
+        *,
+        tracing: Tracing | None = None,
+        on_sample: OnSample = lambda sample: None,
     ) -> None:
+        """`on_sample` receives each sample, also of a search that was given up meanwhile."""
         super().__init__(engine)
         self._metrics = metrics
         self._grammar = grammar
         self._prompt_tokens = prompt_tokens
+        self._tracing = tracing
+        self._on_sample = on_sample
         self._at_work = 0
         self._own = 0.0
         self._handed_over = time.perf_counter()
@@ -35,12 +46,6 @@ class MeteredEngine(PassingEngine):
         self._is_first = True
 
     async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
-        def timed(sample: Sample) -> None:
-            begun = time.perf_counter()
-            deliver(sample)
-            self._handed_over = time.perf_counter()
-            self._own += self._handed_over - begun
-
         if not self._at_work:
             self._begin()
         self._at_work += 1
@@ -48,13 +53,27 @@ class MeteredEngine(PassingEngine):
         self._metrics.expanding(kept_steps, request.n)
         started = time.perf_counter()
         try:
-            await super().sample(request, stop, timed)
+            await self._sample(request, stop, deliver)
         finally:
             self._at_work -= 1
             self._metrics.round(time.perf_counter() - started)
 
+    async def _sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
+        with nullcontext() if self._tracing is None else self._tracing.round(request) as span:
+
+            def observed(sample: Sample) -> None:
+                begun = time.perf_counter()
+                self._on_sample(sample)
+                if span is not None:
+                    span.delivered(sample)
+                deliver(sample)
+                self._handed_over = time.perf_counter()
+                self._own += self._handed_over - begun
+
+            await super().sample(request, stop, observed)
+
     def finish(self) -> None:
-        """The search is over, its answer written."""
+        """End the last round's own time: the search is over, its answer written."""
         self._begin()
 
     def _begin(self) -> None:
@@ -63,20 +82,3 @@ class MeteredEngine(PassingEngine):
             self._metrics.own_time(self._own)
             self._own = 0.0
         self._is_first = False
-
-
-class TracedEngine(PassingEngine):
-    """A span for each round, current while the round lasts."""
-
-    def __init__(self, engine: Engine, tracing: Tracing) -> None:
-        super().__init__(engine)
-        self._tracing = tracing
-
-    async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
-        with self._tracing.round(request) as span:
-
-            def counted(sample: Sample) -> None:
-                span.delivered(sample)
-                deliver(sample)
-
-            await super().sample(request, stop, counted)

@@ -20,9 +20,9 @@ from stepback_core.schemas import (
     Usage,
 )
 from stepback_core.tasks import TASKS, Task
-from stepback_server.api.errors import ApiError, invalid
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine
+from stepback_server.errors import ApiError, invalid
 from stepback_server.search.loop import Limits, Search, Searched
 from stepback_server.search.ranking import Candidate, Judge, rank
 from stepback_server.search.registry import STRATEGIES, Setup

@@ -12,10 +12,11 @@ from opentelemetry.trace import StatusCode, format_span_id
 
 from stepback_core.schemas import SolveRequest
 from stepback_server.engine.base import EngineUnavailable, OnSample, SampleRequest
-from stepback_server.observability.engine import TracedEngine
+from stepback_server.observability.engine import ObservedEngine
 from stepback_server.observability.tracing import Tracing, TracingError
 from stepback_server.request_context import trace_headers
-from tests.server.search.scripted import END, ScriptedEngine
+from tests.server.keeping import metrics
+from tests.server.search.scripted import END, GRAMMAR, ScriptedEngine
 
 SAMPLE = SampleRequest(ids=(7,), n=2, max_tokens=4, temperature=1.0, seeds=None, stop_ids=())
 QUESTION = SolveRequest(prompt="x")
@@ -38,7 +39,7 @@ class SendingEngine(ScriptedEngine):
 
 async def search_once(tracing: Tracing, engine: SendingEngine) -> None:
     with tracing.search(QUESTION):
-        traced = TracedEngine(engine, tracing)
+        traced = ObservedEngine(engine, metrics(), GRAMMAR, 0, tracing=tracing)
         await traced.sample(SAMPLE, asyncio.Event(), lambda sample: None)
 
 

@@ -24,12 +24,12 @@ from stepback_server.engine.base import (
     Sample,
     SampleRequest,
 )
-from stepback_server.engine.metered import ChargedEngine
-from stepback_server.engine.pool import Replicas, choose
-from stepback_server.engine.session_affinity import runs
+from stepback_server.engine.pool import Replicas, choose, runs
 from stepback_server.engine.supervisor import Patience, Supervisor
 from stepback_server.search.loop import Limits, Search, Searched
 from stepback_server.search.self_backtracking import OneRound
+from tests.server.keeping import charged as charged_engine
+from tests.server.keeping import use
 from tests.server.search.scripted import END, GRAMMAR, ScriptedEngine
 
 CANARY = SampleRequest(ids=(1,), n=1, max_tokens=1, temperature=0.0, seeds=None, stop_ids=())
@@ -146,7 +146,7 @@ async def ask(engine: Engine, asked: SampleRequest) -> list[Sample]:
 
 async def sample(replicas: Replicas, asked: SampleRequest) -> list[Sample]:
     """In a search of its own."""
-    return await replicas.use(lambda engine: ask(engine, asked))
+    return await use(replicas, lambda engine: ask(engine, asked))
 
 
 async def search(
@@ -177,7 +177,7 @@ def test_a_tree_stays_where_it_is_and_trees_are_spread() -> None:
     async def scenario(replicas: Replicas) -> None:
         for number in range(90):
             asked = request(1, tree=f"tree {number}")
-            await replicas.use(lambda engine, asked=asked: thrice(engine, asked))
+            await use(replicas, lambda engine, asked=asked: thrice(engine, asked))
 
     with_replicas(servers, scenario)
     homes = {name: {each.tree for each in s.requests} for name, s in servers.items()}
@@ -197,7 +197,7 @@ def test_searches_side_by_side_are_spread_evenly_and_stay_where_they_are() -> No
 
     async def scenario(replicas: Replicas) -> None:
         searches = [
-            asyncio.create_task(replicas.use(lambda engine, n=number: linger(engine, n)))
+            asyncio.create_task(use(replicas, lambda engine, n=number: linger(engine, n)))
             for number in range(8)
         ]
         await until(lambda: sum(len(server.requests) for server in servers.values()) == 8)
@@ -208,7 +208,7 @@ def test_searches_side_by_side_are_spread_evenly_and_stay_where_they_are() -> No
             may_end[number].set()
             await searches[number]
         begun = len(servers["b"].requests)
-        lasting = [asyncio.create_task(replicas.use(lambda e, n=n: linger(e, n))) for n in there]
+        lasting = [asyncio.create_task(use(replicas, lambda e, n=n: linger(e, n))) for n in there]
         await asyncio.gather(*lasting)
         for each in may_end:
             each.set()
@@ -240,11 +240,11 @@ def test_what_a_lost_replica_did_not_deliver_comes_from_another_with_the_same_se
         server.lives = 3
 
     async def scenario(replicas: Replicas) -> None:
-        whole = await replicas.use(lambda engine: search(engine, n=3))
+        whole = await use(replicas, lambda engine: search(engine, n=3))
         servers["a"].lives = servers["b"].lives = 3
         for server in servers.values():
             server.requests.clear()
-        got = await replicas.use(lambda engine: search(engine, n=6))
+        got = await use(replicas, lambda engine: search(engine, n=6))
         assert got.tree.branches[:3] == whole.tree.branches
         seeds = [branch.sample.ids[0] for branch in got.tree.branches]
         assert seeds == list(range(seeds[0], seeds[0] + 6))
@@ -268,14 +268,14 @@ def test_what_was_lost_is_paid_for_and_the_budget_holds_for_the_whole_fleet(toke
         def work(engine: Engine) -> Coroutine[Any, Any, Searched]:
             for server in servers.values():
                 server.lives = 3 if server is servers["a"] else 1_000_000
-            return search(ChargedEngine(engine, charged.append), tokens=tokens, seed=None)
+            return search(charged_engine(engine, charged.append), tokens=tokens, seed=None)
 
-        searched = await replicas.use(work)
+        searched = await use(replicas, work)
         # The home is chosen by a name of chance.
         while not servers["a"].generated:
             servers["b"].generated = 0
             charged.clear()
-            searched = await replicas.use(work)
+            searched = await use(replicas, work)
         assert searched.spent.generated == sum(each.generated_tokens for each in charged)
         assert sum(server.generated for server in servers.values()) == searched.spent.generated
         assert searched.spent.generated <= tokens
@@ -292,7 +292,7 @@ def test_a_dead_replica_is_tried_once_and_by_no_other_search_until_it_was_found_
     async def scenario(replicas: Replicas) -> None:
         servers["a"].lives = 0
         for _ in range(20):
-            assert (await replicas.use(search)).spent.generated == 16
+            assert (await use(replicas, search)).spent.generated == 16
         assert servers["a"].refused == 1
 
     started = time.monotonic()
@@ -306,11 +306,11 @@ def test_a_replica_that_failed_once_is_used_again_when_a_check_has_found_it_well
     async def scenario(replicas: Replicas) -> None:
         servers["a"].is_busy = True
         while not servers["a"].refused:
-            await replicas.use(search)
+            await use(replicas, search)
         servers["a"].is_busy = False
         before = len(servers["a"].requests)
         while len(servers["a"].requests) == before:
-            await replicas.use(search)
+            await use(replicas, search)
             await asyncio.sleep(0.01)
 
     with_replicas(servers, scenario)
@@ -347,10 +347,10 @@ def test_when_none_is_left_the_caller_is_told_and_a_replica_that_returns_is_used
         for server in servers.values():
             server.lives = 0
         with pytest.raises(EngineUnavailable):
-            await replicas.use(search)
+            await use(replicas, search)
         await until(lambda: replicas.up == 0)
         with pytest.raises(EngineUnavailable, match=r"cannot be reached.*; .*cannot be reached"):
-            replicas.engine  # noqa: B018
+            replicas.ensure_up()
         servers["b"].lives = 1000
         await until(lambda: replicas.up == 1)
         assert len(await sample(replicas, request())) == 8

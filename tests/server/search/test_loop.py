@@ -15,11 +15,11 @@ from stepback_server.engine.base import (
     Sample,
     SampleRequest,
 )
-from stepback_server.engine.metered import ChargedEngine
 from stepback_server.search.loop import Limits, Search, Searched
 from stepback_server.search.self_backtracking import OneRound, SelfBacktracking
 from stepback_server.search.strategy import Expansion, SearchStrategy
 from stepback_server.search.tree import Branch
+from tests.server.keeping import charged as charged_engine
 from tests.server.search.scripted import END, GRAMMAR, MARKER, NEWLINE, Script, ScriptedEngine
 
 ANSWER = (10, NEWLINE, END)
@@ -170,7 +170,7 @@ def test_what_a_search_had_generated_when_its_caller_left_is_counted(while_it_en
 
     async def scenario() -> None:
         engine = ScriptedEngine(always(*ANSWER), delay=0.02)
-        searching = search(ChargedEngine(engine, charge), OneRound(4, 0.7))
+        searching = search(charged_engine(engine, charge), OneRound(4, 0.7))
         task = asyncio.create_task(searching.run())
         await first.wait()
         task.cancel()
@@ -208,7 +208,7 @@ def test_what_a_search_had_generated_when_it_failed_is_counted() -> None:
     async def scenario() -> None:
         engine = RefusingEngine(always(*ANSWER), delay=0.01)
         with pytest.raises(EngineUnavailable, match="it is full"):
-            await search(ChargedEngine(engine, charged.append), TwoRounds(4, 0.7)).run()
+            await search(charged_engine(engine, charged.append), TwoRounds(4, 0.7)).run()
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(scenario())

@@ -1,8 +1,13 @@
-"""Every error that the server answers with: one table for the handlers and for the page."""
+"""Errors that a caller is answered with: one table of codes, and the exception that carries one.
 
+ApiError: refuses a request, with its code, status and body. Every layer may raise it.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from stepback_core.schemas import ErrorType
+from stepback_core.schemas import ErrorBody, ErrorDetail, ErrorType
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,3 +158,69 @@ ERRORS: dict[str, ErrorKind] = {
     ),
 }
 """By code. A new error is one line here, and `ApiError(code, message)` where it is found."""
+
+# pydantic's error types, in the words that a program can match on.
+_CODES = {
+    "missing": "missing_field",
+    "extra_forbidden": "extra_field",
+    "json_invalid": "invalid_json",
+    "enum": "unknown_value",
+    "value_error": "invalid_value",
+    "string_pattern_mismatch": "invalid_value",
+}
+_OUT_OF_RANGE = ("greater_than", "less_than", "too_long", "too_short", "finite_number")
+_PLACES = ("body", "header", "query")
+_PREFIXED = "Value error, "
+
+
+class ApiError(Exception):
+    """An error to be answered with its body."""
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        headers: dict[str, str] | None = None,
+        status: int | None = None,
+    ) -> None:
+        """`code` is one of `ERRORS`, which gives type and status, unless that is given."""
+        super().__init__(message)
+        kind = ERRORS[code]
+        self.code = code
+        self.status = status or kind.status
+        self.body = ErrorBody(
+            error=ErrorDetail(type=kind.type, message=message, param=param, code=code)
+        )
+        self.headers = headers
+
+
+def invalid(errors: Sequence[Any], *, under: str | None = None) -> ApiError:
+    """The first of pydantic's errors; `under` is the field that the validated value came from."""
+    first = errors[0]
+    kind: str = first["type"]
+    if kind == "json_invalid":
+        return unparsable()
+    path = [str(part) for part in first["loc"] if part not in _PLACES]
+    if under is not None:
+        path.insert(0, under)
+    message: str = first["msg"].removeprefix(_PREFIXED)
+    # Checks of the whole body name their field in front: "select: majority always votes".
+    if not path and ": " in message:
+        field, _, message = message.partition(": ")
+        path = [field]
+    param = ".".join(path) or None
+    if param is None:
+        message = "the body must be a JSON object; see /docs for its fields"
+    code = _CODES.get(kind)
+    if code is None:
+        code = "out_of_range" if any(part in kind for part in _OUT_OF_RANGE) else "wrong_type"
+    return ApiError(code, f"{param}: {message}" if param else message, param=param)
+
+
+def unparsable() -> ApiError:
+    return ApiError(
+        "invalid_json",
+        "The body is not JSON in UTF-8: send one JSON object with Content-Type application/json.",
+    )
