@@ -16,6 +16,19 @@ PACKAGES = {
     "stepback_server": ("server", {"stepback_core"}),
     "stepback_training": ("training", {"stepback_core", "stepback_client"}),
 }
+SERVER_LAYERS = [
+    {"concurrency", "errors", "gc_tuning", "redaction", "settings"},
+    {"checkpoint", "request_context"},
+    {"engine", "gateway"},
+    {"observability", "search"},
+    {"solve"},
+    {"reload"},
+    {"service"},
+    {"api"},
+    {"app"},
+    {"commands"},
+]
+"""Modules and folders of the server from the ground up: each may import lower layers only."""
 HEAVY = {"torch", "transformers", "vllm", "fastapi", "uvicorn", "numpy"}
 PURE = [
     "engine/completions.py",
@@ -77,3 +90,34 @@ def test_the_marker_is_spelled_in_one_module() -> None:
     marker = Grammar().marker
     homes = [path.name for name in PACKAGES for path in sources(name) if marker in path.read_text()]
     assert homes == ["trace.py"]
+
+
+def arrows(package: str) -> set[tuple[str, str]]:
+    """Imports between the modules and folders at the top of a package."""
+    folder, _ = PACKAGES[package]
+    found: set[tuple[str, str]] = set()
+    for path in sources(package):
+        room = path.relative_to(ROOT / folder / package).parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or node.module is None:
+                continue
+            names = node.module.split(".")
+            if names[0] == package and len(names) > 1 and names[1] != room:
+                found.add((room, names[1]))
+    return found
+
+
+def test_no_import_goes_up_inside_the_server() -> None:
+    level = {name: height for height, layer in enumerate(SERVER_LAYERS) for name in layer}
+    for above, below in sorted(arrows("stepback_server")):
+        assert {above, below} <= level.keys(), f"give {above} and {below} a layer"
+        assert level[above] > level[below], f"{above} imports {below}, which is not below it"
+
+
+@pytest.mark.parametrize("package", ["stepback_core", "stepback_server", "stepback_training"])
+def test_no_circle_of_folders(package: str) -> None:
+    left = arrows(package)
+    # Peel off what imports nothing that is left, until nothing can be peeled off.
+    while leaves := {below for _, below in left} - {above for above, _ in left}:
+        left = {(above, below) for above, below in left if below not in leaves}
+    assert not left
