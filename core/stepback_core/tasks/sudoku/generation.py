@@ -1,6 +1,6 @@
 """Puzzles with one solution: dug out of full grids, and seen from other sides."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from random import Random
 
 from stepback_core.tasks.cells import symmetries
@@ -31,12 +31,6 @@ def rows_of(grid: Grid, empty: str = ".") -> list[str]:
     side = side_of(grid)
     text = "".join(map(str, grid)).replace("0", empty)
     return [text[start : start + side] for start in range(0, side * side, side)]
-
-
-def relabelled(rows: Sequence[str]) -> str:
-    """A grid in one line with its digits renamed in the order in which they come."""
-    order = dict.fromkeys(digit for digit in "".join(rows) if digit != ".")
-    return "/".join(rows).translate({ord(old): str(new) for new, old in enumerate(order, start=1)})
 
 
 def _full_grid(side: int, rng: Random) -> Grid:
