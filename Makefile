@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 AUDIT := .cache/audit
 
 .PHONY: demo serve test image-test check format docs bench bench-search bench-ablation bench-scaling \
-	bench-cost bench-data bench-training results trials locks audit clean
+	bench-cost bench-data bench-training results trials locks audit site clean
 
 demo: $(INSTALLED)   ## start, solve a few held-out problems, stop
 	$(BIN)/python deploy/demo.py
@@ -58,6 +58,16 @@ trials: $(INSTALLED) ## attacks on a running controller and its engines: about h
 	for trial in flood interleaved fuzz schema replicas soak; do \
 		$(BIN)/python -m tests.trials.$$trial || exit 1; \
 	done
+
+SITE := .cache/site
+
+site: $(SITE)        ## the documentation as a site: build/site
+	NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict --quiet
+
+$(SITE): docs/requirements.txt
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet --no-deps -r docs/requirements.txt
+	touch $@
 
 docs: $(INSTALLED)   ## the reference pages that are written from the code
 	$(BIN)/python docs/generate.py
