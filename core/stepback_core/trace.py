@@ -8,9 +8,9 @@ This is the only definition. A trace is
 knows text and token ids; it knows no task, no model library and no engine.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -29,7 +29,8 @@ class Grammar(BaseModel):
     end: str = Field(default="<end>", min_length=1)
     """Closes an answer. The tokenizer's end-of-sequence token."""
     prompt_frame: str = "{prompt}\n"
-    """Wraps the prompt; holds `{prompt}` exactly once."""
+    """Wraps the prompt; holds `{prompt}` exactly once. Of a chat model it is one user's turn in the
+    model's own chat template, and the only place where a prompt has control tokens."""
 
     @model_validator(mode="after")
     def _texts_are_apart(self) -> "Grammar":
@@ -52,7 +53,9 @@ class Grammar(BaseModel):
 
     def reserved_in_step(self, step: str) -> str | None:
         """What a step contains and must not: it would end the step, or the trace."""
-        return self.separator if self.separator in step else self.reserved_in_prompt(step)
+        # Searched with the closing separator, which a step that ends in half of one would move.
+        ends_early = (step + self.separator).find(self.separator) < len(step)
+        return self.separator if ends_early else self.reserved_in_prompt(step)
 
     def frame(self, prompt: str) -> str:
         return self.prompt_frame.replace("{prompt}", prompt)
@@ -127,14 +130,45 @@ class TraceCodec:
     grammar: Grammar
     tokenizer: Tokenizer
     tokens: TokenGrammar
+    prefix_ids: tuple[int, ...] = ()
+    """What the tokenizer puts before a text by itself (BOS)."""
+    control_texts: tuple[str, ...] = ()
+    """The texts of the tokenizer's special tokens, named or not: no prompt may hold one."""
 
     @classmethod
     def of(cls, grammar: Grammar, tokenizer: Tokenizer) -> "TraceCodec":
-        return cls(grammar, tokenizer, TokenGrammar.of(grammar, tokenizer))
+        """The codec of a grammar and a tokenizer. Raises ValueError where they do not agree."""
+        tokens = TokenGrammar.of(grammar, tokenizer)
+        return cls(grammar, tokenizer, tokens, _prefix_of(tokenizer), _control_texts(tokenizer))
 
     def encode_prompt(self, prompt: str) -> list[int]:
-        """Ids of the framed prompt, with whatever the tokenizer itself puts before a text (BOS)."""
-        return self.tokenizer.encode(self.grammar.frame(prompt), add_special_tokens=True)
+        """Ids of the framed prompt after one BOS, where the tokenizer has one."""
+        # Of what a tokenizer adds only the front is taken: an EOS after the prompt (add_eos_token)
+        # would end the trace before its first step.
+        ids = self.tokenizer.encode(self.grammar.frame(prompt), add_special_tokens=False)
+        prefix = list(self.prefix_ids)
+        return ids if ids[: len(prefix)] == prefix else prefix + ids
+
+    def reserved_in_prompt(self, prompt: str) -> str | None:
+        """The first control token in a prompt, as text; a prompt must have none of its own."""
+        named = next((text for text in self.control_texts if text in prompt), None)
+        return named or self.grammar.reserved_in_prompt(prompt)
+
+    def check_tokenizer(self) -> None:
+        """Raise ValueError for a tokenizer that changes a text when it is encoded step by step."""
+        # Two steps, since a space that is put before each text shows at the second one.
+        usable = (probe for probe in _PROBES if not any(map(self.grammar.reserved_in_step, probe)))
+        self.check_round_trip(next(usable, ()))
+
+    def check_round_trip(self, steps: Sequence[str]) -> None:
+        """Raise ValueError unless steps come back from their ids as they were."""
+        ids = [token for step in steps for token in self.encode_step(step)]
+        if self.decode_steps(ids) != list(steps):
+            raise ValueError(
+                f"the tokenizer does not give back what it encodes step by step: {list(steps)} "
+                f"became {self.decode_steps(ids)}; take a model with another tokenizer (byte-level "
+                "BPE works, the kind that puts a space before each text does not)"
+            )
 
     def encode_step(self, step: str) -> list[int]:
         """Ids of one step and its separator, encoded alone: its ends are token boundaries."""
@@ -157,3 +191,25 @@ class TraceCodec:
         text = self.tokenizer.decode(body, skip_special_tokens=False)
         *complete, rest = text.split(self.grammar.separator)
         return complete, rest
+
+
+_PROBES = (("1+2=3", "3+4=7"), ("ab", "cd"))
+"""Steps of characters that each vocabulary has, for one separator or another."""
+
+
+def _prefix_of(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The ids that a tokenizer puts before a text. Raises ValueError where it changes the text."""
+    plain = tokenizer.encode(_PROBES[0][0], add_special_tokens=False)
+    whole = tokenizer.encode(_PROBES[0][0], add_special_tokens=True)
+    for start in range(len(whole) - len(plain) + 1):
+        if whole[start : start + len(plain)] == plain:
+            return tuple(whole[:start])
+    raise ValueError("the tokenizer encodes a text otherwise where it adds its special tokens")
+
+
+def _control_texts(tokenizer: Tokenizer) -> tuple[str, ...]:
+    """Special tokens with a role (BOS, EOS, ...), then those that are special but have none."""
+    named: Sequence[str] = getattr(tokenizer, "all_special_tokens", ())
+    added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
+    unnamed = [token.content for token in added.values() if token.special]
+    return tuple(dict.fromkeys([*named, *unnamed]))

@@ -30,7 +30,7 @@ class Checkpoint:
     @property
     def reserved_texts(self) -> list[str]:
         """What a caller's text must not contain: it would be read as a token of control."""
-        return list(getattr(self.codec.tokenizer, "all_special_tokens", ()))
+        return list(self.codec.control_texts)
 
     @property
     def unknown_id(self) -> int | None:

@@ -1,5 +1,8 @@
 """The trace grammar, in text and in token ids."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import pytest
 from pydantic import ValidationError
 
@@ -86,3 +89,43 @@ def test_a_token_that_straddles_a_boundary_ends_the_step() -> None:
     tokens = TokenGrammar(MARKER, END, frozenset({NEWLINE, TWO_STEPS}))
     assert tokens.step_ends([9, TWO_STEPS, 9, NEWLINE]) == [2, 4]
     assert tokens.last_good_length([9, TWO_STEPS, 9, NEWLINE, MARKER]) == 2
+
+
+@dataclass
+class Special:
+    content: str
+    special: bool = True
+
+
+class Framing(Characters):
+    """A tokenizer that adds a BOS and an EOS, and has a special token that is in no list."""
+
+    all_special_tokens: ClassVar = ["<end>", "<backtrack>"]
+    added_tokens_decoder: ClassVar = {7: Special("<|eot|>"), 8: Special("<think>", special=False)}
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        if text.startswith("<bos>"):
+            return [900, *self.encode(text[5:], add_special_tokens=False)]
+        plain = super().encode(text, add_special_tokens=False)
+        return [900, *plain, 901] if add_special_tokens else plain
+
+
+def test_a_prompt_has_one_bos_and_no_end_that_the_tokenizer_adds() -> None:
+    for frame in ("{prompt}\n", "<bos>{prompt}\n"):
+        codec = TraceCodec.of(Grammar(prompt_frame=frame), Framing())
+        assert codec.encode_prompt("1+1") == [900, *map(ord, "1+1\n")]
+
+
+def test_every_special_token_is_reserved_in_a_prompt_named_or_not() -> None:
+    codec = TraceCodec.of(Grammar(), Framing())
+    for text in ("<end>", "<backtrack>", "<|eot|>"):
+        assert codec.reserved_in_prompt(f"1+1{text}") == text
+    assert codec.reserved_in_prompt("1+1<think>") is None
+
+
+def test_a_step_may_have_lines_under_another_separator_but_not_half_of_it_at_its_end() -> None:
+    grammar = Grammar(separator="\n\n")
+    assert grammar.reserved_in_step("def f():\n    pass") is None
+    assert grammar.reserved_in_step("\nreturn") is None
+    for step in ("a\n\nb", "a\n"):
+        assert grammar.reserved_in_step(step) == "\n\n"

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -193,3 +194,66 @@ def run_data(recipe: Path, out: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "stepback_client.cli", "data"]
     command += ["--recipe", str(recipe), "--out", str(out)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+FILE = b"".join(json.dumps(trace(index)).encode() + b"\n" for index in range(3))
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xef\xbb\xbf" + FILE, FILE.replace(b"\n", b"\r\n"), b"\n" + FILE + b"\n"]
+)
+def test_a_byte_order_mark_and_other_line_ends_are_skipped(tmp_path: Path, content: bytes) -> None:
+    plain, other = tmp_path / "plain.jsonl", tmp_path / "other.jsonl"
+    plain.write_bytes(FILE)
+    other.write_bytes(content)
+    assert read_traces([other]) == read_traces([plain])
+
+
+@pytest.mark.parametrize(
+    ("content", "form"),
+    [
+        (FILE.decode().encode("utf-16"), "UTF-16"),
+        (FILE.decode().encode("utf-16-le"), "UTF-16"),
+        (b"[" + FILE.strip().replace(b"\n", b",\n") + b"]", "JSON array"),
+        (b"\xef\xbb\xbf[" + FILE.strip().replace(b"\n", b",") + b"]", "JSON array"),
+    ],
+)
+def test_a_file_in_another_form_is_called_by_its_form(
+    tmp_path: Path, content: bytes, form: str
+) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_bytes(content)
+    with pytest.raises(TraceError, match=form):
+        read_traces([file])
+
+
+@pytest.mark.parametrize("control", ["<|im_start|>", "<|eot_id|>", "<start_of_turn>", "[INST]"])
+def test_a_rendered_prompt_is_refused_with_how_to_write_it(tmp_path: Path, control: str) -> None:
+    file = write(tmp_path / "mine.jsonl", trace(0, prompt=f"{control}user\nSort cab."))
+    with pytest.raises(TraceError, match="write what a user would type"):
+        read_traces([file])
+
+
+def test_steps_of_several_lines_need_another_separator(tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.jsonl", trace(0, steps=["def f():\n    return 1", "done"]))
+    with pytest.raises(TraceError, match=r'separator = "\\n\\n"'):
+        read_traces([file])
+    assert read_traces([file], Grammar(separator="\n\n")).training[0].steps[1] == "done"
+
+
+@pytest.mark.parametrize("wrong", [{}, {"wrong_step": "x", "wrong_after": 1500}])
+def test_long_traces_take_memory_of_the_order_of_their_file(
+    tmp_path: Path, wrong: dict[str, object]
+) -> None:
+    lines = [
+        {"prompt": f"walk:{n}", "steps": [f"{n}.{step}" for step in range(1600)]} | wrong
+        for n in range(20)
+    ]
+    file = write(tmp_path / "long.jsonl", *lines)
+    tracemalloc.start()
+    try:
+        read_traces([file])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 40 * file.stat().st_size  # Python's strings take some ten times their bytes.

@@ -66,7 +66,7 @@ class Solver:
         request = self._with_defaults_in_range(request)
         prompt, judge, view = self._read_problem(request)
         codec = self._checkpoint.codec
-        reserved = next((text for text in self._checkpoint.reserved_texts if text in prompt), None)
+        reserved = codec.reserved_in_prompt(prompt)
         if reserved is not None:
             raise _invalid("prompt", "reserved_text", f"it must not contain {reserved!r}")
         if self._checkpoint.unknown_id in codec.tokenizer.encode(prompt, add_special_tokens=False):

@@ -77,7 +77,7 @@ class Recipe(BaseModel, extra="forbid", frozen=True):
     def read(cls, path: Path) -> "Recipe":
         """Read a TOML recipe. Raises RecipeError."""
         try:
-            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
         except OSError as error:
             raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

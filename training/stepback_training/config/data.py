@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field, JsonValue, ValidationError, model_validator
 
 from stepback_core.tasks import TASKS, ErrorKind, Task
+from stepback_core.trace import Grammar
 from stepback_core.validation import first_error
 
 _Count = Annotated[int, Field(ge=1, le=16)]
@@ -88,6 +89,8 @@ class DataRecipe(BaseModel, extra="forbid", frozen=True):
     """Share of the invented wrong paths that end in a step which says that it reaches the goal, and
     does not: behind a right prefix, or where the goal is too far for that, behind a dead end that
     nobody noticed. Neither `errors` nor `wrong_steps` weighs these; Sudoku has none."""
+    separator: str = Field(default="\n", min_length=1)
+    """Closes every step. Steps of several lines need another than a line's end, such as two."""
     own_errors: OwnErrors | None = None
     """Wrong steps of a model's own instead of invented ones, or beside them. A task that the file
     has none of has invented ones alone."""
@@ -114,6 +117,14 @@ class DataRecipe(BaseModel, extra="forbid", frozen=True):
         rest = dict(fields)
         source = {name: rest.pop(name) for name in alone}
         return rest | {"tasks": [{"name": source.pop("task", "countdown")} | source]}
+
+    @model_validator(mode="after")
+    def _separator_is_apart(self) -> Self:
+        try:
+            Grammar(separator=self.separator)
+        except ValidationError as error:
+            raise ValueError(f"separator: {first_error(error, whole='it')}") from error
+        return self
 
     @model_validator(mode="after")
     def _is_usable(self) -> Self:

@@ -20,6 +20,7 @@ from stepback_core.tasks.first_error import Mistake, first_mistake
 from stepback_core.trace import Grammar
 from stepback_core.validation import first_error
 from stepback_training.config import DataRecipe
+from stepback_training.data.json_lines import NotJsonLines, json_lines
 
 
 class OwnErrorsError(ValueError):
@@ -93,13 +94,14 @@ def is_teachable(task: Task[Any], problem: BaseModel, steps: list[str]) -> bool:
 def read_own_errors(file: Path) -> Iterator[OwnError]:
     """Read and judge a file line by line. Raises OwnErrorsError."""
     try:
-        with file.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                try:
-                    yield OwnError.model_validate_json(line)
-                except ValidationError as error:
-                    what = first_error(error, whole="the line")
-                    raise OwnErrorsError(f"{file}:{number}: {what}") from error
+        for number, line in enumerate(json_lines(file), start=1):
+            try:
+                yield OwnError.model_validate_json(line)
+            except ValidationError as error:
+                what = first_error(error, whole="the line")
+                raise OwnErrorsError(f"{file}:{number}: {what}") from error
+    except NotJsonLines as error:
+        raise OwnErrorsError(str(error)) from error
     except OSError as error:
         raise OwnErrorsError(f"{file}: cannot be read ({error.strerror})") from error
 

@@ -19,8 +19,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from tqdm import tqdm
 
 from stepback_core.tasks import Split, Task
+from stepback_core.trace import Grammar
 from stepback_core.validation import first_error
 from stepback_training.config import DataRecipe, Source
+from stepback_training.cores import usable_cores
+from stepback_training.data.json_lines import json_lines
 from stepback_training.data.model_errors import own_errors_of
 from stepback_training.data.traces import Trace, Traces, read_traces
 from stepback_training.data.wrong_paths import Mistakes
@@ -86,19 +89,19 @@ def _batches(recipe: DataRecipe, processes: int | None) -> Iterator[tuple[int, s
     """Numbers of samples, and their lines."""
     if recipe.samples is None:
         for source in recipe.tasks:
-            for trace in _traces(source).training:
+            for trace in _traces(source, recipe).training:
                 samples = _samples_of(trace)
                 yield len(samples), "".join(map(_to_line, samples))
         return
     sizes = [min(_CHUNK, recipe.samples - start) for start in range(0, recipe.samples, _CHUNK)]
-    with ProcessPoolExecutor(processes) as pool:
+    with ProcessPoolExecutor(processes or usable_cores()) as pool:
         chunks = pool.map(_chunk, [recipe] * len(sizes), range(len(sizes)), sizes)
         yield from zip(sizes, chunks, strict=True)
 
 
 def held_out(recipe: DataRecipe) -> int:
     """How many traces the split keeps out of the samples. Raises TraceError."""
-    return sum(_traces(source).held_out for source in recipe.tasks if source.files)
+    return sum(_traces(source, recipe).held_out for source in recipe.tasks if source.files)
 
 
 def recipe_of(path: Path) -> DataRecipe | None:
@@ -114,9 +117,8 @@ def _recipe_path(path: Path) -> Path:
 
 
 def read_samples(path: Path) -> Iterator[Sample]:
-    """Read JSONL samples one by one. Raises SampleError."""
-    with path.open("rb") as file:
-        yield from samples_of(path, file)
+    """Read JSONL samples one by one. Raises SampleError, and NotJsonLines."""
+    yield from samples_of(path, json_lines(path))
 
 
 def samples_of(path: Path, lines: Iterable[bytes], first: int = 1) -> Iterator[Sample]:
@@ -143,7 +145,7 @@ def make_samples(recipe: DataRecipe, rng: Random) -> Iterator[Sample]:
 
 def _stream(source: Source, recipe: DataRecipe, rng: Random) -> Iterator[Sample]:
     if source.task is None:
-        return _from_traces(_traces(source).training, recipe, rng)
+        return _from_traces(_traces(source, recipe).training, recipe, rng)
     return _from_task(source.task, recipe, rng)
 
 
@@ -205,16 +207,16 @@ def _samples_of(trace: Trace) -> list[Sample]:
     return samples
 
 
-def _traces(source: Source) -> Traces:
+def _traces(source: Source, recipe: DataRecipe) -> Traces:
     files = tuple(Path(file) for file in source.files)
     written = tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
-    return _read_once(files, written)
+    return _read_once(files, written, recipe.separator)
 
 
 @lru_cache(maxsize=4)
-def _read_once(files: tuple[Path, ...], written: tuple[int, ...]) -> Traces:
+def _read_once(files: tuple[Path, ...], written: tuple[int, ...], separator: str) -> Traces:
     """One reading for all chunks of a process, as long as the files stay as they were written."""
-    return read_traces(files)
+    return read_traces(files, Grammar(separator=separator))
 
 
 def _chunk(recipe: DataRecipe, index: int, size: int) -> str:

@@ -8,6 +8,7 @@
 `traces:PROMPT` has a SHA-256 with a first byte below 26.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,35 +20,57 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 
 from stepback_core.tasks import is_test_input
 from stepback_core.trace import Grammar
 from stepback_core.validation import every_error
+from stepback_training.data.json_lines import NotJsonLines, json_lines
 
 SPLIT_RULE = "test prompts: first byte of SHA-256 over traces:PROMPT below 26 (about 10 %)"
 _MOST_REPORTED = 20
+PLAIN_PROMPTS = (
+    "write what a user would type and nothing around it; the checkpoint's own prompt frame puts it "
+    "into the model's chat template, in training as in /solve"
+)
+"""How to write prompts for a chat model, for who rendered them."""
+_CONTROL = re.compile(r"<\|[A-Za-z_]+\|>|<(start|end)_of_turn>|\[/?INST\]")
+"""Control tokens as chat templates write them. Which of them a model has, its tokenizer says later;
+a prompt that was rendered for one is no prompt of any."""
 
 
 class TraceError(ValueError):
     """Files that are not traces; the message has one line an error, with file, line and field."""
 
 
-def _is_step(step: str) -> str:
+def _is_step(step: str, info: ValidationInfo) -> str:
     if not step.strip():
         raise ValueError("a step must not be empty")
-    text = Grammar().reserved_in_step(step)
+    grammar = _grammar(info)
+    text = grammar.reserved_in_step(step)
+    if text == grammar.separator:
+        raise ValueError(
+            f"a step must not contain {text!r}, which closes a step; for steps of several lines "
+            r'name another text under [data] in the recipe, as separator = "\n\n"'
+        )
     if text is not None:
         raise ValueError(f"a step must not contain {text!r}, which the trace grammar uses")
     return step
 
 
-def _is_prompt(prompt: str) -> str:
-    text = Grammar().reserved_in_prompt(prompt)
+def _is_prompt(prompt: str, info: ValidationInfo) -> str:
+    text = _grammar(info).reserved_in_prompt(prompt)
     if text is not None:
         raise ValueError(f"a prompt must not contain {text!r}, which the trace grammar uses")
+    if control := _CONTROL.search(prompt):
+        raise ValueError(f"a prompt must not contain {control[0]!r}: {PLAIN_PROMPTS}")
     return prompt
+
+
+def _grammar(info: ValidationInfo) -> Grammar:
+    return info.context or Grammar()
 
 
 _Step = Annotated[str, AfterValidator(_is_step)]
@@ -86,16 +109,19 @@ class Traces:
     """How many traces the split keeps out of training."""
 
 
-def read_traces(files: Sequence[Path]) -> Traces:
+def read_traces(files: Sequence[Path], grammar: Grammar | None = None) -> Traces:
     """Read every line of the files. Raises TraceError with the first errors of them all."""
     errors: list[str] = []
     found: list[tuple[str, Trace]] = []
     for file in files:
-        for where, line in _lines(file):
-            try:
-                found.append((where, Trace.model_validate_json(line)))
-            except ValidationError as error:
-                errors += [f"{where}: {one}" for one in every_error(error, whole="the line")]
+        try:
+            for where, line in _lines(file):
+                try:
+                    found.append((where, Trace.model_validate_json(line, context=grammar)))
+                except ValidationError as error:
+                    errors += [f"{where}: {one}" for one in every_error(error, whole="the line")]
+        except NotJsonLines as error:
+            errors.append(str(error))
     errors += _conflicts(found)
     if not found and not errors:
         errors.append(f"{', '.join(map(str, files))}: there are no traces")
@@ -115,26 +141,38 @@ def is_held_out(prompt: str) -> bool:
 
 
 def _lines(file: Path) -> Iterator[tuple[str, bytes]]:
-    """Where each line is and what it holds; empty lines are left out. Raises TraceError."""
+    """Where each line is and what it holds; empty lines are left out. Raises NotJsonLines, and
+    TraceError for a file that cannot be read."""
     try:
-        with file.open("rb") as opened:
-            for number, line in enumerate(opened, start=1):
-                if text := line.strip():
-                    yield f"{file}:{number}", text
+        for number, line in enumerate(json_lines(file), start=1):
+            if text := line.strip():
+                yield f"{file}:{number}", text
     except OSError as error:
         raise TraceError(f"{file}: cannot be read ({error.strerror})") from error
 
 
 def _conflicts(found: Sequence[tuple[str, Trace]]) -> list[str]:
     """Wrong steps that are right ones elsewhere: after the same prompt and the same steps."""
-    right: dict[tuple[str, tuple[str, ...]], str] = {}
-    for where, trace in found:
-        for length in range(1, len(trace.steps) + 1):
-            right.setdefault((trace.prompt, tuple(trace.steps[:length])), where)
+    asked = {trace.prompt for _, trace in found if trace.wrong_step is not None}
+    # One number a prefix: to keep the prefixes would take memory by the square of the steps.
+    right: dict[int, int] = {}
+    for index, (_, trace) in enumerate(found):
+        if trace.prompt in asked:
+            for prefix in _prefix_hashes(trace.prompt, trace.steps):
+                right.setdefault(prefix, index)
     conflicts: list[str] = []
     for where, trace in found:
         if trace.wrong_step is not None:
-            there = right.get((trace.prompt, (*trace.right_prefix, trace.wrong_step)))
-            if there is not None:
+            path = [*trace.right_prefix, trace.wrong_step]
+            *_, last = _prefix_hashes(trace.prompt, path)
+            there, other = found[right[last]] if last in right else ("", None)
+            if other is not None and other.steps[: len(path)] == path:
                 conflicts.append(f"{where}: wrong_step: {there} has it as the right step here")
     return conflicts
+
+
+def _prefix_hashes(prompt: str, steps: Sequence[str]) -> Iterator[int]:
+    value = hash(prompt)
+    for step in steps:
+        value = hash((value, step))
+        yield value

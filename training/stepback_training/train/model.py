@@ -32,7 +32,7 @@ def make_model(
     from scratch reads the `characters` of its samples beside those of ASCII."""
     torch.manual_seed(recipe.seed)
     if recipe.scratch is not None:
-        grammar = Grammar()
+        grammar = Grammar(separator=recipe.data.separator)
         tokenizer = make_tokenizer(
             grammar,
             tasks=recipe.data.names,

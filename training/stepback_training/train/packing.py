@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
@@ -17,13 +18,17 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from stepback_core.trace import Grammar, TraceCodec
+from stepback_core.trace import TraceCodec
+from stepback_training.data.json_lines import json_lines
 from stepback_training.data.samples import Sample, samples_of
+from stepback_training.data.traces import PLAIN_PROMPTS
 
 IGNORED = -100
 """The label that `transformers` leaves out of the loss."""
 _BLOCK = 20_000
 """Lines that one process encodes at a time."""
+_LOOKED_AT = 1_000
+"""Samples whose steps are decoded again, to see whether they come back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,31 +58,26 @@ def encode(
 
 
 def check_round_trip(samples: Iterable[Sample], codec: TraceCodec) -> None:
-    """Raise ValueError unless steps come back from their ids as they were.
+    """Raise ValueError unless steps come back from their ids as they were: those of a probe, and
+    those of the first samples."""
+    codec.check_tokenizer()
+    for sample in islice(samples, _LOOKED_AT):
+        codec.check_round_trip(sample.steps + sample.wrong_steps)
 
-    Tokenizers that put a space before every text (the Metaspace kind) do not give them back. Only
-    several steps show it, so the first sample that has them is looked at.
-    """
-    sample = next((each for each in samples if len(each.steps + each.wrong_steps) > 1), None)
-    if sample is None:
-        return
-    ids = encode(sample, codec).ids[len(codec.encode_prompt(sample.prompt)) :]
+
+def _refuse_reserved(sample: Sample, number: int, codec: TraceCodec) -> None:
+    """Raise ValueError where a sample's text holds what ends a step or a trace, or where its prompt
+    holds a control token of the tokenizer."""
     steps = sample.steps + sample.wrong_steps
-    if codec.decode_steps(ids) != steps:
-        raise ValueError(
-            f"the tokenizer does not give back what it encodes step by step: {steps} became "
-            f"{codec.decode_steps(ids)}; take a model with another tokenizer (byte-level BPE works)"
-        )
-
-
-def _refuse_reserved(sample: Sample, number: int, grammar: Grammar) -> None:
-    """Raise ValueError where a sample's text holds what ends a step or a trace."""
-    steps = sample.steps + sample.wrong_steps
-    found = [(sample.prompt, grammar.reserved_in_prompt(sample.prompt))]
-    found += [(step, grammar.reserved_in_step(step)) for step in steps]
+    found = [(step, codec.grammar.reserved_in_step(step)) for step in steps]
     for text, reserved in found:
         if reserved is not None:
             raise ValueError(f"sample {number}: {text!r} must not contain {reserved!r}")
+    reserved = codec.reserved_in_prompt(sample.prompt)
+    if reserved is not None:
+        raise ValueError(
+            f"sample {number}: {sample.prompt!r} must not contain {reserved!r}: {PLAIN_PROMPTS}"
+        )
 
 
 class _Block(NamedTuple):
@@ -106,7 +106,7 @@ class EncodedSamples:
         cls, path: Path, codec: TraceCodec, tasks: Sequence[str] = (), *, processes: int
     ) -> "EncodedSamples":
         """Those of a JSONL file, encoded by so many processes. Raises SampleError as well."""
-        lines = path.read_bytes().splitlines()
+        lines = list(json_lines(path))
         starts = range(0, len(lines), _BLOCK)
         jobs = [(path, start, lines[start : start + _BLOCK], codec, tasks) for start in starts]
         if processes == 1 or len(jobs) <= 1:
@@ -153,7 +153,7 @@ def _encode_block(
     # Most of a call of a tokenizer is overhead, and short steps repeat.
     encode_step = lru_cache(maxsize=_BLOCK)(codec.encode_step)
     for number, sample in enumerate(samples, start=first):
-        _refuse_reserved(sample, number, codec.grammar)
+        _refuse_reserved(sample, number, codec)
         encoded = encode(sample, codec, encode_step)
         ids += encoded.ids
         has_loss += encoded.has_loss

@@ -19,6 +19,7 @@ from stepback_core.manifest import Manifest
 from stepback_core.tasks import TASKS
 from stepback_core.trace import Grammar, TraceCodec
 from stepback_training.config import TRACES, Recipe
+from stepback_training.cores import usable_cores
 from stepback_training.data.samples import read_samples, recipe_of
 from stepback_training.data.traces import SPLIT_RULE
 from stepback_training.train.checkpoint import export, resumable
@@ -103,9 +104,7 @@ def _untrained(recipe: Recipe, data: Path) -> tuple[PreTrainedModel, AnyTokenize
 
 
 def _free_cores() -> int:
-    """This process's share of the machine's cores; of many no more than pay for their start."""
-    cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return min(max(1, cores), 16)
+    return usable_cores(shared_by=int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _start(run: Path) -> Path | None:

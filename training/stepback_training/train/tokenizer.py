@@ -34,10 +34,13 @@ def make_tokenizer(
         ),
     ]
     plain += sorted(set(characters).difference(plain))
+    # A separator of several characters is one token too: a step ends at a token.
+    pieces = [*tasks, grammar.separator] if len(grammar.separator) > 1 else list(tasks)
+    plain += [piece for piece in pieces if piece not in plain]
     special = [_PAD, _UNKNOWN, grammar.end]
     vocabulary = {token: index for index, token in enumerate(special + plain)}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token=_UNKNOWN))
-    names = [re.escape(name) for name in sorted(tasks, key=len, reverse=True)]
+    names = [re.escape(name) for name in sorted(pieces, key=len, reverse=True)]
     pattern = Regex("|".join([*names, rf"[0-9]{{1,{digits_per_token}}}", r"[\s\S]"]))
     backend.pre_tokenizer = pre_tokenizers.Split(pattern, behavior="isolated")
     backend.decoder = decoders.Fuse()

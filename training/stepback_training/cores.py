@@ -1,0 +1,25 @@
+"""How many processes are worth starting here."""
+
+import os
+from pathlib import Path
+
+_MOST = 16
+"""More processes than these do not pay for their start."""
+_CGROUP = Path("/sys/fs/cgroup/cpu.max")
+
+
+def usable_cores(*, shared_by: int = 1) -> int:
+    """Cores that this process may use, by its affinity and its container's limit, each of
+    `shared_by` processes with as many."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it.
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return min(max(1, min(cores, _cgroup_cores() or cores) // shared_by), _MOST)
+
+
+def _cgroup_cores() -> int | None:
+    """The container's limit (`docker run --cpus`); None where there is none."""
+    try:
+        quota, period = _CGROUP.read_text().split()
+        return None if quota == "max" else max(1, int(quota) // int(period))
+    except (OSError, ValueError):  # Another version of cgroups, or none.
+        return None
