@@ -166,7 +166,7 @@ class Search:
             asyncio.get_running_loop().call_later(_SECONDS_TO_ABORT, self._growing.cancel)
 
     async def _expand(self, expansion: Expansion, numbers: list[int]) -> None:
-        if expansion.state.ids and expansion.state.ids[-1] == self._grammar.end_id:
+        if expansion.state.ids and expansion.state.ids[-1] in self._grammar.stop_ids:
             self._record(Branch.of(self._grammar, numbers[0], expansion.state, NOTHING))
         else:
             await self._pay(expansion, numbers)

@@ -19,8 +19,8 @@ class Expansion:
     state: State
     n: int
     temperature: float
-    alternatives: int = 0
-    """How many of the likeliest tokens are wanted at every position."""
+    alternatives: int = 4
+    """How many of the likeliest tokens are wanted at every place; P(marker) is read off them."""
     max_tokens: int | None = None
     """Of one continuation; None for as many as an answer may have."""
     stop_at_steps: bool = False

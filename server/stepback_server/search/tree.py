@@ -1,6 +1,7 @@
 """The search tree: states to sample from, and the branches that were sampled. Pure data."""
 
 from dataclasses import dataclass, field, replace
+from math import exp, inf
 
 from stepback_core.schemas import Outcome
 from stepback_core.trace import TokenGrammar
@@ -20,6 +21,8 @@ class State:
     """How many of the ids the search chose itself, and the engine did not generate."""
     turned: bool = False
     """Whether the last id is such a one."""
+    marker_logprobs: tuple[float, ...] = ()
+    """Log-probability of the marker at each place, instead of the id that is there."""
 
     @property
     def shared_ids(self) -> tuple[int, ...]:
@@ -38,6 +41,8 @@ class Branch:
     outcome: Outcome
     illegal_at: int | None = None
     """Ids up to the end of the first illegal step, where a search has found one."""
+    marker_logprobs: tuple[float, ...] = ()
+    """Log-probability of the marker at each place of `ids`, instead of the id that is there."""
 
     @property
     def node(self) -> int:
@@ -59,7 +64,8 @@ class Branch:
             outcome = Outcome.BACKTRACK
         elif last == grammar.end_id:
             outcome = Outcome.ANSWER
-        return cls(number, state, sample, outcome)
+        markers = state.marker_logprobs + _marker_logprobs(grammar.marker_id, sample)
+        return cls(number, state, sample, outcome, marker_logprobs=markers)
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -86,13 +92,21 @@ class Branch:
         return sum(self.logprobs) / len(self.logprobs) if self.logprobs else None
 
     def roll_back(self, grammar: TokenGrammar) -> State:
-        """The state before the erroneous step of a branch that ended in the marker."""
-        kept = grammar.last_good_length(self.ids)
-        return State(self.ids[:kept], self.logprobs[:kept], self.number)
+        """Return the state before the erroneous step of a branch that ended in the marker."""
+        return self.keep(grammar.last_good_length(self.ids))
+
+    def keep(self, length: int) -> State:
+        """Return the state after the first `length` ids."""
+        return State(
+            self.ids[:length],
+            self.logprobs[:length],
+            self.number,
+            marker_logprobs=self.marker_logprobs[:length],
+        )
 
     def go_on(self) -> State:
         """The state at the end of a branch that was cut."""
-        return State(self.ids, self.logprobs, self.number, self.state.chosen)
+        return replace(self.keep(len(self.ids)), chosen=self.state.chosen)
 
     def refuse(self, illegal_at: int) -> "Branch":
         """This branch, once its step that ends there has been found illegal."""
@@ -101,8 +115,43 @@ class Branch:
     def turn(self, position: int, token: int, logprob: float) -> State:
         """The state that takes another token at a position of this branch's sample."""
         at = len(self.state.ids) + position
-        ids, logprobs = (*self.ids[:at], token), (*self.logprobs[:at], logprob)
-        return State(ids, logprobs, self.number, self.state.chosen + 1, turned=True)
+        return State(
+            (*self.ids[:at], token),
+            (*self.logprobs[:at], logprob),
+            self.number,
+            self.state.chosen + 1,
+            turned=True,
+            marker_logprobs=self.marker_logprobs[: at + 1],
+        )
+
+    def p_marker_after_steps(self, grammar: TokenGrammar) -> list[float | None]:
+        """Return P(marker) after each step, in order; None for one that nothing was written after.
+
+        A step without a separator of its own ends where the end or the marker was written."""
+        after = [
+            exp(self.marker_logprobs[end]) if end < len(self.ids) else None
+            for end in grammar.step_ends(self.ids)
+        ]
+        if len(self.ids) > 1 and self.ids[-1] in grammar.stop_ids:
+            before_last = self.ids[-2]
+            if before_last not in grammar.separator_ids:
+                after.append(exp(self.marker_logprobs[-1]))
+        return after
+
+    def confidence(self, grammar: TokenGrammar) -> float:
+        """Return the least 1 - P(marker) over the step ends and the end."""
+        after = self.p_marker_after_steps(grammar)
+        return 1 - max((p for p in after if p is not None), default=0.0)
+
+
+def _marker_logprobs(marker_id: int, sample: Sample) -> tuple[float, ...]:
+    """Read the marker's log-probability off what the engine says of each place; -inf where it is
+    less likely than every token that the engine names."""
+    alternatives = sample.alternatives or ((),) * len(sample.ids)
+    return tuple(
+        logprob if token == marker_id else dict(others).get(marker_id, -inf)
+        for token, logprob, others in zip(sample.ids, sample.logprobs, alternatives, strict=True)
+    )
 
 
 @dataclass(slots=True)
