@@ -11,7 +11,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from stepback_client.errors import TransportError, error_for
-from stepback_core.schemas import Readiness, Select, SolveRequest, Strategy
+from stepback_core.schemas import Readiness, Rollback, Sampling, Select, SolveRequest, Strategy
 from stepback_core.tasks import TASKS
 
 T = TypeVar("T", bound=BaseModel)
@@ -88,6 +88,11 @@ class SolveOptions(TypedDict, total=False):
     strategy: Strategy | str
     breadth: int
     backtracks: int
+    sampling: Sampling | str
+    rollback: Rollback | str
+    widening: bool
+    greedy_first: bool
+    ignore_marker: bool
     temperature: float
     seed: int
     select: Select | str

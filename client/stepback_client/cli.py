@@ -12,7 +12,7 @@ from stepback_client.base import DEFAULT_URL, BadKey, SolveOptions
 from stepback_client.client import Client
 from stepback_client.errors import StepbackError
 from stepback_client.problem_arguments import QuestionError, add_question_flags, read_question
-from stepback_core.schemas import Select, SolveResult, Status, Strategy
+from stepback_core.schemas import Rollback, Sampling, Select, SolveResult, Status, Strategy
 from stepback_core.validation import first_error
 
 # Where each command lives and which extra brings what it needs. Named, not imported: the client
@@ -41,6 +41,11 @@ _OPTIONS = (
     "strategy",
     "breadth",
     "backtracks",
+    "sampling",
+    "rollback",
+    "widening",
+    "greedy_first",
+    "ignore_marker",
     "temperature",
     "seed",
     "select",
@@ -158,6 +163,21 @@ def add_search_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strategy", choices=[*Strategy], type=str)
     parser.add_argument("--breadth", type=int, help="N, samples of one expansion")
     parser.add_argument("--backtracks", type=int, help="b, rounds of backtracking")
+    parser.add_argument("--sampling", choices=[*Sampling], type=str)
+    parser.add_argument("--rollback", choices=[*Rollback], type=str)
+    parser.add_argument(
+        "--no-widening",
+        dest="widening",
+        action="store_const",
+        const=False,
+        help="ask for all samples at once",
+    )
+    parser.add_argument(
+        "--greedy-first", action="store_const", const=True, help="make the first sample greedy"
+    )
+    parser.add_argument(
+        "--ignore-marker", action="store_const", const=True, help="search without P(marker)"
+    )
     parser.add_argument("--temperature", type=float)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--select", choices=[*Select], type=str)

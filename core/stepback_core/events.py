@@ -57,6 +57,8 @@ class StepEvent(_Told):
     """The step's place since the prompt, from 0; a branch's first index says how many it kept."""
     text: str
     """The step."""
+    p_marker: float | None = None
+    """P(marker) after the step; None where nothing was written after it."""
 
 
 class StruckStep(_Told):

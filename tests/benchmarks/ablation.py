@@ -28,7 +28,7 @@ from stepback_server.engine.base import Engine
 from stepback_server.engine.embedded import EmbeddedEngine
 from stepback_server.search.best_first import BestFirst, Ideas
 from stepback_server.search.loop import Limits, Search, Searched
-from stepback_server.search.self_backtracking import OneRound
+from stepback_server.search.sampling import Independent
 from stepback_server.search.strategy import SearchStrategy
 from stepback_server.search.task_view import TaskView
 from stepback_server.search.tree import Branch
@@ -104,8 +104,8 @@ class Bench:
             )
 
         return {name: best_first(ideas) for name, ideas in IDEAS.items()} | {
-            "best-of-N, temperature 0.7": lambda view: OneRound(_SAMPLES, 0.7),
-            "best-of-N, temperature 1.0": lambda view: OneRound(_SAMPLES, 1.0),
+            "best-of-N, temperature 0.7": lambda view: Independent(_SAMPLES, 0.7),
+            "best-of-N, temperature 1.0": lambda view: Independent(_SAMPLES, 1.0),
         }
 
     async def measure(

@@ -30,7 +30,8 @@ from stepback_server.engine.base import Engine, OnSample, SampleRequest
 from stepback_server.engine.embedded import EmbeddedEngine
 from stepback_server.search.best_first import BestFirst
 from stepback_server.search.loop import Limits, Search, Searched
-from stepback_server.search.self_backtracking import OneRound, SelfBacktracking
+from stepback_server.search.sampling import Independent
+from stepback_server.search.self_backtracking import SelfBacktracking
 from stepback_server.search.strategy import SearchStrategy
 from tests.benchmarks.ablation import Bench, start_engine
 from tests.benchmarks.measuring import TASK, both_kinds
@@ -191,12 +192,17 @@ async def long_ones(shapes: list[Shape]) -> None:
 
 async def _measure(engine: Engine, shape: Shape, grammar: TokenGrammar, vocabulary: int) -> None:
     longest = min(4 * shape.sample, _CONTEXT - shape.prompt)
-    published = SelfBacktracking(shape.breadth, shape.rounds, 1.0, grammar)
+    published = SelfBacktracking(
+        shape.breadth,
+        shape.rounds,
+        grammar,
+        lambda state: Independent(shape.breadth, 1.0, state=state),
+    )
     ways: dict[str, SearchStrategy] = {
         f"self-backtracking, N={shape.breadth}, b={shape.rounds}": published
     }
     if shape.rounds == 1:
-        ways[f"best-of-N, N={shape.breadth}"] = OneRound(shape.breadth, 1.0)
+        ways[f"best-of-N, N={shape.breadth}"] = Independent(shape.breadth, 1.0)
         ways["best-first search"] = BestFirst(
             shape.breadth, grammar, None, longest=longest, enough=shape.breadth
         )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from stepback_core.schemas import Answer, Select, SolveResult, Strategy
+from stepback_core.schemas import VOTES, Answer, Select, SolveResult, Strategy
 from stepback_core.tasks import TASKS, CountdownProblem
 from tests.trials.base import problem
 
@@ -46,11 +46,11 @@ def random_search(random: Random, number: int) -> Asked:
     strategy = random.choice(list(Strategy))
     is_prompt = random.random() < 0.1
     asked = problem(number)
-    selects = [Select.VOTE] if strategy is Strategy.MAJORITY else list(Select)
+    selects: list[Select] = list(VOTES) if strategy is Strategy.MAJORITY else list(Select)
     if is_prompt and Select.VERIFIED in selects:
         selects.remove(Select.VERIFIED)
     if strategy is Strategy.BEST_FIRST:
-        selects.remove(Select.VOTE)
+        selects = [select for select in selects if select not in VOTES]
     body: dict[str, Any] = {
         **({"prompt": _TASK.prompt(asked)} if is_prompt else as_task(asked)),
         "strategy": strategy.value,

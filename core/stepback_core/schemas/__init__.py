@@ -11,7 +11,15 @@ from stepback_core.schemas.operations import (
     ReloadRequest,
     Version,
 )
-from stepback_core.schemas.request import Budget, Select, SolveRequest, Strategy
+from stepback_core.schemas.request import (
+    VOTES,
+    Budget,
+    Rollback,
+    Sampling,
+    Select,
+    SolveRequest,
+    Strategy,
+)
 from stepback_core.schemas.result import (
     Answer,
     Outcome,
@@ -23,6 +31,7 @@ from stepback_core.schemas.result import (
 )
 
 __all__ = [
+    "VOTES",
     "Answer",
     "Budget",
     "ErrorBody",
@@ -37,6 +46,8 @@ __all__ = [
     "ReloadRequest",
     "RequestModel",
     "ResponseModel",
+    "Rollback",
+    "Sampling",
     "Select",
     "SolveRequest",
     "SolveResult",

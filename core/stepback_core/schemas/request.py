@@ -24,10 +24,37 @@ class Select(StrEnum):
 
     PERPLEXITY = "perplexity"
     """The candidate that the model finds likeliest per token."""
+    MARKER = "marker"
+    """The candidate whose steps the model is least likely to take back; perplexity breaks ties."""
     VOTE = "vote"
     """The answer that most candidates agree on; perplexity breaks ties."""
+    WEIGHTED_VOTE = "weighted_vote"
+    """A vote in which each candidate counts as much as its `confidence`."""
     VERIFIED = "verified"
     """A candidate that the task's checker accepts; the search ends at the first."""
+
+
+VOTES = (Select.VOTE, Select.WEIGHTED_VOTE)
+
+
+class Sampling(StrEnum):
+    """How the samples of one state are drawn."""
+
+    INDEPENDENT = "independent"
+    """Each on its own: likely ones come again."""
+    BEAM = "beam"
+    """Without replacement, by stochastic beam search: no text comes twice."""
+
+
+class Rollback(StrEnum):
+    """What `self_backtracking` rolls back. All but `marker` are controls for experiments."""
+
+    MARKER = "marker"
+    """Samples that ended in the marker, by their last step."""
+    RANDOM_STEP = "random_step"
+    """The same samples, to the start of a random one of their steps."""
+    RANDOM_BRANCH = "random_branch"
+    """Random samples, whatever they ended in, to the start of a random step."""
 
 
 class Budget(RequestModel):
@@ -69,7 +96,7 @@ def _forms_of_a_request() -> list[JsonValue]:
             "prompt": {"type": "string"},
             "task": absent,
             "problem": absent,
-            "select": {"enum": [Select.PERPLEXITY.value, Select.VOTE.value, None]},
+            "select": {"enum": [*(s.value for s in Select if s is not Select.VERIFIED), None]},
         },
     }
     return [*tasks, prompt]
@@ -81,13 +108,21 @@ def _majority_votes() -> JsonValue:
             "required": ["strategy"],
             "properties": {"strategy": {"const": Strategy.MAJORITY.value}},
         },
-        "then": {"properties": {"select": {"enum": [Select.VOTE.value, None]}}},
+        "then": {
+            "properties": {
+                "select": {"enum": [*(s.value for s in VOTES), None]},
+                "sampling": {"enum": [Sampling.INDEPENDENT.value, None]},
+            }
+        },
     }
 
 
 def _a_vote_needs_samples_that_may_agree() -> JsonValue:
     return {
-        "if": {"required": ["select"], "properties": {"select": {"const": Select.VOTE.value}}},
+        "if": {
+            "required": ["select"],
+            "properties": {"select": {"enum": [s.value for s in VOTES]}},
+        },
         "then": {
             "required": ["strategy"],
             "properties": {
@@ -131,16 +166,32 @@ class SolveRequest(RequestModel):
     that it looks for where no check ends the search. Greedy ignores it."""
     backtracks: int = Field(default=1, ge=0, le=64)
     """b: rounds of backtracking, of `self_backtracking` alone."""
-    temperature: float = Field(default=0.7, gt=0, le=2, allow_inf_nan=False)
-    """Of the sampling; scores are always of the model's own distribution. `greedy` and
-    `best_first` ignore it."""
+    sampling: Annotated[Sampling | None, Field(strict=False)] = None
+    """How `self_backtracking` and `best_of_n` draw the samples of a state: `independent`, or `beam`
+    for distinct ones. If left out, `beam` for `self_backtracking`, as published, else
+    `independent`, as `majority` always does."""
+    rollback: Annotated[Rollback, Field(strict=False)] = Rollback.MARKER
+    """What `self_backtracking` rolls back: `marker` as published; `random_step` and `random_branch`
+    are controls."""
+    widening: bool = True
+    """`best_of_n` whose search a checker ends: one sample in flight at first, then more with those
+    that failed. `majority`: no more samples than can decide the vote. Else all N at once."""
+    greedy_first: bool = False
+    """Whether the first sample of `best_of_n` and `majority` is greedy."""
+    ignore_marker: bool = False
+    """Whether `best_first` orders texts as if the marker had no probability: a control."""
+    temperature: float = Field(default=0.7, ge=0, le=2, allow_inf_nan=False)
+    """Of the sampling; scores are always of the model's own distribution. 0 is greedy: one
+    independent sample of a state, or the N likeliest ones of a beam. `greedy` and `best_first`
+    ignore it."""
     seed: int | None = Field(default=None, ge=0, lt=2**31)
     """The same seed, alone on the same engine, gives the same tree; random if left out."""
     select: Annotated[Select | None, Field(strict=False)] = None
-    """`perplexity`: the likeliest candidate a token. `vote`: what most agree on, of a strategy that
-    samples: `best_first` writes nothing twice. `verified`:
-    one that the task's checker accepts, which also ends the search. If left out, `verified` where
-    there is a checker, else `perplexity`."""
+    """`perplexity`: the likeliest candidate a token. `marker`: the one with the greatest
+    `confidence`. `vote`: what most agree on, of a strategy that samples: `best_first` writes
+    nothing twice. `weighted_vote`: the same, weighted by `confidence`. `verified`: one that the
+    task's checker accepts, which also ends the search. If left out, `verified` where there is a
+    checker, else `perplexity`."""
     budget: Budget = Budget()
     """Upper limits of this search."""
     candidates: int = Field(default=1, ge=1, le=1024)

@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from pydantic import Field
+
 from stepback_core.schemas.base import ResponseModel
 from stepback_core.schemas.request import Select, Strategy
 
@@ -51,6 +53,11 @@ class Answer(ResponseModel):
     """Why the checker refused: `not_reached`, `wrong_arithmetic`, `wall`, `conflict`, ..."""
     votes: int = 1
     """Candidates that ended in this very answer."""
+    confidence: float = 1.0
+    """1 - P(marker) where it is least: after one of the steps, or at the end. 0 would be a step
+    that the model is sure to take back."""
+    weight: float = 1.0
+    """The sum of its candidates' `confidence`: what `weighted_vote` counts."""
 
 
 class Usage(ResponseModel):
@@ -89,6 +96,9 @@ class TreeNode(ResponseModel):
     """What came after the kept part, up to a step that is illegal."""
     outcome: Outcome | None
     """`answer`, `backtrack`, `illegal` or `unfinished`; None for the root."""
+    p_marker: list[float | None] = Field(default=[])
+    """P(marker) after each of `steps`: 0 where it is less likely than each token that the engine
+    named, None where nothing was written after the step."""
     score: float | None
     """Mean log-probability a token, from the prompt to this branch's end."""
 

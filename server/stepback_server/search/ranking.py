@@ -25,18 +25,26 @@ def rank(
     steps_of: Callable[[Branch], list[str]],
     separator: str,
     judge: Judge | None,
+    confidence_of: Callable[[Branch], float] = lambda branch: 1.0,
 ) -> list[Candidate]:
     """The distinct answers, best first. Equal steps are one answer with several votes."""
     groups: dict[tuple[str, ...], list[Branch]] = {}
     for branch in answers:
         groups.setdefault(tuple(steps_of(branch)), []).append(branch)
-    found = [_candidate(list(steps), group, separator, judge) for steps, group in groups.items()]
+    found = [
+        _candidate(list(steps), group, separator, judge, [confidence_of(each) for each in group])
+        for steps, group in groups.items()
+    ]
     prefer = _PREFERENCE[select]
     return sorted(found, key=lambda candidate: prefer(candidate.answer), reverse=True)
 
 
 def _candidate(
-    steps: list[str], group: list[Branch], separator: str, judge: Judge | None
+    steps: list[str],
+    group: list[Branch],
+    separator: str,
+    judge: Judge | None,
+    confidences: list[float],
 ) -> Candidate:
     verdict = judge(steps) if judge else None
     best = max(group, key=_score)
@@ -48,6 +56,8 @@ def _candidate(
         lax=verdict.lax if verdict else None,
         reason=verdict.reason if verdict else None,
         votes=len(group),
+        confidence=max(confidences),
+        weight=sum(confidences),
     )
     return Candidate(answer, best)
 
@@ -60,6 +70,8 @@ def _score(branch: Branch) -> float:
 
 _PREFERENCE: dict[Select, Callable[[Answer], tuple[float, ...]]] = {
     Select.PERPLEXITY: lambda answer: (answer.score,),
+    Select.MARKER: lambda answer: (answer.confidence, answer.score),
+    Select.WEIGHTED_VOTE: lambda answer: (answer.weight, answer.score),
     Select.VOTE: lambda answer: (answer.votes, answer.score),
     Select.VERIFIED: lambda answer: (answer.verified is True, answer.score),
 }

@@ -1,13 +1,17 @@
 """The strategies by name. A new one is its class and one line here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from random import Random
 
-from stepback_core.schemas import SolveRequest, Strategy
+from stepback_core.schemas import Sampling, Select, SolveRequest, Strategy
 from stepback_core.trace import TokenGrammar
-from stepback_server.search.best_first import BestFirst
-from stepback_server.search.self_backtracking import OneRound, SelfBacktracking
+from stepback_server.search.beam import Beam
+from stepback_server.search.best_first import BestFirst, Ideas
+from stepback_server.search.sampling import Independent, Majority
+from stepback_server.search.self_backtracking import Sampler, SelfBacktracking
 from stepback_server.search.strategy import SearchStrategy, StepView
+from stepback_server.search.tree import Branch, State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +25,10 @@ class Setup:
     tokens_per_branch: int
     ends_at_a_win: bool
     """Whether a checked answer ends the search."""
+    select: Select
+    """As it is used."""
+    answer_of: Callable[[Branch], Hashable]
+    """Equal for branches that end in the same answer."""
 
 
 def _best_first(setup: Setup) -> SearchStrategy:
@@ -31,26 +39,69 @@ def _best_first(setup: Setup) -> SearchStrategy:
         setup.view,
         longest=setup.tokens_per_branch,
         enough=None if setup.ends_at_a_win else breadth,
+        ideas=Ideas(marker=not setup.request.ignore_marker),
     )
 
 
 def _self_backtracking(setup: Setup) -> SearchStrategy:
-    request = setup.request
-    return SelfBacktracking(request.breadth, request.backtracks, request.temperature, setup.grammar)
+    sampling = setup.request.sampling or Sampling.BEAM
+    return _rounds(setup, sampling, setup.request.backtracks)
+
+
+def _rounds(setup: Setup, sampling: Sampling, backtracks: int) -> SearchStrategy:
+    request, random = setup.request, Random(setup.request.seed)
+
+    def sampler(state: State) -> Sampler:
+        n, temperature = request.breadth, request.temperature
+        if sampling is Sampling.INDEPENDENT:
+            return Independent(n, temperature, state=state)
+        most = setup.tokens_per_branch
+        return Beam(state, n, temperature, setup.grammar, max_tokens=most, random=random)
+
+    return SelfBacktracking(
+        request.breadth,
+        backtracks,
+        setup.grammar,
+        sampler,
+        best_first=sampling is Sampling.BEAM,
+        rollback=request.rollback,
+        random=random,
+    )
 
 
 def _greedy(setup: Setup) -> SearchStrategy:
-    return OneRound(1, 0.0)
+    return Independent(1, 0.0)
 
 
-def _one_round(setup: Setup) -> SearchStrategy:
-    return OneRound(setup.request.breadth, setup.request.temperature)
+def _best_of_n(setup: Setup) -> SearchStrategy:
+    request = setup.request
+    if request.sampling is Sampling.BEAM:
+        return _rounds(setup, Sampling.BEAM, 0)
+    return Independent(
+        request.breadth,
+        request.temperature,
+        widening=request.widening and setup.ends_at_a_win,
+        greedy_first=request.greedy_first,
+    )
+
+
+def _majority(setup: Setup) -> SearchStrategy:
+    request, grammar = setup.request, setup.grammar
+    is_weighted = setup.select is Select.WEIGHTED_VOTE
+    return Majority(
+        request.breadth,
+        request.temperature,
+        answer_of=setup.answer_of,
+        weight_of=lambda branch: branch.confidence(grammar) if is_weighted else 1.0,
+        widening=request.widening,
+        greedy_first=request.greedy_first,
+    )
 
 
 STRATEGIES: dict[Strategy, Callable[[Setup], SearchStrategy]] = {
     Strategy.BEST_FIRST: _best_first,
     Strategy.SELF_BACKTRACKING: _self_backtracking,
     Strategy.GREEDY: _greedy,
-    Strategy.BEST_OF_N: _one_round,
-    Strategy.MAJORITY: _one_round,
+    Strategy.BEST_OF_N: _best_of_n,
+    Strategy.MAJORITY: _majority,
 }

@@ -1,25 +1,22 @@
-"""The published rule, and the baselines beside it. Pure."""
+"""Self-backtracking: rounds of samples, rolled back at the marker. Pure."""
 
+from collections.abc import Callable, Sequence
 from math import isqrt
+from random import Random
+from typing import Protocol
 
-from stepback_core.schemas import Outcome
+from stepback_core.schemas import Outcome, Rollback
 from stepback_core.trace import TokenGrammar
 from stepback_server.search.strategy import Expansion
 from stepback_server.search.tree import Branch, State
 
 
-class OneRound:
-    """Sample once from the prompt: greedy with n=1 and temperature 0, best-of-N, majority."""
+class Sampler(Protocol):
+    """Draws the continuations of one state: `Beam` or `Independent`."""
 
-    def __init__(self, n: int, temperature: float) -> None:
-        self._expansions = [Expansion(State(), n, temperature)]
+    def pick(self) -> list[Expansion]: ...
 
-    def pick(self) -> list[Expansion]:
-        picked, self._expansions = self._expansions, []
-        return picked
-
-    def record(self, branch: Branch) -> Branch:
-        return branch
+    def record(self, branch: Branch) -> Branch: ...
 
 
 class SelfBacktracking:
@@ -27,45 +24,86 @@ class SelfBacktracking:
 
     Each round expands every state of the frontier into N samples. Of the round's samples that end
     in the marker, the first floor(sqrt(N)) whose rolled-back state was not visited before make the
-    next frontier. The prompt counts as visited. A round waits for all of its samples.
+    next frontier: the likeliest first with `best_first`, else in order of asking. The prompt counts
+    as visited. A round waits for all of its samples.
     """
 
     def __init__(
-        self, breadth: int, backtracks: int, temperature: float, grammar: TokenGrammar
+        self,
+        breadth: int,
+        backtracks: int,
+        grammar: TokenGrammar,
+        sampler: Callable[[State], Sampler],
+        *,
+        best_first: bool = False,
+        rollback: Rollback = Rollback.MARKER,
+        random: Random | None = None,
     ) -> None:
+        """`random` is for a rollback that is."""
         self._breadth = breadth
-        self._rounds_left = backtracks + 1
-        self._temperature = temperature
+        self._rounds_left = backtracks
         self._grammar = grammar
-        self._frontier = [State()]
+        self._sampler = sampler
+        self._best_first = best_first
+        self._rollback = rollback
+        self._random = random or Random()
         self._visited: set[tuple[int, ...]] = {()}
         self._round: list[Branch] = []
-        self._in_flight = 0
+        self._samplers = [sampler(State())]
+        self._sampler_of: dict[int, Sampler] = {}
+        self._picked = 0
 
     def pick(self) -> list[Expansion]:
-        if self._in_flight or self._rounds_left == 0:
-            return []
+        picked = self._pick_of_round()
+        if picked or self._sampler_of or self._rounds_left == 0:
+            return picked
         self._rounds_left -= 1
-        if self._round:
-            self._frontier = self._roll_back()
-            self._round = []
-        self._in_flight = self._breadth * len(self._frontier)
-        return [Expansion(state, self._breadth, self._temperature) for state in self._frontier]
+        self._samplers = [self._sampler(state) for state in self._roll_back()]
+        self._round = []
+        return self._pick_of_round()
 
     def record(self, branch: Branch) -> Branch:
-        self._in_flight -= 1
-        self._round.append(branch)
-        return branch
+        told = self._sampler_of.pop(branch.number).record(branch)
+        self._round.append(told)
+        return told
+
+    def _pick_of_round(self) -> list[Expansion]:
+        picked: list[Expansion] = []
+        for sampler in self._samplers:
+            for expansion in sampler.pick():
+                numbers = range(self._picked, self._picked + expansion.n)
+                self._sampler_of.update(dict.fromkeys(numbers, sampler))
+                self._picked += expansion.n
+                picked.append(expansion)
+        return picked
 
     def _roll_back(self) -> list[State]:
         frontier: list[State] = []
-        for branch in sorted(self._round, key=lambda branch: branch.number):
+        for branch in self._rejected():
             if len(frontier) == isqrt(self._breadth):
                 break
-            if branch.outcome is not Outcome.BACKTRACK:
-                continue
-            state = branch.roll_back(self._grammar)
-            if state.ids not in self._visited:
+            if (state := self._kept(branch)) is not None:
                 self._visited.add(state.ids)
                 frontier.append(state)
         return frontier
+
+    def _rejected(self) -> Sequence[Branch]:
+        """The branches that may be rolled back, in the order in which they are."""
+        ended = sorted(self._round, key=lambda branch: branch.number)
+        if self._rollback is Rollback.RANDOM_BRANCH:
+            ended = [branch for branch in ended if branch.outcome is not Outcome.UNFINISHED]
+            return self._random.sample(ended, len(ended))
+        rejected = [branch for branch in ended if branch.outcome is Outcome.BACKTRACK]
+        if self._best_first:
+            rejected.sort(key=lambda branch: branch.score or 0.0, reverse=True)
+        return rejected
+
+    def _kept(self, branch: Branch) -> State | None:
+        """The state that a branch is rolled back to; None where it was visited before."""
+        if self._rollback is Rollback.MARKER:
+            state = branch.roll_back(self._grammar)
+            return None if state.ids in self._visited else state
+        last = self._grammar.last_good_length(branch.ids[:-1])  # without its marker or end
+        lengths = [end for end in self._grammar.step_ends(branch.ids) if end <= last]
+        fresh = [length for length in lengths if branch.ids[:length] not in self._visited]
+        return branch.keep(self._random.choice(fresh)) if fresh else None

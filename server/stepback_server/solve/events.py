@@ -28,6 +28,12 @@ def kept_steps(codec: TraceCodec, branch: Branch) -> int:
     return len(codec.split_steps(branch.state.shared_ids)[0])
 
 
+def p_marker(codec: TraceCodec, branch: Branch, steps: int) -> list[float | None]:
+    """P(marker) after each of a branch's first steps; None where nothing was written after one."""
+    after = branch.p_marker_after_steps(codec.tokens)[:steps]
+    return after + [None] * (steps - len(after))
+
+
 class Narrator:
     """Tells one search's branches, each once, in the order in which they ended."""
 
@@ -66,8 +72,15 @@ class Narrator:
 
     def _steps(self, branch: Branch, kept: int) -> Iterator[StepEvent]:
         steps = self._codec.ended_steps(branch.told_ids)
-        for index, text in enumerate(steps[kept:], kept):
-            yield StepEvent(branch=branch.node, parent=branch.parent_node, index=index, text=text)
+        after = p_marker(self._codec, branch, len(steps))
+        for index in range(kept, len(steps)):
+            yield StepEvent(
+                branch=branch.node,
+                parent=branch.parent_node,
+                index=index,
+                text=steps[index],
+                p_marker=after[index],
+            )
 
     def _backtrack(self, branch: Branch, kept: int) -> BacktrackEvent:
         steps = told_steps(self._codec, branch)

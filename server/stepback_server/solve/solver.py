@@ -9,8 +9,10 @@ from pydantic import BaseModel, ValidationError
 
 from stepback_core.events import SearchLimits, StartedEvent
 from stepback_core.schemas import (
+    VOTES,
     Answer,
     Outcome,
+    Sampling,
     Select,
     SolveRequest,
     SolveResult,
@@ -29,7 +31,7 @@ from stepback_server.search.registry import STRATEGIES, Setup
 from stepback_server.search.task_view import TaskView
 from stepback_server.search.tree import Branch
 from stepback_server.settings import Settings
-from stepback_server.solve.events import Narrator, kept_steps, told_steps
+from stepback_server.solve.events import Narrator, kept_steps, p_marker, told_steps
 from stepback_server.solve.stream import Feed
 
 _ANSWERS_BY_DEFAULT = 32
@@ -114,6 +116,8 @@ class Solver:
                     view=order.view,
                     tokens_per_branch=order.limits.tokens_per_branch,
                     ends_at_a_win=judge is not None,
+                    select=order.select,
+                    answer_of=lambda branch: tuple(codec.decode_steps(branch.ids)),
                 )
             ),
             grammar=codec.tokens,
@@ -210,10 +214,14 @@ class Solver:
 
     def _choose_select(self, request: SolveRequest, judge: Judge | None) -> Select:
         if request.strategy is Strategy.MAJORITY:
-            if request.select not in (None, Select.VOTE):
+            if request.select not in (None, *VOTES):
                 raise _invalid("select", "invalid_value", "the strategy majority always votes")
-            return Select.VOTE
-        if request.select is Select.VOTE and request.strategy is Strategy.BEST_FIRST:
+            if request.sampling is Sampling.BEAM:
+                raise _invalid(
+                    "sampling", "invalid_value", "samples of a beam are distinct: none agree"
+                )
+            return request.select or Select.VOTE
+        if request.select in VOTES and request.strategy is Strategy.BEST_FIRST:
             raise _invalid(
                 "select",
                 "invalid_value",
@@ -249,6 +257,7 @@ class Solver:
             lambda branch: codec.decode_steps(branch.ids),
             codec.grammar.separator,
             order.judge,
+            lambda branch: branch.confidence(codec.tokens),
         )
 
     def _started(self, order: Order) -> StartedEvent:
@@ -290,7 +299,8 @@ class Solver:
                 id=branch.node,
                 parent=branch.parent_node,
                 kept_steps=(kept := kept_steps(codec, branch)),
-                steps=told_steps(codec, branch)[kept:],
+                steps=(steps := told_steps(codec, branch))[kept:],
+                p_marker=p_marker(codec, branch, len(steps))[kept:],
                 outcome=branch.outcome,
                 score=branch.score,
             )

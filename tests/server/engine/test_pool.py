@@ -27,7 +27,7 @@ from stepback_server.engine.base import (
 from stepback_server.engine.pool import Replicas, choose, runs
 from stepback_server.engine.supervisor import Patience, Supervisor
 from stepback_server.search.loop import Limits, Search, Searched
-from stepback_server.search.self_backtracking import OneRound
+from stepback_server.search.sampling import Independent
 from tests.server.keeping import charged as charged_engine
 from tests.server.keeping import use
 from tests.server.search.scripted import END, GRAMMAR, ScriptedEngine
@@ -155,7 +155,7 @@ async def search(
     """Best-of-n, of samples of two tokens that may have nine."""
     return await Search(
         engine=engine,
-        strategy=OneRound(n, 0.7),
+        strategy=Independent(n, 0.7),
         grammar=GRAMMAR,
         prompt_ids=(7,),
         limits=Limits(tokens=tokens, seconds=5.0, tokens_per_branch=9),

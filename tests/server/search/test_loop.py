@@ -16,11 +16,12 @@ from stepback_server.engine.base import (
     SampleRequest,
 )
 from stepback_server.search.loop import Limits, Search, Searched
-from stepback_server.search.self_backtracking import OneRound, SelfBacktracking
+from stepback_server.search.sampling import Independent
 from stepback_server.search.strategy import Expansion, SearchStrategy
 from stepback_server.search.tree import Branch
 from tests.server.keeping import charged as charged_engine
 from tests.server.search.scripted import END, GRAMMAR, MARKER, NEWLINE, Script, ScriptedEngine
+from tests.server.search.test_self_backtracking import published
 
 ANSWER = (10, NEWLINE, END)
 
@@ -54,7 +55,7 @@ def run(searching: Search) -> Searched:
 
 
 def test_it_ends_exhausted_with_every_branch_in_the_tree() -> None:
-    searched = run(search(ScriptedEngine(always(*ANSWER)), OneRound(8, 0.7)))
+    searched = run(search(ScriptedEngine(always(*ANSWER)), Independent(8, 0.7)))
     assert searched.stop_reason is StopReason.EXHAUSTED
     assert len(searched.tree.answers) == searched.spent.requests == 8
     assert searched.spent.generated == 24
@@ -66,7 +67,7 @@ def test_a_token_budget_is_never_exceeded_not_even_by_what_is_in_flight(
     tokens: int, length: int
 ) -> None:
     engine = ScriptedEngine(always(*([10] * (length - 1)), END), delay=0.0001)
-    searched = run(search(engine, OneRound(12, 0.7), tokens=tokens))
+    searched = run(search(engine, Independent(12, 0.7), tokens=tokens))
     assert searched.spent.generated <= tokens
     assert engine.most_promised <= tokens
     in_full = 12 * min(length, 20) <= tokens
@@ -80,7 +81,7 @@ def test_a_budget_is_shared_by_the_expansions_of_a_round() -> None:
         return (10 + index, NEWLINE, 99, NEWLINE, MARKER)
 
     engine = ScriptedEngine(script, delay=0.0001)
-    searched = run(search(engine, SelfBacktracking(9, 3, 0.7, GRAMMAR), tokens=101))
+    searched = run(search(engine, published(9, 3), tokens=101))
     assert searched.spent.generated == 101
     assert engine.most_promised <= 101
     assert searched.stop_reason is StopReason.TOKEN_BUDGET
@@ -88,7 +89,7 @@ def test_a_budget_is_shared_by_the_expansions_of_a_round() -> None:
 
 def test_a_deadline_returns_what_there_is() -> None:
     engine = ScriptedEngine(always(*ANSWER), delay=0.02)
-    searched = run(search(engine, OneRound(50, 0.7), seconds=0.1))
+    searched = run(search(engine, Independent(50, 0.7), seconds=0.1))
     assert searched.stop_reason is StopReason.DEADLINE
     assert 0 < len(searched.tree.answers) < 50
     assert engine.active == 0
@@ -97,7 +98,7 @@ def test_a_deadline_returns_what_there_is() -> None:
 def test_a_win_stops_the_rest() -> None:
     engine = ScriptedEngine(always(*ANSWER), delay=0.001)
     searched = run(
-        search(engine, OneRound(50, 0.7), is_win=lambda branch: branch.outcome is Outcome.ANSWER)
+        search(engine, Independent(50, 0.7), is_win=lambda branch: branch.outcome is Outcome.ANSWER)
     )
     assert searched.stop_reason is StopReason.SOLVED
     assert len(searched.tree.answers) == 1
@@ -108,7 +109,7 @@ def test_a_win_stops_the_rest() -> None:
 def test_cancelling_a_search_frees_the_engine() -> None:
     async def hang_up() -> int:
         engine = ScriptedEngine(always(*ANSWER), delay=0.01)
-        task = asyncio.create_task(search(engine, OneRound(50, 0.7)).run())
+        task = asyncio.create_task(search(engine, Independent(50, 0.7)).run())
         await asyncio.sleep(0.03)
         assert engine.active > 0
         task.cancel()
@@ -127,13 +128,13 @@ def test_an_engine_fault_reaches_the_caller_as_itself() -> None:
             raise EngineUnavailable("the engine has died")
 
     with pytest.raises(EngineUnavailable, match="has died"):
-        run(search(Dead(always(*ANSWER)), OneRound(4, 0.7)))
+        run(search(Dead(always(*ANSWER)), Independent(4, 0.7)))
 
 
 def test_each_sample_has_a_seed_of_its_own_and_the_same_one_every_time() -> None:
     def seeds() -> list[int]:
         engine = ScriptedEngine(always(10, NEWLINE, 99, NEWLINE, MARKER))
-        run(search(engine, SelfBacktracking(4, 1, 0.7, GRAMMAR), seed=2**31 - 2))
+        run(search(engine, published(4, 1), seed=2**31 - 2))
         return [seed for request in engine.requests for seed in request.seeds or ()]
 
     assert seeds() == seeds()
@@ -143,7 +144,7 @@ def test_each_sample_has_a_seed_of_its_own_and_the_same_one_every_time() -> None
 def test_searches_with_neighbouring_seeds_share_no_sample() -> None:
     def seeds(seed: int) -> set[int]:
         engine = ScriptedEngine(always(*ANSWER))
-        run(search(engine, OneRound(64, 0.7), seed=seed))
+        run(search(engine, Independent(64, 0.7), seed=seed))
         return set(engine.requests[0].seeds or ())
 
     assert not seeds(1) & seeds(2)
@@ -151,7 +152,7 @@ def test_searches_with_neighbouring_seeds_share_no_sample() -> None:
 
 def test_what_samples_return_to_a_budget_is_spent_at_once() -> None:
     engine = ScriptedEngine(always(*ANSWER), delay=0.001)
-    searched = run(search(engine, OneRound(30, 0.7), tokens=100))
+    searched = run(search(engine, Independent(30, 0.7), tokens=100))
     # 5 branches are paid in full at first; each returns 17 of its 20 tokens as it ends.
     assert len(searched.tree.answers) == 30
     assert engine.most_active >= 5
@@ -170,7 +171,7 @@ def test_what_a_search_had_generated_when_its_caller_left_is_counted(while_it_en
 
     async def scenario() -> None:
         engine = ScriptedEngine(always(*ANSWER), delay=0.02)
-        searching = search(charged_engine(engine, charge), OneRound(4, 0.7))
+        searching = search(charged_engine(engine, charge), Independent(4, 0.7))
         task = asyncio.create_task(searching.run())
         await first.wait()
         task.cancel()
@@ -195,7 +196,7 @@ class RefusingEngine(ScriptedEngine):
         await super().sample(request, stop, deliver)
 
 
-class TwoRounds(OneRound):
+class TwoRounds(Independent):
     """Asks for everything twice, at once."""
 
     def pick(self) -> list[Expansion]:
@@ -230,7 +231,7 @@ class DeafEngine(ScriptedEngine):
 def test_an_engine_that_does_not_stop_is_left_after_a_second() -> None:
     async def scenario() -> None:
         deaf = DeafEngine(always())
-        task = asyncio.create_task(search(deaf, OneRound(4, 0.7)).run())
+        task = asyncio.create_task(search(deaf, Independent(4, 0.7)).run())
         await asyncio.sleep(0.01)
         task.cancel()
         async with asyncio.timeout(5):
@@ -245,7 +246,7 @@ def test_an_engine_that_does_not_stop_is_left_after_a_second() -> None:
 def test_a_cancelled_search_answers_with_what_it_has() -> None:
     async def scenario() -> Searched:
         engine = ScriptedEngine(always(*ANSWER), delay=0.01)
-        searching = search(engine, OneRound(50, 0.7))
+        searching = search(engine, Independent(50, 0.7))
         asyncio.get_running_loop().call_later(0.05, searching.cancel)
         return await searching.run()
 
@@ -256,7 +257,7 @@ def test_a_cancelled_search_answers_with_what_it_has() -> None:
 
 def test_the_engine_is_asked_for_the_prompt_and_what_was_kept() -> None:
     engine = ScriptedEngine(always(10, NEWLINE, 99, NEWLINE, MARKER))
-    run(search(engine, SelfBacktracking(4, 1, 0.7, GRAMMAR)))
+    run(search(engine, published(4, 1)))
     assert [request.ids for request in engine.requests] == [(7, 8), (7, 8, 10, NEWLINE)]
     assert engine.requests[0].max_tokens == 20
     assert engine.requests[1].max_tokens == 18
@@ -291,7 +292,7 @@ def test_what_an_engine_lost_is_paid_for_and_asked_for_again_by_the_same_seed(
     seed: int | None,
 ) -> None:
     engine = LosingEngine(always(*ANSWER), {0, 2}, {1})
-    searched = run(search(engine, OneRound(4, 0.7), seed=seed))
+    searched = run(search(engine, Independent(4, 0.7), seed=seed))
     assert searched.stop_reason is StopReason.EXHAUSTED
     assert [branch.number for branch in searched.tree.answers] == [0, 1, 2, 3]
     assert searched.spent.requests == 4 + 2 + 1
@@ -306,7 +307,7 @@ def test_what_was_paid_for_counts_where_the_budget_has_nothing_left_for_what_was
     seed: int | None,
 ) -> None:
     engine = LosingEngine(always(*([10] * 19), END), {0})
-    searched = run(search(engine, OneRound(4, 0.7), tokens=80, seed=seed))
+    searched = run(search(engine, Independent(4, 0.7), tokens=80, seed=seed))
     assert searched.stop_reason is StopReason.TOKEN_BUDGET
     assert [branch.number for branch in searched.tree.answers] == [1, 2, 3]
     assert searched.spent.generated == 80
@@ -315,5 +316,5 @@ def test_what_was_paid_for_counts_where_the_budget_has_nothing_left_for_what_was
 def test_what_every_engine_is_lost_with_is_given_up() -> None:
     engine = LosingEngine(always(*ANSWER), *[{0}] * 9)
     with pytest.raises(EngineUnavailable, match="1 samples were lost 3 times"):
-        run(search(engine, OneRound(2, 0.7)))
+        run(search(engine, Independent(2, 0.7)))
     assert [request.n for request in engine.requests] == [2, 1, 1]

@@ -97,7 +97,14 @@ def _in_order(outcomes: dict[Key, Outcome], name: str, split: Split, count: int)
     return [outcomes[name, split, number] for number in range(count)]
 
 
-_RULES = (Rule.PERPLEXITY, Rule.VOTE, Rule.LEGAL, Rule.VERIFIED)
+_RULES = (
+    Rule.PERPLEXITY,
+    Rule.VOTE,
+    Rule.MARKER,
+    Rule.WEIGHTED_VOTE,
+    Rule.LEGAL,
+    Rule.VERIFIED,
+)
 _COLUMNS = (
     "setting",
     "problems",

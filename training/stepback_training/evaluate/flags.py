@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from stepback_client import Select, Strategy
+from stepback_core.schemas import Sampling
 from stepback_core.tasks import TASKS, Split
 from stepback_training.evaluate.measurement import check_at_equal_tokens
 from stepback_training.evaluate.plan import Plan, settings_of
@@ -40,6 +41,7 @@ def read_plan(given: argparse.Namespace) -> Plan:
             given.backtracks,
             given.select,
             given.budget_tokens or [None],
+            given.sampling,
         ),
     )
     if given.at_equal_tokens:
@@ -77,6 +79,8 @@ def parser() -> argparse.ArgumentParser:
         help=f"{','.join(_STRATEGIES)} if left out")  # fmt: skip
     add("--breadths", type=_list_of(positive), default=[1, 8, 32], metavar="N,...")
     add("--backtracks", type=_list_of(_natural), default=[0, 1], metavar="b,...")
+    add("--sampling", type=_list_of(Sampling), default=[Sampling.INDEPENDENT], metavar="NAME,...",
+        help="independent, or beam for distinct samples (stochastic beam search)")  # fmt: skip
     add("--select", type=_list_of(Select), default=[*Select], metavar="RULE,...",
         help="perplexity and vote look at every candidate of one search; verified is a search of "
         "its own, which the first right answer ends")  # fmt: skip

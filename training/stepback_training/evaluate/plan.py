@@ -7,7 +7,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from stepback_client.base import SolveOptions
-from stepback_core.schemas import Select, SolveRequest, Strategy
+from stepback_core.schemas import Sampling, Select, SolveRequest, Strategy
 from stepback_core.tasks import TASKS, Split, Task
 from stepback_core.validation import first_error
 from stepback_training.evaluate.scoring import Rule
@@ -23,6 +23,9 @@ class _Plain(BaseModel):
     )
 
 
+_SAMPLED = (Strategy.BEST_OF_N, Strategy.SELF_BACKTRACKING)
+
+
 class Setting(_Plain):
     """How every problem is searched for. Self-backtracking with b=0 is best-of-N, and named so."""
 
@@ -31,6 +34,8 @@ class Setting(_Plain):
     """N; greedy has none."""
     backtracks: int | None = None
     """b, of self-backtracking alone."""
+    sampling: Sampling = Sampling.INDEPENDENT
+    """How best-of-N and self-backtracking draw the samples of a state."""
     budget_tokens: int | None = None
     """None: the strategy ends by itself, or by the server's own default."""
     until_verified: bool = False
@@ -42,6 +47,7 @@ class Setting(_Plain):
         parts = [self.strategy.value]
         parts += [f"N={self.breadth}"] if self.breadth is not None else []
         parts += [f"b={self.backtracks}"] if self.backtracks is not None else []
+        parts += ["beam"] if self.sampling is Sampling.BEAM else []
         parts += [f"tokens<={self.budget_tokens}"] if self.budget_tokens is not None else []
         parts += ["until verified"] if self.until_verified else []
         return " ".join(parts)
@@ -53,8 +59,8 @@ class Setting(_Plain):
         if self.until_verified:
             return (Rule.VERIFIED,)
         if self.strategy is Strategy.BEST_FIRST:
-            return (Rule.PERPLEXITY, Rule.LEGAL)
-        return (Rule.PERPLEXITY, Rule.VOTE, Rule.LEGAL)
+            return (Rule.PERPLEXITY, Rule.MARKER, Rule.LEGAL)
+        return (Rule.PERPLEXITY, Rule.VOTE, Rule.MARKER, Rule.WEIGHTED_VOTE, Rule.LEGAL)
 
     def request(self, temperature: float, seed: int) -> SolveOptions:
         options: SolveOptions = {
@@ -64,6 +70,8 @@ class Setting(_Plain):
             "select": Select.VERIFIED if self.until_verified else Select.PERPLEXITY,
             "candidates": 1 if self.until_verified else MOST_CANDIDATES,
         }
+        if self.strategy in _SAMPLED:
+            options["sampling"] = self.sampling
         if self.breadth is not None:
             options["breadth"] = self.breadth
         if self.backtracks is not None:
@@ -135,12 +143,14 @@ def settings_of(
     backtracks: Sequence[int],
     selects: Sequence[Select],
     budgets: Sequence[int | None],
+    samplings: Sequence[Sampling] = (Sampling.INDEPENDENT,),
 ) -> tuple[Setting, ...]:
-    """Strategies x N x b x budgets, each searched once for all rules that look at every candidate,
-    and once more where the checker is to end it."""
+    """Strategies x N x b x ways to sample x budgets, each searched once for all rules that look at
+    every candidate, and once more where the checker is to end it."""
     found = [
-        Setting(**shape, budget_tokens=budget, until_verified=until_verified)
+        Setting(**shape, sampling=sampling, budget_tokens=budget, until_verified=until_verified)
         for strategy in strategies
+        for sampling in (samplings if strategy in _SAMPLED else (Sampling.INDEPENDENT,))
         for shape in _shapes(strategy, breadths, backtracks)
         for budget in budgets
         for until_verified in _searches(strategy, selects)

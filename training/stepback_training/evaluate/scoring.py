@@ -21,6 +21,10 @@ class Rule(StrEnum):
     """The likeliest a token: the paper's own rule."""
     VOTE = "vote"
     """What most samples agree on, the likeliest of these."""
+    MARKER = "marker"
+    """The one whose steps the model is least likely to take back."""
+    WEIGHTED_VOTE = "weighted_vote"
+    """A vote weighted by that."""
     LEGAL = "legal"
     """The likeliest of those whose every step is legal; the target is not looked at."""
     VERIFIED = "verified"
@@ -135,6 +139,8 @@ def _nothing(stop: StopReason) -> Failure:
 _PREFERENCE: dict[Rule, Callable[[Answer], tuple[float, ...]]] = {
     Rule.PERPLEXITY: lambda answer: (answer.score,),
     Rule.VOTE: lambda answer: (answer.votes, answer.score),
+    Rule.MARKER: lambda answer: (answer.confidence, answer.score),
+    Rule.WEIGHTED_VOTE: lambda answer: (answer.weight, answer.score),
     Rule.LEGAL: lambda answer: (answer.score,),
     Rule.VERIFIED: lambda answer: (0.0,),
 }

@@ -27,12 +27,17 @@ def judge(steps: object) -> Verdict:
 
 
 def order(select: Select) -> list[int]:
-    ranked = rank(BRANCHES, select, lambda b: [str(b.ids[0])], "\n", judge)
+    sure = {LIKELY: 0.1, AGREED: 0.4, RIGHT: 0.5}
+    ranked = rank(
+        BRANCHES, select, lambda b: [str(b.ids[0])], "\n", judge, lambda b: sure[b.ids[0]]
+    )
     return [int(candidate.answer.steps[0]) for candidate in ranked]
 
 
 def test_each_selection_prefers_its_own() -> None:
     assert order(Select.PERPLEXITY) == [LIKELY, AGREED, RIGHT]
+    assert order(Select.MARKER) == [RIGHT, AGREED, LIKELY]
+    assert order(Select.WEIGHTED_VOTE) == [AGREED, RIGHT, LIKELY]
     assert order(Select.VOTE) == [AGREED, LIKELY, RIGHT]
     assert order(Select.VERIFIED) == [RIGHT, LIKELY, AGREED]
 
@@ -42,3 +47,17 @@ def test_equal_answers_are_one_with_votes() -> None:
     assert [candidate.answer.votes for candidate in ranked] == [2, 1, 1]
     assert ranked[0].answer.verified is None
     assert ranked[0].branch in BRANCHES[1:3]
+
+
+def test_equal_answers_have_the_best_confidence_and_the_sum_of_them() -> None:
+    confidences = {0: 0.5, 1: 0.25, 2: 0.75, 3: 1.0}
+    ranked = rank(
+        BRANCHES,
+        Select.WEIGHTED_VOTE,
+        lambda b: [str(b.ids[0])],
+        "\n",
+        None,
+        lambda b: confidences[b.number],
+    )
+    agreed = next(each.answer for each in ranked if each.answer.steps == [str(AGREED)])
+    assert (agreed.confidence, agreed.weight, agreed.votes) == (0.75, 1.0, 2)
