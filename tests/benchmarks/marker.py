@@ -18,8 +18,9 @@ from math import comb
 from tqdm import tqdm
 
 from stepback_client import AsyncClient
-from stepback_core.schemas import Answer, Select, SolveRequest, Strategy
-from stepback_core.tasks import Split
+from stepback_client.base import SolveOptions
+from stepback_core.schemas import Answer, Select, Strategy
+from stepback_core.tasks import CountdownProblem, Split
 from stepback_training.sampling.statistics import wilson
 from tests.benchmarks.measuring import KINDS, problems
 
@@ -58,22 +59,18 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> tuple[int, int, fl
     return wins, losses, min(1.0, 2 * tail / 2 ** (wins + losses))
 
 
-async def _ask(client: AsyncClient, problem: object, number: int, breadth: int, t: float) -> Asked:
-    def request(strategy: Strategy, **options: object) -> SolveRequest:
-        body = {
-            "task": "countdown",
-            "problem": problem,
-            "strategy": strategy,
-            "select": Select.PERPLEXITY,
-            "seed": number,
-            "candidates": breadth,
-            **options,
-        }
-        return SolveRequest.model_validate(body)
-
-    greedy = await client.solve(request(Strategy.GREEDY))
+async def _ask(
+    client: AsyncClient, problem: CountdownProblem, number: int, breadth: int, temperature: float
+) -> Asked:
+    common: SolveOptions = {"select": Select.PERPLEXITY, "seed": number, "candidates": breadth}
+    greedy = await client.solve(problem, strategy=Strategy.GREEDY, **common)
     sampled = await client.solve(
-        request(Strategy.BEST_OF_N, breadth=breadth, temperature=t, widening=False)
+        problem,
+        strategy=Strategy.BEST_OF_N,
+        breadth=breadth,
+        temperature=temperature,
+        widening=False,
+        **common,
     )
     first = greedy.candidates[0] if greedy.candidates else None
     tokens = sampled.usage.generated_tokens

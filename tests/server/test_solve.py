@@ -49,7 +49,12 @@ def test_an_impossible_problem_is_unsolved_and_not_an_error(client: Client) -> N
 def test_usage_adds_up(client: Client) -> None:
     """Counted anew from the tree: in this vocabulary each character is a token."""
     result = client.solve(
-        PROBLEM, strategy="self_backtracking", select="perplexity", tree=True, seed=3
+        PROBLEM,
+        strategy="self_backtracking",
+        sampling="independent",
+        select="perplexity",
+        tree=True,
+        seed=3,
     )
     usage, tree = result.usage, result.tree
     assert tree is not None and result.answer is not None
