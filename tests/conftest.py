@@ -30,6 +30,10 @@ SERVED = Manifest.read(CHECKPOINT).name
 prepare_environment(cpu=True)
 
 
+START_SECONDS = 500
+"""For a start on a machine with other work: a quiet one takes twelve."""
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -63,7 +67,7 @@ def controller(log: Path, model: Path = CHECKPOINT, **settings: object) -> Itera
     finally:
         process.terminate()
         try:
-            process.wait(timeout=30)
+            process.wait(timeout=120)
         finally:
             process.kill()
             process.wait()
@@ -75,11 +79,11 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> N
 
 def wait_until_ok(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
     """Wait for a process of ours to answer 200 there."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         assert process.poll() is None, f"the process stopped:\n{log.read_text()[-3000:]}"
         try:
-            if httpx.get(address).status_code == 200:
+            if httpx.get(address, timeout=60).status_code == 200:
                 return
         except httpx.TransportError:
             pass

@@ -163,7 +163,7 @@ class Service:
             await engine.check()
             running = await engine.running()
         except EngineUnavailable as error:
-            reason = error.public
+            reason = error.public if error.death is None else f"{error.public}: {error.death}"
             note(reason=str(error))
         return Readiness(
             ready=reason is None,

@@ -2,6 +2,7 @@
 
 EngineError
 ├── EngineUnavailable   not started yet, dead, or shut down: try again later (503)
+│   ├── EngineDied      a process of ours, whose end is known
 │   └── NeverBegun      the same, before anything of the request was generated
 ├── EngineMismatch      none, or another one than configured: the operator's fault, at the start
 ├── PromptRefused       the engine cannot take these ids: the caller's fault (422)
@@ -16,6 +17,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from stepback_server.engine.death import Death
+
 
 class EngineError(Exception):
     """What an engine raises."""
@@ -25,15 +28,29 @@ class EngineUnavailable(EngineError):
     """There is no working engine now.
 
     Its text is for the log: it may name an address, or quote a server. `public` is for callers, and
-    so is `retry_after`, in whole seconds.
+    so is `retry_after`, in whole seconds. `death` is for operators: how the last engine ended.
     """
 
     def __init__(
-        self, detail: str, *, public: str = "the engine was lost", retry_after: int = 2
+        self,
+        detail: str,
+        *,
+        public: str = "the engine was lost",
+        retry_after: int = 2,
+        death: Death | None = None,
     ) -> None:
         super().__init__(detail)
         self.public = public
         self.retry_after = retry_after
+        self.death = death
+
+
+class EngineDied(EngineUnavailable):
+    """A process of the engine is gone."""
+
+    def __init__(self, death: Death) -> None:
+        super().__init__(f"the engine has died: {death}", death=death)
+        self.death: Death = death
 
 
 class NeverBegun(EngineUnavailable):

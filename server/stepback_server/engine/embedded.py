@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import multiprocessing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 from stepback_server.concurrency import run_all
 from stepback_server.engine.base import (
     Alternative,
+    EngineDied,
     EngineUnavailable,
     Finish,
     OnSample,
@@ -28,6 +28,9 @@ from stepback_server.engine.base import (
     Sample,
     SampleRequest,
 )
+from stepback_server.engine.cores import Cores
+from stepback_server.engine.death import Death, cause_of, failed_cores
+from stepback_server.engine.output import Output
 from stepback_server.engine.vllm_options import engine_options
 
 _BETWEEN_ABORTS = 0.02
@@ -54,15 +57,14 @@ class EmbeddedEngine:
 
     version = __version__
 
-    def __init__(self, llm: AsyncLLM, steps: "list[_StepCounter]") -> None:
+    def __init__(
+        self, llm: AsyncLLM, steps: "list[_StepCounter]", cores: Cores, output: Output
+    ) -> None:
         self._llm = llm
         self._steps = steps
+        self._cores = cores
+        self._output = output
         self._names = itertools.count()
-        self._processes = [
-            child
-            for child in multiprocessing.active_children()
-            if child.name.startswith("EngineCore")
-        ]
 
     @classmethod
     def start(
@@ -88,8 +90,19 @@ class EmbeddedEngine:
             counters.append(_StepCounter(config, engine_index))
             return counters[-1]
 
-        arguments = AsyncEngineArgs(**options)
-        return cls(AsyncLLM.from_engine_args(arguments, stat_loggers=[count_steps]), counters)
+        cores, output = Cores(), Output()
+        with output.capture():
+            try:
+                llm = AsyncLLM.from_engine_args(
+                    AsyncEngineArgs(**options), stat_loggers=[count_steps]
+                )
+            except RuntimeError as error:
+                if (death := _death_at_start(str(error), cores, output)) is None:
+                    raise
+                raise EngineDied(death) from error
+            finally:
+                cores.stop()
+        return cls(llm, counters, cores, output)
 
     async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
         names = [f"sample-{next(self._names)}" for _ in range(request.n)]
@@ -116,7 +129,7 @@ class EmbeddedEngine:
             async for output in self._llm.generate(tokens_input(list(request.ids)), params, name):
                 deliver(_to_sample(index, request.alternatives, output))
         except EngineDeadError as error:
-            raise EngineUnavailable("the engine has died") from error
+            raise await self._died() from error
         except VLLMValidationError as error:
             raise PromptRefused(str(error)) from error
         except EngineGenerateError as error:
@@ -140,7 +153,15 @@ class EmbeddedEngine:
         try:
             await self._llm.check_health()
         except EngineDeadError as error:
-            raise EngineUnavailable("the engine has died") from error
+            raise await self._died() from error
+
+    async def _died(self) -> EngineUnavailable:
+        """The error for a core that vLLM gave up, once it is known how its process ended."""
+        status = await asyncio.to_thread(self._cores.final_status)
+        if status is None:
+            return EngineUnavailable("the engine has died")
+        lines = await asyncio.to_thread(self._output.last_lines)
+        return EngineDied(Death(cause_of(status), lines))
 
     async def reload(self, checkpoint: Path) -> bool:
         llm: Any = self._llm
@@ -150,7 +171,7 @@ class EmbeddedEngine:
             after = await llm.compute_weight_checksums()
             await self._forget_prefixes()
         except EngineDeadError as error:
-            raise EngineUnavailable("the engine died of new weights") from error
+            raise await self._died() from error
         except ReloadFailed:
             raise
         except Exception as error:  # a bare one: vLLM's word on whatever its core met
@@ -168,11 +189,19 @@ class EmbeddedEngine:
     async def close(self, *, kill: bool) -> None:
         if kill:
             # A stopped process takes no SIGTERM, and vLLM would wait for it.
-            for process in self._processes:
-                process.kill()
+            self._cores.kill()
         # On the event loop's own thread: from another, vLLM's reader would see its core vanish
         # and log a death before it is told to stop.
         self._llm.shutdown()
+
+
+def _death_at_start(error: str, cores: Cores, output: Output) -> Death | None:
+    """How a core ended that vLLM says has failed; None where the failure is another one."""
+    if (said := failed_cores(error)) is None:
+        return None
+    # vLLM looks as the core's connection closes, when it may have no status yet.
+    status = cores.final_status()
+    return Death(said if status is None else cause_of(status), output.last_lines())
 
 
 def _to_sample(index: int, alternatives: int, output: Any) -> Sample:

@@ -14,6 +14,7 @@ from typing import Protocol
 from stepback_server.concurrency import Alarm, Interrupted
 from stepback_server.engine.base import (
     Engine,
+    EngineDied,
     EngineError,
     EngineUnavailable,
     NeverBegun,
@@ -21,10 +22,13 @@ from stepback_server.engine.base import (
     ReloadFailed,
     SampleRequest,
 )
+from stepback_server.engine.death import Death
 
 _log = logging.getLogger(__name__)
 
 _LOOK_AGAIN = 2
+_SAME_DEATHS = 3
+"""Starts in a row that die the same way: another one would too."""
 
 StartEngine = Callable[[], OwnedEngine]
 """Brings an engine up, or to a server that is; blocks for seconds, so it runs in a thread."""
@@ -118,6 +122,10 @@ class Supervisor:
         """Held by whoever checks the engine, or changes it: one at a time."""
         self._reason = f"{name} is still starting"
         self._public = "the engine is still starting"
+        self._death: Death | None = None
+        """How the last engine ended, where it is known and there is no other yet."""
+        self._deaths: list[str] = []
+        """Causes of death of the starts since an engine was up."""
         self._start_seconds = self._patience.expected_start
         """What the last start took."""
         self._due = time.monotonic() + self._start_seconds
@@ -131,15 +139,18 @@ class Supervisor:
         """Start an engine and replace it whenever it is lost; ends by cancellation.
 
         A first start that fails is raised: it is the configuration's fault, except where the
-        engine is a server that is not up yet. Later ones are retried.
+        engine is a server that is not up yet, or was killed by a signal. Later ones are retried.
+        Starts that die the same way three times in a row are raised as well.
         """
         try:
             self._expect()
             try:
                 await self._start()
             except EngineUnavailable as error:
+                if error.death is not None and not error.death.by_a_signal:
+                    raise
+                self._note(error)
                 _log.warning("%s is awaited: %s", self._name, error)
-                self._reason = str(error)
                 await self._bring_up()
             while True:
                 await self._replace(await self._until_lost())
@@ -182,7 +193,12 @@ class Supervisor:
         return self._engine
 
     def _unavailable(self, kind: type[EngineUnavailable] = EngineUnavailable) -> EngineUnavailable:
-        return kind(self._reason, public=self._public, retry_after=self.seconds_until_up)
+        return kind(
+            self._reason,
+            public=self._public,
+            retry_after=self.seconds_until_up,
+            death=self._death,
+        )
 
     @property
     def seconds_until_up(self) -> int:
@@ -217,6 +233,8 @@ class Supervisor:
             raise
         await self._prove(engine)
         self._engine, self._lost, self.doubted = engine, Alarm(), False
+        self._death = None
+        self._deaths.clear()
         self.version = engine.version
         self._start_seconds = time.monotonic() - began
         _log.info("%s is up", self._name)
@@ -230,7 +248,7 @@ class Supervisor:
             await engine.close(kill=True)
             raise
 
-    async def _until_lost(self) -> str:
+    async def _until_lost(self) -> EngineError:
         """Watch the engine; returns why it is lost."""
         engine, patience = self.engine, self._patience
         checks = max(1, round(patience.between_canaries / patience.between_checks))
@@ -242,11 +260,11 @@ class Supervisor:
                 try:
                     await engine.check()
                     if number % checks == 0 and await self._hangs(engine):
-                        return f"{self._name} hangs"
+                        return EngineUnavailable(f"{self._name} hangs")
                 except EngineError as error:
-                    return str(error)
+                    return error
                 self.doubted = False
-        return f"{self._name} was discarded"
+        return EngineUnavailable(f"{self._name} was discarded")
 
     async def _hangs(self, engine: OwnedEngine) -> bool:
         progress = await engine.progress()
@@ -257,14 +275,15 @@ class Supervisor:
             return await engine.progress() == progress
         return False
 
-    async def _replace(self, reason: str) -> None:
+    async def _replace(self, loss: EngineError) -> None:
         if self._engine is not None:
-            self._say_lost(reason)
+            self._say_lost(str(loss), loss.death if isinstance(loss, EngineUnavailable) else None)
             await self._retire(kill=True)
         await self._bring_up()
 
-    def _say_lost(self, reason: str) -> None:
+    def _say_lost(self, reason: str, death: Death | None = None) -> None:
         _log.error("%s is lost: %s", self._name, reason)
+        self._death = death
         self._reason = f"{reason}; it is being brought back"
         self._public = "the engine was lost; it is being brought back"
         self._expect()
@@ -278,9 +297,22 @@ class Supervisor:
             try:
                 await self._start()
             except Exception as error:  # whatever a start can fail of: it is tried again
+                self._note(error)
                 _log.error("%s did not start, next try in %.1f s: %s", self._name, wait, error)
-                known = isinstance(error, EngineError)
-                self._reason = str(error) if known else f"its start failed: {error}"
+
+    def _note(self, error: Exception) -> None:
+        """Keep why a start failed. Raises EngineDied where more starts would die the same way."""
+        self._reason = (
+            str(error) if isinstance(error, EngineError) else f"its start failed: {error}"
+        )
+        self._death = error.death if isinstance(error, EngineUnavailable) else None
+        if not isinstance(error, EngineDied):
+            self._deaths.clear()
+            return
+        self._deaths.append(error.death.cause)
+        last = self._deaths[-_SAME_DEATHS:]
+        if len(last) == _SAME_DEATHS and len(set(last)) == 1:
+            raise error
 
     async def _retire(self, *, kill: bool) -> None:
         engine, self._engine = self._engine, None

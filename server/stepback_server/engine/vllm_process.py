@@ -12,9 +12,18 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from stepback_server.engine.base import EngineMismatch, EngineUnavailable
+from stepback_server.engine.base import (
+    EngineDied,
+    EngineMismatch,
+    EngineUnavailable,
+    OnSample,
+    SampleRequest,
+)
+from stepback_server.engine.cores import Cores
+from stepback_server.engine.death import Death, cause_of, core_report, failed_cores, reported_cause
 from stepback_server.engine.handshake import Expected
 from stepback_server.engine.orphan import die_with_parent
+from stepback_server.engine.output import Output
 from stepback_server.engine.remote import Replica
 from stepback_server.engine.wrapper import PassingEngine
 
@@ -25,6 +34,7 @@ _STOP_SECONDS = 10.0
 """That a server has to end by itself; a container's stop must allow for it."""
 _KILL_SECONDS = 10.0
 _BETWEEN_LOOKS = 0.02
+_BETWEEN_CORE_LOOKS = 0.2
 
 Serve = Callable[[Sequence[str]], None]
 """Serves until a signal; called in a process of its own, so it must be importable by name."""
@@ -47,12 +57,23 @@ class ServerProcess:
         self._process = multiprocessing.get_context("spawn").Process(
             target=_serve_alone, args=(serve, flags), name="server"
         )
-        self._process.start()
+        self._output = Output()
+        with self._output.capture():
+            self._process.start()
 
     @property
-    def status(self) -> int | None:
-        """With which it has ended, minus the signal if it was killed; None while it lives."""
-        return self._process.exitcode
+    def has_ended(self) -> bool:
+        return self._process.exitcode is not None
+
+    def death(self) -> Death | None:
+        """How it or its engine core ended; None while both live. Blocks for a moment."""
+        lines = self._output.last_lines()
+        # The core's end is the reason for the server's.
+        written = "\n".join(lines)
+        cause = reported_cause(written) or failed_cores(written)
+        if cause is None and (status := self._process.exitcode) is not None:
+            cause = cause_of(status)
+        return Death(cause, lines) if cause is not None else None
 
     def stop(self) -> None:
         """Ask it to end, and kill what is left after a while."""
@@ -90,7 +111,17 @@ def _is_left(group: int) -> bool:
 def _serve_alone(serve: Serve, flags: Sequence[str]) -> None:
     os.setsid()
     die_with_parent()
+    threading.Thread(target=_report_core, name="core-report", daemon=True).start()
     serve(flags)
+
+
+def _report_core() -> None:
+    """Write how the engine core of this process ended: vLLM's server keeps that to itself."""
+    cores = Cores()
+    while (status := cores.status()) is None:
+        time.sleep(_BETWEEN_CORE_LOOKS)
+    if status:
+        sys.stderr.write(f"{core_report(status)}\n")
 
 
 class ChildServer(PassingEngine):
@@ -103,9 +134,23 @@ class ChildServer(PassingEngine):
         self.version = replica.version
 
     async def check(self) -> None:
-        if (status := self._process.status) is not None:
-            raise EngineUnavailable(f"vLLM's server has ended with status {status}")
-        await super().check()
+        if self._process.has_ended:
+            raise await self._explained(EngineUnavailable("vLLM's server has ended"))
+        try:
+            await super().check()
+        except EngineUnavailable as error:
+            raise await self._explained(error) from error
+
+    async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
+        try:
+            await super().sample(request, stop, deliver)
+        except EngineUnavailable as error:
+            raise await self._explained(error) from error
+
+    async def _explained(self, error: EngineUnavailable) -> EngineUnavailable:
+        """The server's death where it is the reason for an error, or else that error."""
+        death = await asyncio.to_thread(self._process.death)
+        return error if death is None else EngineDied(death)
 
     async def progress(self) -> int:
         return await self._replica.progress()
@@ -130,7 +175,8 @@ class Launcher:
 
     def start(self) -> ChildServer:
         """A server that answers; blocks for as long as it loads, unless `give_up` is called.
-        Raises EngineMismatch where it ends instead, or answers as another than expected."""
+        Raises EngineDied where it ends instead, EngineMismatch where it answers as another than
+        expected."""
         process = ServerProcess(self._serve, self._flags)
         try:
             return ChildServer(self._connect(process), process)
@@ -144,11 +190,8 @@ class Launcher:
 
     def _connect(self, process: ServerProcess) -> Replica:
         while not self._given_up.wait(_BETWEEN_TRIES):
-            if process.status is not None:
-                raise EngineMismatch(
-                    f"vLLM's server has ended with status {process.status} before it was up: its "
-                    "first error above says why"
-                )
+            if process.has_ended and (death := process.death()):
+                raise EngineDied(death)
             with suppress(EngineUnavailable):
                 return Replica.connect(self._url, self._expected)
         raise EngineMismatch("the start was given up")

@@ -1,8 +1,10 @@
 """The log: lines for a terminal or JSON for a collector, each with the name of its request."""
 
 import logging
+import os
+import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
@@ -16,12 +18,18 @@ VLLM_JSON = Path(__file__).with_name("vllm_json.json")
 
 def configure_logs(level: str, log_format: LogFormat) -> None:
     """Send every logger of this process, uvicorn's included, to standard error in one form."""
-    handler = logging.StreamHandler()
+    handler = logging.StreamHandler(_own_standard_error())
     handler.setFormatter(JsonLines() if log_format == "json" else TextLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # It tells every request, and remote engines are asked several a second.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.captureWarnings(True)
+
+
+def _own_standard_error() -> TextIO:
+    # A copy: while an engine starts, descriptor 2 leads to a pipe that gathers the engine's lines.
+    encoding, errors = sys.stderr.encoding, sys.stderr.errors
+    return os.fdopen(os.dup(2), "w", buffering=1, encoding=encoding, errors=errors)
 
 
 class TextLines(logging.Formatter):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -21,7 +22,8 @@ from starlette.routing import Route
 
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.commands.engine import own_url, patience
-from stepback_server.engine.base import EngineMismatch, EngineUnavailable
+from stepback_server.engine.base import EngineDied, EngineUnavailable
+from stepback_server.engine.death import Death
 from stepback_server.engine.handshake import Expected
 from stepback_server.engine.remote import Replica
 from stepback_server.engine.supervisor import Patience, Supervisor, canary
@@ -56,7 +58,28 @@ def serve_in_a_process_below(flags: Sequence[str]) -> None:
 
 
 def fail(flags: Sequence[str]) -> None:
+    sys.stderr.write("there is no such model\n")
     sys.exit(7)
+
+
+def meet_an_illegal_instruction(flags: Sequence[str]) -> None:
+    """Die as an engine does whose processor lacks an instruction."""
+    sys.stderr.write("the last word\n")
+    sys.stderr.flush()
+    os.kill(os.getpid(), signal.SIGILL)
+
+
+def serve_until_the_core_dies(flags: Sequence[str]) -> None:
+    """Serve, with a core as vLLM has it, which ends by itself once a file is there."""
+    context = multiprocessing.get_context("spawn")
+    context.Process(target=_be_a_core, args=(flags[1],), name="EngineCore").start()
+    serve_well(flags)
+
+
+def _be_a_core(sign: str) -> None:
+    while not Path(sign).exists():
+        time.sleep(0.02)
+    os.kill(os.getpid(), signal.SIGSEGV)
 
 
 def load_forever(flags: Sequence[str]) -> None:
@@ -158,10 +181,44 @@ def test_a_server_that_is_lost_is_replaced_and_nothing_is_left_of_it(
     assert not lives(int(note.read_text()))
 
 
-def test_a_first_start_that_fails_says_with_which_status() -> None:
-    launcher, _ = launcher_of(fail)
-    with pytest.raises(EngineMismatch, match="has ended with status 7"):
-        launcher.start()
+def test_a_first_start_that_ends_by_itself_is_raised_with_its_status_and_its_words() -> None:
+    launcher, url = launcher_of(fail)
+    with pytest.raises(EngineDied) as died:
+        asyncio.run(Supervisor(launcher.start, canary(2), QUICK, name=url).run())
+    assert died.value.death == Death("ended with status 7", ("there is no such model",))
+
+
+def test_starts_that_die_of_the_same_signal_are_tried_three_times() -> None:
+    launcher, url = launcher_of(meet_an_illegal_instruction)
+    starts = 0
+
+    def start() -> ChildServer:
+        nonlocal starts
+        starts += 1
+        return launcher.start()
+
+    with pytest.raises(EngineDied) as died:
+        asyncio.run(Supervisor(start, canary(2), QUICK, name=url).run())
+    assert starts == 3
+    assert died.value.death == Death("killed by SIGILL", ("the last word",))
+
+
+def test_a_server_whose_core_dies_says_of_which_signal(tmp_path: Path) -> None:
+    sign = tmp_path / "die.txt"
+    launcher, url = launcher_of(serve_until_the_core_dies, str(sign))
+
+    async def scenario(supervisor: Supervisor) -> None:
+        server = server_below(os.getpid())
+        sign.touch()
+        # Time for the report, and then the server ends of it, as vLLM's does.
+        await until(lambda: not cores_below(server))
+        await asyncio.sleep(1)
+        os.kill(server, signal.SIGTERM)
+        await until(lambda: supervisor.restarts == 1 or "SIGSEGV" in supervisor.reason)
+        assert "the engine has died: killed by SIGSEGV" in supervisor.reason
+        sign.unlink()
+
+    supervised(launcher, url, scenario)
 
 
 def test_a_start_that_is_given_up_leaves_nothing_behind() -> None:
@@ -265,6 +322,11 @@ def test_vllms_server_with_a_stopped_core_is_replaced_and_dies_with_the_command(
 def core_below(pid: int) -> int:
     [core] = [each for each in children(server_below(pid)) if "EngineCore" in title(each)]
     return core
+
+
+def cores_below(server: int) -> list[int]:
+    """The living cores of a server that is written for these tests."""
+    return [each for each in children(server) if "spawn_main" in title(each) and lives(each)]
 
 
 def wait_until_said(log: Path, words: str, times: int, seconds: float) -> float:

@@ -1,0 +1,122 @@
+"""Every process that runs a model asks for AMX first, and an engine that dies at it says so.
+
+A probe takes the place of torch's function, as a vLLM plug-in that is loaded before ours.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CHECKPOINT, free_port, wait_until_ok
+
+_PROBE = """
+import os, pathlib, signal, sys, torch
+
+def ask():
+    pathlib.Path(os.environ["PROBE_FOLDER"], str(os.getpid())).write_text(str(sys.orig_argv))
+    if os.environ["PROBE_ENDS"] == "SIGILL" and "--multiprocessing-fork" in sys.orig_argv:
+        print("the probe ends this core", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), 4)
+
+def install():
+    torch.cpu._init_amx = ask
+"""
+_ENTRY_POINT = "[vllm.general_plugins]\na_probe = probe:install\n"
+
+
+@pytest.fixture
+def probe(tmp_path: Path) -> dict[str, str]:
+    """The environment that loads the probe."""
+    package = tmp_path / "package"
+    information = package / "a_probe-1.dist-info"
+    information.mkdir(parents=True)
+    (package / "probe.py").write_text(_PROBE)
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: a-probe\nVersion: 1\n")
+    (information / "entry_points.txt").write_text(_ENTRY_POINT)
+    (tmp_path / "asked").mkdir()
+    return os.environ | {
+        "PYTHONPATH": str(package),
+        "PROBE_FOLDER": str(tmp_path / "asked"),
+        "PROBE_ENDS": "",
+    }
+
+
+def run(command: str, log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    with log.open("w") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "stepback_client.cli", command],
+            env=environment,
+            stdout=output,
+            stderr=output,
+        )
+
+
+def small_model(folder: Path) -> Path:
+    """The bundled tokenizer over random weights of hidden size 64."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shutil.copytree(CHECKPOINT, folder)
+    rows = json.loads((folder / "config.json").read_text())["vocab_size"]
+    config = LlamaConfig(
+        vocab_size=rows,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        dtype="bfloat16",
+    )
+    LlamaForCausalLM(config).bfloat16().save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.timeout(600)
+def test_the_process_that_runs_a_small_model_asks_for_amx_before_it_serves(
+    tmp_path: Path, probe: dict[str, str]
+) -> None:
+    log, port = tmp_path / "log.txt", free_port()
+    model = small_model(tmp_path / "model")
+    environment = probe | {"STEPBACK_MODEL": str(model), "STEPBACK_PORT": str(port)}
+    process = run("engine", log, environment)
+    try:
+        wait_until_ok(f"http://127.0.0.1:{port}/health", process, log)
+        asked = {int(each.name) for each in (tmp_path / "asked").iterdir()}
+        cores = {
+            pid
+            for pid in asked
+            if "EngineCore" in Path(f"/proc/{pid}/comm").read_text()
+            or "EngineCore" in Path(f"/proc/{pid}/cmdline").read_text()
+        }
+        assert len(cores) == 1, log.read_text()[-3000:]
+    finally:
+        process.terminate()
+        process.wait(timeout=120)
+
+
+@pytest.mark.timeout(600)
+def test_an_embedded_engine_that_dies_thrice_by_a_signal_ends_the_controller_by_its_name(
+    tmp_path: Path, probe: dict[str, str]
+) -> None:
+    log, port = tmp_path / "log.txt", free_port()
+    environment = probe | {"PROBE_ENDS": "SIGILL", "STEPBACK_PORT": str(port)}
+    process = run("serve", log, environment)
+    try:
+        assert process.wait(timeout=500) == 1
+    finally:
+        process.kill()
+        process.wait()
+    written = log.read_text()
+    [line] = [each for each in written.splitlines() if "none will come" in each]
+    assert signal.SIGILL.name in line and "the probe ends this core" in line
+    # Of the process that runs the model, and of no other than those three.
+    cores = [each for each in (tmp_path / "asked").iterdir() if "fork" in each.read_text()]
+    assert len(cores) == 3
+    assert written.count("the probe ends this core") > 3, "the lines are passed on as well"

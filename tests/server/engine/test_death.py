@@ -1,0 +1,52 @@
+"""How an engine's end is told: the words, and what its processes wrote."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from stepback_server.engine.death import Death, cause_of, core_report, failed_cores, reported_cause
+from stepback_server.engine.output import Output
+
+
+@pytest.mark.parametrize(
+    ("status", "cause"),
+    [(0, "ended with status 0"), (7, "ended with status 7"), (-4, "killed by SIGILL")],
+)
+def test_an_exit_status_is_named_and_read_back(status: int, cause: str) -> None:
+    assert cause_of(status) == cause
+    assert reported_cause(f"much\n{core_report(status)}\nmore") == cause
+
+
+def test_a_signal_without_a_name_has_its_number() -> None:
+    assert cause_of(-40) == "killed by signal 40"
+
+
+def test_vllms_own_account_of_a_failed_start_is_read() -> None:
+    assert failed_cores("See above. Failed core proc(s): {'EngineCore': -4}") == "killed by SIGILL"
+    assert failed_cores("Failed core proc(s): {}") == "ended"
+    assert failed_cores("No available memory") is reported_cause("the engine core") is None
+
+
+def test_a_death_is_one_line() -> None:
+    assert str(Death("killed by SIGILL", ("a", "b"))) == "killed by SIGILL; its last lines: a | b"
+    assert str(Death("ended with status 1")) == "ended with status 1"
+
+
+def test_the_output_of_children_is_passed_on_and_its_end_kept(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    script = "import os\nfor n in range(20): print(n)\nprint('é' * 999)\nos.write(2, b'no end')"
+    output = Output()
+    with output.capture():
+        child = subprocess.Popen([sys.executable, "-c", script])
+    child.wait()
+    kept = output.last_lines()
+    os.write(1, b"our own\n")
+    written, errors = capfd.readouterr()
+    assert written.split()[:20] == [str(number) for number in range(20)]
+    assert "our own" in written and errors == "no end"
+    assert len(kept) == 8 and {"19", "no end"} <= set(kept)
+    assert max(map(len, kept)) == 300
+    assert "our own" not in kept
