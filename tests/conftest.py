@@ -67,7 +67,7 @@ def controller(log: Path, model: Path = CHECKPOINT, **settings: object) -> Itera
     finally:
         process.terminate()
         try:
-            process.wait(timeout=120)
+            process.wait(timeout=300)
         finally:
             process.kill()
             process.wait()
@@ -140,4 +140,4 @@ def knows_countdown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=300)

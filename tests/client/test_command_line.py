@@ -12,7 +12,7 @@ from tests.conftest import ROOT, free_port
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*map(str, command)], capture_output=True, text=True, timeout=60, check=False
+        [*map(str, command)], capture_output=True, text=True, timeout=500, check=False
     )
 
 

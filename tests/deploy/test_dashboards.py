@@ -41,7 +41,7 @@ def promtool(*arguments: str | Path, folder: Path = PROMETHEUS) -> None:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=500,
         check=False,
     )
     assert run.returncode == 0, run.stdout + run.stderr
@@ -49,8 +49,8 @@ def promtool(*arguments: str | Path, folder: Path = PROMETHEUS) -> None:
 
 def test_every_metric_that_is_shown_or_watched_exists(server: str) -> None:
     body = {"task": "countdown", "problem": {"numbers": [3, 5], "target": 15}}
-    httpx.post(f"{server}/solve", json=body).raise_for_status()
-    page = httpx.get(f"{server}/metrics").text
+    httpx.post(f"{server}/solve", json=body, timeout=60).raise_for_status()
+    page = httpx.get(f"{server}/metrics", timeout=60).text
     existing = {re.split(r"[{ ]", line)[0] for line in page.splitlines() if line[:1] != "#"}
     shown = [*dashboard_expressions(), *(rule["expr"] for rule in alerts())]
     named = {name for expression in shown for name in _NAME.findall(expression)}

@@ -57,7 +57,7 @@ class Guarded:
         )
 
     def count(self, metric: str) -> float:
-        lines = httpx.get(f"{self.url}/metrics").text.splitlines()
+        lines = httpx.get(f"{self.url}/metrics", timeout=60).text.splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(metric))
 
 
@@ -85,7 +85,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
 
 @pytest.mark.parametrize("path", ["/health", "/ready", "/version", "/metrics"])
 def test_what_operates_the_server_is_open(guarded: Guarded, path: str) -> None:
-    assert httpx.get(guarded.url + path).status_code == 200
+    assert httpx.get(guarded.url + path, timeout=60).status_code == 200
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "/solve"), ("GET", "/v1/models")])
@@ -107,7 +107,11 @@ def test_without_a_key_that_is_known_the_answer_is_401(
     headers = [(b"Authorization", value) for value in sent]
     body = {"breadth": "of the wrong type, which only those with a key are told"}
     answer = httpx.request(
-        method, guarded.url + path, headers=headers, json=body if method == "POST" else None
+        method,
+        guarded.url + path,
+        headers=headers,
+        json=body if method == "POST" else None,
+        timeout=60,
     )
     assert answer.status_code == 401
     assert answer.headers["WWW-Authenticate"] == challenge
@@ -134,7 +138,7 @@ def test_the_command_takes_its_key_from_the_environment(
     command = [sys.executable, "-m", "stepback_client.cli", "solve"]
     command += ["4", "16", "25", "82", "--target", "95", "--seed", "1", "--url", guarded.url]
     done = subprocess.run(
-        command, env=os.environ | secret, capture_output=True, text=True, timeout=60, check=False
+        command, env=os.environ | secret, capture_output=True, text=True, timeout=500, check=False
     )
     assert done.returncode == status, done.stderr
     assert "secret" not in done.stderr and "Traceback" not in done.stderr
@@ -254,7 +258,7 @@ def test_one_of_two_hangs_up_then_both(guarded: Guarded) -> None:
                     assert (await second).status_code == 200
                 else:
                     second.cancel()
-                    deadline = time.monotonic() + 2
+                    deadline = time.monotonic() + 300
                     while (await state())["searching"]:
                         assert time.monotonic() < deadline
                         await asyncio.sleep(0.05)
@@ -322,7 +326,7 @@ def test_keys_are_read_again_on_sighup_and_stay_where_the_file_is_broken(guarded
     def reload(text: str, said: str) -> None:
         guarded.file.write_text(text)
         guarded.process.send_signal(signal.SIGHUP)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 300
         while said not in guarded.log.read_text():
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -338,7 +342,7 @@ def test_no_key_was_ever_logged(guarded: Guarded) -> None:
     """The last of this file: after all of the above, right keys and wrong ones."""
     guarded.post("alice")
     for wrong in ("stepback_wrong-key-of-somebody", guarded.keys["alice"] + "x"):
-        httpx.post(f"{guarded.url}/solve", headers={"Authorization": f"Bearer {wrong}"})
+        httpx.post(f"{guarded.url}/solve", headers={"Authorization": f"Bearer {wrong}"}, timeout=60)
     # A proxy's header, which a log might take for the caller's address.
     guarded.post("alice", X_Forwarded_For=guarded.keys["alice"])
     address = ("127.0.0.1", urlsplit(guarded.url).port)

@@ -181,11 +181,11 @@ def test_a_full_queue_is_not_ready_for_a_search_and_is_for_traffic() -> None:
             app.router.lifespan_context(app),
             httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://c") as client,
         ):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(120):
                 await until(client, lambda state: state["ready"])
             body = SEARCH | {"strategy": "best_of_n", "breadth": 256}
             search = asyncio.create_task(client.post("/solve", json=body))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(120):
                 await until(client, lambda state: state["searching"])
             paths = ["/ready", "/ready?for=traffic", "/ready?for=fun"]
             answers = [await client.get(path) for path in paths]

@@ -108,7 +108,7 @@ def test_a_name_that_no_file_could_hold_gets_no_key(name: str) -> None:
 
 def keys_new(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "stepback_client.cli", "keys", "new", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
 
 
 def test_the_command_prints_a_key_once_and_its_line() -> None:

@@ -134,7 +134,7 @@ def test_the_page_needs_no_vllm() -> None:
 
 def test_a_search_is_counted_with_its_rounds_and_one_given_up_as_abandoned(server: str) -> None:
     def page() -> str:
-        return httpx.get(f"{server}/metrics").text
+        return httpx.get(f"{server}/metrics", timeout=60).text
 
     body = {"task": "countdown", "problem": {"numbers": [3, 5, 7, 25], "target": 41}}
     slow = body | {
@@ -152,7 +152,7 @@ def test_a_search_is_counted_with_its_rounds_and_one_given_up_as_abandoned(serve
         assert value(after, series) > value(before, series), name
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{server}/solve", json=slow, timeout=0.3)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 300
     while value(page(), "stepback_abandoned_total") == value(before, "stepback_abandoned_total"):
         assert time.monotonic() < deadline, "the hang-up was not counted"
         time.sleep(0.05)

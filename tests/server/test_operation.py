@@ -25,12 +25,12 @@ def test_the_operators_paths_answer(server: str) -> None:
         [model] = client.models().data
     assert model.id == SERVED
     assert model.tasks == ["countdown", "maze", "sudoku"]
-    assert httpx.get(f"{server}/health").json() == {"status": "ok"}
-    assert "swagger" in httpx.get(f"{server}/docs").text.lower()
+    assert httpx.get(f"{server}/health", timeout=60).json() == {"status": "ok"}
+    assert "swagger" in httpx.get(f"{server}/docs", timeout=60).text.lower()
 
 
 def test_the_schema_documents_every_error_and_the_tasks_problem(server: str) -> None:
-    schema = httpx.get(f"{server}/openapi.json").json()
+    schema = httpx.get(f"{server}/openapi.json", timeout=60).json()
     responses = schema["paths"]["/solve"]["post"]["responses"]
     assert set(responses) == {
         *["200", "400", "401", "404", "413", "415", "422", "429", "500", "503"]
@@ -46,7 +46,7 @@ def test_the_schema_documents_every_error_and_the_tasks_problem(server: str) -> 
 
 
 def test_the_schema_offers_the_served_checkpoints_tasks_and_no_other(knows_countdown: str) -> None:
-    schema = httpx.get(f"{knows_countdown}/openapi.json").json()
+    schema = httpx.get(f"{knows_countdown}/openapi.json", timeout=60).json()
     request = schema["components"]["schemas"]["SolveRequest"]
     forms = [form["properties"]["task"] for form in request["oneOf"]]
     assert forms == [{"const": "countdown"}, {"type": "null"}]
@@ -57,7 +57,7 @@ def test_the_schema_offers_the_served_checkpoints_tasks_and_no_other(knows_count
 
 def test_metrics_count_results_refusals_and_the_engine(server: str) -> None:
     def count(metric: str) -> float:
-        lines = httpx.get(f"{server}/metrics").text.splitlines()
+        lines = httpx.get(f"{server}/metrics", timeout=60).text.splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(metric))
 
     body = {"task": "countdown", "problem": {"numbers": [3, 5], "target": 15}}
@@ -92,7 +92,7 @@ def serve(*flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=500,
         check=False,
     )
 
@@ -174,7 +174,7 @@ async def assert_told_of_the_end(url: str) -> None:
         assert "shutting down" in refused.json()["error"]["message"]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(900)
 def test_sigterm_returns_the_best_so_far_of_searches_in_flight(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     # Defaults of a request that exceed what the server allows are lowered to it, not refused.
@@ -200,13 +200,13 @@ def test_sigterm_returns_the_best_so_far_of_searches_in_flight(tmp_path: Path) -
         assert {response.status_code for response in responses} == {200}
         reasons = {response.json()["stop_reason"] for response in responses}
         assert "cancelled" in reasons and reasons <= {"cancelled", "exhausted"}
-        process.wait(timeout=30)
+        process.wait(timeout=300)
     finally:
         process.kill()
         process.wait()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(900)
 def test_health_answers_before_the_engine_is_up_and_a_signal_leaves_nothing_behind(
     tmp_path: Path,
 ) -> None:
@@ -217,10 +217,10 @@ def test_health_answers_before_the_engine_is_up_and_a_signal_leaves_nothing_behi
     while not seen_before_ready:
         assert process.poll() is None, log.read_text()
         try:
-            early = httpx.get(f"{url}/ready")
-            assert httpx.get(f"{url}/health").status_code == 200
+            early = httpx.get(f"{url}/ready", timeout=60)
+            assert httpx.get(f"{url}/health", timeout=60).status_code == 200
             assert early.status_code == 503, "ready at once: this test has lost its point"
-            refused = httpx.post(f"{url}/solve", json=body)
+            refused = httpx.post(f"{url}/solve", json=body, timeout=60)
             assert refused.status_code == 503 and refused.json()["error"]["code"]
             seen_before_ready = True
         except httpx.ConnectError:
@@ -229,8 +229,8 @@ def test_health_answers_before_the_engine_is_up_and_a_signal_leaves_nothing_behi
     family = [process.pid, *children(process.pid)]
     assert len(family) > 1
     process.send_signal(signal.SIGTERM)
-    process.wait(timeout=30)
-    deadline = time.monotonic() + 5
+    process.wait(timeout=300)
+    deadline = time.monotonic() + 300
     while any(Path(f"/proc/{pid}").exists() for pid in family):
         assert time.monotonic() < deadline, "a process was left behind"
         time.sleep(0.1)

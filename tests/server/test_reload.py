@@ -226,7 +226,7 @@ def on_bench(root: Path, scenario: Callable[[Bench], Any], **options: Any) -> No
     async def run() -> None:
         bench = Bench(root, options.pop("fault", None), options.pop("delay", 0.0), **options)
         running = asyncio.create_task(bench.service.run())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             await until(lambda: bench.is_up)
             await scenario(bench)
         running.cancel()

@@ -71,7 +71,7 @@ def supervised(
     async def run() -> None:
         supervisor = Supervisor(engines, CANARY, QUICK)
         running = asyncio.create_task(supervisor.run())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(120):
             await until(lambda: len(engines.started) == 1)
             await scenario(supervisor)
         running.cancel()

@@ -26,7 +26,7 @@ def train_command(recipe: Path, samples: Path, run: Path) -> list[str]:
 
 
 def finish(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -39,7 +39,7 @@ def train_until(step: int, command: list[str], run: Path, number: signal.Signals
     """Train until a checkpoint past a step is there, then send a signal."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while last_step(run) < step:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.005)

@@ -40,7 +40,7 @@ batch_tokens = 2048
 
 def run(*arguments: str | Path) -> None:
     command = [sys.executable, "-m", "stepback_client.cli", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -57,12 +57,12 @@ def check_the_picture(url: str, path: Path) -> None:
     path.write_text(TASKS["maze"].example.model_dump_json())
     command = [sys.executable, "-m", "stepback_client.cli", "solve", "--task", "maze"]
     command += ["--problem", str(path), "--url", url, "--breadth", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode in (0, 1), done.stderr
     assert "#########\n#   #" in done.stdout and "tokens" in done.stdout
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 def test_one_model_for_several_tasks_from_data_to_answers(tmp_path: Path) -> None:
     traces = tmp_path / "mine.jsonl"
     prompts = write_traces(traces)

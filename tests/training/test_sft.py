@@ -91,7 +91,7 @@ def test_a_run_ends_in_a_checkpoint_that_transformers_loads(tmp_path: Path, samp
     assert list((run / "tensorboard").iterdir())
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_run_killed_twice_resumes_to_the_same_weights(tmp_path: Path, samples: Path) -> None:
     recipe = write_recipe(tmp_path)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -159,7 +159,7 @@ def test_a_bad_data_file_stops_the_run_with_one_line(tmp_path: Path) -> None:
     bad = tmp_path / "bad.jsonl"
     bad.write_text("{}\n")
     command = train_command(write_recipe(tmp_path), bad, tmp_path / "run")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 2
     assert "bad.jsonl:1: prompt" in done.stderr
 
@@ -185,7 +185,7 @@ def test_a_marker_that_was_trained_before_keeps_its_row(tmp_path: Path, samples:
     assert_same(before.state_dict(), after.state_dict())
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 def test_the_whole_line_from_a_base_model_to_an_answer(tmp_path: Path) -> None:
     base = tmp_path / "base"
     make_base_model(base, tied=True)
@@ -209,6 +209,6 @@ def test_the_whole_line_from_a_base_model_to_an_answer(tmp_path: Path) -> None:
         assert codec.decode_steps(ids) == steps
     with controller(tmp_path / "log.txt", folder) as url:
         body = {"task": "countdown", "problem": {"numbers": [3, 5, 7, 25], "target": 41}}
-        response = httpx.post(f"{url}/solve", json=body)
+        response = httpx.post(f"{url}/solve", json=body, timeout=60)
     assert response.status_code == 200
     assert response.json()["usage"]["generated_tokens"] > 0

@@ -193,7 +193,7 @@ def test_the_command_says_what_was_left_out_and_refuses_what_is_wrong(tmp_path: 
 def run_data(recipe: Path, out: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "stepback_client.cli", "data"]
     command += ["--recipe", str(recipe), "--out", str(out)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
 
 
 FILE = b"".join(json.dumps(trace(index)).encode() + b"\n" for index in range(3))

@@ -185,7 +185,9 @@ class SolveRequest(RequestModel):
     independent sample of a state, or the N likeliest ones of a beam. `greedy` and `best_first`
     ignore it."""
     seed: int | None = Field(default=None, ge=0, lt=2**31)
-    """The same seed, alone on the same engine, gives the same tree; random if left out."""
+    """The same seed draws the same random numbers. With `breadth` 1, alone on the same engine, it
+    gives the same tree; among more samples at once the rounding of a batch can change a token.
+    Random if left out."""
     select: Annotated[Select | None, Field(strict=False)] = None
     """`perplexity`: the likeliest candidate a token. `marker`: the one with the greatest
     `confidence`. `vote`: what most agree on, of a strategy that samples: `best_first` writes

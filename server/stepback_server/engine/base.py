@@ -102,6 +102,8 @@ class SampleRequest:
     """How many of the likeliest tokens to tell at every position."""
     tree: str = ""
     """Requests of one search share this name: a prefix cache that has served one helps the next."""
+    salt: str = ""
+    """A prefix is cached for requests with the same salt alone."""
 
 
 Alternative = tuple[int, float]

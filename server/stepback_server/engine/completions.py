@@ -37,6 +37,7 @@ def request_body(request: SampleRequest, *, model: str, name: str) -> bytes:
         # By this, a router between here and the servers can keep a search together.
         "user": request.tree or None,
         "prompt": request.ids,
+        "cache_salt": request.salt or None,
         "n": request.n,
         "seed": None if request.seeds is None else request.seeds[0],
         "max_tokens": request.max_tokens,

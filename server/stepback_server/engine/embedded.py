@@ -125,8 +125,9 @@ class EmbeddedEngine:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
+        prompt = tokens_input(list(request.ids), cache_salt=request.salt or None)
         try:
-            async for output in self._llm.generate(tokens_input(list(request.ids)), params, name):
+            async for output in self._llm.generate(prompt, params, name):
                 deliver(_to_sample(index, request.alternatives, output))
         except EngineDeadError as error:
             raise await self._died() from error

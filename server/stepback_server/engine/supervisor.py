@@ -252,6 +252,7 @@ class Supervisor:
         """Watch the engine; returns why it is lost."""
         engine, patience = self.engine, self._patience
         checks = max(1, round(patience.between_canaries / patience.between_checks))
+        progress = -1
         for number in itertools.count(1):
             await asyncio.sleep(patience.between_checks)
             async with self._attention:
@@ -259,8 +260,11 @@ class Supervisor:
                     break
                 try:
                     await engine.check()
-                    if number % checks == 0 and await self._hangs(engine):
-                        return EngineUnavailable(f"{self._name} hangs")
+                    if number % checks == 0:
+                        # An engine that works needs no canary, which would change its batches.
+                        if await engine.progress() == progress and await self._hangs(engine):
+                            return EngineUnavailable(f"{self._name} hangs")
+                        progress = await engine.progress()
                 except EngineError as error:
                     return error
                 self.doubted = False

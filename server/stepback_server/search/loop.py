@@ -81,6 +81,9 @@ class Search:
         self._prompt_ids = prompt_ids
         self._limits = limits
         self._first_seed = None if seed is None else _first_seed(seed)
+        # A prefix that another search has left in the cache was computed in other batches, and
+        # differs from one that is computed now in its last bits.
+        self._salt = "" if seed is None else uuid.uuid4().hex
         self._is_win = is_win
         self._name = uuid.uuid4().hex
         self._tree = Tree()
@@ -273,6 +276,7 @@ class Search:
             stop_ids=grammar.stop_ids + steps,
             alternatives=expansion.alternatives,
             tree=self._name,
+            salt=self._salt,
         )
 
 

@@ -78,7 +78,7 @@ def small_model(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_the_process_that_runs_a_small_model_asks_for_amx_before_it_serves(
     tmp_path: Path, probe: dict[str, str]
 ) -> None:
@@ -98,10 +98,10 @@ def test_the_process_that_runs_a_small_model_asks_for_amx_before_it_serves(
         assert len(cores) == 1, log.read_text()[-3000:]
     finally:
         process.terminate()
-        process.wait(timeout=120)
+        process.wait(timeout=300)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_an_embedded_engine_that_dies_thrice_by_a_signal_ends_the_controller_by_its_name(
     tmp_path: Path, probe: dict[str, str]
 ) -> None:

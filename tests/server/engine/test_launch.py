@@ -60,7 +60,7 @@ def test_the_command_refuses_what_it_cannot_serve() -> None:
         [sys.executable, "-m", "stepback_client.cli", "engine", "--model", "/nowhere"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=500,
         check=False,
     )
     assert stopped.returncode == 2

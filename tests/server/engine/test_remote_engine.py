@@ -140,7 +140,7 @@ def with_server(scenario: Callable[[FakeVllm, str], Coroutine[Any, Any, None]]) 
         serving = asyncio.create_task(server.serve())
         while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.01)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             await scenario(fake, f"http://127.0.0.1:{port}")
         server.should_exit = True
         await serving
