@@ -57,7 +57,7 @@ def test_a_python_block_runs(page: str, why: str, code: str, server: str, tmp_pa
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=500,
         check=False,
     )
     assert run.returncode == 0, f"{page}:\n{run.stderr}"
@@ -74,7 +74,7 @@ def test_a_shell_block_runs(page: str, why: str, code: str, server: str, tmp_pat
         env=os.environ | {"PATH": f"{binaries}:{os.environ['PATH']}", "STEPBACK_URL": server},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=500,
         check=False,
     )
     assert run.returncode == 0, f"{page}:\n{run.stderr}"
@@ -86,7 +86,7 @@ def help_of(*command: str) -> str:
         [sys.executable, "-m", "stepback_client.cli", *command, "--help"],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=500,
         check=False,
     )
     assert run.returncode == 0, f"stepback {' '.join(command)}: no such command"

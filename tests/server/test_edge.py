@@ -38,7 +38,9 @@ def ask(*requests: tuple[str, str, dict[str, Any]], **settings: Any) -> list[htt
         app = create_app(Settings(**settings), Checkpoint.open(CHECKPOINT), unreachable)
         async with (
             app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://c") as client,
+            httpx.AsyncClient(
+                transport=httpx.ASGITransport(app), base_url="http://c", timeout=60
+            ) as client,
         ):
             await asyncio.sleep(0.1)  # until the engine has been tried
             return [await client.request(kind, path, **more) for kind, path, more in requests]
@@ -179,7 +181,9 @@ def test_a_full_queue_is_not_ready_for_a_search_and_is_for_traffic() -> None:
         app = create_app(settings, Checkpoint.open(CHECKPOINT), lambda: engine)
         async with (
             app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://c") as client,
+            httpx.AsyncClient(
+                transport=httpx.ASGITransport(app), base_url="http://c", timeout=60
+            ) as client,
         ):
             async with asyncio.timeout(120):
                 await until(client, lambda state: state["ready"])

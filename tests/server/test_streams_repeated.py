@@ -43,7 +43,9 @@ def with_house(scenario: Callable[[House], Coroutine[Any, Any, None]]) -> None:
         app = create_app(Settings(), checkpoint, lambda: engine)
         async with (
             app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://c") as http,
+            httpx.AsyncClient(
+                transport=httpx.ASGITransport(app), base_url="http://c", timeout=60
+            ) as http,
         ):
             while (await http.get("/ready")).status_code != 200:  # noqa: ASYNC110 - no event for it
                 await asyncio.sleep(0.01)
