@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 AUDIT := .cache/audit
 
 .PHONY: demo serve test image-test check format docs bench bench-search bench-ablation bench-scaling \
-	bench-cost bench-data bench-training results trials locks audit site clean
+	bench-cost bench-data bench-training results trials locks audit site page-test clean
 
 demo: $(INSTALLED)   ## start, solve a few held-out problems, stop
 	$(BIN)/python deploy/demo.py
@@ -60,6 +60,15 @@ trials: $(INSTALLED) ## attacks on a running controller and its engines: about h
 	done
 
 SITE := .cache/site
+BROWSER := .cache/browser
+
+page-test: $(INSTALLED) $(BROWSER)  ## the page in a real Chromium (Debian's package chromium)
+	$(BROWSER)/bin/python -m pytest -c tests/browser/pytest.ini tests/browser
+
+$(BROWSER): tests/browser/requirements.txt
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet --no-deps -r tests/browser/requirements.txt
+	touch $@
 
 site: $(SITE)        ## the documentation as a site: build/site
 	NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict --quiet

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 
 from stepback_server.api.errors import install_error_handlers
 from stepback_server.api.middleware import BodyLimit, BrokenConnections
+from stepback_server.api.page import mount_page
 from stepback_server.api.paths import SEARCH_PATHS
 from stepback_server.api.routes import router
 from stepback_server.api.schema import schema_of
@@ -88,6 +89,7 @@ def create_app(
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(BrokenConnections)
     app.include_router(router)
+    mount_page(app)
     install_error_handlers(app)
     app.openapi = lambda: schema_of(app, settings, checkpoint.manifest.tasks)
     return app

@@ -1,0 +1,131 @@
+// The page: a form, one or two runs, jobs, and the server's metrics.
+
+import { html, render, useEffect, useState } from "./vendor/htm-preact.js";
+import { get, setKey } from "./api.js";
+import { Form } from "./form.js";
+import { Jobs } from "./jobs.js";
+import { Metrics } from "./metrics.js";
+import { Run } from "./run.js";
+import { tasksOf } from "./schema.js";
+import { download, fromLink, toLink } from "./share.js";
+import { RunView } from "./views.js";
+
+const RULES = ["perplexity", "marker", "vote", "weighted_vote", "verified", "score"];
+
+function Toolbar({ runs, show }) {
+  const [said, say] = useState("");
+  const finished = runs.filter((run) => run.result);
+  const load = async (event) => {
+    const [file] = event.target.files;
+    event.target.value = "";
+    if (!file) return;
+    try {
+      const data = JSON.parse(await file.text());
+      const found = (Array.isArray(data) ? data : [data]).map((one) => (one.result ? one : { result: one }));
+      show(found.map(Run.of));
+      say("");
+    } catch {
+      say("That file is no search: load what Save has written, or a result with its tree.");
+    }
+  };
+  const copy = async () => {
+    const link = await toLink(finished);
+    history.replaceState(null, "", link);
+    try {
+      await navigator.clipboard.writeText(link);
+      say("The link is copied; it holds the search itself.");
+    } catch {
+      say("The link is in the address bar; it holds the search itself.");
+    }
+  };
+  return html`<div class="toolbar">
+    <button type="button" disabled=${!finished.length} onClick=${() => download("search.json", finished)}>Save</button>
+    <label class="button">Load<input type="file" accept=".json" onChange=${load} /></label>
+    <button type="button" disabled=${!finished.length} onClick=${copy}>Link</button>
+    <span role="status">${said}</span>
+  </div>`;
+}
+
+function Key({ changed }) {
+  return html`<form class="key" onSubmit=${(event) => {
+    event.preventDefault();
+    setKey(event.target.key.value);
+    event.target.key.value = "";
+    changed();
+  }}>
+    <label>API key <input name="key" type="password" autocomplete="off" /></label>
+    <button>Use</button>
+    <small>Kept in memory until the page is closed.</small>
+  </form>`;
+}
+
+function Page() {
+  const [server, setServer] = useState(null);
+  const [error, setError] = useState(null);
+  const [runs, setRuns] = useState([]);
+  const [tab, setTab] = useState("search");
+  const [steps, setSteps] = useState(null);
+  const [, again] = useState(0);
+
+  const learn = async () => {
+    try {
+      const [openapi, models] = await Promise.all([get("/openapi.json"), get("/v1/models")]);
+      const known = openapi.components.schemas.Select?.enum ?? RULES;
+      setServer({ tasks: tasksOf(openapi), model: models.data[0], rules: known });
+      setError(null);
+    } catch (failure) {
+      setError(failure);
+    }
+  };
+  useEffect(() => {
+    learn();
+    fromLink(location.hash)
+      .then((found) => found && setRuns(found.map(Run.of)))
+      .catch(() => setError(new Error("The link is damaged: it holds no search.")));
+  }, []);
+
+  const start = (requests) => {
+    for (const run of runs) run.stop();
+    const next = requests.map((request) => new Run(request, request.strategy.replaceAll("_", " ")));
+    setRuns(next);
+    Promise.allSettled(next.map((run) => run.go())).then(() => again((n) => n + 1));
+  };
+  const goOn = (run, kept) => {
+    setSteps(kept);
+    start([{ ...run.request, steps: kept }]);
+  };
+  const open = async (id) => {
+    const { result, request } = await get(`/v1/searches/${id}`);
+    setRuns([Run.of({ result, request })]);
+    setTab("search");
+  };
+  const names = { search: "Search", jobs: "Jobs" };
+  return html`
+    <header class="top">
+      <h1>Stepback</h1>
+      <p>${server?.model?.id}</p>
+      <nav aria-label="Pages">${Object.entries(names).map(([id, title]) =>
+        html`<button type="button" aria-current=${tab === id ? "page" : null} onClick=${() => setTab(id)}>${title}</button>`)}
+        <a href="../docs">API</a></nav>
+      <${Metrics} />
+    </header>
+    <main>
+      ${error && html`<p class="error" role="alert">${error.message}</p>`}
+      ${error?.status === 401 && html`<${Key} changed=${learn} />`}
+      ${server && tab === "jobs" && html`<${Jobs} open=${open} />`}
+      <div class="searching" hidden=${tab !== "search"}>
+        ${server && html`<${Form} tasks=${server.tasks} rules=${server.rules} start=${start}
+          preset=${steps && { steps, clear: () => setSteps(null) }} />`}
+        <section class="runs" aria-label="Searches">
+          <${Toolbar} runs=${runs} show=${setRuns} />
+          <div class=${`side-by-side of-${runs.length}`}>
+            ${runs.map((run, i) => html`<${RunView} key=${run} run=${run} goOn=${goOn}
+              name=${runs.length > 1 ? `search ${i + 1}` : "the search"} />`)}
+          </div>
+          ${!runs.length && html`<p class="hint">Solve the example, and watch its steps come.</p>`}
+        </section>
+      </div>
+    </main>`;
+}
+
+render(html`<${Page} />`, document.getElementById("app"));

@@ -1,0 +1,114 @@
+// The form: a problem of a task or a prompt, and how to search.
+
+import { html, useState } from "./vendor/htm-preact.js";
+import { read, show } from "./schema.js";
+
+const STRATEGIES = [
+  ["best_first", "best-first"],
+  ["self_backtracking", "self-backtracking"],
+  ["best_of_n", "best of N"],
+  ["majority", "majority vote"],
+  ["greedy", "greedy"],
+];
+const PROMPT = "a prompt";
+
+function Problem({ task, texts, write }) {
+  return task.fields.map((field) => {
+    const id = `field-${field.key}`;
+    const common = { id, value: texts[field.key] ?? "", onInput: (event) => write(field.key, event.target.value) };
+    const long = field.kind === "lines" || field.kind === "json";
+    return html`<label for=${id}>${field.title}</label>
+      ${long
+        ? html`<textarea ...${common} rows=${Math.max(3, (texts[field.key] ?? "").split("\n").length)} spellcheck=${false} />`
+        : html`<input ...${common} autocomplete="off" />`}`;
+  });
+}
+
+function Search({ legend, value, set, name }) {
+  return html`<fieldset><legend>${legend}</legend>
+    <label for=${`${name}-strategy`}>strategy</label>
+    <select id=${`${name}-strategy`} value=${value.strategy} onChange=${(event) => set({ ...value, strategy: event.target.value })}>
+      ${STRATEGIES.map(([id, title]) => html`<option value=${id}>${title}</option>`)}</select>
+    <label for=${`${name}-breadth`}>breadth</label>
+    <input id=${`${name}-breadth`} type="number" min="1" max="1024" value=${value.breadth}
+      onInput=${(event) => set({ ...value, breadth: event.target.value })} />
+    <label for=${`${name}-select`}>choose by</label>
+    <select id=${`${name}-select`} value=${value.select} onChange=${(event) => set({ ...value, select: event.target.value })}>
+      <option value="">the default</option>
+      ${value.rules.map((rule) => html`<option value=${rule}>${rule}</option>`)}</select>
+  </fieldset>`;
+}
+
+const texts = (task) =>
+  Object.fromEntries(task.fields.map((field) => [field.key, show(field.kind, task.example[field.key])]));
+
+export function Form({ tasks, rules, start, busy, preset }) {
+  const first = tasks[0];
+  const [name, setName] = useState(first?.name ?? PROMPT);
+  const [written, write] = useState(first ? texts(first) : {});
+  const [prompt, setPrompt] = useState("");
+  const [budget, setBudget] = useState("");
+  const [seed, setSeed] = useState("");
+  const [one, setOne] = useState({ strategy: "best_first", breadth: 16, select: "", rules });
+  const [two, setTwo] = useState({ strategy: "best_of_n", breadth: 16, select: "", rules });
+  const [compares, setCompares] = useState(false);
+  const [error, setError] = useState(null);
+  const task = tasks.find((each) => each.name === name);
+
+  const problem = () => {
+    if (!task) {
+      if (!prompt) throw new Error("prompt: write something to continue.");
+      return { prompt };
+    }
+    const values = {};
+    for (const field of task.fields) {
+      const given = written[field.key] ?? "";
+      if (given.trim() || field.required) values[field.key] = read(field, given);
+    }
+    return { task: task.name, problem: values };
+  };
+  const search = ({ strategy, breadth, select }) => ({
+    strategy,
+    breadth: Number(breadth),
+    ...(select ? { select } : {}),
+    ...(budget ? { budget: { tokens: Number(budget) } } : {}),
+    ...(seed ? { seed: Number(seed) } : {}),
+  });
+  const submit = (event) => {
+    event.preventDefault();
+    try {
+      const asked = { ...problem(), ...(preset?.steps ? { steps: preset.steps } : {}) };
+      setError(null);
+      start([one, ...(compares ? [two] : [])].map((way) => ({ ...asked, ...search(way) })));
+    } catch (failure) {
+      setError(failure.message);
+    }
+  };
+
+  return html`<form class="ask" onSubmit=${submit}>
+    <label for="task">problem</label>
+    <select id="task" value=${name} onChange=${(event) => {
+      setName(event.target.value);
+      const next = tasks.find((each) => each.name === event.target.value);
+      if (next) write(texts(next));
+    }}>
+      ${[...tasks.map((each) => each.name), PROMPT].map((each) => html`<option value=${each}>${each}</option>`)}
+    </select>
+    ${task
+      ? html`<${Problem} task=${task} texts=${written} write=${(key, text) => write({ ...written, [key]: text })} />`
+      : html`<label for="prompt">prompt</label>
+          <textarea id="prompt" rows="4" value=${prompt} onInput=${(event) => setPrompt(event.target.value)} />`}
+    <${Search} legend="Search" name="one" value=${one} set=${setOne} />
+    <label for="budget">token budget</label>
+    <input id="budget" type="number" min="1" placeholder="the server's" value=${budget} onInput=${(event) => setBudget(event.target.value)} />
+    <label for="seed">seed</label>
+    <input id="seed" type="number" min="0" placeholder="random" value=${seed} onInput=${(event) => setSeed(event.target.value)} />
+    <label class="check"><input type="checkbox" checked=${compares} onChange=${(event) => setCompares(event.target.checked)} />
+      compare with a second search</label>
+    ${compares && html`<${Search} legend="Second search" name="two" value=${two} set=${setTwo} />`}
+    ${preset?.steps && html`<p class="preset">continues ${preset.steps.length} steps
+      <button type="button" onClick=${preset.clear}>from the start instead</button></p>`}
+    ${error && html`<p class="error" role="alert">${error}</p>`}
+    <button class="go" disabled=${busy}>Solve</button>
+  </form>`;
+}

@@ -1,0 +1,112 @@
+// Background searches and batches: their progress, their errors, and a way to cancel them.
+
+import { html, useEffect, useState } from "./vendor/htm-preact.js";
+import { get, post } from "./api.js";
+
+const POLL = 2000; // milliseconds
+const OVER = new Set(["completed", "failed", "expired", "cancelled", "done"]);
+
+async function listed(path) {
+  try {
+    return (await get(path)).data;
+  } catch (error) {
+    if (error.status === 404 || error.status === 405) return null; // this server has none
+    throw error;
+  }
+}
+
+function Batch({ batch, cancel }) {
+  const { total = 0, completed = 0, failed = 0 } = batch.request_counts ?? {};
+  return html`<tr>
+    <th scope="row"><code>${batch.id}</code></th>
+    <td>${batch.status}</td>
+    <td><progress max=${Math.max(1, total)} value=${completed + failed}
+      aria-label=${`Progress of ${batch.id}`} /> ${completed + failed} of ${total}</td>
+    <td>${failed ? `${failed} failed` : ""}
+      ${(batch.errors?.data ?? []).map((one) => html`<div class="error">${one.line ? `line ${one.line}: ` : ""}${one.message}</div>`)}</td>
+    <td>${!OVER.has(batch.status) && batch.status !== "cancelling" &&
+      html`<button type="button" onClick=${() => cancel(`/v1/batches/${batch.id}/cancel`)}
+        aria-label=${`Cancel ${batch.id}`}>Cancel</button>`}</td>
+  </tr>`;
+}
+
+function Search({ search, cancel, open }) {
+  return html`<tr>
+    <th scope="row"><code>${search.id}</code></th>
+    <td>${search.status}</td>
+    <td>${search.generated_tokens ?? search.result?.usage?.generated_tokens ?? ""}</td>
+    <td>${search.error?.message ?? ""}</td>
+    <td>${OVER.has(search.status)
+      ? html`<button type="button" onClick=${() => open(search.id)} aria-label=${`Show ${search.id}`}>Show</button>`
+      : html`<button type="button" onClick=${() => cancel(`/v1/searches/${search.id}/cancel`)}
+          aria-label=${`Cancel ${search.id}`}>Cancel</button>`}</td>
+  </tr>`;
+}
+
+function Table({ caption, heads, children }) {
+  return html`<div class="scroll" tabindex="0" role="region" aria-label=${caption}><table class="list"><caption>${caption}</caption>
+    <thead><tr>${heads.map((head) => html`<th scope="col">${head}</th>`)}</tr></thead>
+    <tbody>${children}</tbody></table></div>`;
+}
+
+export function Jobs({ open }) {
+  const [state, setState] = useState({ batches: [], searches: [] });
+  const [error, setError] = useState(null);
+  const look = async () => {
+    try {
+      setState({
+        batches: await listed("/v1/batches?limit=20"),
+        searches: await listed("/v1/searches?limit=20"),
+      });
+      setError(null);
+    } catch (failure) {
+      setError(failure.message);
+    }
+  };
+  useEffect(() => {
+    look();
+    const timer = setInterval(look, POLL);
+    return () => clearInterval(timer);
+  }, []);
+  const act = async (work) => {
+    try {
+      await work();
+      await look();
+    } catch (failure) {
+      setError(failure.message);
+    }
+  };
+  const cancel = (path) => act(() => post(path));
+  const upload = (event) => {
+    const [file] = event.target.files;
+    const endpoint = event.target.form.endpoint.value;
+    event.target.value = "";
+    if (!file) return;
+    act(async () => {
+      const form = new FormData();
+      form.append("purpose", "batch");
+      form.append("file", file, file.name);
+      const { id } = await post("/v1/files", form);
+      await post("/v1/batches", { input_file_id: id, endpoint, completion_window: "24h" });
+    });
+  };
+  if (state.batches === null && state.searches === null)
+    return html`<p>This server keeps no jobs.</p>`;
+  return html`<section aria-label="Jobs">
+    ${error && html`<p class="error" role="alert">${error}</p>`}
+    ${state.batches && html`
+      <form class="upload" onSubmit=${(event) => event.preventDefault()}>
+        <label>New batch: a JSONL file for
+          <select name="endpoint">${["/solve", "/v1/chat/completions", "/v1/completions"].map((one) => html`<option value=${one}>${one}</option>`)}</select>
+        </label>
+        <input type="file" accept=".jsonl,.json" aria-label="File of the batch" onChange=${upload} />
+      </form>
+      <${Table} caption="Batches" heads=${["Batch", "Status", "Progress", "Errors", "Action"]}>
+        ${state.batches.map((batch) => html`<${Batch} key=${batch.id} batch=${batch} cancel=${cancel} />`)}
+      <//>`}
+    ${state.searches && html`
+      <${Table} caption="Background searches" heads=${["Search", "Status", "Tokens", "Error", "Action"]}>
+        ${state.searches.map((search) => html`<${Search} key=${search.id} search=${search} cancel=${cancel} open=${open} />`)}
+      <//>`}
+  </section>`;
+}

@@ -1,0 +1,83 @@
+// One search: its request, its growing tree, its running totals and its result.
+
+import { events } from "./api.js";
+import { Tree } from "./tree.js";
+
+export class Run {
+  constructor(request, label) {
+    this.request = request;
+    this.label = label;
+    this.tree = new Tree();
+    this.state = "waiting"; // waiting, searching, done, failed, stopped
+    this.error = null;
+    this.result = null;
+    this.limits = null;
+    this.totals = []; // {seconds, tokens, branches}, as they came
+    this.lit = new Set();
+    this.changed = () => {};
+    this._abort = new AbortController();
+  }
+
+  async go() {
+    try {
+      const body = { ...this.request, stream: true, tree: true };
+      for await (const event of events("/solve", body, this._abort.signal)) this._take(event);
+      if (this.state !== "done" && this.state !== "failed") this._fail("The stream ended early.");
+    } catch (error) {
+      if (error.name === "AbortError") this.state = "stopped";
+      else this._fail(error.message);
+    }
+    this.changed();
+  }
+
+  stop() {
+    this._abort.abort();
+  }
+
+  _fail(message) {
+    this.state = "failed";
+    this.error = message;
+  }
+
+  _take(event) {
+    if (event.type === "started") {
+      this.state = "searching";
+      this.limits = event.limits;
+      this.began = performance.now();
+    } else if (event.type === "step") this.tree.step(event);
+    else if (event.type === "backtrack") this.tree.backtrack(event);
+    else if (event.type === "candidate") this.tree.candidate(event);
+    else if (event.type === "usage")
+      this._total(event.seconds_searching, event.generated_tokens, event.branches);
+    else if (event.type === "result") this.finish(event.result);
+    else if (event.type === "error") this._fail(event.error.message);
+    this.changed();
+  }
+
+  _total(seconds, tokens, branches) {
+    this.totals.push({ seconds, tokens, branches });
+  }
+
+  /** Show a result, of this search or loaded from elsewhere. */
+  finish(result) {
+    const { usage } = result;
+    this.result = result;
+    this.state = "done";
+    if (result.tree) {
+      const answers = [...(result.answer ? [result.answer] : []), ...result.candidates];
+      this.tree = Tree.of(result.tree, answers);
+    }
+    if (result.answer) this.lit = this.tree.answer(result.answer.steps);
+    this._total(usage.seconds_searching, usage.generated_tokens, this.tree.count);
+  }
+
+  static of({ request, result, label }) {
+    const run = new Run(request ?? {}, label ?? result.strategy);
+    run.finish(result);
+    return run;
+  }
+
+  toJSON() {
+    return { request: this.request, label: this.label, result: this.result };
+  }
+}

@@ -1,0 +1,183 @@
+// Views of one run: the tree, the timeline, the picture, the details of a step.
+
+import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./vendor/htm-preact.js";
+import { picture } from "./pictures.js";
+import { isStruck, rows, stepsTo } from "./tree.js";
+
+const ROW = 28; // pixels; the same in style.css
+const SPARE = 10; // rows drawn beyond those in sight
+
+/** Redraw at most once a frame while a run changes. */
+export function useRun(run) {
+  const [, tick] = useState(0);
+  useEffect(() => {
+    let asked = 0;
+    run.changed = () => {
+      asked ||= requestAnimationFrame(() => {
+        asked = 0;
+        tick((n) => n + 1);
+      });
+    };
+    run.changed();
+    return () => {
+      cancelAnimationFrame(asked);
+      run.changed = () => {};
+    };
+  }, [run]);
+}
+
+const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+
+function verdictOf(at) {
+  if (at.verified) return ["✓ accepted", "good"];
+  if (at.ends.answer) return [at.verified === false ? `✗ ${at.reason ?? "refused"}` : "answer", "answer"];
+  if (at.ends.illegal) return ["illegal", "bad"];
+  if (at.ends.backtrack) return ["taken back", "bad"];
+  return at.ends.unfinished && !at.children.size ? ["cut", "cut"] : ["", ""];
+}
+
+function Step({ step, lit }) {
+  const shade = step.pMarker ? { "--p": Math.min(1, step.pMarker) } : {};
+  const kind = [isStruck(step) && "struck", lit && "lit", step.kept > 1 && "likely"];
+  return html`<span class=${`step ${kind.filter(Boolean).join(" ")}`} style=${shade}
+    title=${step.pMarker === null ? null : `P(marker) ${percent(step.pMarker)}`}
+    >${isStruck(step) ? html`<s>${step.text}</s>` : step.text}</span>`;
+}
+
+export function TreeView({ run, chosen, choose, name }) {
+  const [collapsed, setCollapsed] = useState(() => new Set());
+  const [top, setTop] = useState(0);
+  const [height, setHeight] = useState(400);
+  const box = useRef(null);
+  const version = run.tree.version;
+  const found = useMemo(() => rows(run.tree, collapsed), [run.tree, version, collapsed]);
+  const at = found.findIndex((row) => row.at === chosen);
+  useLayoutEffect(() => {
+    const watch = new ResizeObserver(() => setHeight(box.current?.clientHeight ?? 400));
+    watch.observe(box.current);
+    return () => watch.disconnect();
+  }, []);
+
+  const fold = (row, open) => {
+    const next = new Set(collapsed);
+    if (open) next.delete(row.id);
+    else next.add(row.id);
+    setCollapsed(next);
+  };
+  const goTo = (index) => {
+    const row = found[Math.max(0, Math.min(found.length - 1, index))];
+    if (!row) return;
+    choose(row.at);
+    const y = found.indexOf(row) * ROW;
+    const { scrollTop, clientHeight } = box.current;
+    if (y < scrollTop) box.current.scrollTop = y;
+    else if (y + ROW > scrollTop + clientHeight) box.current.scrollTop = y + ROW - clientHeight;
+  };
+  const onKey = (event) => {
+    const row = found[at];
+    const page = Math.floor(height / ROW) - 1;
+    const moves = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page };
+    if (event.key in moves) goTo((at < 0 ? -1 : at) + moves[event.key]);
+    else if (event.key === "Home") goTo(0);
+    else if (event.key === "End") goTo(found.length - 1);
+    else if (event.key === "ArrowRight" && row) row.open ? goTo(at + 1) : fold(row, true);
+    else if (event.key === "ArrowLeft" && row?.open && row.below) fold(row, false);
+    else return;
+    event.preventDefault();
+  };
+
+  const first = Math.max(0, Math.floor(top / ROW) - SPARE);
+  const seen = found.slice(first, first + Math.ceil(height / ROW) + 2 * SPARE);
+  return html`<div class="tree" role="tree" tabindex="0" aria-label=${name} ref=${box}
+    aria-activedescendant=${at >= 0 ? `${name}-${found[at].id}` : null}
+    onScroll=${(event) => setTop(event.target.scrollTop)} onKeyDown=${onKey}>
+    <div class="all" style=${{ height: `${Math.max(1, found.length) * ROW}px` }} role="presentation">
+    ${seen.map((row, i) => {
+      const [verdict, kind] = verdictOf(row.at);
+      return html`<div key=${row.id} id=${`${name}-${row.id}`} role="treeitem" class="row"
+        aria-level=${row.depth + 1} aria-selected=${row.at === chosen}
+        aria-expanded=${row.below ? String(row.open) : null}
+        style=${{ top: `${(first + i) * ROW}px`, "--depth": row.depth }}
+        onClick=${() => { choose(row.at); box.current.focus(); }}>
+        <span class="fold" aria-hidden="true" onClick=${(event) => { event.stopPropagation(); if (row.below) fold(row, !row.open); }}
+          >${row.below ? (row.open ? "▾" : "▸") : "·"}</span>
+        ${row.chain.map((step) => html`<${Step} step=${step} lit=${run.lit.has(step)} />`)}
+        ${row.at.branches > 1 && html`<span class="times">×${row.at.branches}</span>`}
+        ${verdict && html`<span class=${`verdict ${kind}`}>${verdict}</span>`}
+      </div>`;
+    })}
+    </div>
+  </div>`;
+}
+
+export function Timeline({ run }) {
+  const points = [{ seconds: 0, tokens: 0, branches: 0 }, ...run.totals];
+  const last = points[points.length - 1];
+  const most = Math.max(1, last.tokens);
+  const long = Math.max(0.001, last.seconds);
+  const wide = 300;
+  const line = points
+    .map((one) => `${(one.seconds / long) * wide},${58 - (one.tokens / most) * 52}`)
+    .join(" ");
+  return html`<figure class="timeline">
+    <svg viewBox=${`0 0 ${wide} 60`} role="img" preserveAspectRatio="none"
+      aria-label=${`${last.tokens} tokens in ${last.seconds.toFixed(2)} seconds`}>
+      <polyline points=${line} />
+    </svg>
+    <figcaption>${last.tokens} tokens${run.limits && ` of ${run.limits.tokens}`},
+      ${` ${last.branches} branches, ${last.seconds.toFixed(2)} s`}</figcaption>
+  </figure>`;
+}
+
+export function Picture({ run, steps }) {
+  const grid = picture(run.request.task, run.request.problem, steps);
+  if (!grid) return null;
+  const label = grid.map((row) => row.map(({ sign }) => sign || "empty").join(" ")).join(", ");
+  return html`<table class=${`picture ${run.request.task}`} role="img" aria-label=${label}><tbody>
+    ${grid.map((row) => html`<tr>${row.map(({ sign, kind }) =>
+      html`<td class=${kind}>${sign}</td>`)}</tr>`)}</tbody></table>`;
+}
+
+export function Details({ run, at, goOn, name }) {
+  const steps = at ? stepsTo(at) : (run.result?.answer?.steps ?? []);
+  const entries = at && [
+    ["branches through it", at.branches],
+    ["kept by", Math.max(0, at.kept)],
+    ["P(marker) after it", at.pMarker === null ? "not known" : percent(at.pMarker)],
+    ["mean log-probability", at.score === null ? null : at.score.toFixed(4)],
+    ["checker", at.verified === null ? null : at.verified ? "accepts" : `refuses: ${at.reason ?? "no reason given"}`],
+    ["ended here", Object.entries(at.ends).map(([how, n]) => `${n} ${how}`).join(", ") || null],
+  ].filter(([, value]) => value !== null);
+  return html`<section class="details" aria-label=${`Chosen step of ${name}`}>
+    <h3>${at ? "Chosen step" : "Answer"}</h3>
+    <ol>${steps.map((step) => html`<li>${step}</li>`)}</ol>
+    <${Picture} run=${run} steps=${steps} />
+    ${entries && html`<dl>${entries.map(([key, value]) => html`<dt>${key}</dt><dd>${value}</dd>`)}</dl>`}
+    ${at && !at.ends.answer && html`<button type="button" onClick=${() => goOn(run, steps)}
+      disabled=${isStruck(at)}>Continue from here</button>`}
+  </section>`;
+}
+
+const STATE = { waiting: "waits for its turn", searching: "searches", stopped: "stopped", failed: "failed" };
+
+export function RunView({ run, name, goOn }) {
+  useRun(run);
+  const [chosen, choose] = useState(null);
+  const { result } = run;
+  const status = result ? `${result.status} (${result.stop_reason})` : STATE[run.state];
+  return html`<article class="run" aria-label=${name}>
+    <header>
+      <h2>${run.label}</h2>
+      <p role="status" class=${`status ${result?.status ?? run.state}`}>${status}</p>
+      ${["waiting", "searching"].includes(run.state) &&
+      html`<button type="button" onClick=${() => run.stop()}>Stop</button>`}
+    </header>
+    ${run.error && html`<p class="error" role="alert">${run.error}</p>`}
+    ${result?.warning && html`<p class="warning">${result.warning}</p>`}
+    <${Timeline} run=${run} />
+    <div class="halves">
+      <${TreeView} run=${run} chosen=${chosen} choose=${choose} name=${`Tree of ${name}`} />
+      <${Details} run=${run} at=${chosen} goOn=${goOn} name=${name} />
+    </div>
+  </article>`;
+}

@@ -1,0 +1,135 @@
+"""The page: a search watched to its end, compared, continued, shared, and large trees."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from conftest import SHOTS
+from playwright.sync_api import Page, expect
+
+OVER = ".status.solved, .status.unsolved, .status.unverified"
+
+
+def solve(page: Page) -> None:
+    page.get_by_role("button", name="Solve").click()
+
+
+def shoot(page: Page, name: str) -> None:
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SHOTS / f"{name}.png")
+
+
+def assert_accessible(page: Page) -> None:
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        found = Axe().run(page)
+        assert not found.violations_count, found.generate_report()
+
+
+def test_the_first_click_shows_a_watched_answer(page: Page) -> None:
+    solve(page)
+    expect(page.locator(".status")).to_contain_text("solved")
+    expect(page.get_by_role("treeitem").first).to_contain_text("16-4=12")
+    expect(page.locator(".step.lit").first).to_be_visible()
+    assert_accessible(page)
+    shoot(page, "search")
+
+
+def test_a_maze_and_a_sudoku_show_their_pictures(page: Page) -> None:
+    for task, filled in (("maze", "td.way"), ("sudoku", "td.filled")):
+        page.get_by_label("problem").select_option(task)
+        solve(page)
+        expect(page.locator(".status")).to_contain_text("solved")
+        expect(page.locator(f".picture {filled}").first).to_be_visible()
+        shoot(page, task)
+
+
+def test_two_searches_run_side_by_side(page: Page) -> None:
+    page.get_by_label("strategy").select_option("self_backtracking")
+    page.get_by_label("choose by").select_option("perplexity")
+    page.get_by_label("compare with a second search").check()
+    page.get_by_label("token budget").fill("2000")
+    solve(page)
+    expect(page.locator(OVER)).to_have_count(2)
+    page.get_by_role("treeitem").first.click()
+    page.keyboard.press("End")
+    expect(page.locator("[aria-selected=true]")).to_have_count(1)
+    assert_accessible(page)
+    shoot(page, "compare")
+
+
+def test_a_bad_problem_is_refused_with_a_sentence(page: Page) -> None:
+    page.get_by_label("numbers").fill("4 sixteen")
+    solve(page)
+    expect(page.get_by_role("alert")).to_contain_text("write numbers with spaces")
+    page.get_by_label("numbers").fill("4")
+    solve(page)
+    expect(page.get_by_role("alert")).to_contain_text("numbers")
+
+
+def test_a_link_opens_a_finished_search_without_the_server(page: Page) -> None:
+    solve(page)
+    expect(page.locator(OVER)).to_have_count(1)
+    page.get_by_role("button", name="Link").click()
+    page.wait_for_url("**/*#run=*")
+    link = page.url
+    page.goto("about:blank")
+    page.goto(link)
+    expect(page.get_by_role("treeitem").first).to_contain_text("16-4=12")
+
+
+def large_tree(branches: int) -> dict[str, Any]:
+    """A result with a tree of that many branches, nearly all of them different."""
+    draw = random.Random(1)
+    nodes: list[dict[str, Any]] = [
+        {"id": 0, "parent": None, "kept_steps": 0, "steps": [], "outcome": None, "score": None}
+    ]
+    for number in range(1, branches + 1):
+        parent = draw.randrange(number)
+        kept = draw.randrange(1 + len(nodes[parent]["steps"]) + nodes[parent]["kept_steps"])
+        steps = [f"{draw.randrange(500)}+{draw.randrange(9)}={n}" for n in range(3)]
+        outcome = draw.choice(["answer", "backtrack", "illegal", "unfinished"])
+        nodes.append(
+            {"id": number, "parent": parent, "kept_steps": kept, "steps": steps}
+            | {"outcome": outcome, "score": -draw.random()}
+        )
+    usage = {"generated_tokens": 75513, "seconds_searching": 22.1}
+    return {
+        "id": "s-1", "status": "unsolved", "stop_reason": "exhausted", "answer": None,
+        "strategy": "self_backtracking", "candidates": [], "usage": usage, "tree": nodes,
+    }  # fmt: skip
+
+
+def test_a_tree_of_6656_branches_draws_what_is_seen(page: Page, tmp_path: Path) -> None:
+    file = tmp_path / "search.json"
+    file.write_text(json.dumps(large_tree(6656)))
+    page.locator("input[type=file]").first.set_input_files(file)
+    expect(page.locator(".timeline figcaption")).to_contain_text("6656 branches")
+    tree = page.get_by_role("tree")
+    assert int(tree.evaluate("box => box.scrollHeight")) > 28 * 3000
+    assert page.get_by_role("treeitem").count() < 80
+    tree.focus()
+    page.keyboard.press("End")
+    expect(page.locator("[aria-selected=true]")).to_be_visible()
+    assert page.get_by_role("treeitem").count() < 80
+    shoot(page, "large")
+
+
+def test_a_broken_file_and_a_broken_link_say_so(page: Page, tmp_path: Path, url: str) -> None:
+    file = tmp_path / "broken.json"
+    file.write_text("{")
+    page.locator("input[type=file]").first.set_input_files(file)
+    expect(page.locator(".toolbar [role=status]")).to_contain_text("no search")
+    page.goto(f"{url}/ui/#run=AAAA")
+    page.reload()
+    expect(page.get_by_role("alert")).to_contain_text("damaged")
+
+
+@pytest.mark.parametrize("path", ["/", "/ui", "/ui/"])
+def test_every_address_of_the_page_leads_to_it(page: Page, url: str, path: str) -> None:
+    page.goto(url + path)
+    assert page.url == f"{url}/ui/"
+    expect(page.get_by_role("button", name="Solve")).to_be_visible()
