@@ -89,7 +89,7 @@ def evaluation(*settings: Setting, model: str = "made") -> Evaluation:
             runs=[],
             settings=[*settings],
             matches={},
-            asked=made.asked(),
+            asked=made.drawn(),
             outcomes=outcomes,
         )
     )

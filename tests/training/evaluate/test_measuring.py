@@ -71,6 +71,7 @@ def ask(controller: Controller, path: Path, in_flight: int = 4) -> Measured:
             return await measure(
                 client,
                 plan(GREEDY),
+                plan(GREEDY).drawn(),
                 path,
                 run={},
                 in_flight=in_flight,

@@ -66,12 +66,12 @@ def test_a_setting_that_no_server_takes_is_refused(fields: dict[str, object], na
 
 def test_the_problems_are_held_out_and_the_same_each_time() -> None:
     made = plan(Setting(strategy=Strategy.GREEDY))
-    asked = made.asked()
-    assert asked == plan(Setting(strategy=Strategy.GREEDY)).asked()
+    asked = made.drawn()
+    assert asked == plan(Setting(strategy=Strategy.GREEDY)).drawn()
     assert [TASK.split(each.problem) for each in asked] == [each.split for each in asked]
     assert Split.TRAIN not in {each.split for each in asked}
     assert len({each.seed(1) for each in asked}) == len(asked)
-    other = Plan.model_validate(made.model_dump() | {"seed": 2}).asked()
+    other = Plan.model_validate(made.model_dump() | {"seed": 2}).drawn()
     assert not {each.seed(1) for each in asked} & {each.seed(2) for each in other}
     assert [each.problem for each in asked] != [each.problem for each in other]
 

@@ -25,6 +25,7 @@ from stepback_training.sampling.cli import (
     status_of,
 )
 from stepback_training.sampling.journal import JournalError
+from stepback_training.sampling.problems import Question
 from stepback_training.sampling.provenance import this_process
 
 _NO_MATPLOTLIB = "matplotlib is not installed: install this distribution with its extra [plot]"
@@ -37,13 +38,13 @@ def evaluate(arguments: Sequence[str]) -> int:
     if given.picture and not _can_draw():
         return say("evaluate", f"{_NO_MATPLOTLIB}, or give --no-picture", 2)
     try:
-        plan = read_plan(given)
+        plan, asked = read_plan(given)
     except ValidationError as error:
         return say("evaluate", first_error(error, whole="the plan"), 2)
     except ValueError as error:
         return say("evaluate", error, 2)
     try:
-        evaluation = Evaluation.of(asyncio.run(_measure(plan, given)))
+        evaluation = Evaluation.of(asyncio.run(_measure(plan, asked, given)))
         evaluation.write(given.out)
     except Stopped as stopped:
         journal = given.out.with_suffix(".jsonl")
@@ -89,13 +90,14 @@ def plot(arguments: Sequence[str]) -> int:
     return 0
 
 
-async def _measure(plan: Plan, given: argparse.Namespace) -> Measured:
+async def _measure(plan: Plan, asked: list[Question], given: argparse.Namespace) -> Measured:
     stop = asyncio.Event()
     drain_on_signals("evaluate", stop)
     async with AsyncClient(given.url, api_key=api_key(), retry=PATIENCE) as client:
         return await measure(
             client,
             plan,
+            asked,
             given.out.with_suffix(".jsonl"),
             run=this_process(),
             in_flight=given.in_flight,

@@ -12,7 +12,6 @@ from stepback_training.evaluate.measurement import Measured
 from stepback_training.evaluate.plan import Plan
 from stepback_training.evaluate.scoring import Outcome, Rule
 from stepback_training.evaluate.summary import Accuracy, Row
-from stepback_training.sampling.journal import Key
 
 
 class EvaluationError(ValueError):
@@ -45,10 +44,7 @@ class Evaluation(BaseModel):
     def of(cls, measured: Measured) -> "Evaluation":
         plan = measured.plan
         outcomes = {
-            setting.name: {
-                split: _in_order(measured.outcomes, setting.name, split, plan.problems)
-                for split in plan.splits
-            }
+            setting.name: {split: _in_order(measured, setting.name, split) for split in plan.splits}
             for setting in measured.settings
         }
         return cls(
@@ -90,11 +86,24 @@ class Evaluation(BaseModel):
 
     def table(self) -> str:
         """The rows in Markdown: per cent by the strict checker with the 95 % interval."""
-        return "\n".join([_HEAD, _RULE, *map(_line, self.rows)])
+        lines = [_line(row, row.split.removeprefix("test_")) for row in self.rows]
+        return "\n".join([_HEAD, _RULE, *lines, *self._lines_of_the_file()])
+
+    def _lines_of_the_file(self) -> list[str]:
+        """The settings on all problems of a file, where these are of several splits."""
+        if self.plan.source is None or len(self.plan.splits) == 1:
+            return []
+        rows = [row for row in self.rows if row.split is self.plan.splits[0]]
+        return [
+            _line(Row.of(row.setting, row.split, whole, None), "all")
+            for row in rows
+            if (whole := [each for of in self.outcomes[row.name].values() for each in of])
+        ]
 
 
-def _in_order(outcomes: dict[Key, Outcome], name: str, split: Split, count: int) -> list[Outcome]:
-    return [outcomes[name, split, number] for number in range(count)]
+def _in_order(measured: Measured, name: str, split: Split) -> list[Outcome]:
+    numbers = (each.number for each in measured.asked if each.split is split)
+    return [measured.outcomes[name, split, number] for number in numbers]
 
 
 _RULES = (
@@ -123,12 +132,12 @@ _HEAD = f"| {' | '.join(_COLUMNS)} |"
 _RULE = f"|{' --- |' * len(_COLUMNS)}"
 
 
-def _line(row: Row) -> str:
+def _line(row: Row, problems: str) -> str:
     chosen = [_strict(row.accuracy.get(rule)) for rule in _RULES]
     by_perplexity = row.accuracy.get(Rule.PERPLEXITY)
     cells = [
         row.name,
-        row.split.removeprefix("test_"),
+        problems,
         f"{row.tokens.mean:.0f}",
         f"{row.requests.mean:.1f}",
         f"{row.seconds.p50:.2f}",

@@ -8,10 +8,12 @@ from typing import Any, TypeVar
 
 from stepback_client import Select, Strategy
 from stepback_core.schemas import Sampling
-from stepback_core.tasks import TASKS, Split
+from stepback_core.tasks import TASKS, Split, Task
 from stepback_training.evaluate.measurement import check_at_equal_tokens
-from stepback_training.evaluate.plan import Plan, settings_of
+from stepback_training.evaluate.plan import Plan, Source, settings_of
+from stepback_training.evaluate.problem_file import Columns, ProblemFile
 from stepback_training.sampling.cli import add_controller_flags, positive
+from stepback_training.sampling.problems import Question
 
 T = TypeVar("T")
 
@@ -25,14 +27,15 @@ _STRATEGIES = [
 ]
 
 
-def read_plan(given: argparse.Namespace) -> Plan:
-    """Raises ValueError for what cannot be asked."""
+def read_plan(given: argparse.Namespace) -> tuple[Plan, list[Question]]:
+    """The plan and its problems. Raises ValueError for what cannot be asked."""
     task = TASKS[given.task].with_options(given.options)
+    read = _read_file(given, task)
     plan = Plan(
         task=given.task,
         options=given.options,
-        splits=_splits(given.split, task.splits),
-        problems=given.problems,
+        splits=tuple(read.problems) if read else _splits(given.split, task.splits),
+        problems=sum(read.problems.values()) if read else given.problems,
         seed=given.seed,
         temperature=given.temperature,
         settings=settings_of(
@@ -43,10 +46,21 @@ def read_plan(given: argparse.Namespace) -> Plan:
             given.budget_tokens or [None],
             given.sampling,
         ),
+        source=read and Source(name=read.name, sha256=read.digest, problems=read.problems),
     )
     if given.at_equal_tokens:
         check_at_equal_tokens(plan)
-    return plan
+    return plan, read.questions if read else plan.drawn()
+
+
+def _read_file(given: argparse.Namespace, task: Task[Any]) -> ProblemFile | None:
+    """The problems of `--file`, where there is one. Raises ValueError."""
+    columns = Columns(numbers=given.numbers, target=given.target, grid=given.grid)
+    if given.file is not None:
+        return ProblemFile.read(given.file, task, columns, given.rows)
+    if columns.named or given.rows:
+        raise ValueError("file: --numbers, --target, --grid and --rows are of --file")
+    return None
 
 
 def _splits(names: Sequence[str], known: Sequence[Split]) -> tuple[Split, ...]:
@@ -74,6 +88,12 @@ def parser() -> argparse.ArgumentParser:
     add("--split", type=_list_of(_one_of(*_SPLITS, _TEST)), default=[_TEST], metavar="NAME,...",
         help="seen, new, or test (the default): all test splits of the task; train")  # fmt: skip
     add("--problems", type=positive, default=1000, help="of each split; 1000")
+    add("--file", type=Path, metavar="FILE", help="problems of your own, CSV or JSONL, instead of "
+        "drawn ones: all of them, each under the split that the task's rule says")  # fmt: skip
+    add("--rows", type=_rows, metavar="FIRST-LAST", help="of the file, from 1; all if left out")
+    add("--numbers", metavar="COLUMN", help="of the file: the numbers of Countdown, as 4 16 25 82")
+    add("--target", metavar="COLUMN", help="of the file; or one target for all, as 24")
+    add("--grid", metavar="COLUMN", help="of the file: a maze or a Sudoku, its rows divided by /")
     add("--strategies", type=_list_of(Strategy), metavar="NAME,...",
         default=_STRATEGIES,
         help=f"{','.join(_STRATEGIES)} if left out")  # fmt: skip
@@ -120,6 +140,17 @@ def _natural(text: str) -> int:
     if (number := int(text)) < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
     return number
+
+
+def _rows(text: str) -> range:
+    first, _, last = text.partition("-")
+    try:
+        found = range(int(first), int(last or first) + 1)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIRST-LAST, as 901-1000") from error
+    if found.start < 1 or not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIRST-LAST, counted from 1")
+    return found
 
 
 def _options(text: str) -> dict[str, Any]:

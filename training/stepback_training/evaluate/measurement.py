@@ -50,6 +50,7 @@ class Measured:
 async def measure(
     client: AsyncClient,
     plan: Plan,
+    asked: list[Question],
     path: Path,
     *,
     run: dict[str, Any],
@@ -57,15 +58,15 @@ async def measure(
     at_equal_tokens: bool,
     stop: asyncio.Event,
 ) -> Measured:
-    """Ask everything that the journal at `path` does not hold yet, until `stop` is set.
+    """Ask each problem what the journal at `path` does not hold yet, until `stop` is set.
 
     `run` is what the journal is to say of this process. Raises Stopped, StepbackError where the
     controller cannot even be asked who it is, JournalError, WeightsChanged and WrongController.
     """
-    asked = plan.asked()
     controller, model, greedy = await _get_to_know(client, plan, asked[0])
     identity = {
-        "plan": plan.model_dump(mode="json"),
+        # Left out where it says nothing: journals older than the field go on.
+        "plan": plan.model_dump(mode="json", exclude=None if plan.source else {"source"}),
         "problems_sha256": digest_of(asked),
         # First: where both differ, it is the weights that the user should hear of.
         "model": model,

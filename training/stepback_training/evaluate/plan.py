@@ -102,6 +102,15 @@ class Setting(_Plain):
         return breadth * (1 + (self.backtracks or 0) * isqrt(breadth))
 
 
+class Source(_Plain):
+    """The file that the problems are from, instead of the task's generator."""
+
+    name: str
+    sha256: str
+    problems: dict[Split, int]
+    """How many there are of each split, by the task's rule."""
+
+
 class Plan(_Plain):
     """One evaluation. The same plan asks the same problems with the same seeds."""
 
@@ -110,10 +119,12 @@ class Plan(_Plain):
     """Of the task's generator."""
     splits: tuple[Split, ...] = Field(min_length=1)
     problems: int = Field(ge=1)
-    """Of each split."""
+    """Of each split; of a file, all of them."""
     seed: int = Field(ge=0)
     temperature: float = Field(gt=0, le=2)
     settings: tuple[Setting, ...] = Field(min_length=1)
+    source: Source | None = None
+    """None: the problems are drawn, by the seed."""
 
     @model_validator(mode="after")
     def _is_of_a_task(self) -> Self:
@@ -128,7 +139,7 @@ class Plan(_Plain):
     def the_task(self) -> Task[Any]:
         return TASKS[self.task].with_options(self.options)
 
-    def asked(self) -> list[Question]:
+    def drawn(self) -> list[Question]:
         """The problems in their order; the same for the same task, splits, number and seed."""
         return [
             question

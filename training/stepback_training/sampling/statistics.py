@@ -1,7 +1,7 @@
 """Shares of problems with what chance leaves open, and how a cost is spread."""
 
 from collections.abc import Sequence
-from math import sqrt
+from math import comb, sqrt
 
 import numpy
 from pydantic import BaseModel, ConfigDict
@@ -21,6 +21,22 @@ def wilson(hits: int, total: int) -> tuple[float, float]:
     middle = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z * sqrt(share * (1 - share) / total + z * z / (4 * total**2)) / (1 + z * z / total)
     return max(0.0, 100 * (middle - half)), min(100.0, 100 * (middle + half))
+
+
+def mcnemar(one: Sequence[bool], other: Sequence[bool]) -> float:
+    """The exact two-sided p that two solvers of the same problems are equally good (McNemar 1947):
+    of those that only one of them solves, each is as likely to be of either.
+
+    Raises ValueError where they are not of the same problems.
+    """
+    pairs = list(zip(one, other, strict=True))
+    wins, losses = (sum(1 for a, b in pairs if (a, b) == only) for only in _DISCORDANT)
+    total = wins + losses
+    tail = sum(comb(total, k) for k in range(min(wins, losses) + 1))
+    return min(1.0, 2 * tail / 2**total)
+
+
+_DISCORDANT = ((True, False), (False, True))
 
 
 class Share(BaseModel):
