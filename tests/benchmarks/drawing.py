@@ -5,30 +5,32 @@ from pathlib import Path
 from stepback_training.evaluate.drawing import Panel, Series, draw, measured
 
 Point = tuple[str, str, float, int, int]
-"""Strategy, kind, cost, problems solved, problems."""
+"""Search, kind, cost, problems solved, problems."""
 
 _STYLE = {
-    "best_first": ("best-first search", "#0b6e4f", "o"),
-    "best_of_n": ("best-of-N", "#b5541c", "s"),
-    "self_backtracking": ("self-backtracking, as published", "#3f5f9f", "^"),
-    "greedy": ("greedy", "#555555", "D"),
+    "best-first": ("#0b6e4f", "o"),
+    "best-of-N": ("#b5541c", "s"),
+    "greedy, then best-of-N": ("#d99a2b", "v"),
+    "distinct best-of-N": ("#8a4f9e", "P"),
+    "self-backtracking": ("#3f5f9f", "^"),
+    "greedy": ("#555555", "D"),
 }
 
 
 def draw_costs(points: list[Point], cost: str, path: Path) -> None:
-    """One panel a kind of problems, one line a strategy, with 95 % intervals."""
+    """One panel a kind of problems, one line a search, with 95 % intervals."""
     kinds = sorted({kind for _, kind, *_ in points}, reverse=True)
     panels = [
         Panel(
             f"{kind} targets",
             [
-                Series(label, colour, line, marker)
-                for strategy, (label, colour, marker) in _STYLE.items()
+                Series(name, colour, line, marker)
+                for name, (colour, marker) in _STYLE.items()
                 if (
                     line := [
                         measured(x, solved, total)
                         for s, k, x, solved, total in points
-                        if (s, k) == (strategy, kind)
+                        if (s, k) == (name, kind)
                     ]
                 )
             ],

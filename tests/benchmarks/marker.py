@@ -13,7 +13,6 @@ import argparse
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import comb
 
 from tqdm import tqdm
 
@@ -21,7 +20,7 @@ from stepback_client import AsyncClient
 from stepback_client.base import SolveOptions
 from stepback_core.schemas import Answer, Select, Strategy
 from stepback_core.tasks import CountdownProblem, Split
-from stepback_training.sampling.statistics import wilson
+from stepback_training.sampling.statistics import Pairs, wilson
 from tests.benchmarks.measuring import KINDS, problems
 
 RULES: dict[str, Callable[[Answer], tuple[float, ...]]] = {
@@ -48,15 +47,6 @@ class Asked:
             return any(answer.verified for answer in self.candidates)
         chosen = max(self.candidates, key=RULES[rule], default=None)
         return chosen is not None and bool(chosen.verified)
-
-
-def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> tuple[int, int, float]:
-    """Return the problems that only the first solves, those of the second, and the exact
-    two-sided p of so uneven a share."""
-    wins = sum(a and not b for a, b in zip(first, second, strict=True))
-    losses = sum(b and not a for a, b in zip(first, second, strict=True))
-    tail = sum(comb(wins + losses, k) for k in range(min(wins, losses) + 1))
-    return wins, losses, min(1.0, 2 * tail / 2 ** (wins + losses))
 
 
 async def _ask(
@@ -101,12 +91,13 @@ def report(kind: str, temperature: float, asked: Sequence[Asked]) -> None:
         low, high = wilson(sum(right), len(right))
         share = 100 * sum(right) / len(right)
         print(f"| {kind} | {temperature} | {rule} | {share:.1f} ({low:.1f} to {high:.1f}) |")
-    wins, losses, p = mcnemar(solved["marker"], solved["likelihood"])
+    pairs = Pairs.count(solved["marker"], solved["likelihood"])
     gap = sum(solved["pass@N"]) - sum(solved["likelihood"])
-    closed = (wins - losses) / gap if gap else float("nan")
+    closed = (pairs.wins - pairs.losses) / gap if gap else float("nan")
     print(
-        f"{kind}, T={temperature}: marker alone right {wins}, likelihood alone {losses}, "
-        f"p = {p:.2g}; {100 * closed:.0f} % of the gap closed; {tokens:.0f} tokens a problem",
+        f"{kind}, T={temperature}: marker alone right {pairs.wins}, "
+        f"likelihood alone {pairs.losses}, "
+        f"p = {pairs.p:.2g}; {100 * closed:.0f} % of the gap closed; {tokens:.0f} tokens a problem",
         flush=True,
     )
 

@@ -1,241 +1,264 @@
-"""`make bench-search`: what each strategy solves for its tokens and its seconds.
+"""`make bench-search`: what each strategy solves for its tokens, on the same problems.
 
-    python -m tests.benchmarks.search [--problems 1000] [--in-flight 32] [--out runs/bench-search]
+    python -m tests.benchmarks.search --part temperature|checker|choice|marker [--problems 300]
 
-Every strategy solves the same held-out problems of both kinds through one controller on one engine,
-under the same exact token budgets, with the same knowledge: the task's checker ends a search at the
-first right answer (select=verified). Best-of-N samples until its budget is spent. The published
-rule gets the N of its table that fits the budget. Prints the tables and draws accuracy against
-tokens and against seconds, as PNG and SVG.
+temperature   best-of-N with the checker at several temperatures, on the development problems
+checker       the checker ends each search: strategies under the same exact token budgets
+choice        no checker: rules of choosing, at about equal tokens
+marker        the marker's controls: rollback at random steps, the order without it
 
-Seconds are wall time of the whole set with so many searches in flight, divided by the problems:
-good for comparing rows of one run, on one machine.
+Every strategy may widen: best-of-N has one sample in flight at first, and more with those that
+failed, as best-first search has. Its temperature was chosen on the development problems. All parts
+but the first ask the final problems, which chose nothing. Rows that are done are kept in --out, and
+a run that was killed goes on. Accuracy and tokens do not depend on the machine; nothing here is
+about seconds, for which there is `make bench-peers`.
 """
 
 import argparse
 import asyncio
-import itertools
-import json
 import sys
-import tempfile
-import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from stepback_client import AsyncClient, CountdownProblem
 from stepback_core.tasks import Split
-from stepback_training.sampling.statistics import wilson
+from stepback_server.checkpoint import Checkpoint
+from stepback_training.sampling.statistics import Pairs, wilson
 from tests.benchmarks.drawing import draw_costs
-from tests.benchmarks.measuring import KINDS, problems
-from tests.conftest import controller
+from tests.benchmarks.measuring import DEVELOPMENT_SEED, FINAL_SEED, KINDS, TASK, problems
+from tests.benchmarks.solving import Desk, Row, gflop, start_engine
+from tests.conftest import CHECKPOINT
 
+TEMPERATURE = 1.3
+"""Best-of-N's best with a checker, of `--part temperature`."""
+_CHECKER = "checker"
 _ANSWER = 25
 """Tokens of a usual answer."""
+_SAMPLES = 256
+"""More than any budget here pays for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    strategy: str
+    """One row: a name, the budget that it belongs to, and what is asked for."""
+
+    name: str
     budget: int
     options: dict[str, Any]
-    name: str = ""
-    """In the tables; the strategy's own if left out."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One strategy under one budget, on one kind of problems."""
-
-    strategy: str
-    kind: str
-    budget: int
-    problems: int
-    solved: int
-    tokens: float
-    """Generated tokens a problem, on average."""
-    samples: float
-    seconds: float
-    """Wall seconds a problem."""
-    most_tokens: int
 
     @property
-    def accuracy(self) -> float:
-        return 100 * self.solved / self.problems
-
-    @property
-    def solved_per_second(self) -> float:
-        return self.solved / (self.problems * self.seconds)
+    def key(self) -> str:
+        return f"{self.name}, {self.budget}"
 
 
-def runs(budgets: list[int]) -> list[Run]:
-    """Each budget for all; a larger one for those that spend less than it on average; best-first
-    search also below and beyond, to see the ends of its curve. Best-of-N once more with the N that
-    the budget pays for, all at once and without a limit: it reserves nothing then, which is how it
-    is fastest."""
-    most = max(budgets)
-    listed = [Run("greedy", 66, {}), Run("best_first", min(budgets) // 2, {})]
-    for budget in (*budgets, round(2.1 * most)):
-        listed += [
-            Run("best_first", budget, {}),
-            Run("best_of_n", budget, {"breadth": 256}),
-            Run("self_backtracking", budget, {"breadth": _breadth(budget), "backtracks": 1}),
-        ]
-    at_once = [
-        Run("best_of_n", n * 66, {"breadth": n}, f"best_of_n, N={n} at once")
-        for n in (budget // _ANSWER for budget in budgets[:2])
+def _checked(name: str, budget: int, strategy: str, **options: Any) -> Run:
+    """A search that the checker ends, under a budget."""
+    asked = {"strategy": strategy, "select": "verified", "budget": {"tokens": budget}}
+    return Run(name, budget, asked | options)
+
+
+def _sampled(budget: int, temperature: float, *, name: str = "best-of-N", **options: Any) -> Run:
+    wide = {"breadth": _SAMPLES, "temperature": temperature}
+    return _checked(name, budget, "best_of_n", **wide, **options)
+
+
+def temperature_runs(budgets: Sequence[int]) -> list[Run]:
+    return [
+        _sampled(budget, temperature, name=f"{name} at {temperature}", greedy_first=greedy)
+        for budget in budgets
+        for temperature in (0.7, 1.0, 1.3, 1.6)
+        for name, greedy in (("best-of-N", False), ("greedy, then best-of-N", True))
     ]
-    return [*listed, *at_once, Run("best_first", most * 4, {})]
+
+
+def checker_runs(budgets: Sequence[int]) -> list[Run]:
+    listed = [_checked("greedy", 66, "greedy")]
+    for budget in budgets:
+        listed += [
+            _checked("best-first", budget, "best_first"),
+            _sampled(budget, TEMPERATURE),
+            _sampled(budget, TEMPERATURE, name="greedy, then best-of-N", greedy_first=True),
+            _sampled(budget, TEMPERATURE, name="distinct best-of-N", sampling="beam"),
+        ]
+        if budget >= _ANSWER * 8:
+            rounds = {"breadth": _breadth(budget), "backtracks": 1}
+            listed.append(_checked("self-backtracking", budget, "self_backtracking", **rounds))
+    return listed
 
 
 def _breadth(budget: int) -> int:
-    """Of the published table, the N whose first round fits the budget."""
+    """The N of the published table whose first round fits a budget."""
     return next((n for n in (32, 16, 8) if n * _ANSWER <= budget), 8)
 
 
-async def measure(url: str, run: Run, kind: Split, given: argparse.Namespace) -> Row:
-    limit = asyncio.Semaphore(given.in_flight)
-    asked = problems(kind, given.problems)
-    async with AsyncClient(url, timeout=600) as client:
-        with tqdm(total=len(asked), desc=f"{run.strategy} {run.budget} ({kind})") as bar:
-            # No seed: in the order of their numbers, samples would wait for those before them.
-            async def solve(problem: CountdownProblem) -> tuple[bool, int, int]:
-                async with limit:
-                    result = await client.solve(
-                        problem,
-                        strategy=run.strategy,
-                        select="verified",
-                        tokens=run.budget,
-                        **run.options,
-                    )
-                bar.update()
-                usage = result.usage
-                return result.status == "solved", usage.generated_tokens, usage.engine_requests
+def choice_runs(breadths: Sequence[int]) -> list[Run]:
+    """Without a checker, by N; each search is judged by every rule."""
+    listed = [_chosen("greedy", 1, "greedy")]
+    for n in breadths:
+        rounds = {"breadth": max(2, n // 2), "backtracks": 1}
+        listed += [
+            _chosen("best-of-N", n, "best_of_n", breadth=n, temperature=TEMPERATURE),
+            _chosen("best-first", n, "best_first", breadth=n),
+            _chosen("self-backtracking", n, "self_backtracking", **rounds),
+            _chosen(
+                "self-backtracking, independent samples",
+                n,
+                "self_backtracking",
+                sampling="independent",
+                **rounds,
+            ),
+        ]
+    return listed
 
-            started = time.monotonic()
-            outcomes = await asyncio.gather(*(solve(problem) for problem in asked))
-            elapsed = time.monotonic() - started
-    count = len(outcomes)
-    return Row(
-        strategy=run.name or run.strategy,
-        kind=kind.removeprefix("test_"),
-        budget=run.budget,
-        problems=count,
-        solved=sum(solved for solved, _, _ in outcomes),
-        tokens=sum(tokens for _, tokens, _ in outcomes) / count,
-        samples=sum(samples for _, _, samples in outcomes) / count,
-        seconds=elapsed / count,
-        most_tokens=max(tokens for _, tokens, _ in outcomes),
+
+def _chosen(name: str, n: int, strategy: str, **options: Any) -> Run:
+    return Run(name, n, {"strategy": strategy, "select": "perplexity"} | options)
+
+
+def marker_runs(budgets: Sequence[int]) -> list[Run]:
+    listed: list[Run] = []
+    for budget in budgets:
+        rounds = {"breadth": _breadth(budget), "backtracks": 1}
+        listed += [
+            _checked("best-first", budget, "best_first"),
+            _checked("best-first without the marker", budget, "best_first", ignore_marker=True),
+        ]
+        listed += [
+            _checked(
+                f"self-backtracking, {where}", budget, "self_backtracking", rollback=rule, **rounds
+            )
+            for where, rule in (
+                ("at the marker", "marker"),
+                ("at a random step", "random_step"),
+                ("random samples at a random step", "random_branch"),
+            )
+            if budget >= _ANSWER * 8
+        ]
+    return listed
+
+
+def table(rows: Iterable[tuple[Run, Row]], rules: Sequence[str], checkpoint: Checkpoint) -> str:
+    lines = [
+        "| search | of | targets | by | solved % (95 %) | generated | forwarded | cached | GFLOP |",
+        "| --- " * 9 + "|",
+    ]
+    for run, row in rows:
+        for rule in rules:
+            lines.append(
+                f"| {run.name} | {run.budget:,} | {row.kind} | {rule} "
+                f"| {_percent(row.right(rule))} | {row.mean('generated'):.0f} "
+                f"| {row.mean('forwarded'):.0f} | {row.mean('cached'):.0f} "
+                f"| {gflop(checkpoint, row.mean('forwarded')):.1f} |"
+            )
+    return "\n".join(lines)
+
+
+def _percent(right: Sequence[bool]) -> str:
+    low, high = wilson(sum(right), len(right))
+    return f"{100 * sum(right) / len(right):.1f} ({low:.1f} to {high:.1f})"
+
+
+def against(rows: Sequence[tuple[Run, Row]], name: str, rule: str) -> str:
+    """One search against each other one of the same budget, problem by problem, kinds together."""
+    lines = [
+        f"| of | {name} against | only {name} | only the other | points | p | tokens, ratio |",
+        "| --- " * 7 + "|",
+    ]
+    for budget in dict.fromkeys(run.budget for run, _ in rows):
+        found = {
+            other: [row for run, row in rows if (run.name, run.budget) == (other, budget)]
+            for other in dict.fromkeys(run.name for run, _ in rows)
+        }
+        ours = found.pop(name, [])
+        lines += [
+            f"| {budget:,} | {other} | {_paired(ours, theirs, rule)} |"
+            for other, theirs in found.items()
+            if ours and theirs
+        ]
+    return "\n".join(lines)
+
+
+def _paired(ours: Sequence[Row], theirs: Sequence[Row], rule: str) -> str:
+    one = [right for row in ours for right in row.right(rule)]
+    other = [right for row in theirs for right in row.right(rule)]
+    pairs = Pairs.count(one, other)
+    tokens = sum(row.mean("generated") for row in theirs) / sum(
+        row.mean("generated") for row in ours
+    )
+    return f"{pairs.wins} | {pairs.losses} | {pairs.points:+.1f} | {_p(pairs.p)} | {tokens:.2f}"
+
+
+def _p(value: float) -> str:
+    return f"{value:.2g}" if value >= 1e-4 else "< 0.0001"
+
+
+async def measure(
+    runs: Sequence[Run], given: argparse.Namespace, checkpoint: Checkpoint, seed: int
+) -> list[tuple[Run, Row]]:
+    engine = start_engine(checkpoint, given.in_flight)
+    try:
+        desk = Desk(engine, checkpoint, TASK, given.in_flight, given.out / "rows")
+        asked = {kind: problems(kind, given.problems, seed) for kind in KINDS}
+
+        async def one(run: Run, kind: Split) -> tuple[Run, Row]:
+            name = kind.removeprefix("test_")
+            return run, await desk.row(run.key, name, run.options, asked[kind], seed)
+
+        return list(await asyncio.gather(*(one(run, kind) for run in runs for kind in KINDS)))
+    finally:
+        await engine.close(kill=False)
+
+
+def _runs(given: argparse.Namespace) -> list[Run]:
+    budgets = [int(budget) for budget in given.budgets.split(",")]
+    made = {
+        "temperature": temperature_runs,
+        "checker": checker_runs,
+        "choice": choice_runs,
+        "marker": marker_runs,
+    }
+    return made[given.part](budgets)
+
+
+def draw(rows: Sequence[tuple[Run, Row]], out: Path) -> None:
+    draw_costs(
+        [
+            (run.name, row.kind, row.mean("generated"), sum(row.right(_CHECKER)), len(row.asked))
+            for run, row in rows
+        ],
+        "generated tokens a problem, mean",
+        out,
     )
 
 
-def table(rows: list[Row]) -> str:
-    lines = [
-        "| strategy | budget | targets | solved % (95 %) | tokens | samples | ms | solved/s |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for row in sorted(rows, key=lambda row: (row.budget, row.strategy, row.kind)):
-        low, high = wilson(row.solved, row.problems)
-        lines.append(
-            f"| {row.strategy} | {row.budget} | {row.kind} "
-            f"| {row.accuracy:.1f} ({low:.0f} to {high:.0f}) | {row.tokens:.0f} "
-            f"| {row.samples:.1f} | {1000 * row.seconds:.0f} | {row.solved_per_second:.1f} |"
-        )
-    return "\n".join(lines)
-
-
-def at_equal_accuracy(rows: list[Row]) -> str:
-    """Best-of-N against best-first search where both solve the same share, interpolated."""
-    lines = [
-        "| targets | solved % | baseline | tokens, baseline | best-first | ratio "
-        "| solved/s, baseline | best-first | ratio |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for kind in sorted({row.kind for row in rows}):
-        ours = [r for r in rows if r.kind == kind and r.strategy in ("greedy", "best_first")]
-        ours.sort(key=lambda row: row.accuracy)
-        for row in rows:
-            if not row.strategy.startswith("best_of_n") or row.kind != kind:
-                continue
-            for low, high in itertools.pairwise(ours):
-                if low.accuracy <= row.accuracy < high.accuracy:
-                    share = (row.accuracy - low.accuracy) / (high.accuracy - low.accuracy)
-                    tokens = low.tokens + share * (high.tokens - low.tokens)
-                    seconds = low.seconds + share * (high.seconds - low.seconds)
-                    solved = row.accuracy / 100 / seconds
-                    lines.append(
-                        f"| {kind} | {row.accuracy:.1f} | {row.strategy} {row.budget} "
-                        f"| {row.tokens:.0f} | {tokens:.0f} "
-                        f"| {row.tokens / tokens:.2f} | {row.solved_per_second:.1f} "
-                        f"| {solved:.1f} | {solved / row.solved_per_second:.2f} |"
-                    )
-    return "\n".join(lines)
-
-
-def at_equal_tokens(rows: list[Row], means: list[int]) -> str:
-    """What each strategy solves at some tokens a problem on average, interpolated between its
-    budgets; where none of them spends as much, what it solves with the most that it spent."""
-    names = ("best_first", "best_of_n", "self_backtracking")
-    lines = [f"| targets | tokens on average | {' | '.join(names)} |", "| --- " * 5 + "|"]
-    for kind in sorted({row.kind for row in rows}):
-        for mean in means:
-            cells = [
-                _at(mean, [r for r in rows if (r.kind, r.strategy) == (kind, n)]) for n in names
-            ]
-            lines.append(f"| {kind} | {mean} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _at(mean: int, rows: list[Row]) -> str:
-    rows = sorted(rows, key=lambda row: row.tokens)
-    for low, high in itertools.pairwise(rows):
-        if low.tokens <= mean < high.tokens:
-            share = (mean - low.tokens) / (high.tokens - low.tokens)
-            return f"{low.accuracy + share * (high.accuracy - low.accuracy):.1f}"
-    if mean < rows[0].tokens:
-        return "not measured"
-    return f"{rows[-1].accuracy:.1f} (with {rows[-1].tokens:.0f})"
-
-
-async def measure_all(url: str, given: argparse.Namespace) -> list[Row]:
-    budgets = [int(budget) for budget in given.budgets.split(",")]
-    # The engine's first requests pay for what it sets up once.
-    await measure(url, Run("greedy", 66, {}), KINDS[0], argparse.Namespace(**_small(given)))
-    return [await measure(url, run, kind, given) for run in runs(budgets) for kind in KINDS]
-
-
-def _small(given: argparse.Namespace) -> dict[str, Any]:
-    return {**vars(given), "problems": 32}
+_BUDGETS = {
+    "temperature": "250,1000",
+    "checker": "125,250,500,1000,2100",
+    "choice": "4,16",
+    "marker": "250,1000",
+}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--problems", type=int, default=1000, help="of each kind")
-    parser.add_argument("--in-flight", type=int, default=32)
-    parser.add_argument("--budgets", default="250,500,1000")
+    parser.add_argument("--part", choices=_BUDGETS, default="checker")
+    parser.add_argument("--problems", type=int, default=300, help="of each kind")
+    parser.add_argument("--budgets", help="token budgets; of `choice`, N")
+    parser.add_argument("--in-flight", type=int, default=192)
+    parser.add_argument("--model", type=Path, default=CHECKPOINT)
     parser.add_argument("--out", type=Path, default=Path("runs/bench-search"))
     given = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        controller(Path(folder) / "log.txt", log_level="warning") as url,
-    ):
-        rows = asyncio.run(measure_all(url, given))
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "rows.json").write_text(json.dumps([asdict(row) for row in rows], indent=1))
-    means = [int(budget) for budget in given.budgets.split(",")]
-    print(table(rows), at_equal_tokens(rows, means), at_equal_accuracy(rows), sep="\n\n")
-    draw_costs(
-        [(row.strategy, row.kind, row.tokens, row.solved, row.problems) for row in rows],
-        "generated tokens a problem",
-        given.out / "tokens",
-    )
-    draw_costs(
-        [(row.strategy, row.kind, row.seconds, row.solved, row.problems) for row in rows],
-        f"seconds a problem, {given.in_flight} searches in flight",
-        given.out / "seconds",
-    )
+    given.budgets = given.budgets or _BUDGETS[given.part]
+    checkpoint = Checkpoint.open(given.model)
+    seed = DEVELOPMENT_SEED if given.part == "temperature" else FINAL_SEED
+    rows = asyncio.run(measure(_runs(given), given, checkpoint, seed))
+    rules = ["perplexity", "vote", "marker", "weighted_vote", _CHECKER]
+    print(table(rows, rules if given.part == "choice" else [_CHECKER], checkpoint))
+    if given.part in ("checker", "marker"):
+        print("", against(rows, "best-first", _CHECKER), sep="\n")
+    if given.part == "checker":
+        draw(rows, given.out / "tokens")
     return 0
 
 

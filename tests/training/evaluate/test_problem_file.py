@@ -1,4 +1,4 @@
-"""Problems from a user's own file: what is read, on which side of the split, and what is refused."""
+"""Problems from a user's own file: what is read, its side of the split, and what is refused."""
 
 import json
 from pathlib import Path

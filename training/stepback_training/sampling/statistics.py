@@ -1,6 +1,7 @@
 """Shares of problems with what chance leaves open, and how a cost is spread."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import comb, sqrt
 
 import numpy
@@ -23,20 +24,31 @@ def wilson(hits: int, total: int) -> tuple[float, float]:
     return max(0.0, 100 * (middle - half)), min(100.0, 100 * (middle + half))
 
 
-def mcnemar(one: Sequence[bool], other: Sequence[bool]) -> float:
-    """The exact two-sided p that two solvers of the same problems are equally good (McNemar 1947):
-    of those that only one of them solves, each is as likely to be of either.
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Two solvers of the same problems, by the problems that only one of them solves."""
 
-    Raises ValueError where they are not of the same problems.
-    """
-    pairs = list(zip(one, other, strict=True))
-    wins, losses = (sum(1 for a, b in pairs if (a, b) == only) for only in _DISCORDANT)
-    total = wins + losses
-    tail = sum(comb(total, k) for k in range(min(wins, losses) + 1))
-    return min(1.0, 2 * tail / 2**total)
+    wins: int
+    losses: int
+    of: int
 
+    @classmethod
+    def count(cls, one: Sequence[bool], other: Sequence[bool]) -> "Pairs":
+        """Raises ValueError where they are not of the same problems."""
+        pairs = list(zip(one, other, strict=True))
+        return cls(pairs.count((True, False)), pairs.count((False, True)), len(pairs))
 
-_DISCORDANT = ((True, False), (False, True))
+    @property
+    def points(self) -> float:
+        """By how many per cent of the problems the first is ahead."""
+        return 100 * (self.wins - self.losses) / self.of
+
+    @property
+    def p(self) -> float:
+        """The exact two-sided chance of a share so uneven, were both equally good (McNemar)."""
+        total = self.wins + self.losses
+        tail = sum(comb(total, k) for k in range(min(self.wins, self.losses) + 1))
+        return min(1.0, 2 * tail / 2**total)
 
 
 class Share(BaseModel):

@@ -1,0 +1,214 @@
+"""What solvers without a model reach with the same checker, in token equivalents.
+
+    python -m tests.benchmarks.model_free [--problems 1000] [--sudoku9 150]
+
+A step costs the tokens that the bundled tokenizer writes it in, its separator among them; a path
+that is given to the checker costs one more, for its end. Two solvers for every task:
+
+random        random legal steps from the start, again and again, until the checker accepts a path
+depth-first   every legal step in turn, in random order, each state once; for Sudoku in the first
+              empty cell, or in the narrowest one, with the digits that conflict with nothing
+
+Neither knows more than the rules. Costs are by problem, so one run says what each budget solves.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from random import Random
+from typing import Any
+
+from pydantic import BaseModel
+from transformers import AutoTokenizer
+
+from stepback_core.manifest import Manifest
+from stepback_core.tasks import TASKS, CountdownProblem, MazeProblem, Split, SudokuProblem, Task
+from stepback_core.tasks.cells import Cell, cell_name
+from stepback_core.tasks.countdown.arithmetic import State
+from stepback_core.tasks.countdown.arithmetic import moves as equations
+from stepback_core.tasks.maze.paths import GOAL, START, find, move_between, read_ways
+from stepback_core.tasks.sudoku.errors import step_of
+from stepback_core.tasks.sudoku.grid import Grid, candidates, digits_in
+from stepback_core.trace import TraceCodec
+from stepback_training.sampling.statistics import wilson
+from tests.benchmarks.measuring import FINAL_SEED
+from tests.conftest import CHECKPOINT
+
+BUDGETS = (125, 250, 500, 1000, 2100, 5400)
+_END = 1
+"""Tokens of the end of an answer."""
+
+Move = tuple[str, Hashable]
+"""A legal step and the state after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """One problem as a tree of states."""
+
+    start: Hashable
+    moves: Callable[[Any], list[Move]]
+    """Every legal step from a state; none where a path ends."""
+    is_goal: Callable[[Any], bool]
+    cost: Callable[[str], int]
+    """Tokens of a step."""
+
+
+def random_paths(rules: Rules, rng: Random, most: int) -> int | None:
+    """Tokens until a random legal path reaches the goal; None where they are more than `most`."""
+    spent = 0
+    while spent < most:
+        state = rules.start
+        while not rules.is_goal(state) and (following := rules.moves(state)):
+            step, state = rng.choice(following)
+            spent += rules.cost(step)
+        spent += _END
+        if rules.is_goal(state):
+            return spent if spent <= most else None
+    return None
+
+
+def depth_first(rules: Rules, rng: Random, most: int, *, shuffled: bool = True) -> int | None:
+    """Tokens until a depth-first search reaches the goal; None where they are more than `most`."""
+    seen = {rules.start}
+    stack: list[Iterator[Move]] = [_ordered(rules, rules.start, rng, shuffled=shuffled)]
+    spent = 0
+    while stack and spent < most:
+        step, state = next(stack[-1], ("", None))
+        if state is None:
+            stack.pop()
+            continue
+        spent += rules.cost(step)
+        if rules.is_goal(state):
+            return spent + _END if spent + _END <= most else None
+        if state not in seen:
+            seen.add(state)
+            stack.append(_ordered(rules, state, rng, shuffled=shuffled))
+    return None
+
+
+def _ordered(rules: Rules, state: Hashable, rng: Random, *, shuffled: bool) -> Iterator[Move]:
+    following = rules.moves(state)
+    return iter(rng.sample(following, len(following)) if shuffled else following)
+
+
+def rules_of(problem: BaseModel, cost: Callable[[str], int], *, narrowest: bool = False) -> Rules:
+    if isinstance(problem, CountdownProblem):
+        return _countdown(problem, cost)
+    if isinstance(problem, MazeProblem):
+        return _maze(problem, cost)
+    assert isinstance(problem, SudokuProblem)
+    return _sudoku(problem, cost, narrowest=narrowest)
+
+
+def _countdown(problem: CountdownProblem, cost: Callable[[str], int]) -> Rules:
+    def following(state: State) -> list[Move]:
+        return list(equations(state))
+
+    goal = (problem.target,)
+    return Rules(tuple(sorted(problem.numbers)), following, lambda state: state == goal, cost)
+
+
+def _maze(problem: MazeProblem, cost: Callable[[str], int]) -> Rules:
+    """A state is the way so far: a cell may not be entered twice."""
+    ways, goal = read_ways(problem.rows), find(problem.rows, GOAL)
+
+    def following(way: tuple[Cell, ...]) -> list[Move]:
+        here = way[-1]
+        return [
+            (move_between(here, cell) + cell_name(cell), (*way, cell))
+            for cell in ways[here]
+            if cell not in way
+        ]
+
+    return Rules((find(problem.rows, START),), following, lambda way: way[-1] == goal, cost)
+
+
+def _sudoku(problem: SudokuProblem, cost: Callable[[str], int], *, narrowest: bool) -> Rules:
+    def following(grid: Grid) -> list[Move]:
+        masks = candidates(grid)
+        if not masks:
+            return []
+        place = min(masks, key=lambda p: masks[p].bit_count()) if narrowest else min(masks)
+        return [
+            (step_of(grid, place, digit), (*grid[:place], digit, *grid[place + 1 :]))
+            for digit in digits_in(masks[place])
+        ]
+
+    return Rules(problem.grid, following, lambda grid: 0 not in grid, cost)
+
+
+def step_costs() -> Callable[[str], int]:
+    """Tokens of a step by the bundled checkpoint's tokenizer."""
+    codec = TraceCodec.of(
+        Manifest.read(CHECKPOINT).grammar, AutoTokenizer.from_pretrained(CHECKPOINT)
+    )
+    known: dict[str, int] = {}
+
+    def cost(step: str) -> int:
+        if step not in known:
+            known[step] = len(codec.encode_step(step))
+        return known[step]
+
+    return cost
+
+
+def table(name: str, costs: Sequence[int | None], budgets: Sequence[int] = BUDGETS) -> str:
+    """A row: per cent solved within each budget, and the tokens of the largest one."""
+    cells: list[str] = []
+    for budget in budgets:
+        solved = sum(cost is not None and cost <= budget for cost in costs)
+        low, high = wilson(solved, len(costs))
+        cells.append(f"{100 * solved / len(costs):.1f} ({low:.0f} to {high:.0f})")
+    spent = [min(budgets[-1], cost or budgets[-1]) for cost in costs]
+    middle = sorted(spent)[len(spent) // 2]
+    return f"| {name} | {' | '.join(cells)} | {sum(spent) / len(spent):,.0f} | {middle:,} |"
+
+
+def measure(
+    asked: Sequence[BaseModel], cost: Callable[[str], int], most: int = BUDGETS[-1]
+) -> dict[str, list[int | None]]:
+    """By solver, what each problem takes."""
+    rules = [rules_of(problem, cost) for problem in asked]
+    found = {
+        "random legal steps": [random_paths(r, Random(n), most) for n, r in enumerate(rules)],
+        "depth-first": [depth_first(r, Random(n), most) for n, r in enumerate(rules)],
+    }
+    if isinstance(asked[0], SudokuProblem):
+        narrow = [rules_of(problem, cost, narrowest=True) for problem in asked]
+        found["depth-first, narrowest cell"] = [
+            depth_first(r, Random(n), most) for n, r in enumerate(narrow)
+        ]
+    return found
+
+
+def _sets(given: argparse.Namespace) -> Iterator[tuple[str, Task[Any], Split, int]]:
+    for split in (Split.TEST_SEEN, Split.TEST_NEW):
+        name = split.removeprefix("test_")
+        yield f"Countdown, {name}", TASKS["countdown"], split, given.problems
+    yield "mazes", TASKS["maze"], Split.TEST_SEEN, given.problems
+    yield "Sudoku 4x4", TASKS["sudoku"], Split.TEST_SEEN, given.problems
+    nine = TASKS["sudoku"].with_options({"size": 9, "givens": [30, 50]})
+    yield "Sudoku 9x9", nine, Split.TEST_SEEN, given.sudoku9
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--problems", type=int, default=1000, help="of each kind")
+    parser.add_argument("--sudoku9", type=int, default=150, help="puzzles of 9x9")
+    given = parser.parse_args()
+    cost = step_costs()
+    heads = [f"{budget:,}" for budget in BUDGETS]
+    print(f"| task | solver | {' | '.join(heads)} | mean | median |")
+    print("| --- " * (len(heads) + 4) + "|")
+    for name, task, split, count in _sets(given):
+        asked = list(islice(task.stream(split, Random(FINAL_SEED)), count))
+        for solver, costs in measure(asked, cost).items():
+            print(f"| {name} {table(solver, costs)}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

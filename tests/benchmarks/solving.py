@@ -1,0 +1,173 @@
+"""Requests as the server answers them, over one engine in this process, with what each cost.
+
+Rows are asked side by side, so that the engine's batches stay full. So nothing here says seconds.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from tqdm import tqdm
+
+from stepback_core.schemas import Answer, SolveRequest
+from stepback_core.tasks import Task
+from stepback_server.checkpoint import Checkpoint
+from stepback_server.engine.base import Engine, OnSample, SampleRequest
+from stepback_server.engine.embedded import EmbeddedEngine
+from stepback_server.settings import Settings
+from stepback_server.solve.solver import Solver
+
+MOST_CANDIDATES = 1024
+_SECONDS = 3600.0
+"""More than a search takes beside others on a busy machine."""
+
+RULES: dict[str, Callable[[Answer], tuple[float, ...]]] = {
+    "perplexity": lambda answer: (answer.score,),
+    "vote": lambda answer: (answer.votes, answer.score),
+    "marker": lambda answer: (answer.confidence, answer.score),
+    "weighted_vote": lambda answer: (answer.weight, answer.score),
+}
+"""How an answer is chosen among all candidates of one search."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One problem under one request: which rules end in a right answer, and what it cost."""
+
+    right: dict[str, bool]
+    generated: int
+    prompted: int
+    """Tokens of all prompts that the engine was asked to continue."""
+    cached: int
+    requests: int
+
+    @property
+    def forwarded(self) -> int:
+        """Tokens that went through the model: prompts that were not cached, and generated ones."""
+        return self.prompted - self.cached + self.generated
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One kind of request on one kind of problems, in their order."""
+
+    name: str
+    kind: str
+    asked: list[Asked]
+
+    def right(self, rule: str) -> list[bool]:
+        return [each.right[rule] for each in self.asked]
+
+    def mean(self, what: str) -> float:
+        return sum(getattr(each, what) for each in self.asked) / len(self.asked)
+
+
+class _Counting:
+    """An engine that counts the prompt tokens of one search."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.prompted = 0
+
+    async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
+        self.prompted += request.n * len(request.ids)
+        await self._engine.sample(request, stop, deliver)
+
+    async def running(self) -> int:
+        return await self._engine.running()
+
+    async def check(self) -> None:
+        await self._engine.check()
+
+
+class Desk:
+    """Asks problems of one task, so many in flight over all rows; keeps each row in a file."""
+
+    def __init__(
+        self, engine: Engine, checkpoint: Checkpoint, task: Task[Any], in_flight: int, kept: Path
+    ) -> None:
+        self._engine = engine
+        self._task = task
+        self._solver = Solver(checkpoint, _settings())
+        self._limit = asyncio.Semaphore(in_flight)
+        self._kept = kept
+
+    async def row(
+        self,
+        name: str,
+        kind: str,
+        options: dict[str, Any],
+        problems: Sequence[BaseModel],
+        seed: int,
+    ) -> Row:
+        """A row, asked only where no earlier process has kept it."""
+        file = self._kept / f"{name}-{kind}-{len(problems)}-{seed}.json".replace(" ", "_")
+        if file.exists():
+            return Row(name, kind, [Asked(**each) for each in json.loads(file.read_text())])
+        with tqdm(total=len(problems), desc=f"{name} ({kind})", leave=False) as bar:
+            asked = await asyncio.gather(
+                *(self._ask(problem, n, options, bar) for n, problem in enumerate(problems))
+            )
+        self._kept.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps([asdict(each) for each in asked]))
+        return Row(name, kind, list(asked))
+
+    async def _ask(
+        self, problem: BaseModel, number: int, options: dict[str, Any], bar: "tqdm[Any]"
+    ) -> Asked:
+        request = SolveRequest.model_validate(
+            {
+                "task": self._task.name,
+                "problem": problem.model_dump(mode="json"),
+                "seed": number,
+                "candidates": MOST_CANDIDATES,
+                **options,
+            }
+        )
+        counting = _Counting(self._engine)
+        async with self._limit:
+            result = await self._solver.solve(self._solver.accept(request), counting, 0.0)
+        bar.update()
+        usage = result.usage
+        return Asked(
+            right=_right(result.candidates),
+            generated=usage.generated_tokens,
+            prompted=counting.prompted,
+            cached=usage.cached_tokens,
+            requests=usage.engine_requests,
+        )
+
+
+def _right(candidates: Sequence[Answer]) -> dict[str, bool]:
+    """By each rule, and whether any candidate is right, which is what a checker finds."""
+    chosen = {rule: max(candidates, key=key, default=None) for rule, key in RULES.items()}
+    right = {rule: bool(answer and answer.verified) for rule, answer in chosen.items()}
+    return {**right, "checker": any(answer.verified for answer in candidates)}
+
+
+def _settings() -> Settings:
+    return Settings(max_breadth=1024, budget_seconds=_SECONDS)
+
+
+def start_engine(checkpoint: Checkpoint, running: int) -> EmbeddedEngine:
+    """Start vLLM on a CPU as a controller does, for so many sequences at once."""
+    return EmbeddedEngine.start(
+        checkpoint.folder,
+        context_tokens=checkpoint.context_tokens,
+        cpu=True,
+        kv_cache_bytes=Settings().kv_cache_mib << 20,
+        max_running=running,
+    )
+
+
+def gflop(checkpoint: Checkpoint, tokens: float) -> float:
+    """What so many forwarded tokens compute: two operations a parameter and token."""
+    return 2 * int(checkpoint.manifest.training["parameters"]) * tokens / 1e9
+
+
+def ordered(rows: Iterable[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: (row.name, row.kind))

@@ -1,0 +1,66 @@
+"""The solvers without a model: what they count, and that they solve what can be solved."""
+
+from itertools import islice
+from random import Random
+
+import pytest
+
+from stepback_core.tasks import TASKS, CountdownProblem, MazeProblem, Split, SudokuProblem
+from tests.benchmarks.model_free import depth_first, random_paths, rules_of, step_costs
+
+MOST = 10_000
+
+
+def length(step: str) -> int:
+    """Characters, and one for the separator."""
+    return len(step) + 1
+
+
+def test_one_pair_of_numbers_costs_the_equations_that_were_tried() -> None:
+    """Of 2 and 1: 2+1=3, 2-1=1, 2*1=2 and 2/1=2, in the order of the rules."""
+    rules = rules_of(CountdownProblem(numbers=[1, 2], target=1), length)
+    assert depth_first(rules, Random(0), MOST, shuffled=False) == 2 * len("2+1=3\n") + 1
+
+
+def test_the_only_way_through_a_maze_costs_its_moves() -> None:
+    corridor = MazeProblem(rows=["#######", "#S...G#", "#######"])
+    rules = rules_of(corridor, length)
+    wanted = 2 * len(">Ab\n") + 1
+    assert random_paths(rules, Random(0), MOST) == depth_first(rules, Random(0), MOST) == wanted
+
+
+def test_the_last_cell_of_a_grid_costs_one_step() -> None:
+    rows = ["3142", "4231", "1324", "241."]
+    rules = rules_of(SudokuProblem(rows=rows), length)
+    assert random_paths(rules, Random(0), MOST) == depth_first(rules, Random(0), MOST) == 5
+
+
+def test_what_has_no_solution_is_given_up() -> None:
+    rules = rules_of(CountdownProblem(numbers=[1, 1], target=50), length)
+    assert depth_first(rules, Random(0), MOST) is None
+    assert random_paths(rules, Random(0), MOST) is None
+
+
+def test_a_limit_is_kept() -> None:
+    rules = rules_of(CountdownProblem(numbers=[1, 2], target=3), length)
+    whole = random_paths(rules, Random(1), MOST)
+    assert whole is not None and random_paths(rules, Random(1), whole - 1) is None
+    assert random_paths(rules, Random(1), whole) == whole
+
+
+@pytest.mark.parametrize("name", ["countdown", "maze", "sudoku"])
+def test_depth_first_solves_whatever_the_generator_draws(name: str) -> None:
+    task = TASKS[name]
+    asked = list(islice(task.stream(Split.TEST_SEEN, Random(1)), 10))
+    cost = step_costs()
+    found = [depth_first(rules_of(problem, cost), Random(1), 100_000) for problem in asked]
+    assert all(found)
+
+
+def test_the_narrowest_cell_needs_no_more_in_the_mean() -> None:
+    asked = list(islice(TASKS["sudoku"].stream(Split.TEST_SEEN, Random(2)), 40))
+    plain, narrow = (
+        [depth_first(rules_of(p, length, narrowest=how), Random(3), MOST) or MOST for p in asked]
+        for how in (False, True)
+    )
+    assert sum(narrow) <= sum(plain)
