@@ -18,10 +18,10 @@ PACKAGES = {
 }
 SERVER_LAYERS = [
     {"concurrency", "errors", "gc_tuning", "redaction", "settings"},
-    {"checkpoint", "request_context"},
+    {"checkpoint", "request_context", "storage"},
     {"engine", "gateway"},
     {"observability", "search"},
-    {"solve"},
+    {"jobs", "solve"},
     {"reload"},
     {"service"},
     {"api"},

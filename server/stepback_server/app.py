@@ -9,10 +9,12 @@ from functools import partial
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from stepback_server.api.endpoints import endpoints_of
 from stepback_server.api.errors import install_error_handlers
+from stepback_server.api.jobs import router as jobs_router
 from stepback_server.api.middleware import BodyLimit, BrokenConnections
 from stepback_server.api.page import mount_page
-from stepback_server.api.paths import SEARCH_PATHS
+from stepback_server.api.paths import FILES_PATH, SEARCH_PATHS
 from stepback_server.api.routes import router
 from stepback_server.api.schema import schema_of
 from stepback_server.api.state import AppState, state_of
@@ -35,6 +37,7 @@ from stepback_server.engine.supervisor import (
 )
 from stepback_server.gateway.keys import KeyRing, is_loopback
 from stepback_server.gc_tuning import settle_heap
+from stepback_server.jobs.lazy import Jobs
 from stepback_server.observability.access_log import AccessLog
 from stepback_server.observability.tracing import Tracing
 from stepback_server.reload import Served
@@ -60,6 +63,8 @@ def create_app(
     served = Served(checkpoint)
     service = Service(settings, served, _keeper(settings, served, start_engine), tracing)
 
+    jobs = Jobs(settings, endpoints_of(service), lambda: service.model.id, keys.named)
+
     def failed(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
             _log.error("there is no engine, and none will come: %s", error)
@@ -69,11 +74,14 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         running = asyncio.create_task(service.run())
         running.add_done_callback(failed)
+        going_on = asyncio.create_task(jobs.run())
         try:
             yield
         finally:
+            going_on.cancel()
+            await jobs.close(0)
             running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            await asyncio.gather(running, going_on, return_exceptions=True)
             if tracing is not None:
                 await asyncio.to_thread(tracing.close)
 
@@ -85,10 +93,13 @@ def create_app(
         # A redirect would be made of whatever the caller's Host header says.
         redirect_slashes=False,
     )
-    AppState(service, keys, settings).attach(app)
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    AppState(service, keys, settings, jobs).attach(app)
+    app.add_middleware(
+        BodyLimit, limit=settings.max_body_bytes, limits={FILES_PATH: settings.max_file_mib << 20}
+    )
     app.add_middleware(BrokenConnections)
     app.include_router(router)
+    app.include_router(jobs_router)
     mount_page(app)
     install_error_handlers(app)
     app.openapi = lambda: schema_of(app, settings, checkpoint.manifest.tasks)

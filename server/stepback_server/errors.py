@@ -71,6 +71,12 @@ ERRORS: dict[str, ErrorKind] = {
         "Another model is served.",
         "Take the name from `GET /v1/models`, or leave `model` out.",
     ),
+    "unknown_id": ErrorKind(
+        404,
+        ErrorType.NOT_FOUND,
+        "There is nothing with this id, or it is another key's, or it has expired.",
+        "Take an id from the list, with the key that made it.",
+    ),
     "no_such_path": ErrorKind(
         404, ErrorType.NOT_FOUND, "There is nothing at this path.", "`/docs` lists the paths."
     ),
@@ -153,6 +159,13 @@ ERRORS: dict[str, ErrorKind] = {
         "Try again after `Retry-After`, until `GET /ready` says 200; the client does so by itself "
         "up to a minute.",
     ),
+    "storage_unavailable": ErrorKind(
+        503,
+        ErrorType.UNAVAILABLE,
+        "The database of jobs does not answer, or its file cannot be written.",
+        "Try again after `Retry-After`; searches work meanwhile. The operator: see "
+        "`STEPBACK_DATABASE_URL`; the log has the cause.",
+    ),
     "http_error": _invalid(
         "Another refusal of HTTP itself; the status is HTTP's own.", "The message says which.", 400
     ),
@@ -223,4 +236,12 @@ def unparsable() -> ApiError:
     return ApiError(
         "invalid_json",
         "The body is not JSON in UTF-8: send one JSON object with Content-Type application/json.",
+    )
+
+
+def storage_unavailable() -> ApiError:
+    return ApiError(
+        "storage_unavailable",
+        "The database of jobs does not answer: try again in 5 s; searches work meanwhile.",
+        headers={"Retry-After": "5"},
     )

@@ -8,7 +8,7 @@ from importlib.metadata import version as distribution_version
 from stepback_core.schemas import Model, Readiness, Reload, SolveRequest, SolveResult
 from stepback_server.engine.base import EngineUnavailable
 from stepback_server.engine.supervisor import Keeper
-from stepback_server.gateway.admission import Admission
+from stepback_server.gateway.admission import Admission, Urgency, Yielding
 from stepback_server.gateway.idempotency import IdempotentAnswers
 from stepback_server.gateway.rate_limit import Tenant, TokenMeter
 from stepback_server.observability.metrics import Live, Metrics
@@ -40,6 +40,7 @@ class Service:
             max_seconds=settings.max_queue_seconds,
             meter=meter,
             waited=lambda seconds: self.metrics.queued(seconds),
+            yielding=Yielding(settings.batch_floor, settings.batch_searches),
         )
         self.metrics = Metrics(
             Live(
@@ -70,8 +71,17 @@ class Service:
         """Keep an engine up until cancelled. Raises what its first start raises."""
         await self._keeper.run()
 
+    def check(self, request: SolveRequest) -> None:
+        """Refuse what could never be searched for. Raises ApiError."""
+        self._solver.accept(request)
+        self._refuse_while_draining()
+
     async def solve(
-        self, request: SolveRequest, tenant: Tenant, feed: Feed | None = None
+        self,
+        request: SolveRequest,
+        tenant: Tenant,
+        feed: Feed | None = None,
+        urgency: Urgency = Urgency.CALLER,
     ) -> SolveResult:
         """Accept, admit, search, answer. Raises ApiError, Refused and EngineError."""
         with self._telemetry.search(request, tenant) as seen:
@@ -79,7 +89,7 @@ class Service:
             # At once, before a place in the queue that would be waited for in vain.
             self._keeper.ensure_up()
             self._refuse_while_draining()
-            async with self._admission.slot(tenant) as seconds_queued:
+            async with self._admission.slot(tenant, urgency) as seconds_queued:
                 self._refuse_while_draining()
                 async with self._keeper.lend() as lent:
                     with seen.engine(lent, len(order.prompt_ids)) as engine:

@@ -91,6 +91,21 @@ class Settings(BaseModel):
     best so far."""
     reload_root: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
     """Folder that new weights may be loaded from while the server runs; none: they may not."""
+    database_url: SecretStr = SecretStr("sqlite:///stepback.db")
+    """Where jobs are kept: sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/NAME for several
+    controllers."""
+    lease_seconds: float = Field(default=15.0, ge=1, le=600)
+    """A controller that is silent for so long is taken for dead; others go on with its jobs."""
+    batch_searches: int = Field(default=16, ge=1)
+    """Lines of batches in flight while nobody else searches."""
+    batch_floor: int = Field(default=1, ge=0)
+    """Lines of batches in flight while others search; 0: batches wait until they are done."""
+    batch_lines: int = Field(default=50_000, ge=1, le=1_000_000)
+    """Lines that one batch may have."""
+    max_file_mib: int = Field(default=200, ge=1, le=4096)
+    """The largest file that may be uploaded, MiB."""
+    job_days: float = Field(default=30.0, gt=0, le=3650)
+    """How long the results of searches in the background, and the files of batches, are kept."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Of the server's own log: debug, info, warning or error."""
     log_format: Literal["text", "json"] = "text"

@@ -33,12 +33,23 @@ def test_the_schema_documents_every_error_and_the_tasks_problem(server: str) -> 
     schema = httpx.get(f"{server}/openapi.json", timeout=60).json()
     responses = schema["paths"]["/solve"]["post"]["responses"]
     assert set(responses) == {
-        *["200", "400", "401", "404", "413", "415", "422", "429", "500", "503"]
+        *["200", "202", "400", "401", "404", "413", "415", "422", "429", "500", "503"]
     }
     for status, response in responses.items():
         reference = response["content"]["application/json"]["schema"]["$ref"]
-        assert reference.endswith("/SolveResult" if status == "200" else "/ErrorBody")
-    for name in ("SolveRequest", "SolveResult", "Answer", "Usage", "Budget", "TreeNode"):
+        kind = {"200": "/SolveResult", "202": "/SearchJob"}.get(status, "/ErrorBody")
+        assert reference.endswith(kind)
+    for name in (
+        "SearchJob",
+        "Batch",
+        "FileObject",
+        "SolveRequest",
+        "SolveResult",
+        "Answer",
+        "Usage",
+        "Budget",
+        "TreeNode",
+    ):
         for field, text in schema["components"]["schemas"][name]["properties"].items():
             assert text.get("description"), f"{name}.{field} is not described"
     problem = schema["components"]["schemas"]["SolveRequest"]["properties"]["problem"]

@@ -202,6 +202,8 @@ class SolveRequest(RequestModel):
     """Whether to return the tree of branches."""
     stream: bool = False
     """Whether to tell the search as server-sent events while it runs."""
+    background: bool = False
+    """Whether to answer 202 with an id at once and keep the result for `GET /v1/searches/ID`."""
 
     @model_validator(mode="after")
     def _names_one_problem(self) -> "SolveRequest":
@@ -213,4 +215,6 @@ class SolveRequest(RequestModel):
             raise ValueError("problem: the task needs a problem")
         if self.prompt is not None and self.select is Select.VERIFIED:
             raise ValueError("select: verified needs a task, since a bare prompt has no checker")
+        if self.background and self.stream:
+            raise ValueError("background: follow it at /v1/searches/ID/events instead of stream")
         return self

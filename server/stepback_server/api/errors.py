@@ -12,11 +12,12 @@ from stepback_server.engine.base import (
     ReloadFailed,
     ReloadNotOffered,
 )
-from stepback_server.errors import ApiError, invalid, unparsable
+from stepback_server.errors import ApiError, invalid, storage_unavailable, unparsable
 from stepback_server.gateway.admission import OutOfTokens, QueueFull
 from stepback_server.gateway.idempotency import IdempotencyMismatch
 from stepback_server.reload import PathRefused
 from stepback_server.request_context import note
+from stepback_server.storage.errors import StorageUnavailable, UnknownId
 
 
 def _not_ready(reason: str, retry_after: int) -> ApiError:
@@ -39,6 +40,8 @@ _FAILURES = (
     CheckpointError,
     ReloadNotOffered,
     ReloadFailed,
+    UnknownId,
+    StorageUnavailable,
     Exception,
 )
 
@@ -69,6 +72,11 @@ def failure_of(error: Exception) -> ApiError:
             return _prompt_refused(str(error))
         case PathRefused() | CheckpointError() | ReloadNotOffered() | ReloadFailed():
             return _not_reloaded(error)
+        case UnknownId():
+            return ApiError("unknown_id", f"id: this key has no such {error.kind}.", param="id")
+        case StorageUnavailable():
+            note(reason=str(error))
+            return storage_unavailable()
         case _:
             return ApiError("internal", "An error of the server's own; it has been logged.")
 

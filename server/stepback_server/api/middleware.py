@@ -1,7 +1,7 @@
 """Limits at the edge: the size of a body, and the life of a caller and of his connection."""
 
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -24,17 +24,20 @@ class CallerGone(Exception):
 class BodyLimit:
     """ASGI middleware: answers 413 instead of reading a body past `limit` bytes."""
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, limit: int, limits: Mapping[str, int] | None = None) -> None:
+        """`limits`: of paths that have one of their own."""
         self._app = app
         self._limit = limit
+        self._limits = limits or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        limit = self._limits.get(scope["path"], self._limit)
         declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > self._limit:
-            await self._refusal()(scope, receive, send)
+        if declared.isdigit() and int(declared) > limit:
+            await self._refusal(limit)(scope, receive, send)
             return
         read = 0
 
@@ -43,17 +46,17 @@ class BodyLimit:
             message = await receive()
             if message["type"] == "http.request":
                 read += len(message.get("body", b""))
-                if read > self._limit:
+                if read > limit:
                     raise _TooLarge
             return message
 
         try:
             await self._app(scope, limited, send)
         except _TooLarge:
-            await self._refusal()(scope, receive, send)
+            await self._refusal(limit)(scope, receive, send)
 
-    def _refusal(self) -> ASGIApp:
-        message = f"The body is too large: send at most {self._limit} bytes."
+    def _refusal(self, limit: int) -> ASGIApp:
+        message = f"The body is too large: send at most {limit} bytes."
         return response_of(ApiError("body_too_large", message, headers={"Connection": "close"}))
 
 

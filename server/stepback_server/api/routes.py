@@ -1,15 +1,13 @@
 """The HTTP routes."""
 
-from collections.abc import Collection
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from stepback_core.schemas import (
-    ErrorBody,
     Health,
     ModelList,
     Readiness,
@@ -19,14 +17,17 @@ from stepback_core.schemas import (
     SolveResult,
     Version,
 )
+from stepback_core.schemas.jobs import SearchJob
 from stepback_core.trace import PROTOCOL_VERSION
 from stepback_server.api.authentication import TheTenant, authenticate_for_metrics
 from stepback_server.api.body import StrictRoute, sent_as_json
+from stepback_server.api.described import OF_ANY_BODY, described
 from stepback_server.api.middleware import CallerGone, until_hang_up
 from stepback_server.api.paths import SEARCH_PATH
 from stepback_server.api.sse import EventStream
 from stepback_server.api.state import state_of
 from stepback_server.errors import ERRORS, ApiError
+from stepback_server.gateway.rate_limit import Tenant
 from stepback_server.request_context import CLIENT_CLOSED_REQUEST, note
 from stepback_server.service import Service
 
@@ -34,28 +35,9 @@ router = APIRouter(route_class=StrictRoute)
 
 _OF_NO_ROUTE = frozenset({"no_such_path", "method_not_allowed", "http_error"})
 _OF_RELOAD = frozenset(code for code in ERRORS if code.startswith("reload_"))
-_OF_ANY_BODY = frozenset(
-    {"invalid_json", "not_declared_as_json", "missing_key", "unknown_key", "body_too_large"}
-    | {"missing_field", "extra_field", "wrong_type", "out_of_range", "unknown_model", "internal"}
-    | {"engine_unavailable"}
-)
-
-
-def _described(codes: Collection[str]) -> dict[int | str, dict[str, Any]]:
-    """What the schema says of each status: every code that it stands for."""
-    found: dict[int | str, dict[str, Any]] = {}
-    for status in sorted({ERRORS[code].status for code in codes}):
-        meanings = (
-            f"`{code}`: {kind.meaning}"
-            for code, kind in ERRORS.items()
-            if kind.status == status and code in codes
-        )
-        found[status] = {"model": ErrorBody, "description": "\n\n".join(meanings)}
-    return found
-
-
-_ERRORS = _described(ERRORS.keys() - _OF_NO_ROUTE - _OF_RELOAD)
-_RELOAD_ERRORS = _described(_OF_RELOAD | _OF_ANY_BODY)
+_ERRORS = described(ERRORS.keys() - _OF_NO_ROUTE - _OF_RELOAD - {"unknown_id"})
+_ACCEPTED = "With `background`: the search is kept, and runs when it is its turn."
+_RELOAD_ERRORS = described(_OF_RELOAD | OF_ANY_BODY | {"unknown_model", "engine_unavailable"})
 
 
 async def _service(request: Request) -> Service:
@@ -80,7 +62,7 @@ IdempotencyKey = Annotated[
 
 @router.post(
     SEARCH_PATH,
-    responses=_ERRORS,
+    responses=_ERRORS | {202: {"model": SearchJob, "description": _ACCEPTED}},
     response_model=SolveResult,
     tags=["search"],
     dependencies=[Depends(sent_as_json)],
@@ -92,7 +74,11 @@ async def solve(
     tenant: TheTenant,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Search for the answer to one problem. With `stream`, tell the search as it runs."""
+    """Search for the answer to one problem. With `stream`, tell the search as it runs; with
+    `background`, answer at once and search later."""
+    if body.background:
+        job = await _in_background(body, request, tenant, idempotency_key)
+        return JSONResponse(job.model_dump(mode="json"), 202)
     try:
         if body.stream:
             live = await until_hang_up(request, service.watch(body, tenant, idempotency_key))
@@ -107,6 +93,21 @@ async def solve(
     if not replayed:
         return Response(content, media_type="application/json")
     return Response(content, headers=_replayed(), media_type="application/json")
+
+
+async def _in_background(
+    body: SolveRequest, request: Request, tenant: Tenant, key: str | None
+) -> SearchJob:
+    state = state_of(request.app)
+    state.service.check(body)
+    jobs = await state.jobs.opened()
+    job = await jobs.searches.add(tenant.name, SEARCH_PATH, _as_sent(body), key)
+    jobs.runner.wake()
+    return job
+
+
+def _as_sent(body: SolveRequest) -> str:
+    return body.model_dump_json(exclude_unset=True)
 
 
 def _replayed() -> dict[str, str]:
@@ -141,7 +142,7 @@ AskedFor = Annotated[
 @router.get(
     "/ready",
     response_model=Readiness,
-    responses={503: {"model": Readiness}} | _described({"unknown_value"}),
+    responses={503: {"model": Readiness}} | described({"unknown_value"}),
     tags=["operation"],
 )
 async def ready(

@@ -85,7 +85,7 @@ def serve(arguments: Sequence[str]) -> int:
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             # Before uvicorn closes its listener: until then whoever asks is told, by `/ready` and
             # by `/solve`, that the server is shutting down, and is not refused a connection.
-            draining = asyncio.create_task(state_of(app).service.drain())
+            draining = asyncio.create_task(state_of(app).drain())
             while not (draining.done() or self.force_exit):
                 await asyncio.wait({draining}, timeout=_BETWEEN_LOOKS)
             draining.cancel()

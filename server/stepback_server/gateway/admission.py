@@ -6,8 +6,20 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 from stepback_server.gateway.rate_limit import ANYONE, Tenant, TokenMeter
+
+
+class Urgency(IntEnum):
+    """Who waits for a search; a smaller one goes first."""
+
+    CALLER = 0
+    """A caller, on an open connection."""
+    BACKGROUND = 1
+    """A caller who comes back for it."""
+    BATCH = 2
+    """A file of many: it yields to all others."""
 
 
 class Refused(Exception):
@@ -24,6 +36,28 @@ class QueueFull(Refused):
 
 class OutOfTokens(Refused):
     """The tenant has generated its tokens of this minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Yielding:
+    """How much of the engine batches get while callers use it, and after."""
+
+    floor: int = 1
+    """Searches of batches in flight at most while there are others: more than none, so that
+    batches never stand still."""
+    most: int = 16
+    """The same while there are no others."""
+    quiet_seconds: float = 1.0
+    """How long there must be no others before batches take more than the floor: between two
+    searches of one caller there is always a gap."""
+
+
+@dataclass(slots=True, eq=False)
+class _Patient:
+    """A search that waits as long as it takes, outside of the queue."""
+
+    tenant: Tenant
+    place: asyncio.Future[None]
 
 
 @dataclass(slots=True, eq=False)
@@ -58,6 +92,7 @@ class Admission:
         max_seconds: float = 60.0,
         meter: TokenMeter | None = None,
         waited: Callable[[float], None] = lambda seconds: None,
+        yielding: Yielding | None = None,
     ) -> None:
         """`waited` is told the seconds of everybody who enters the queue or passes it, however he
         leaves; nothing of those who are refused at the door."""
@@ -78,6 +113,14 @@ class Admission:
         """Set while no search is in flight."""
         self.idle.set()
         self._is_held = False
+        self._yielding = yielding or Yielding()
+        self._patient: dict[Urgency, deque[_Patient]] = {
+            Urgency.BACKGROUND: deque(),
+            Urgency.BATCH: deque(),
+        }
+        self._batch_searching = 0
+        self._quiet_since = -math.inf
+        """When, by the loop's clock, the last search ended that was of no batch."""
 
     @property
     def queued(self) -> int:
@@ -102,8 +145,11 @@ class Admission:
         return not self._is_held and self.searching < self._max_searches
 
     @asynccontextmanager
-    async def slot(self, tenant: Tenant = ANYONE) -> AsyncGenerator[float]:
+    async def slot(
+        self, tenant: Tenant = ANYONE, urgency: Urgency = Urgency.CALLER
+    ) -> AsyncGenerator[float]:
         """Hold a place among the running searches; gives the seconds that it took to get one.
+        Where no caller waits, the search waits outside of the queue, as long as it takes.
 
         Raises QueueFull, at once, when a tenant that waits less needs the place in the queue, or
         after `max_seconds` there; and OutOfTokens. Leaving the queue by cancellation frees the
@@ -111,14 +157,17 @@ class Admission:
         """
         self._refuse_without_tokens(tenant)
         arrived = _now()
-        await self._enter(tenant)
+        if urgency is Urgency.CALLER:
+            await self._enter(tenant)
+        else:
+            await self._enter_patiently(tenant, urgency)
         try:
             # Those before it in the queue may have spent the tokens.
             self._refuse_without_tokens(tenant)
             with self._timed() as started:
                 yield started - arrived
         finally:
-            self._leave(tenant)
+            self._leave(tenant, urgency)
 
     @contextmanager
     def _timed(self) -> Generator[float]:
@@ -137,7 +186,7 @@ class Admission:
     async def _enter(self, tenant: Tenant) -> None:
         lane = self._lane(tenant)
         if self._has_room and lane.has_room and not lane.waiting:
-            self._take(tenant.name)
+            self._take(tenant.name, Urgency.CALLER)
             self._waited(0.0)
             return
         if self.queued >= self._max_queued:
@@ -161,18 +210,37 @@ class Admission:
                 lane.waiting.remove(place)
             elif not place.cancelled() and place.exception() is None:
                 # It was given at the very moment at which its waiter left.
-                self._leave(tenant)
+                self._leave(tenant, Urgency.CALLER)
             raise
 
-    def _take(self, name: str) -> None:
+    async def _enter_patiently(self, tenant: Tenant, urgency: Urgency) -> None:
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        patient = _Patient(tenant, place)
+        self._patient[urgency].append(patient)
+        self._hand_out()
+        try:
+            await place
+        except BaseException:
+            if patient in self._patient[urgency]:
+                self._patient[urgency].remove(patient)
+            elif not place.cancelled():
+                self._leave(tenant, urgency)
+            raise
+
+    def _take(self, name: str, urgency: Urgency) -> None:
         self._lanes[name].searching += 1
         self._lanes.move_to_end(name)
         self.searching += 1
+        self._batch_searching += urgency is Urgency.BATCH
         self.idle.clear()
 
-    def _leave(self, tenant: Tenant) -> None:
+    def _leave(self, tenant: Tenant, urgency: Urgency) -> None:
         self._lanes[tenant.name].searching -= 1
         self.searching -= 1
+        if urgency is Urgency.BATCH:
+            self._batch_searching -= 1
+        else:
+            self._quiet_since = _now()
         self._hand_out()
         if not self.searching:
             self.idle.set()
@@ -184,7 +252,37 @@ class Admission:
             # One that is done was cancelled, and its waiter is about to leave.
             if not place.done():
                 place.set_result(None)
-                self._take(name)
+                self._take(name, Urgency.CALLER)
+        while self._has_room and (patient := self._next_patient(Urgency.BACKGROUND)):
+            self._admit(patient, Urgency.BACKGROUND)
+        while self._has_room and self._has_room_for_batches():
+            if (patient := self._next_patient(Urgency.BATCH)) is None:
+                break
+            self._admit(patient, Urgency.BATCH)
+
+    def _admit(self, patient: _Patient, urgency: Urgency) -> None:
+        self._patient[urgency].remove(patient)
+        if not patient.place.done():
+            patient.place.set_result(None)
+            self._take(patient.tenant.name, urgency)
+
+    def _next_patient(self, urgency: Urgency) -> _Patient | None:
+        """The one that has waited longest, of those whose tenant is below its limit."""
+        waiting = self._patient[urgency]
+        return next((each for each in waiting if self._lane(each.tenant).has_room), None)
+
+    def _has_room_for_batches(self) -> bool:
+        """Whether batches may take one more place; if only time is missing, look again then."""
+        if not self._patient[Urgency.BATCH] or self._batch_searching >= self._yielding.most:
+            return False
+        if self._batch_searching < self._yielding.floor:
+            return True
+        if self.searching > self._batch_searching:
+            return False
+        missing = self._quiet_since + self._yielding.quiet_seconds - _now()
+        if missing > 0:
+            asyncio.get_running_loop().call_later(missing, self._hand_out)
+        return missing <= 0
 
     def _next(self) -> str | None:
         lanes = self._lanes.items()

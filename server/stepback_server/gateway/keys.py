@@ -20,7 +20,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stepback_core.validation import first_error
-from stepback_server.gateway.rate_limit import Tenant
+from stepback_server.gateway.rate_limit import ANYONE, Tenant
 from stepback_server.redaction import KEY_PREFIX
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -81,6 +81,12 @@ class KeyRing:
                 raise KeysError(f"{name} and {tenants[hashed].name} have the same key")
             tenants[hashed] = Tenant(name, entry.max_searches, entry.tokens_per_minute)
         self._tenants = tenants
+
+    def named(self, name: str) -> Tenant | None:
+        """The tenant of a name, as the keys are now; None for one whose key was withdrawn."""
+        if self.is_open:
+            return ANYONE
+        return next((each for each in self._tenants.values() if each.name == name), None)
 
     def find(self, key: str) -> Tenant | None:
         """Whose key this is. The time that it takes does not depend on how much of it is right."""

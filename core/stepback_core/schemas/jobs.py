@@ -1,0 +1,308 @@
+"""Searches in the background, files and batches: the latter as OpenAI's SDK expects them."""
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, JsonValue
+
+from stepback_core.schemas.base import RequestModel, ResponseModel
+from stepback_core.schemas.errors import ErrorDetail
+from stepback_core.schemas.result import SolveResult
+
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
+    Field(max_length=16),
+]
+
+
+class JobStatus(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class SearchProgress(ResponseModel):
+    """Running totals of a search in the background."""
+
+    branches: int
+    """Branches that have ended."""
+    generated_tokens: int
+    """Every sampled token, stop tokens included."""
+    backtracks: int
+    """Branches that ended in the marker."""
+    seconds_searching: float
+    """Seconds since the search's start."""
+
+
+class SearchJob(ResponseModel):
+    """A search in the background, as `GET /v1/searches/ID` gives it."""
+
+    id: str
+    """Its name in the paths under `/v1/searches`."""
+    object: Literal["search"] = "search"
+    status: JobStatus
+    """`queued`, `running`, then `completed`, `failed` or `cancelled`."""
+    created_at: int
+    """Seconds since 1970."""
+    started_at: int | None
+    """Of the last attempt, where a controller was lost meanwhile."""
+    ended_at: int | None
+    """Once it has ended."""
+    attempts: int
+    """How often it was begun: more than once where a controller was lost."""
+    cancelling: bool
+    """It is to be cancelled and has not ended yet."""
+    request: dict[str, JsonValue]
+    """The body as it was sent."""
+    generated_tokens: int
+    """Those of a search that has ended; while it runs, see `progress`."""
+    progress: SearchProgress | None = None
+    """Totals so far, while it runs."""
+    result: SolveResult | None = None
+    """What the same request without `background` is answered with."""
+    error: ErrorDetail | None = None
+    """Of one that failed."""
+
+
+class Page(ResponseModel):
+    """What all lists have in common."""
+
+    object: Literal["list"] = "list"
+    first_id: str | None = None
+    """The first of this page."""
+    last_id: str | None = None
+    """Send it as `after` for the next page."""
+    has_more: bool = False
+    """There is a next page."""
+
+
+class SearchJobList(Page):
+    """Searches in the background, the newest first, without their results."""
+
+    data: list[SearchJob]
+    """This page."""
+
+
+class FileObject(ResponseModel):
+    """A file: the input or the output of a batch."""
+
+    id: str
+    """Its name in the paths under `/v1/files`."""
+    object: Literal["file"] = "file"
+    bytes: int
+    """Its size."""
+    created_at: int
+    """Seconds since 1970."""
+    expires_at: int | None
+    """When it is deleted; null is never."""
+    filename: str
+    """As it was uploaded."""
+    purpose: Literal["batch", "batch_output"]
+    """`batch` for input, `batch_output` for output."""
+    status: Literal["processed"] = "processed"
+    """Always `processed`; OpenAI's SDK has the field."""
+
+
+class FileList(Page):
+    """Files, the newest first."""
+
+    data: list[FileObject]
+    """This page."""
+
+
+class FileDeleted(ResponseModel):
+    """A file that is gone."""
+
+    id: str
+    """Its former name."""
+    object: Literal["file"] = "file"
+    deleted: Literal[True] = True
+    """Always true."""
+
+
+class BatchRequest(RequestModel):
+    """The body of `POST /v1/batches`."""
+
+    input_file_id: str = Field(min_length=1, max_length=128)
+    """A file of purpose `batch`: a line `{custom_id, method, url, body}` each."""
+    endpoint: str = Field(min_length=1, max_length=128)
+    """The path that every line asks."""
+    completion_window: str = Field(default="24h", pattern=r"^[1-9][0-9]{0,3}[smhd]$")
+    """After that time what is left expires: a number and `s`, `m`, `h` or `d`."""
+    metadata: Metadata | None = None
+    """Your own notes, given back with the batch."""
+
+
+class BatchStatus(StrEnum):
+    VALIDATING = "validating"
+    FAILED = "failed"
+    IN_PROGRESS = "in_progress"
+    FINALIZING = "finalizing"
+    COMPLETED = "completed"
+    EXPIRED = "expired"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+
+
+class BatchError(ResponseModel):
+    """A fault of the input file."""
+
+    code: str
+    """What a program can match on."""
+    line: int | None
+    """The line at fault, from 1."""
+    message: str
+    """What to do about it."""
+    param: str | None
+    """The field at fault."""
+
+
+class BatchErrors(ResponseModel):
+    """Faults of the input file, the first hundred."""
+
+    object: Literal["list"] = "list"
+    data: list[BatchError]
+    """One each."""
+
+
+class BatchCounts(ResponseModel):
+    """Lines of a batch by what became of them."""
+
+    total: int
+    """All lines."""
+    completed: int
+    """Answered with success."""
+    failed: int
+    """Answered with an error."""
+
+
+class InputTokens(ResponseModel):
+    """Details of the input tokens."""
+
+    cached_tokens: int
+    """Those that the engine did not compute anew."""
+
+
+class OutputTokens(ResponseModel):
+    """Details of the output tokens."""
+
+    reasoning_tokens: int
+    """Those that are not part of the answers: discarded branches."""
+
+
+class BatchUsage(ResponseModel):
+    """What a batch cost."""
+
+    input_tokens: int
+    """Of the framed prompts."""
+    input_tokens_details: InputTokens
+    """Of these."""
+    output_tokens: int
+    """Every sampled token."""
+    output_tokens_details: OutputTokens
+    """Of these."""
+    total_tokens: int
+    """Both."""
+
+
+class Batch(ResponseModel):
+    """Many requests in a file, answered in another."""
+
+    id: str
+    """Its name in the paths under `/v1/batches`."""
+    object: Literal["batch"] = "batch"
+    endpoint: str
+    """The path that every line asks."""
+    model: str
+    """The model that answers."""
+    errors: BatchErrors | None
+    """Faults of the input file, for which the batch failed."""
+    input_file_id: str
+    """The requests."""
+    completion_window: str
+    """As it was asked for."""
+    status: BatchStatus
+    """Where it stands."""
+    output_file_id: str | None
+    """The answers, once it has ended and where there is one."""
+    error_file_id: str | None
+    """The lines without an answer, once it has ended and where there is one."""
+    created_at: int
+    """Seconds since 1970, as are the other times."""
+    in_progress_at: int | None
+    """The lines began."""
+    expires_at: int
+    """What is left then expires."""
+    finalizing_at: int | None
+    """The files are being written."""
+    completed_at: int | None
+    """It has ended whole."""
+    failed_at: int | None
+    """The input file was refused."""
+    expired_at: int | None
+    """It was not done in time."""
+    cancelling_at: int | None
+    """It was to be cancelled."""
+    cancelled_at: int | None
+    """It has ended before its end."""
+    request_counts: BatchCounts
+    """Its lines so far."""
+    usage: BatchUsage
+    """What they cost so far."""
+    metadata: dict[str, str] | None
+    """As it was sent."""
+
+
+class BatchList(Page):
+    """Batches, the newest first."""
+
+    data: list[Batch]
+    """This page."""
+
+
+class BatchLine(RequestModel):
+    """One line of an input file."""
+
+    custom_id: str = Field(min_length=1, max_length=512)
+    """Your own name for it, unique in the file."""
+    method: Literal["POST"]
+    """Always POST."""
+    url: str
+    """The endpoint of the batch."""
+    body: dict[str, JsonValue]
+    """What that endpoint takes."""
+
+
+class LineResponse(ResponseModel):
+    """The HTTP answer to a line."""
+
+    status_code: int
+    """HTTP's status."""
+    request_id: str
+    """Its name in the server's log."""
+    body: Any
+    """The endpoint's answer, or its error."""
+
+
+class LineError(ResponseModel):
+    """Why a line has no HTTP answer."""
+
+    code: Literal["batch_expired", "batch_cancelled"]
+    """The batch ended before it."""
+    message: str
+    """The same in words."""
+
+
+class BatchOutputLine(ResponseModel):
+    """One line of an output file or of an error file."""
+
+    id: str
+    """Its own name."""
+    custom_id: str
+    """That of its request."""
+    response: LineResponse | None
+    """The answer."""
+    error: LineError | None
+    """Or why there is none."""

@@ -1,0 +1,145 @@
+"""Claiming jobs and writing their answers, each exactly once."""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, case, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from stepback_server.jobs.job import OPEN, Job, JobAnswer, State
+from stepback_server.storage.database import Database
+from stepback_server.storage.tables import BATCHES, JOBS, AnyRow
+
+
+class Claims:
+    """Jobs for one controller, of the model that it serves and of endpoints that it has."""
+
+    def __init__(
+        self, database: Database, model: Callable[[], str], endpoints: Collection[str]
+    ) -> None:
+        self._database = database
+        self._model = model
+        self._endpoints = tuple(endpoints)
+        self._last_tenant = ""
+
+    async def searches(self, owner: str, most: int) -> list[Job]:
+        """Claim background searches, the oldest first."""
+        async with self._database.begin() as connection:
+            return await self._claim(connection, owner, most, JOBS.c.batch.is_(None))
+
+    async def lines(self, owner: str, most: int) -> list[Job]:
+        """Claim lines of one tenant's oldest batch; tenants take turns."""
+        async with self._database.begin() as connection:
+            for tenant, batch in self._in_turn(await self._batches(connection)):
+                claimed = await self._claim(connection, owner, most, JOBS.c.batch == batch)
+                if claimed:
+                    self._last_tenant = tenant
+                    return claimed
+        return []
+
+    async def _batches(self, connection: AsyncConnection) -> Sequence[AnyRow]:
+        """Batches with lines to do, by tenant and age."""
+        open_ones = (
+            select(BATCHES.c.tenant, BATCHES.c.id)
+            .where(BATCHES.c.status == "in_progress", BATCHES.c.model == self._model())
+            .order_by(BATCHES.c.tenant, BATCHES.c.created)
+        )
+        return (await connection.execute(open_ones)).all()
+
+    def _in_turn(self, batches: Sequence[AnyRow]) -> list[tuple[str, str]]:
+        """The batches of the tenants after the last one that was served, then the others."""
+        pairs = [(str(row.tenant), str(row.id)) for row in batches]
+        later = [pair for pair in pairs if pair[0] > self._last_tenant]
+        return later + [pair for pair in pairs if pair[0] <= self._last_tenant]
+
+    async def _claim(
+        self, connection: AsyncConnection, owner: str, most: int, of: ColumnElement[bool]
+    ) -> list[Job]:
+        free = (
+            select(JOBS.c.number)
+            .where(
+                of,
+                JOBS.c.state == State.QUEUED,
+                JOBS.c.model == self._model(),
+                JOBS.c.endpoint.in_(self._endpoints),
+            )
+            .order_by(JOBS.c.number)
+            .limit(most)
+            .with_for_update(skip_locked=True)
+        )
+        claimed = await connection.execute(
+            update(JOBS)
+            .where(JOBS.c.number.in_(free))
+            .values(
+                state=State.RUNNING,
+                owner=owner,
+                attempts=JOBS.c.attempts + 1,
+                started=self._database.now,
+            )
+            .returning(
+                JOBS.c.number, JOBS.c.id, JOBS.c.tenant, JOBS.c.batch, JOBS.c.endpoint, JOBS.c.body
+            )
+        )
+        return [Job(*row) for row in sorted(claimed.all())]
+
+    async def finish(self, owner: str, answered: Sequence[tuple[Job, JobAnswer | None]]) -> None:
+        """Write answers, None for what was cancelled, of the jobs that are still the owner's."""
+        async with self._database.begin() as connection:
+            for job, answer in answered:
+                mine = JOBS.c.owner == owner
+                await connection.execute(
+                    update(JOBS)
+                    .where(JOBS.c.number == job.number, mine, JOBS.c.state == State.RUNNING)
+                    .values(_ended(answer) | {"owner": None, "ended": self._database.now})
+                )
+
+    async def release(self, owner: str, jobs: Collection[Job]) -> None:
+        """Put jobs back into the queue; those to be cancelled are."""
+        state = case((JOBS.c.cancelling, State.CANCELLED), else_=State.QUEUED)
+        async with self._database.begin() as connection:
+            await connection.execute(
+                update(JOBS)
+                .where(JOBS.c.number.in_([job.number for job in jobs]), JOBS.c.owner == owner)
+                .values(state=state, owner=None)
+            )
+
+    async def to_cancel(self, owner: str) -> set[int]:
+        """Numbers of the claimed jobs that somebody has cancelled."""
+        asked = select(JOBS.c.number).where(JOBS.c.owner == owner, JOBS.c.cancelling)
+        async with self._database.begin() as connection:
+            return set((await connection.execute(asked)).scalars())
+
+    async def waiting(self) -> int:
+        """Jobs that nobody has claimed yet, for the metrics."""
+        count = select(func.count()).where(JOBS.c.state == State.QUEUED)
+        async with self._database.begin() as connection:
+            return int((await connection.execute(count)).scalar_one())
+
+
+async def cancel(connection: AsyncConnection, of: ColumnElement[bool], now: Any) -> None:
+    """Cancel jobs: the queued at once, the running through the controller that has them."""
+    queued = JOBS.c.state.in_((State.QUEUED, State.HELD))
+    await connection.execute(
+        update(JOBS)
+        .where(of, JOBS.c.state.in_((*OPEN, State.HELD)))
+        .values(
+            state=case((queued, State.CANCELLED), else_=JOBS.c.state),
+            ended=case((queued, now), else_=None),
+            cancelling=True,
+        )
+    )
+
+
+def _ended(answer: JobAnswer | None) -> dict[str, Any]:
+    if answer is None:
+        return {"state": State.CANCELLED}
+    tokens = answer.tokens
+    return {
+        "state": State.DONE,
+        "status": answer.status,
+        "answer": answer.content,
+        "input_tokens": tokens.input,
+        "cached_tokens": tokens.cached,
+        "output_tokens": tokens.output,
+        "reasoning_tokens": tokens.reasoning,
+    }

@@ -1,0 +1,81 @@
+"""A job as a controller holds it, and an endpoint that answers it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from stepback_core.events import SolveEvent
+from stepback_server.gateway.rate_limit import Tenant
+
+
+class State(StrEnum):
+    """Where a job stands in the database."""
+
+    HELD = "held"
+    """A line of an input file that is still being read."""
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    """It has an answer: a success or a refusal."""
+    CANCELLED = "cancelled"
+
+
+OPEN = (State.QUEUED, State.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What an answer cost."""
+
+    input: int = 0
+    cached: int = 0
+    output: int = 0
+    reasoning: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JobAnswer:
+    """An HTTP answer: its status, its JSON, its cost."""
+
+    status: int
+    content: str
+    tokens: Tokens = Tokens()
+
+    @property
+    def is_success(self) -> bool:
+        return self.status < 400
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request that this controller has claimed."""
+
+    number: int
+    id: str
+    tenant: str
+    batch: str | None
+    endpoint: str
+    body: str
+
+
+class NotNow(Exception):
+    """The endpoint is overloaded or unavailable: ask again after so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"try again in {seconds} s")
+        self.seconds = seconds
+
+
+Report = Callable[[SolveEvent], None]
+"""Takes the events of a search as they happen."""
+
+
+class Endpoint(Protocol):
+    """Answers the body of one request, refusals included."""
+
+    async def __call__(
+        self, body: Any, tenant: Tenant, *, is_line: bool, report: Report | None
+    ) -> JobAnswer:
+        """`is_line`: yield to searches whose callers wait. Raises NotNow."""
+        ...

@@ -1,0 +1,81 @@
+"""This controller's lease on what it has claimed: its heartbeat, and others' that stopped."""
+
+import logging
+import time
+import uuid
+
+from sqlalchemy import ColumnElement, Update, case, delete, insert, or_, select, update
+
+from stepback_server.jobs.job import State
+from stepback_server.storage.database import Database
+from stepback_server.storage.tables import BATCHES, CONTROLLERS, JOBS
+
+_log = logging.getLogger(__name__)
+
+
+class LeaseLost(Exception):
+    """Others took this controller for dead: what it has claimed is no longer its own."""
+
+
+class Lease:
+    """One row that says that this process lives."""
+
+    def __init__(self, database: Database, seconds: float) -> None:
+        self._database = database
+        self.seconds = seconds
+        self.owner = ""
+        self._begun = 0.0
+        """Since when, monotonic, heartbeats have come without a gap."""
+        self._last = 0.0
+
+    async def begin(self) -> None:
+        """Register under a fresh name, which owns nothing yet."""
+        self.owner = uuid.uuid4().hex
+        async with self._database.begin() as connection:
+            row = {"id": self.owner, "heartbeat": self._database.now}
+            await connection.execute(insert(CONTROLLERS).values(row))
+        self._begun = self._last = time.monotonic()
+
+    async def beat(self) -> None:
+        """Renew the lease, and free what dead controllers held. Raises LeaseLost."""
+        async with self._database.begin() as connection:
+            mine = update(CONTROLLERS).where(CONTROLLERS.c.id == self.owner)
+            kept = await connection.execute(mine.values(heartbeat=self._database.now))
+            if not kept.rowcount:
+                raise LeaseLost
+            now = time.monotonic()
+            if now - self._last > self.seconds:
+                self._begun = now
+            self._last = now
+            # After an outage of the database all heartbeats are old: let the others beat first.
+            if now - self._begun < self.seconds:
+                return
+            dead = CONTROLLERS.c.heartbeat < self._database.now - self.seconds
+            await connection.execute(delete(CONTROLLERS).where(dead))
+            freed = await connection.execute(_freed(JOBS.c.owner.is_not(None) & _is_orphan()))
+            await connection.execute(
+                update(BATCHES)
+                .where(BATCHES.c.owner.not_in(select(CONTROLLERS.c.id)))
+                .values(owner=None)
+            )
+            if freed.rowcount > 0:
+                _log.warning("%d jobs of a lost controller go on", freed.rowcount)
+
+    async def end(self) -> None:
+        """Give back what is still claimed, and leave."""
+        async with self._database.begin() as connection:
+            await connection.execute(_freed(JOBS.c.owner == self.owner))
+            await connection.execute(
+                update(BATCHES).where(BATCHES.c.owner == self.owner).values(owner=None)
+            )
+            await connection.execute(delete(CONTROLLERS).where(CONTROLLERS.c.id == self.owner))
+
+
+def _is_orphan() -> ColumnElement[bool]:
+    return JOBS.c.owner.not_in(select(CONTROLLERS.c.id))
+
+
+def _freed(whose: ColumnElement[bool]) -> Update:
+    state = case((JOBS.c.cancelling, State.CANCELLED), else_=State.QUEUED)
+    running = or_(JOBS.c.state == State.RUNNING)
+    return update(JOBS).where(running, whose).values(state=state, owner=None)

@@ -1,0 +1,101 @@
+"""Jobs over an open database: its stores, and the runner of this process."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from stepback_server.gateway.rate_limit import Tenant
+from stepback_server.jobs.batches import Batches
+from stepback_server.jobs.claims import Claims
+from stepback_server.jobs.files import Files
+from stepback_server.jobs.job import Endpoint
+from stepback_server.jobs.lease import Lease
+from stepback_server.jobs.lifecycle import Lifecycle
+from stepback_server.jobs.runner import Runner
+from stepback_server.jobs.searches import Searches
+from stepback_server.settings import Settings
+from stepback_server.storage.database import Database
+from stepback_server.storage.errors import StorageUnavailable
+
+_log = logging.getLogger(__name__)
+_DAY = 86_400
+_SECONDS_BETWEEN_CLEANUPS = 60.0
+
+
+@dataclass(slots=True)
+class OpenedJobs:
+    """What the routes use; `close` it in the end."""
+
+    database: Database
+    searches: Searches
+    files: Files
+    batches: Batches
+    runner: Runner
+    keep_seconds: float
+    _tasks: list[asyncio.Task[None]]
+
+    @classmethod
+    async def open(
+        cls,
+        settings: Settings,
+        endpoints: Mapping[str, Endpoint],
+        model: Callable[[], str],
+        find_tenant: Callable[[str], Tenant | None],
+    ) -> "OpenedJobs":
+        """Open and migrate the database, and begin to run jobs. Raises StorageError and
+        StorageUnavailable."""
+        database = Database(settings.database_url.get_secret_value())
+        try:
+            await database.upgrade()
+        except BaseException:
+            await database.close()
+            raise
+        files, searches = Files(database), Searches(database, model)
+        keep_seconds = settings.job_days * _DAY
+        runner = Runner(
+            Lease(database, settings.lease_seconds),
+            Claims(database, model, endpoints),
+            searches,
+            Lifecycle(
+                database,
+                files,
+                most_lines=settings.batch_lines,
+                most_bytes=settings.max_body_bytes,
+                keep_seconds=keep_seconds,
+            ),
+            endpoints,
+            find_tenant,
+            most_searches=settings.max_searches,
+            most_lines=settings.batch_searches,
+        )
+        batches = Batches(database, files, model)
+        jobs = cls(database, searches, files, batches, runner, keep_seconds, [])
+        for work in (runner.run(), jobs.clean_up()):
+            task = asyncio.create_task(work)
+            task.add_done_callback(_failed)
+            jobs._tasks.append(task)
+        _log.info("jobs are kept in %s", database.name)
+        return jobs
+
+    async def clean_up(self) -> None:
+        """Delete what has been kept long enough, now and then."""
+        while True:
+            with suppress(StorageUnavailable):
+                await self.files.delete_expired()
+                await self.searches.delete_ended(self.keep_seconds)
+            await asyncio.sleep(_SECONDS_BETWEEN_CLEANUPS)
+
+    async def close(self, grace_seconds: float) -> None:
+        """Let jobs in flight end for a while, give the others back, and close the database."""
+        await self.runner.stop(grace_seconds)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.database.close()
+
+
+def _failed(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        _log.error("jobs are no longer run by this process", exc_info=error)

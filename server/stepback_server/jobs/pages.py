@@ -1,0 +1,62 @@
+"""Pages of a list: `limit` and `after`, the newest first."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from sqlalchemy import ColumnElement, Table, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from stepback_server.storage.errors import UnknownId
+from stepback_server.storage.tables import AnyRow
+
+
+async def own(
+    connection: AsyncConnection,
+    table: Table,
+    kind: str,
+    tenant: str,
+    id: str,
+    *where: ColumnElement[bool],
+) -> AnyRow:
+    """Read one row of a tenant. Raises UnknownId."""
+    wanted = select(table).where(table.c.id == id, table.c.tenant == tenant, *where)
+    row = (await connection.execute(wanted)).one_or_none()
+    if row is None:
+        raise UnknownId(kind, id)
+    return row
+
+
+async def page(
+    connection: AsyncConnection,
+    table: Table,
+    kind: str,
+    tenant: str,
+    *,
+    limit: int,
+    after: str | None,
+    where: Sequence[ColumnElement[bool]] = (),
+) -> tuple[Sequence[AnyRow], bool]:
+    """Read one page of a tenant's rows, and True where more follow. Raises UnknownId."""
+    wanted = select(table).where(table.c.tenant == tenant, *where)
+    if after is not None:
+        before = await own(connection, table, kind, tenant, after, *where)
+        place = (before.created, before.id)
+        wanted = wanted.where(tuple_(table.c.created, table.c.id) < place)
+    wanted = wanted.order_by(table.c.created.desc(), table.c.id.desc()).limit(limit + 1)
+    rows = (await connection.execute(wanted)).all()
+    return rows[:limit], len(rows) > limit
+
+
+class _Named(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+def first(entries: Sequence[_Named]) -> str | None:
+    """The id of a page's first entry."""
+    return entries[0].id if entries else None
+
+
+def last(entries: Sequence[_Named]) -> str | None:
+    """The id of a page's last entry."""
+    return entries[-1].id if entries else None

@@ -1,0 +1,198 @@
+"""Runs jobs in this process: claims them under its lease, answers them, writes the answers."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from typing import Any
+
+from stepback_core.schemas import ErrorBody, ErrorDetail, ErrorType
+from stepback_server.gateway.rate_limit import Tenant
+from stepback_server.jobs.claims import Claims
+from stepback_server.jobs.event_log import EventLog
+from stepback_server.jobs.job import Endpoint, Job, JobAnswer, NotNow
+from stepback_server.jobs.lease import Lease, LeaseLost
+from stepback_server.jobs.lifecycle import Lifecycle
+from stepback_server.jobs.searches import Searches
+from stepback_server.jobs.writer import AnswerWriter
+from stepback_server.storage.errors import StorageUnavailable
+
+_log = logging.getLogger(__name__)
+
+_POLL_SECONDS = 1.0
+"""Between looks for what other controllers have queued or cancelled."""
+_LONGEST_WAIT = 30.0
+"""Seconds; an engine may say that it comes back later, and come sooner."""
+
+
+class Runner:
+    """Keeps a number of jobs in flight until it is stopped."""
+
+    def __init__(
+        self,
+        lease: Lease,
+        claims: Claims,
+        searches: Searches,
+        lifecycle: Lifecycle,
+        endpoints: Mapping[str, Endpoint],
+        find_tenant: Callable[[str], Tenant | None],
+        *,
+        most_searches: int,
+        most_lines: int,
+    ) -> None:
+        self._lease = lease
+        self._claims = claims
+        self._searches = searches
+        self._lifecycle = lifecycle
+        self._endpoints = endpoints
+        self._find_tenant = find_tenant
+        self._most_searches = most_searches
+        self._most_lines = most_lines
+        self._writer = AnswerWriter(lambda answered: claims.finish(lease.owner, answered))
+        self._running: dict[int, tuple[Job, asyncio.Task[None]]] = {}
+        self._cancelled: set[int] = set()
+        self._is_stopping = False
+        self._bells = (asyncio.Event(), asyncio.Event())
+        self.waiting = 0
+        """Jobs in the database that nobody has claimed, as of the last look."""
+
+    @property
+    def running(self) -> int:
+        """Jobs in flight here."""
+        return len(self._running)
+
+    def wake(self) -> None:
+        """Look into the database now: something was queued or cancelled."""
+        for bell in self._bells:
+            bell.set()
+
+    async def run(self) -> None:
+        """Work until cancelled; `stop` first lets what is in flight end."""
+        await self._lease.begin()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_alive())
+            group.create_task(self._writer.run())
+            group.create_task(self._claim_on())
+            group.create_task(_again_and_again(self._advance, _POLL_SECONDS, self._bells[1]))
+
+    async def stop(self, seconds: float) -> None:
+        """Claim nothing more, wait so long for what is in flight, give the rest back."""
+        self._is_stopping = True
+        tasks = [task for _, task in self._running.values()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        with suppress(StorageUnavailable):
+            await self._lease.end()
+
+    async def _keep_alive(self) -> None:
+        async def beat() -> None:
+            try:
+                await self._lease.beat()
+            except LeaseLost:
+                _log.warning("the lease was lost: what was in flight is another's now")
+                await self._drop_all()
+                await self._lease.begin()
+
+        await _again_and_again(beat, self._lease.seconds / 4, asyncio.Event())
+
+    async def _drop_all(self) -> None:
+        tasks = [task for _, task in self._running.values()]
+        self._running.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _advance(self) -> None:
+        """Move batches on, and end what was cancelled."""
+        await self._lifecycle.advance(self._lease.owner)
+        for number in await self._claims.to_cancel(self._lease.owner):
+            if number in self._running:
+                self._cancelled.add(number)
+                self._running[number][1].cancel()
+        self.waiting = await self._claims.waiting()
+
+    async def _claim_on(self) -> None:
+        async def claim() -> None:
+            while not self._is_stopping and await self._claim():
+                pass
+
+        await _again_and_again(claim, _POLL_SECONDS, self._bells[0])
+
+    async def _claim(self) -> bool:
+        """Begin what there is room for; True where there may be more."""
+        owner = self._lease.owner
+        lines = sum(1 for job, _ in self._running.values() if job.batch is not None)
+        room_for_searches = self._most_searches - (len(self._running) - lines)
+        room_for_lines = self._most_lines - lines
+        claimed: list[Job] = []
+        if room_for_searches > 0:
+            claimed += await self._claims.searches(owner, room_for_searches)
+        # Many a transaction, rather than one for each line that ends.
+        if room_for_lines >= max(1, self._most_lines // 4):
+            claimed += await self._claims.lines(owner, room_for_lines)
+        for job in claimed:
+            self._running[job.number] = job, asyncio.create_task(self._work(job))
+        return bool(claimed)
+
+    async def _work(self, job: Job) -> None:
+        try:
+            answer = await self._answer(job)
+            await self._writer.write(job, answer)
+        except asyncio.CancelledError:
+            if job.number in self._cancelled:
+                await self._writer.write(job, None)
+            elif job.number in self._running:
+                await self._claims.release(self._lease.owner, [job])
+            raise
+        finally:
+            self._cancelled.discard(job.number)
+            if (held := self._running.get(job.number)) and held[0] is job:
+                del self._running[job.number]
+            self.wake()
+
+    async def _answer(self, job: Job) -> JobAnswer:
+        """Ask the endpoint until it has an answer."""
+        while True:
+            # Looked up again: the operator may change or withdraw a key meanwhile.
+            tenant = self._find_tenant(job.tenant)
+            if tenant is None:
+                return _withdrawn()
+            try:
+                return await self._ask(job, tenant)
+            except NotNow as later:
+                await asyncio.sleep(min(later.seconds, _LONGEST_WAIT))
+
+    async def _ask(self, job: Job, tenant: Tenant) -> JobAnswer:
+        endpoint, body = self._endpoints[job.endpoint], json.loads(job.body)
+        if job.batch is not None:
+            return await endpoint(body, tenant, is_line=True, report=None)
+        async with EventLog(self._searches, job.number) as log:
+            return await endpoint(body, tenant, is_line=False, report=log.add)
+
+
+async def _again_and_again(
+    work: Callable[[], Coroutine[Any, Any, None]], seconds: float, bell: asyncio.Event
+) -> None:
+    """Work at this pace or when the bell rings, through outages of the database."""
+    while True:
+        bell.clear()
+        try:
+            await work()
+        except StorageUnavailable as error:
+            _log.warning("jobs wait for the database: %s", error)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await bell.wait()
+
+
+def _withdrawn() -> JobAnswer:
+    detail = ErrorDetail(
+        type=ErrorType.AUTHENTICATION,
+        message="The key that asked for this was withdrawn.",
+        code="unknown_key",
+    )
+    return JobAnswer(401, ErrorBody(error=detail).model_dump_json())

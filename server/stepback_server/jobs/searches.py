@@ -1,0 +1,202 @@
+"""Background searches: adding, finding, listing, cancelling, and their events by number."""
+
+import json
+import uuid
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from typing import Any
+
+from sqlalchemy import delete, func, insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from stepback_core.events import SolveEvent
+from stepback_core.schemas import ErrorBody, SolveResult
+from stepback_core.schemas.jobs import JobStatus, SearchJob, SearchJobList, SearchProgress
+from stepback_server.gateway.idempotency import IdempotencyMismatch
+from stepback_server.jobs.claims import cancel
+from stepback_server.jobs.job import State
+from stepback_server.jobs.pages import first, last, own, page
+from stepback_server.storage.database import Database
+from stepback_server.storage.tables import EVENTS, JOBS, AnyRow
+
+_KIND = "search"
+
+
+class Searches:
+    """The background searches of all tenants; one of another does not exist."""
+
+    def __init__(self, database: Database, model: Callable[[], str]) -> None:
+        self._database = database
+        self._model = model
+
+    async def add(self, tenant: str, endpoint: str, body: str, key: str | None = None) -> SearchJob:
+        """Queue a search, or find the one that was queued with this Idempotency-Key.
+
+        Raises IdempotencyMismatch."""
+        id = f"search-{_name(tenant, key)}"
+        async with self._database.begin() as connection:
+            same = select(JOBS.c.body).where(JOBS.c.id == id)
+            queued = (await connection.execute(same)).scalar_one_or_none()
+            if queued is not None and queued != body:
+                raise IdempotencyMismatch
+            if queued is None:
+                await self._insert(connection, id, tenant, endpoint, body)
+        return await self.find(tenant, id)
+
+    async def _insert(
+        self, connection: AsyncConnection, id: str, tenant: str, endpoint: str, body: str
+    ) -> None:
+        await connection.execute(
+            insert(JOBS).values(
+                id=id,
+                tenant=tenant,
+                model=self._model(),
+                endpoint=endpoint,
+                body=body,
+                state=State.QUEUED,
+                created=self._database.now,
+            )
+        )
+
+    async def find(self, tenant: str, id: str) -> SearchJob:
+        """Read a search with its result or its progress. Raises UnknownId."""
+        async with self._database.begin() as connection:
+            row = await self._own(connection, tenant, id)
+            progress = await _progress(connection, row.number)
+        return _described(row).model_copy(update=_outcome(row) | {"progress": progress})
+
+    async def cancel(self, tenant: str, id: str) -> SearchJob:
+        """Cancel a search that has not ended. Raises UnknownId."""
+        async with self._database.begin() as connection:
+            await self._own(connection, tenant, id)
+            await cancel(connection, JOBS.c.id == id, self._database.now)
+        return await self.find(tenant, id)
+
+    async def append(self, number: int, first: int, events: Sequence[SolveEvent]) -> None:
+        """Keep events, numbered from `first`."""
+        data = "\n".join(json.dumps(event.model_dump(mode="json")) for event in events)
+        row = {"job": number, "first": first, "count": len(events), "data": data}
+        async with self._database.begin() as connection:
+            await connection.execute(insert(EVENTS).values(row))
+
+    async def next_event(self, number: int) -> int:
+        """The number of the next event: an attempt goes on counting where a lost one ended."""
+        async with self._database.begin() as connection:
+            return await _next_event(connection, number)
+
+    async def events(
+        self, tenant: str, id: str, after: int
+    ) -> tuple[list[tuple[int, dict[str, Any]]], bool]:
+        """Read the events after a number, and True where the search has ended with the last of
+        them. Raises UnknownId."""
+        async with self._database.begin() as connection:
+            job = await self._own(connection, tenant, id)
+            wanted = (
+                select(EVENTS.c.first, EVENTS.c.data)
+                .where(EVENTS.c.job == job.number, EVENTS.c.first + EVENTS.c.count > after + 1)
+                .order_by(EVENTS.c.first)
+            )
+            rows = (await connection.execute(wanted)).all()
+            following = await _next_event(connection, job.number)
+        found: list[tuple[int, dict[str, Any]]] = [
+            (number, json.loads(line))
+            for row in rows
+            for number, line in enumerate(row.data.split("\n"), row.first)
+            if number > after
+        ]
+        last = _last_event(job)
+        if last is not None and following > after:
+            found.append((following, last))
+        return found, last is not None
+
+    async def delete_ended(self, seconds: float) -> None:
+        """Delete the searches of all tenants that ended so long ago."""
+        over = JOBS.c.ended < self._database.now - seconds
+        async with self._database.begin() as connection:
+            await connection.execute(delete(JOBS).where(JOBS.c.batch.is_(None), over))
+
+    async def list(self, tenant: str, *, limit: int, after: str | None) -> SearchJobList:
+        """Read a page of searches without their results. Raises UnknownId for `after`."""
+        where = [JOBS.c.batch.is_(None)]
+        async with self._database.begin() as connection:
+            rows, more = await page(
+                connection, JOBS, _KIND, tenant, limit=limit, after=after, where=where
+            )
+        data = [_described(row) for row in rows]
+        return SearchJobList(data=data, has_more=more, first_id=first(data), last_id=last(data))
+
+    async def _own(self, connection: AsyncConnection, tenant: str, id: str) -> AnyRow:
+        return await own(connection, JOBS, _KIND, tenant, id, JOBS.c.batch.is_(None))
+
+
+def _name(tenant: str, key: str | None) -> str:
+    """A fresh name, or always the same for a tenant's key."""
+    if key is None:
+        return uuid.uuid4().hex
+    return sha256(f"{tenant}\0{key}".encode()).hexdigest()[:32]
+
+
+async def _next_event(connection: AsyncConnection, number: int) -> int:
+    following = select(func.max(EVENTS.c.first + EVENTS.c.count)).where(EVENTS.c.job == number)
+    return int((await connection.execute(following)).scalar() or 1)
+
+
+async def _progress(connection: AsyncConnection, number: int) -> SearchProgress | None:
+    """The totals of the last `usage` event that is kept."""
+    latest = select(EVENTS.c.data).where(EVENTS.c.job == number).order_by(EVENTS.c.first.desc())
+    for data in (await connection.execute(latest.limit(8))).scalars():
+        for line in reversed(data.split("\n")):
+            if (event := json.loads(line))["type"] == "usage":
+                return SearchProgress.model_validate(event)
+    return None
+
+
+def _status(row: AnyRow) -> JobStatus:
+    match State(row.state):
+        case State.DONE:
+            return JobStatus.COMPLETED if row.status < 400 else JobStatus.FAILED
+        case State.CANCELLED:
+            return JobStatus.CANCELLED
+        case State.RUNNING:
+            return JobStatus.RUNNING
+        case State.QUEUED | State.HELD:
+            return JobStatus.QUEUED
+
+
+def _described(row: AnyRow) -> SearchJob:
+    status = _status(row)
+    return SearchJob(
+        id=row.id,
+        status=status,
+        created_at=int(row.created),
+        started_at=None if row.started is None else int(row.started),
+        ended_at=None if row.ended is None else int(row.ended),
+        attempts=row.attempts,
+        request=json.loads(row.body),
+        generated_tokens=row.output_tokens,
+        cancelling=row.cancelling and status is JobStatus.RUNNING,
+    )
+
+
+def _outcome(row: AnyRow) -> dict[str, Any]:
+    match _status(row):
+        case JobStatus.COMPLETED:
+            return {"result": SolveResult.model_validate_json(row.answer)}
+        case JobStatus.FAILED:
+            return {"error": ErrorBody.model_validate_json(row.answer).error}
+        case _:
+            return {}
+
+
+def _last_event(row: AnyRow) -> dict[str, Any] | None:
+    """What ends the events of a search that has ended."""
+    match _status(row):
+        case JobStatus.COMPLETED:
+            return {"type": "result", "result": json.loads(row.answer)}
+        case JobStatus.FAILED:
+            error = ErrorBody.model_validate_json(row.answer).error.model_dump(mode="json")
+            return {"type": "error", "status": row.status, "error": error}
+        case JobStatus.CANCELLED:
+            return {"type": "cancelled"}
+        case _:
+            return None

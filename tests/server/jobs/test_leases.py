@@ -1,0 +1,50 @@
+"""Controllers that are killed: each job is answered exactly once, and little is paid twice."""
+
+import json
+import signal
+
+import httpx
+import pytest
+
+from stepback_core.schemas.jobs import BatchStatus
+from tests.server.jobs.conftest import Controllers, batch_in, begin, lines_of, upload, wait_for
+from tests.server.jobs.test_batches import line
+
+LINES = 120
+IN_FLIGHT = 4
+PROBES = 100
+"""Samples by which four controllers may see meanwhile that their engine works."""
+
+
+@pytest.mark.timeout(900)
+def test_a_batch_survives_a_controller_that_is_killed_three_times(
+    controllers: Controllers,
+) -> None:
+    with httpx.Client(base_url=controllers.engine) as engine:
+        before = engine.get("/told").json()["samples"]
+        process, url = controllers.start(batch_searches=IN_FLIGHT)
+        with httpx.Client(base_url=url, timeout=60) as client:
+            file = upload(client, *(line(f"r{number}") for number in range(LINES)))
+            id = begin(client, file)["id"]
+        for kill in range(3):
+            with httpx.Client(base_url=url, timeout=60) as client:
+                _wait_for_answers(client, id, (kill + 1) * LINES // 6)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            process, url = controllers.start(batch_searches=IN_FLIGHT)
+        with httpx.Client(base_url=url, timeout=60) as client:
+            batch = batch_in(client, id, BatchStatus.COMPLETED)
+            output = [json.loads(each) for each in lines_of(client, batch["output_file_id"])]
+        assert [each["custom_id"] for each in output] == [f"r{n}" for n in range(LINES)]
+        assert all(each["response"]["body"]["status"] == "solved" for each in output)
+        assert batch["request_counts"] == {"total": LINES, "completed": LINES, "failed": 0}
+        paid = engine.get("/told").json()["samples"] - before
+        assert LINES <= paid <= LINES + 3 * IN_FLIGHT + PROBES
+
+
+def _wait_for_answers(client: httpx.Client, id: str, count: int) -> None:
+    def done() -> bool:
+        counts = client.get(f"/v1/batches/{id}").json()["request_counts"]
+        return int(counts["completed"]) >= count
+
+    wait_for(done)
