@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from stepback_core.manifest import Manifest, ManifestError, weights_digest
+from stepback_core.manifest import MANIFEST_NAME, Manifest, ManifestError, weights_digest
 from stepback_core.tasks import TASKS
 from stepback_core.trace import TokenGrammar, Tokenizer, TraceCodec
 
@@ -51,7 +51,7 @@ class Checkpoint:
         try:
             manifest = Manifest.read(folder)
         except ManifestError as error:
-            raise CheckpointError(str(error)) from error
+            raise CheckpointError(f"{error}{_how_to_make_one(folder)}") from error
         config = _read_config(folder)
         codec = _open_codec(folder, manifest)
         _agree_on_ids(folder, manifest, codec)
@@ -61,14 +61,19 @@ class Checkpoint:
                 raise CheckpointError(
                     f"{folder}/stepback.json: tasks: this version knows no task {task!r}"
                 )
-        context = config.get("max_position_embeddings")
-        if not isinstance(context, int):
-            raise CheckpointError(f"{folder}/config.json: max_position_embeddings is missing")
+        context = _context(folder, config)
         try:
             digest = weights_digest(folder)
         except OSError as error:
             raise CheckpointError(f"{folder}: the weights cannot be read ({error})") from error
         return cls(folder, manifest, codec, context, digest)
+
+
+def _how_to_make_one(folder: Path) -> str:
+    """The command for a model that was trained elsewhere."""
+    if (folder / MANIFEST_NAME).exists() or not (folder / "config.json").exists():
+        return ""
+    return f": make a folder that has one by `stepback import {folder} --out FOLDER`"
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -96,7 +101,9 @@ def _open_codec(folder: Path, manifest: Manifest) -> TraceCodec:
     except Exception as error:  # transformers raises whatever a broken file makes it meet
         raise CheckpointError(f"{folder}: the tokenizer cannot be loaded ({error!r})") from error
     try:
-        return TraceCodec.of(manifest.grammar, tokenizer)
+        codec = TraceCodec.of(manifest.grammar, tokenizer)
+        codec.check_tokenizer()
+        return codec
     except ValueError as error:
         raise CheckpointError(f"{folder}: tokenizer against stepback.json: {error}") from error
 
@@ -117,24 +124,45 @@ def _agree_on_ids(folder: Path, manifest: Manifest, codec: TraceCodec) -> None:
 def _agree_on_size(
     folder: Path, manifest: Manifest, codec: TraceCodec, config: dict[str, Any]
 ) -> None:
-    rows = _embedding_rows(folder)
-    for part, size in (
-        ("config.json: vocab_size", config.get("vocab_size")),
-        ("stepback.json: vocabulary_size", manifest.vocabulary_size),
-    ):
-        if size != rows:
-            raise CheckpointError(f"{folder}/{part} is {size}, but the weights embed {rows} tokens")
+    rows = config.get("vocab_size")
+    if manifest.vocabulary_size != rows:
+        raise CheckpointError(
+            f"{folder}/stepback.json: vocabulary_size is {manifest.vocabulary_size}, but "
+            f"config.json: vocab_size is {rows}"
+        )
+    # Families call their embedding by many names; each has a matrix with a row a token.
+    shapes = tensor_shapes(folder).values()
+    if not any(len(shape) == 2 and shape[0] == rows for shape in shapes):
+        raise CheckpointError(
+            f"{folder}/config.json: vocab_size is {rows}, but the weights have no embedding with "
+            "as many rows"
+        )
     if len(codec.tokenizer) > rows:
         raise CheckpointError(
             f"{folder}: the tokenizer has {len(codec.tokenizer)} tokens, the weights embed {rows}"
         )
 
 
-def _embedding_rows(folder: Path) -> int:
-    for name, shape in tensor_shapes(folder).items():
-        if name.endswith("embed_tokens.weight"):
-            return shape[0]
-    raise CheckpointError(f"{folder}: the weights have no token embedding")
+_CONTEXT_FIELDS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "model_max_length",
+    "max_sequence_length",
+    "max_seq_length",
+    "seq_len",
+)
+"""Where vLLM looks for the longest sequence, family by family."""
+_CONTEXT_WITHOUT = 2048
+"""vLLM's own choice for families that set no limit (ALiBi, as Bloom has it)."""
+
+
+def _context(folder: Path, config: dict[str, Any]) -> int:
+    found = [config[name] for name in _CONTEXT_FIELDS if config.get(name) is not None]
+    if not all(isinstance(each, int) and each > 0 for each in found):
+        raise CheckpointError(f"{folder}/config.json: the longest sequence is no number: {found}")
+    return min(found, default=_CONTEXT_WITHOUT)
 
 
 def tensor_shapes(folder: Path) -> dict[str, list[int]]:

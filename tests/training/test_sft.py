@@ -22,7 +22,7 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_training.config import DataRecipe, Recipe
 from stepback_training.data.samples import read_samples, write_samples
 from stepback_training.train.checkpoint import resumable
-from stepback_training.train.model import add_marker_row, embedding_rows, make_model
+from stepback_training.train.model import add_token_rows, embedding_rows, make_model
 from stepback_training.train.packing import encode
 from stepback_training.train.run_folder import held
 from tests.conftest import ROOT, controller
@@ -170,7 +170,7 @@ def test_the_markers_row_starts_at_the_mean_of_the_others(tmp_path: Path, tied: 
     model: Any = AutoModelForCausalLM.from_pretrained(tmp_path)
     before = model.get_input_embeddings().weight.detach().clone()
     rows = before.shape[0]
-    add_marker_row(model, rows, rows + 1)
+    add_token_rows(model, [rows], rows + 1)
     for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
         torch.testing.assert_close(layer.weight[rows], layer.weight[:rows].mean(0))
     torch.testing.assert_close(model.get_input_embeddings().weight[:rows], before)

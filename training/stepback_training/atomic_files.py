@@ -5,6 +5,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
+def can_lock() -> bool:
+    """Whether this system has the locks that keep a run's folder to one process (not Windows)."""
+    try:
+        import fcntl  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    except ModuleNotFoundError:
+        return False
+    return True
+
+
 def write_whole(path: Path, parts: Iterable[str]) -> None:
     """Write a text, in the place of an older file. A kill leaves the older one, or this one."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stepback_core.tasks import ErrorKind
+from stepback_training.atomic_files import can_lock
 from stepback_training.config import DataRecipe, Recipe, RecipeError
 from stepback_training.data.samples import SampleError, held_out, write_samples
 
@@ -56,13 +57,14 @@ def data(arguments: Sequence[str]) -> int:
         write_samples(recipe, given.out, processes=given.processes)
         if number := held_out(recipe):
             print(f"{number} traces were left out: their prompts belong to the test split")
-    except (RecipeError, ValueError) as error:
+    except (RecipeError, OSError, ValueError) as error:
         return _refuse("data", error)
     return 0
 
 
 def train(arguments: Sequence[str]) -> int:
-    """Train a checkpoint, or go on with a run that was cut short. Returns 0 or 2."""
+    """Train a checkpoint, or go on with a run that was cut short. Returns 0, 1 where the loss is
+    no number, and 2 for what is refused."""
     parser = argparse.ArgumentParser(
         "stepback train",
         description="Train a checkpoint from samples. The same command resumes a killed run. In "
@@ -72,13 +74,21 @@ def train(arguments: Sequence[str]) -> int:
     parser.add_argument("--data", type=Path, required=True, help="samples, as stepback data writes")
     parser.add_argument("--out", type=Path, required=True, help="the run's folder")
     given = parser.parse_args(arguments)
+    if not can_lock():
+        return _refuse("train", ValueError(f"training needs Linux (or macOS), not {sys.platform}"))
     # Imported here: torch takes seconds, and a bad command line should not wait for it.
+    from safetensors import SafetensorError
+
     from stepback_training.train.distributed import is_main
     from stepback_training.train.sft import train as run_training
+    from stepback_training.train.trainer import Diverged
 
     try:
         folder = run_training(Recipe.read(given.recipe), given.data, given.out)
-    except (RecipeError, SampleError, OSError, ValueError) as error:
+    except Diverged as error:
+        _refuse("train", error)
+        return 1
+    except (RecipeError, SampleError, OSError, ValueError, SafetensorError) as error:
         return _refuse("train", error) if is_main() else 2
     if is_main():
         print(folder)
@@ -96,5 +106,7 @@ def _weights(text: str) -> dict[str, float]:
 
 
 def _refuse(command: str, error: Exception) -> int:
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        error = OSError(f"{error.filename}: {error.strerror}")
     print(f"stepback {command}: {error}", file=sys.stderr)
     return 2

@@ -30,7 +30,10 @@ class BaseModelChoice(BaseModel, extra="forbid", frozen=True):
     """A Hugging Face causal language model to start from."""
 
     path: str
-    """A local folder, or a hub name where the hub can be reached."""
+    """A local folder, a GGUF file, or a hub name where the hub can be reached."""
+    prompt_frame: str | None = None
+    """What wraps a prompt, with `{prompt}` in it. None for that of the folder's `stepback.json`, or
+    one user's turn in the model's chat template, or the prompt and a line's end."""
 
 
 class LoraRecipe(BaseModel, extra="forbid", frozen=True):
@@ -86,6 +89,12 @@ class TrainRecipe(BaseModel, extra="forbid", frozen=True):
     gradient_checkpointing: bool = False
     """Keep no activations inside a layer and compute them anew in the backward pass: less memory
     for about a third more computation."""
+    head: Literal["all", "loss"] = "all"
+    """Where the output head is computed: at all tokens, or at those alone that a loss is on. With
+    `loss` a model of many words trains faster; its losses are the same up to rounding."""
+    share_prompts: bool = False
+    """Samples of one prompt share it in a row: it is computed once, and they branch off it. Each
+    has the loss that it has alone, up to rounding."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of the computation: pure float32, or bfloat16 by autocast over float32 weights. auto is bf16
     where the machine is fast in it."""

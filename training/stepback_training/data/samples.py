@@ -66,23 +66,31 @@ class Sample(BaseModel):
 
 def write_samples(recipe: DataRecipe, path: Path, *, processes: int | None = None) -> None:
     """Write the recipe's samples as JSONL; the same recipe gives the same bytes with any number of
-    processes. The file appears under its name only when it is whole. Raises TraceError, and
-    OwnErrorsError."""
+    processes. The file appears under its name only when it is whole. Raises TraceError,
+    OwnErrorsError and OSError."""
     # These are read before anything is written, and before processes are forked that need them.
     held_out(recipe)
     own_errors_of(recipe)
     partial = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     _recipe_path(path).unlink(missing_ok=True)
+    try:
+        _write_batches(recipe, partial, processes)
+        partial.replace(path)
+        _recipe_path(path).write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        partial.unlink(missing_ok=True)  # Gigabytes, maybe, on a disk that is full.
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _write_batches(recipe: DataRecipe, file: Path, processes: int | None) -> None:
     with (
-        partial.open("w", encoding="utf-8") as file,
+        file.open("w", encoding="utf-8") as opened,
         tqdm(total=recipe.samples, unit="sample", unit_scale=True) as bar,
     ):
         for number, lines in _batches(recipe, processes):
-            file.write(lines)
+            opened.write(lines)
             bar.update(number)
-    partial.replace(path)
-    _recipe_path(path).write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def _batches(recipe: DataRecipe, processes: int | None) -> Iterator[tuple[int, str]]:

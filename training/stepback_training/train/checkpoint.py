@@ -4,23 +4,36 @@ Everything is written beside its place, forced to disk and renamed into it, so a
 half of one under its name.
 """
 
+import errno
 import os
 import re
 import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+from safetensors import SafetensorError
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from stepback_core.manifest import Manifest
 from stepback_training.train.model_card import model_card
 
+_NO_SYNC_OF_FOLDERS = frozenset(
+    {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EISDIR}
+)
 _RESUMABLE = re.compile(r"checkpoint-(\d+)")
 
 
 def export(
-    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, manifest: Manifest
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    manifest: Manifest,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
 ) -> None:
-    """Write a folder that plain `transformers` and plain vLLM load. bfloat16 safetensors."""
+    """Write a folder that plain `transformers` and plain vLLM load, as safetensors."""
     staging = folder.with_name(folder.name + ".partial")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
@@ -28,11 +41,25 @@ def export(
         eos_token_id=[manifest.end_id, manifest.marker_id], pad_token_id=tokenizer.pad_token_id
     )
     model.config.use_cache = True
-    model.bfloat16().save_pretrained(staging)
+    with told_of_full_disks(folder):
+        model.to(dtype).save_pretrained(staging)  # pyright: ignore[reportArgumentType]
     tokenizer.save_pretrained(staging)
     manifest.write(staging)
     (staging / "README.md").write_text(model_card(manifest), encoding="utf-8")
     replace_folder(staging, folder)
+
+
+@contextmanager
+def told_of_full_disks(folder: Path) -> Generator[None]:
+    """Raise an OSError where writing weights fails: safetensors and torch raise errors of their
+    own, of which torch's does not even say that a disk is full."""
+    try:
+        yield
+    except (SafetensorError, RuntimeError) as error:
+        text = str(error)
+        if "No space left" in text or "PytorchStreamWriter" in text or "inline_container" in text:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
+        raise
 
 
 def replace_folder(staging: Path, folder: Path) -> None:
@@ -56,8 +83,17 @@ def resumable(run: Path) -> list[Path]:
 def sync(folder: Path) -> None:
     """Force a folder's files to disk before it is renamed."""
     for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
         try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            _sync_one(path)
+        except OSError as error:
+            # Mounts by SMB or FUSE write files well and refuse to sync a folder.
+            if not path.is_dir() or error.errno not in _NO_SYNC_OF_FOLDERS:
+                raise
+
+
+def _sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,19 +1,20 @@
 """The model that training starts from: a small Llama, or any Hugging Face causal model."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias, cast
 
 import torch
 from torch import nn
 from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
 )
 
 from stepback_core.trace import Grammar
+from stepback_training.bases.families import BaseError
+from stepback_training.bases.grammar import Wishes, adopt, checked_codec
+from stepback_training.bases.source import BaseSource
 from stepback_training.config import BaseModelChoice, Recipe, ScratchModel, TrainRecipe
 from stepback_training.train.tokenizer import make_tokenizer
 
@@ -42,7 +43,7 @@ def make_model(
         model = _from_scratch(recipe.scratch, tokenizer)
     else:
         assert recipe.base is not None
-        model, tokenizer, grammar = _from_base(recipe.base)
+        model, tokenizer, grammar = _from_base(recipe.base, recipe.data.separator)
     _set_attention(model, recipe.train)
     return model, tokenizer, grammar
 
@@ -82,32 +83,37 @@ def _from_scratch(shape: ScratchModel, tokenizer: AnyTokenizer) -> PreTrainedMod
     return LlamaForCausalLM(config)
 
 
-def _from_base(base: BaseModelChoice) -> tuple[PreTrainedModel, AnyTokenizer, Grammar]:
-    tokenizer = AutoTokenizer.from_pretrained(base.path)
-    model = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32)
-    if tokenizer.eos_token is None:
-        raise ValueError(f"{base.path}: the tokenizer has no end-of-sequence token")
-    grammar = Grammar(end=tokenizer.eos_token)
-    # A model that was trained here before has the marker, and its row is not to be touched.
-    is_new = tokenizer.convert_tokens_to_ids(grammar.marker) in (None, tokenizer.unk_token_id)
-    tokenizer.add_special_tokens(
-        {"additional_special_tokens": [grammar.marker]}, replace_extra_special_tokens=False
-    )
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    if is_new:
-        add_marker_row(model, tokenizer.convert_tokens_to_ids(grammar.marker), len(tokenizer))
-    return model, tokenizer, grammar
+def _from_base(
+    base: BaseModelChoice, separator: str = "\n"
+) -> tuple[PreTrainedModel, AnyTokenizer, Grammar]:
+    """The base, refused before its weights are read where it could not be served in the end."""
+    source = BaseSource.at(base.path)
+    source.check_family()
+    tokenizer = source.open_tokenizer()
+    known = source.manifest
+    if known and known.grammar.separator != separator:
+        raise BaseError(
+            f"[data] separator is {separator!r}, but {base.path} closes its steps with "
+            f"{known.grammar.separator!r}: name that one"
+        )
+    wishes = Wishes(separator=separator, prompt_frame=base.prompt_frame)
+    adopted = adopt(tokenizer, wishes, known.grammar if known else None)
+    checked_codec(adopted.grammar, tokenizer, source.name)
+    model = source.open_model(torch.float32)
+    add_token_rows(model, adopted.new_ids, len(tokenizer))
+    return model, tokenizer, adopted.grammar
 
 
-def add_marker_row(model: PreTrainedModel, marker_id: int, vocabulary_size: int) -> None:
-    """Give the marker a row in the embedding and in the head, each the mean of the other rows."""
+def add_token_rows(model: PreTrainedModel, new_ids: Sequence[int], vocabulary_size: int) -> None:
+    """Give new tokens rows in the embedding and in the head, each the mean of the older rows."""
     if embedding_rows(model) < vocabulary_size:
         model.resize_token_embeddings(vocabulary_size, mean_resizing=False)
+    if not new_ids:
+        return
     with torch.no_grad():
         for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
             rows = cast("nn.Linear | nn.Embedding", layer).weight
-            rows[marker_id] = rows[:marker_id].mean(0)
+            rows[list(new_ids)] = rows[: min(new_ids)].mean(0)
 
 
 def embedding_rows(model: PreTrainedModel) -> int:

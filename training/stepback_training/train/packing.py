@@ -1,7 +1,8 @@
 """Samples to token ids and loss mask, in one pass, and packed into rows of equal length.
 
 No loss on the prompt, on wrong steps, or on padding. Samples that share a row do not see each
-other: positions start at 0 for each, which `transformers` turns into a block-diagonal mask.
+other: positions start at 0 for each, which `transformers` turns into a block-diagonal mask. Models
+that carry a state past it get rows of one sample.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +23,7 @@ from stepback_core.trace import TraceCodec
 from stepback_training.data.json_lines import json_lines
 from stepback_training.data.samples import Sample, samples_of
 from stepback_training.data.traces import PLAIN_PROMPTS
+from stepback_training.train.shared_prompts import grouped
 
 IGNORED = -100
 """The label that `transformers` leaves out of the loss."""
@@ -86,6 +88,7 @@ class _Block(NamedTuple):
     ids: NDArray[np.int32]
     has_loss: NDArray[np.bool_]
     lengths: NDArray[np.int64]
+    prompt_lengths: NDArray[np.int64]
     longest_answers: dict[str, int]
 
 
@@ -124,6 +127,9 @@ class EncodedSamples:
         self.ids = np.concatenate([block.ids for block in blocks] or [np.zeros(0, np.int32)])
         self.has_loss = np.concatenate([b.has_loss for b in blocks] or [np.zeros(0, np.bool_)])
         self.lengths = np.concatenate([b.lengths for b in blocks] or [np.zeros(0, np.int64)])
+        self.prompt_lengths = np.concatenate(
+            [b.prompt_lengths for b in blocks] or [np.zeros(0, np.int64)]
+        )
         self.starts = np.concatenate([[0], np.cumsum(self.lengths)])
         self.longest_answers: dict[str, int] = {}
         """Tokens of the longest whole answer without its prompt, by task; "" for other prompts."""
@@ -133,6 +139,11 @@ class EncodedSamples:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def prompt(self, sample: int) -> bytes:
+        """The ids of a sample's prompt, to be compared."""
+        start = self.starts[sample]
+        return self.ids[start : start + self.prompt_lengths[sample]].tobytes()
 
 
 def _encode_lines(
@@ -149,6 +160,7 @@ def _encode_block(
     ids: list[int] = []
     has_loss: list[bool] = []
     lengths: list[int] = []
+    prompts: list[int] = []
     longest: dict[str, int] = {}
     # Most of a call of a tokenizer is overhead, and short steps repeat.
     encode_step = lru_cache(maxsize=_BLOCK)(codec.encode_step)
@@ -158,6 +170,7 @@ def _encode_block(
         ids += encoded.ids
         has_loss += encoded.has_loss
         lengths.append(len(encoded.ids))
+        prompts.append(encoded.prompt_tokens)
         task = next((name for name in tasks if sample.prompt.startswith(f"{name}:")), "")
         if not sample.beginning:
             longest[task] = max(longest.get(task, 0), len(encoded.ids) - encoded.prompt_tokens)
@@ -165,6 +178,7 @@ def _encode_block(
         np.asarray(ids, np.int32),
         np.asarray(has_loss, np.bool_),
         np.asarray(lengths, np.int64),
+        np.asarray(prompts, np.int64),
         longest,
     )
 
@@ -172,10 +186,11 @@ def _encode_block(
 class PackedRows(Dataset[dict[str, torch.Tensor]]):
     """Samples in a seeded random order, packed into rows of `row_tokens`.
 
-    A row is `input_ids`, `position_ids` and `labels`, each int64 of shape [row_tokens]. Rows of
+    A row is `input_ids`, `position_ids` and `labels`, each int64 of shape [row_tokens]; where
+    samples share their prompts, `groups` and `branches` too, which say who sees whom. Rows of
     padding alone follow until their number is a multiple of `multiple`: with the rows of a step,
-    every step is a whole one, however many processes share it. Raises ValueError for a sample
-    longer than a row.
+    every step is a whole one, however many processes share it. Without `together` a row holds one
+    sample. Raises ValueError for a sample longer than a row.
     """
 
     def __init__(
@@ -186,6 +201,8 @@ class PackedRows(Dataset[dict[str, torch.Tensor]]):
         seed: int,
         *,
         multiple: int = 1,
+        together: bool = True,
+        share_prompts: bool = False,
     ) -> None:
         if not len(samples):
             raise ValueError("there are no samples to train on")
@@ -197,12 +214,16 @@ class PackedRows(Dataset[dict[str, torch.Tensor]]):
         self._samples = samples
         self._row_tokens = row_tokens
         self._pad_id = pad_id
-        order = np.random.default_rng(seed).permutation(len(samples))
-        self._rows = _pack(order.tolist(), samples.lengths.tolist(), row_tokens)
+        self._shares = share_prompts
+        order = np.random.default_rng(seed).permutation(len(samples)).tolist()
+        self._groups = self._grouped(order) if share_prompts else [[sample] for sample in order]
+        lengths = [self._length(group) for group in self._groups]
+        units = list(range(len(lengths)))
+        self._rows = _pack(units, lengths, row_tokens) if together else [[unit] for unit in units]
         self.filled = len(self._rows)
         """Rows with samples in them."""
-        self.tokens = int(samples.lengths.sum())
-        """Of all samples, padding left out."""
+        self.tokens = sum(lengths)
+        """Of all samples, padding left out; a shared prompt counts once."""
         self._rows += [[] for _ in range(-self.filled % multiple)]
 
     def __len__(self) -> int:
@@ -214,23 +235,73 @@ class PackedRows(Dataset[dict[str, torch.Tensor]]):
         return self.tokens / (len(self) * self._row_tokens)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        ids = np.full(self._row_tokens, self._pad_id, np.int64)
-        labels = np.full(self._row_tokens, IGNORED, np.int64)
-        positions = np.zeros(self._row_tokens, np.int64)
-        at = 0
-        for sample in self._rows[index]:
-            start, length = int(self._samples.starts[sample]), int(self._samples.lengths[sample])
-            here, there = slice(at, at + length), slice(start, start + length)
-            ids[here] = self._samples.ids[there]
-            labels[here] = np.where(self._samples.has_loss[there], ids[here], IGNORED)
-            positions[here] = np.arange(length)
-            at += length
-        positions[at:] = np.arange(self._row_tokens - at)
-        return {
-            "input_ids": torch.from_numpy(ids),
-            "position_ids": torch.from_numpy(positions),
-            "labels": torch.from_numpy(labels),
-        }
+        row = _Row.of_padding(self._row_tokens, self._pad_id)
+        for number, unit in enumerate(self._rows[index], start=1):
+            row.add(self._samples, self._groups[unit], number)
+        return row.tensors(with_groups=self._shares)
+
+    def _grouped(self, order: list[int]) -> list[list[int]]:
+        samples = self._samples
+        prompts = [samples.prompt(sample) for sample in range(len(samples))]
+        sizes = samples.prompt_lengths.tolist()
+        return grouped(order, prompts, samples.lengths.tolist(), sizes, self._row_tokens)
+
+    def _length(self, group: list[int]) -> int:
+        if len(group) == 1:
+            return int(self._samples.lengths[group[0]])
+        trunk = int(self._samples.prompt_lengths[group[0]]) - 1
+        return int(self._samples.lengths[group].sum()) - trunk * (len(group) - 1)
+
+
+@dataclass(slots=True)
+class _Row:
+    """A row while it is filled."""
+
+    ids: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    branches: NDArray[np.int64]
+    at: int = 0
+
+    @classmethod
+    def of_padding(cls, tokens: int, pad_id: int) -> "_Row":
+        nothing = np.zeros(tokens, np.int64)
+        return cls(
+            np.full(tokens, pad_id, np.int64),
+            np.full(tokens, IGNORED, np.int64),
+            np.arange(tokens),
+            nothing,
+            nothing.copy(),
+        )
+
+    def add(self, samples: EncodedSamples, group: list[int], number: int) -> None:
+        """The next group: one sample, or several behind their prompt."""
+        trunk = int(samples.prompt_lengths[group[0]]) - 1 if len(group) > 1 else 0
+        begun = self.at
+        if trunk:
+            self._copy(samples, group[0], 0, trunk)
+        for branch, sample in enumerate(group, start=1):
+            here = self._copy(samples, sample, trunk, int(samples.lengths[sample]))
+            self.branches[here] = branch if len(group) > 1 else 0
+        self.groups[begun : self.at] = number
+        self.positions[self.at :] = np.arange(len(self.ids) - self.at)
+
+    def _copy(self, samples: EncodedSamples, sample: int, first: int, end: int) -> slice:
+        start = int(samples.starts[sample])
+        here = slice(self.at, self.at + end - first)
+        there = slice(start + first, start + end)
+        self.ids[here] = samples.ids[there]
+        self.labels[here] = np.where(samples.has_loss[there], self.ids[here], IGNORED)
+        self.positions[here] = np.arange(first, end)
+        self.at = here.stop
+        return here
+
+    def tensors(self, *, with_groups: bool) -> dict[str, torch.Tensor]:
+        found = {"input_ids": self.ids, "position_ids": self.positions, "labels": self.labels}
+        if with_groups:
+            found |= {"groups": self.groups, "branches": self.branches}
+        return {name: torch.from_numpy(array) for name, array in found.items()}
 
 
 def _pack(

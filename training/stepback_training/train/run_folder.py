@@ -1,6 +1,5 @@
 """A run's folder: one process at a time, one recipe and one data file for all resumptions."""
 
-import fcntl
 import json
 import os
 from collections.abc import Callable, Generator
@@ -11,6 +10,11 @@ from typing import IO, Any
 
 from stepback_training.config import Recipe
 from stepback_training.data.samples import recipe_of
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows, where `stepback data` works and training does not.
+    fcntl = None
 
 # What may change between a run's start and a resumption of it. With a schedule that does not look
 # ahead, more or fewer epochs give what a run with them from the start would have given.
@@ -39,6 +43,8 @@ def held(run: Path, recipe: Recipe, data: Path) -> Generator[str]:
 @contextmanager
 def locked(run: Path) -> Generator[None]:
     """Hold a folder, which is made. Raises ValueError where another process holds it."""
+    if fcntl is None:
+        raise ValueError("training needs Linux (or macOS): this system has no locks on files")
     run.mkdir(parents=True, exist_ok=True)
     with (run / "lock").open("w") as lock:
         try:
@@ -59,7 +65,8 @@ def _let_go() -> None:
         lock.close()
 
 
-os.register_at_fork(after_in_child=_let_go)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def _identity(recipe: Recipe, digest: str) -> dict[str, Any]:

@@ -24,12 +24,18 @@ from stepback_training.data.samples import read_samples, recipe_of
 from stepback_training.data.traces import SPLIT_RULE
 from stepback_training.train.checkpoint import export, resumable
 from stepback_training.train.distributed import FSDP, agreed, check_sharding, join, sharding
+from stepback_training.train.isolation import has_tree_masks, is_blind_to_neighbours
 from stepback_training.train.lora import add_adapter, load_adapter, merged
 from stepback_training.train.model import AnyTokenizer, embedding_rows, make_model
 from stepback_training.train.packing import EncodedSamples, PackedRows, check_round_trip
 from stepback_training.train.reporting import check_reporters, reporters
 from stepback_training.train.run_folder import held
-from stepback_training.train.trainer import StepbackTrainer, arguments_of, seconds_of
+from stepback_training.train.trainer import (
+    StepbackTrainer,
+    arguments_of,
+    collator_of,
+    seconds_of,
+)
 
 
 def train(recipe: Recipe, data: Path, run: Path) -> Path:
@@ -91,7 +97,18 @@ def _prepare(recipe: Recipe, data: Path) -> _Material:
     check_round_trip(read_samples(data), codec)
     samples = EncodedSamples.read(data, codec, recipe.data.names, processes=_free_cores())
     fit, pad = recipe.train, tokenizer.pad_token_id
-    rows = PackedRows(samples, fit.row_tokens, pad, recipe.seed, multiple=fit.rows_per_step)
+    is_blind = recipe.base is None or is_blind_to_neighbours(model)
+    if fit.share_prompts and not (is_blind and has_tree_masks(model)):
+        raise ValueError("train.share_prompts: this model would see other samples; leave it out")
+    rows = PackedRows(
+        samples,
+        fit.row_tokens,
+        pad,
+        recipe.seed,
+        multiple=fit.rows_per_step,
+        together=is_blind,
+        share_prompts=fit.share_prompts,
+    )
     vocabulary_size, parameters = embedding_rows(model), model.num_parameters()
     if recipe.lora:
         model = add_adapter(model, recipe.lora, codec.tokens.marker_id)
@@ -124,6 +141,7 @@ def _trainer(recipe: Recipe, run: Path, material: _Material, last: Path | None) 
         model=material.model,
         args=arguments,
         train_dataset=material.rows,
+        data_collator=collator_of(recipe.train, material.model),
         callbacks=reporters(recipe, run, _step(last)) if is_main else [],
     )
 

@@ -4,6 +4,7 @@ It takes rows in their packed order, keeps whole checkpoints only, and is the sa
 and in several: a step is the same rows, and only the main process puts a checkpoint in its place.
 """
 
+import logging
 import math
 import shutil
 import time
@@ -14,16 +15,23 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import Trainer, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from stepback_training.config import Recipe, TrainRecipe
-from stepback_training.train.checkpoint import resumable, sync
+from stepback_training.train.checkpoint import resumable, sync, told_of_full_disks
+from stepback_training.train.isolation import takes_added_masks
 from stepback_training.train.muon import MuonWithAdamW
 from stepback_training.train.packing import PackedRows
+from stepback_training.train.shared_prompts import Collator
 
+_log = logging.getLogger(__name__)
 _KEPT = 2
 _SECONDS = "seconds.txt"
 """In each resumable checkpoint: how long training had taken."""
+
+
+class Diverged(ValueError):
+    """A training whose loss is no number any more; the message names the step."""
 
 
 class StepbackTrainer(Trainer):
@@ -35,6 +43,29 @@ class StepbackTrainer(Trainer):
         self._started = time.monotonic()
         self._recipe = recipe
         self._staging: Path | None = None
+        self._first_bad_step: torch.Tensor | None = None
+        self._kept: torch.Tensor | None = None
+        if recipe.head == "loss":
+            self._compute_the_head_on_losses()
+
+    def _compute_the_head_on_losses(self) -> None:
+        if not self.model_accepts_loss_kwargs:
+            raise ValueError('train.head: this model computes its loss in its own way; take "all"')
+        head = cast("nn.Module", self.accelerator.unwrap_model(self.model).get_output_embeddings())
+        head.register_forward_pre_hook(lambda _, hidden: (self._with_loss(hidden[0]),))
+
+    def _with_loss(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The states that a loss is on, as one row."""
+        return hidden if self._kept is None else hidden.flatten(0, 1)[self._kept][None]
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        self._kept = inputs.pop("kept", None)
+        if self._kept is not None:
+            inputs["labels"] = inputs["shift_labels"]
+        try:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        finally:
+            self._kept = None
 
     @property
     def hours(self) -> float:
@@ -51,6 +82,33 @@ class StepbackTrainer(Trainer):
             )
         return super().create_optimizer(model)
 
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+        """One pass, which notes the first step whose loss is no number."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        step = torch.full_like(loss, self.state.global_step + 1)
+        found = torch.where(loss.isfinite(), torch.full_like(loss, math.inf), step)
+        before = self._first_bad_step
+        self._first_bad_step = found if before is None else torch.minimum(before, found)
+        if loss.device.type == "cpu":  # A GPU would wait for each look; it is looked at in logs.
+            self._refuse_no_number()
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        self._refuse_no_number()
+        super().log(logs, start_time)
+
+    def _refuse_no_number(self) -> None:
+        """Raise Diverged where a loss was no number."""
+        first = math.inf if self._first_bad_step is None else float(self._first_bad_step)
+        if not math.isfinite(first):
+            return
+        kept = resumable(Path(str(self.args.output_dir)))
+        where = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
+        raise Diverged(
+            f"the loss is no number at step {first:.0f}, and {where}. Lower train.learning_rate in "
+            "the recipe, and start it with another --out"
+        )
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         # The rows are packed from samples in random order already. Of several processes each takes
         # every n-th pass, so a step holds the same rows however many there are.
@@ -61,10 +119,12 @@ class StepbackTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Save beside the others, then rename: a kill never leaves half a checkpoint."""
+        self._refuse_no_number()
         folder = Path(str(self.args.output_dir))
         self._staging = folder / "partial"
         try:
-            super()._save_checkpoint(model, trial)
+            with told_of_full_disks(folder):
+                super()._save_checkpoint(model, trial)
         finally:
             staging, self._staging = self._staging, None
         # Each process has written its own part; the checkpoint is whole when all of them have.
@@ -81,6 +141,17 @@ class StepbackTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
 
+def collator_of(fit: TrainRecipe, model: PreTrainedModel) -> Collator | None:
+    """What makes a batch of rows; None for that of `transformers`."""
+    if not fit.share_prompts and fit.head == "all":
+        return None
+    return Collator(
+        tree=fit.share_prompts,
+        additive=takes_added_masks(model),
+        head_on_loss=fit.head == "loss",
+    )
+
+
 def seconds_of(checkpoint: Path | None) -> float:
     """How long training had taken at a resumable checkpoint."""
     record = checkpoint / _SECONDS if checkpoint else None
@@ -93,7 +164,7 @@ def arguments_of(recipe: Recipe, run: Path, rows: PackedRows, processes: int) ->
     fit, on_gpu = recipe.train, torch.cuda.is_available()
     steps = math.ceil(rows.filled * fit.epochs_over(rows.tokens) / fit.rows_per_step)
     rows_per_pass, passes = fit.passes(processes, on_gpu=on_gpu)
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(run / "checkpoints"),
         seed=recipe.seed,
         max_steps=steps,
@@ -123,6 +194,20 @@ def arguments_of(recipe: Recipe, run: Path, rows: PackedRows, processes: int) ->
         accelerator_config={"non_blocking": on_gpu},
         remove_unused_columns=False,
     )
+    use_one_gpu(arguments)
+    return arguments
+
+
+def use_one_gpu(arguments: TrainingArguments) -> None:
+    """Keep a plain start to one GPU: on several the Trainer would multiply the batch, silently."""
+    seen = arguments.n_gpu
+    if seen > 1:
+        arguments._n_gpu = 1  # pyright: ignore[reportPrivateUsage]
+        _log.warning(
+            "%d GPUs are in sight, and this process trains on the first: accelerate launch takes "
+            "them all, at the recipe's batch",
+            seen,
+        )
 
 
 def _schedule_options(fit: TrainRecipe, steps: int) -> dict[str, Any]:

@@ -1,0 +1,100 @@
+"""`stepback import`: a folder that is served and trained, out of any causal model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from stepback_core.manifest import Manifest
+from stepback_core.trace import TraceCodec
+from stepback_training.bases.families import BaseError
+from stepback_training.bases.grammar import Adopted, Wishes, adopt, checked_codec
+from stepback_training.bases.source import BaseSource
+from stepback_training.train.checkpoint import export
+from stepback_training.train.model import add_token_rows, embedding_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """What to import, and as what."""
+
+    base: str
+    folder: Path
+    name: str
+    wishes: Wishes
+    tasks: list[str]
+    untie: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What an import made of a base."""
+
+    manifest: Manifest
+    adopted: Adopted
+    is_tied: bool
+    """Its head is its embedding, which vLLM does not take new weights for while it serves."""
+
+
+def import_base(order: Import) -> Imported:
+    """Write the folder. Raises BaseError by name of the part, before any weights are read for all
+    that can be known by then."""
+    source = BaseSource.at(order.base)
+    source.check_family()
+    tokenizer = source.open_tokenizer()
+    known = source.manifest
+    adopted = adopt(tokenizer, order.wishes, known.grammar if known else None)
+    codec = checked_codec(adopted.grammar, tokenizer, source.name)
+    model = source.open_model(torch.bfloat16 if source.gguf else "auto")
+    add_token_rows(model, adopted.new_ids, len(tokenizer))
+    if order.untie:
+        untie(model)
+    manifest = _manifest(order, source, codec, embedding_rows(model), known)
+    export(order.folder, model, tokenizer, manifest, dtype=model.dtype)
+    _check_served(order.folder, codec)
+    return Imported(manifest, adopted, is_tied(model))
+
+
+def is_tied(model: PreTrainedModel) -> bool:
+    """Whether the head is the embedding."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    return cast("nn.Embedding", embedding).weight is cast("nn.Linear", head).weight
+
+
+def untie(model: PreTrainedModel) -> None:
+    """Give the head weights of its own, as they are now."""
+    if is_tied(model):
+        model.config.tie_word_embeddings = False
+        head = cast("nn.Linear", model.get_output_embeddings())
+        head.weight = nn.Parameter(head.weight.detach().clone())
+
+
+def _manifest(
+    order: Import, source: BaseSource, codec: TraceCodec, rows: int, known: Manifest | None
+) -> Manifest:
+    return Manifest(
+        name=order.name,
+        grammar=codec.grammar,
+        marker_id=codec.tokens.marker_id,
+        end_id=codec.tokens.end_id,
+        separator_ids=codec.encode_step(""),
+        vocabulary_size=rows,
+        tasks=order.tasks or (known.tasks if known else []),
+        base_model=source.name,
+        split="unknown: an imported model",
+    )
+
+
+def _check_served(folder: Path, codec: TraceCodec) -> None:
+    """Raise BaseError where the tokenizer, as the server reads it, is another one."""
+    loader: Any = PreTrainedTokenizerFast
+    try:
+        served = TraceCodec.of(codec.grammar, loader.from_pretrained(folder, local_files_only=True))
+    except ValueError as error:
+        raise BaseError(f"{folder}: tokenizer.json: {error}") from error
+    for text in ("1+2=3", "Is Sally a hilpus?", "a  b\tc\n", "\u00e4\u4e2d\U0001f600"):
+        if served.encode_prompt(text) != codec.encode_prompt(text):
+            raise BaseError(f"{folder}: tokenizer.json encodes {text!r} otherwise than the base")

@@ -1,0 +1,117 @@
+"""A base as it lies there: a folder, a GGUF file, or a name of the hub; opened part by part."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.utils.quantization_config import GgufConfig
+
+from stepback_core.manifest import MANIFEST_NAME, Manifest
+from stepback_training.bases.families import BaseError, check_family
+
+
+@dataclass(frozen=True, slots=True)
+class BaseSource:
+    """Where a base is. Opening it raises BaseError by name of the part, the weights last of all."""
+
+    path: str
+    gguf: dict[str, str] = field(default_factory=dict)
+    """The argument of `transformers` for the file, of a GGUF file alone."""
+
+    @classmethod
+    def at(cls, path: str) -> "BaseSource":
+        """The base at a path; what cannot be one is refused without reading any weights."""
+        if path.endswith(".gguf"):
+            return cls._of_gguf(Path(path))
+        source = cls(path)
+        source._check_folder()
+        return source
+
+    @classmethod
+    def _of_gguf(cls, file: Path) -> "BaseSource":
+        if not file.is_file():
+            raise BaseError(f"{file}: there is no such file")
+        try:
+            import gguf  # noqa: F401  # pyright: ignore[reportMissingImports, reportUnusedImport]
+        except ModuleNotFoundError as error:
+            raise BaseError(
+                f"{error.name} is not installed, and a GGUF file needs it: install this "
+                "distribution with its extras [training,gguf]"
+            ) from error
+        return cls(str(file.parent), {"gguf_file": file.name})
+
+    @property
+    def name(self) -> str:
+        return "/".join([self.path, *self.gguf.values()])
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """What `stepback import` or an earlier training wrote down; None for any other model."""
+        has_one = not self.gguf and (Path(self.path) / MANIFEST_NAME).is_file()
+        return Manifest.read(Path(self.path)) if has_one else None
+
+    def _check_folder(self) -> None:
+        folder = Path(self.path)
+        if not folder.is_dir():
+            return  # A name of the hub; transformers says what is wrong with it.
+        config, adapter = folder / "config.json", folder / "adapter_config.json"
+        if adapter.exists() and not config.exists():
+            raise BaseError(
+                f"{adapter}: it is an adapter, not a model: merge it into its base first "
+                "(PEFT's merge_and_unload), and give that folder"
+            )
+        if not config.exists():
+            found = ", ".join(sorted(path.name for path in folder.glob("*.gguf")))
+            hint = f"; give the file: {found}" if found else ""
+            raise BaseError(f"{config}: there is none, so this is no model{hint}")
+        fields = _read(config)
+        if "quantization_config" in fields:
+            kind = fields["quantization_config"].get("quant_method", "of some kind")
+            raise BaseError(
+                f"{config}: quantization_config: the weights are quantised ({kind}), and training "
+                "is for plain ones: take the model that they were made from"
+            )
+        if "auto_map" in fields and fields.get("model_type") not in CONFIG_MAPPING:
+            raise BaseError(
+                f"{config}: auto_map: the model needs code of its own, which is not run"
+            )
+
+    def check_family(self) -> None:
+        """Raise BaseError for a family that cannot be served."""
+        try:
+            config = AutoConfig.from_pretrained(self.path, **self.gguf)
+        except (OSError, ValueError, KeyError) as error:
+            raise BaseError(f"{self.name}: config.json: {_one_line(error)}") from error
+        check_family(config, self.name)
+
+    def open_tokenizer(self) -> Any:
+        try:
+            return AutoTokenizer.from_pretrained(self.path, **self.gguf)
+        except Exception as error:  # transformers raises whatever a broken file makes it meet
+            raise BaseError(f"{self.name}: the tokenizer: {_one_line(error)}") from error
+
+    def open_model(self, dtype: Any) -> PreTrainedModel:
+        options: dict[str, Any] = dict(self.gguf)
+        if self.gguf:
+            options["quantization_config"] = GgufConfig(dequantize=True)
+        try:
+            return AutoModelForCausalLM.from_pretrained(self.path, dtype=dtype, **options)
+        except (OSError, ValueError) as error:
+            raise BaseError(f"{self.name}: the weights: {_one_line(error)}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise BaseError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(fields, dict):
+        raise BaseError(f"{path}: is not a JSON object")
+    return fields
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
