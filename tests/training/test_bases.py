@@ -21,11 +21,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 from stepback_core.trace import TraceCodec
 from stepback_server.checkpoint import Checkpoint, CheckpointError
-from stepback_training.bases.cli import import_model
 from stepback_training.bases.families import BaseError, is_served
 from stepback_training.bases.grammar import Wishes, adopt
-from stepback_training.bases.importing import Import, import_base
 from stepback_training.config import BaseModelChoice
+from stepback_training.importing.cli import import_model
+from stepback_training.importing.import_base import Import, import_base
 from stepback_training.train.isolation import is_blind_to_neighbours
 from stepback_training.train.model import (
     _from_base,  # pyright: ignore[reportPrivateUsage]

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from transformers.utils.quantization_config import GgufConfig
 
 from stepback_core.manifest import MANIFEST_NAME, Manifest
 from stepback_training.bases.families import BaseError, check_family
+
+_PACKAGE = "package:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,7 @@ class BaseSource:
     @classmethod
     def at(cls, path: str) -> "BaseSource":
         """The base at a path; what cannot be one is refused without reading any weights."""
+        path = _in_package(path.removeprefix(_PACKAGE)) if path.startswith(_PACKAGE) else path
         if path.endswith(".gguf"):
             return cls._of_gguf(Path(path))
         source = cls(path)
@@ -101,6 +105,17 @@ class BaseSource:
             return AutoModelForCausalLM.from_pretrained(self.path, dtype=dtype, **options)
         except (OSError, ValueError) as error:
             raise BaseError(f"{self.name}: the weights: {_one_line(error)}") from error
+
+
+def _in_package(name: str) -> str:
+    """The one GGUF file of an installed Python package."""
+    package = find_spec(name) if name.isidentifier() else None
+    if package is None or package.origin is None:
+        raise BaseError(f"{_PACKAGE}{name}: no such package is installed")
+    files = sorted(Path(package.origin).parent.rglob("*.gguf"))
+    if len(files) != 1:
+        raise BaseError(f"{_PACKAGE}{name}: it has {len(files)} GGUF files, and not one")
+    return str(files[0])
 
 
 def _read(path: Path) -> dict[str, Any]:

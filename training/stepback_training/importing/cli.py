@@ -18,7 +18,7 @@ def import_model(arguments: Sequence[str]) -> int:
     from transformers.utils import logging
 
     from stepback_training.bases.grammar import Wishes
-    from stepback_training.bases.importing import Import, import_base
+    from stepback_training.importing.import_base import Import, import_base
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Turn a causal model of Hugging Face, or a GGUF file, into a folder for "
         "[base] of a recipe and for `stepback serve`.",
     )
-    parser.add_argument("base", help="a folder, a .gguf file, or a name of the hub")
+    parser.add_argument("base", help="a folder, a .gguf file, package:NAME, or a hub name")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
     parser.add_argument("--name", help="the model's name; that of the folder if left out")
     parser.add_argument("--marker", help=f"{plain.marker} if left out; added where it is no token")

@@ -1,0 +1,1 @@
+"""`stepback import`: a base model becomes a folder to train from and to serve."""
