@@ -14,8 +14,7 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 
-from stepback_client import Client, TransportError
-from stepback_client.cli import describe
+from stepback_client import Client, TransportError, describe
 from stepback_core.tasks import TASKS, Split
 
 _PROBLEMS_OF_A_KIND = 3

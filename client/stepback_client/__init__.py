@@ -7,11 +7,14 @@ with Client() as client:
 """
 
 from stepback_client.async_client import AsyncClient
-from stepback_client.base import Retry
 from stepback_client.client import Client
+from stepback_client.connection import DEFAULT_TIMEOUT, DEFAULT_URL
+from stepback_client.environment import api_key, own_headers, server_url
 from stepback_client.errors import (
     ApiError,
     AuthenticationError,
+    BadKey,
+    BadSetting,
     InvalidRequest,
     NotFound,
     Overloaded,
@@ -19,11 +22,15 @@ from stepback_client.errors import (
     TransportError,
     Unavailable,
 )
+from stepback_client.request import Problem, SolveOptions, solve_body
+from stepback_client.retry import Retry
+from stepback_client.summary import describe
 from stepback_core.events import (
     BacktrackEvent,
     CandidateEvent,
     ProgressEvent,
     ResultEvent,
+    SearchLimits,
     StartedEvent,
     StepEvent,
     StruckStep,
@@ -31,6 +38,15 @@ from stepback_core.events import (
 )
 from stepback_core.schemas import (
     Answer,
+    ErrorDetail,
+    ErrorType,
+    Model,
+    ModelList,
+    Outcome,
+    Readiness,
+    Reload,
+    Rollback,
+    Sampling,
     Select,
     SolveResult,
     Status,
@@ -38,26 +54,43 @@ from stepback_core.schemas import (
     Strategy,
     TreeNode,
     Usage,
+    Version,
 )
 from stepback_core.tasks import CountdownProblem, MazeProblem, SudokuProblem
 
 __all__ = [
+    "DEFAULT_TIMEOUT",
+    "DEFAULT_URL",
     "Answer",
     "ApiError",
     "AsyncClient",
     "AuthenticationError",
     "BacktrackEvent",
+    "BadKey",
+    "BadSetting",
     "CandidateEvent",
     "Client",
     "CountdownProblem",
+    "ErrorDetail",
+    "ErrorType",
     "InvalidRequest",
     "MazeProblem",
+    "Model",
+    "ModelList",
     "NotFound",
+    "Outcome",
     "Overloaded",
+    "Problem",
     "ProgressEvent",
+    "Readiness",
+    "Reload",
     "ResultEvent",
     "Retry",
+    "Rollback",
+    "Sampling",
+    "SearchLimits",
     "Select",
+    "SolveOptions",
     "SolveResult",
     "StartedEvent",
     "Status",
@@ -72,4 +105,10 @@ __all__ = [
     "Unavailable",
     "Usage",
     "UsageEvent",
+    "Version",
+    "api_key",
+    "describe",
+    "own_headers",
+    "server_url",
+    "solve_body",
 ]

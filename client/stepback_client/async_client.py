@@ -1,38 +1,32 @@
 """The asyncio client."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 import httpx
 
-from stepback_client.base import (
-    DEFAULT_TIMEOUT,
-    DEFAULT_URL,
-    LIMITS,
-    LOST,
-    Problem,
-    Retry,
-    SolveOptions,
-    checked,
-    key_headers,
-    no_answer,
-    read,
-    read_readiness,
-    solve_body,
-)
+from stepback_client import environment
+from stepback_client.connection import DEFAULT_TIMEOUT, DEFAULT_URL, Connection
+from stepback_client.errors import no_answer
 from stepback_client.events import aread_events
+from stepback_client.pools import PoolOfEachLoop
+from stepback_client.request import Problem, SolveOptions, solve_body
+from stepback_client.response import checked, read, read_readiness
+from stepback_client.retry import Outcome, Retry, attempts
 from stepback_core.events import ProgressEvent
 from stepback_core.schemas import ModelList, Readiness, Reload, SolveResult, Version
 
 
 class AsyncClient:
-    """Talks to one controller; an async context manager. Safe to share between tasks.
+    """Talks to one controller; an async context manager. Safe to share between tasks and event
+    loops, to keep over a fork (each loop and each process has connections of its own), and to
+    pickle.
 
-    `api_key` is what the server's operator gave you; an open server needs none. `timeout` is in
-    seconds, or httpx's own. `transport` replaces the network, for tests.
+    Its arguments are those of `Client`. `close` closes the connections of the running loop; those
+    of another one close when that loop ends.
     """
 
     def __init__(
@@ -40,18 +34,33 @@ class AsyncClient:
         url: str = DEFAULT_URL,
         *,
         api_key: str | None = None,
-        timeout: float | httpx.Timeout = DEFAULT_TIMEOUT,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | httpx.Timeout | None = DEFAULT_TIMEOUT,
         retry: Retry | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
+        self._connection = Connection.to(url, api_key=api_key, headers=headers, timeout=timeout)
         self._retry = retry or Retry()
-        self._http = httpx.AsyncClient(
-            base_url=url,
-            headers=key_headers(api_key),
-            timeout=timeout,
-            limits=LIMITS,
-            transport=transport,
+        self._transport = transport
+        self._pools = PoolOfEachLoop(self._open)
+        self._open()  # so that what cannot be used is refused here
+
+    @classmethod
+    def from_environment(cls, url: str | None = None, *, retry: Retry | None = None) -> Self:
+        """A client with the caller's own STEPBACK_URL, STEPBACK_API_KEY and STEPBACK_HEADERS."""
+        return cls(
+            url or environment.server_url(),
+            api_key=environment.api_key(),
+            headers=environment.own_headers(),
+            retry=retry,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_pools"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        self._pools = PoolOfEachLoop(self._open)
 
     async def __aenter__(self) -> Self:
         return self
@@ -65,8 +74,8 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close every connection."""
-        await self._http.aclose()
+        """Close every connection of the running loop."""
+        await self._pools.close()
 
     async def solve(self, problem: Problem = None, **options: Unpack[SolveOptions]) -> SolveResult:
         """Search for the answer to a task's problem, or to a prompt.
@@ -75,19 +84,21 @@ class AsyncClient:
         ValidationError for arguments that are refused unsent.
         """
         body = solve_body(problem, options)
-        return read(await self._send("POST", "/solve", body), SolveResult)
+        timeout = self._connection.timeout_for(options.get("seconds"))
+        return read(await self._send("POST", "/solve", body, patience=timeout), SolveResult)
 
     @asynccontextmanager
     async def stream(
         self, problem: Problem = None, **options: Unpack[SolveOptions]
     ) -> AsyncGenerator[AsyncIterator[ProgressEvent]]:
-        """The same search, told while it runs: the events in order, the result last.
+        """The same search while it runs: the events in order, the result last.
 
         Leaving the context before the end ends the search. Raises what `solve` raises; once the
         first event has come nothing is tried again.
         """
         body = solve_body(problem, options, stream=True)
-        response = await self._send("POST", "/solve", body, stream=True)
+        timeout = self._connection.timeout_for(options.get("seconds"), stream=True)
+        response = await self._send("POST", "/solve", body, stream=True, patience=timeout)
         try:
             async with aclosing(aread_events(checked(response))) as events:
                 yield events
@@ -95,17 +106,20 @@ class AsyncClient:
             await response.aclose()
 
     async def ready(self) -> Readiness:
-        """Whether the server would take a search now; never tries again."""
+        """Ask for the server's readiness to take a search now; never tries again."""
+        http = await self._pools.get()
         try:
-            response = await self._http.get("/ready")
+            response = await http.get("/ready")
         except httpx.HTTPError as error:
             raise no_answer("GET", "/ready", error) from error
         return read_readiness(response)
 
     async def version(self) -> Version:
+        """Ask for the versions that run there, and the served weights' digest."""
         return read(await self._send("GET", "/version"), Version)
 
     async def models(self) -> ModelList:
+        """Ask for the served models and their tasks."""
         return read(await self._send("GET", "/v1/models"), ModelList)
 
     async def reload(self, model: str, path: str) -> Reload:
@@ -115,36 +129,45 @@ class AsyncClient:
         return read(await self._send("POST", f"/v1/models/{model}/reload", {"path": path}), Reload)
 
     async def _send(
-        self, method: str, path: str, body: object = None, *, stream: bool = False
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        stream: bool = False,
+        patience: httpx.Timeout | None = None,
     ) -> httpx.Response:
         """The answer, tried again as `Retry` says; with `stream`, a success is not read yet."""
-        # A second try that joined a streamed search would be told its result alone.
+        # A second try that joined a streamed search would get its result alone.
         headers = self._retry.call_headers() if method == "POST" and not stream else None
-        request = self._http.build_request(method, path, json=body, headers=headers)
-        tried = 0
+        http = await self._pools.get()
+        request = http.build_request(
+            method, path, json=body, headers=headers, timeout=patience or self._connection.timeout
+        )
+        flow = attempts(self._retry, method, path)
+        wait = next(flow)
         while True:
-            tried += 1
-            response, failure = None, None
-            try:
-                response = await self._try(request, stream=stream)
-            except LOST as error:
-                failure = error
-            except httpx.HTTPError as error:
-                raise no_answer(method, path, error) from error
-            wait = self._retry.wait(tried, response)
-            if wait is None:
-                if response is None:
-                    raise no_answer(method, path, failure) from failure
-                return response
             await asyncio.sleep(wait)
-
-    async def _try(self, request: httpx.Request, *, stream: bool) -> httpx.Response:
-        """One answer, read whole if it is an error: one that breaks off is no answer."""
-        response = await self._http.send(request, stream=stream)
-        if not response.is_success:
             try:
+                wait = flow.send(await self._try(http, request, stream=stream))
+            except StopIteration as answer:
+                return answer.value
+
+    async def _try(
+        self, http: httpx.AsyncClient, request: httpx.Request, *, stream: bool
+    ) -> Outcome:
+        """One try, its answer read whole if it is an error: one that breaks off is no answer."""
+        response = None
+        try:
+            response = await http.send(request, stream=stream)
+            if not response.is_success:
                 await response.aread()
-            except httpx.HTTPError:
+        except httpx.HTTPError as error:
+            if response is not None:
                 await response.aclose()
-                raise
+            return error
         return response
+
+    def _open(self) -> httpx.AsyncClient:
+        transport = self._transport or self._connection.transport(httpx.AsyncHTTPTransport)
+        return httpx.AsyncClient(**self._connection.options(), transport=transport)

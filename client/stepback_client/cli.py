@@ -2,16 +2,19 @@
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from stepback_client.base import DEFAULT_URL, BadKey, SolveOptions
 from stepback_client.client import Client
+from stepback_client.connection import DEFAULT_URL
+from stepback_client.console import show_what_the_output_can
+from stepback_client.environment import server_url
 from stepback_client.errors import StepbackError
 from stepback_client.problem_arguments import QuestionError, add_question_flags, read_question
+from stepback_client.request import Problem, SolveOptions
+from stepback_client.summary import describe
 from stepback_core.schemas import Rollback, Sampling, Select, SolveResult, Status, Strategy
 from stepback_core.validation import first_error
 
@@ -63,6 +66,7 @@ _OPTIONS = (
 
 def main() -> int:
     """Run one command. Returns its exit status: 0, 1 for what failed, 2 for what was refused."""
+    show_what_the_output_can()
     name, *arguments = sys.argv[1:] or [""]
     if name not in _COMMANDS:
         wanted = name in {"-h", "--help"}
@@ -73,8 +77,7 @@ def main() -> int:
         command = getattr(importlib.import_module(module), function)
     except ModuleNotFoundError as error:
         print(
-            f"stepback {name}: {error.name} is not installed: install this distribution with "
-            f"its extras [{extra}]",
+            f"stepback {name}: {error.name} is not installed: pip install 'stepback-llm[{extra}]'",
             file=sys.stderr,
         )
         return 2
@@ -95,7 +98,7 @@ def solve(arguments: Sequence[str]) -> int:
     try:
         question = read_question(given)
         options = search_options(given) | question.options
-        with Client(given.url, api_key=api_key()) as client:
+        with Client.from_environment(given.url) as client:
             if given.watch:
                 result = _watched(client, question.problem, options)
             else:
@@ -105,16 +108,11 @@ def solve(arguments: Sequence[str]) -> int:
     except ValidationError as error:
         print(f"stepback solve: {first_error(error, whole='the request')}", file=sys.stderr)
         return 2
-    except (StepbackError, BadKey, QuestionError, OSError, UnicodeDecodeError) as error:
+    except (StepbackError, QuestionError, OSError, UnicodeDecodeError) as error:
         print(f"stepback solve: {error}", file=sys.stderr)
         return 2
     print(describe(result, question.picture(result)))
     return 1 if result.status is Status.UNSOLVED else 0
-
-
-def api_key() -> str | None:
-    """The caller's own, from STEPBACK_API_KEY; never a flag, which other users of a machine see."""
-    return os.environ.get("STEPBACK_API_KEY") or None
 
 
 def search_options(given: argparse.Namespace) -> SolveOptions:
@@ -126,7 +124,7 @@ def search_options(given: argparse.Namespace) -> SolveOptions:
     return options
 
 
-def _watched(client: Client, problem: BaseModel | None, options: SolveOptions) -> SolveResult:
+def _watched(client: Client, problem: Problem, options: SolveOptions) -> SolveResult:
     # Imported here: rich takes its time, and only a watcher needs it.
     from stepback_client.live_view import watch
 
@@ -134,23 +132,12 @@ def _watched(client: Client, problem: BaseModel | None, options: SolveOptions) -
         return watch(events, sys.stdout)
 
 
-def describe(result: SolveResult, picture: str | None = None) -> str:
-    """A result as lines of text: the steps, a picture of them, then what it cost."""
-    usage = result.usage
-    steps = [f"  {step}" for step in result.answer.steps] if result.answer else []
-    why = f" ({result.answer.reason})" if result.answer and result.answer.reason else ""
-    cost = (
-        f"{result.status}{why}: {usage.generated_tokens} tokens, {usage.engine_requests} samples, "
-        f"{usage.backtracks} backtracks, {usage.seconds_searching:.2f} s"
-    )
-    return "\n".join([*steps, *([picture] if picture else []), cost])
-
-
 def _solve_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "stepback solve",
         description="Solve a problem with a running controller. Where that needs a key, "
-        "set STEPBACK_API_KEY.",
+        "set STEPBACK_API_KEY; where a proxy before it wants headers of its own, set "
+        "STEPBACK_HEADERS, one `Name: value` a line.",
     )
     parser.add_argument("numbers", type=int, nargs="*", help="of Countdown: the inputs, each 1..99")
     add_question_flags(parser)
@@ -163,7 +150,7 @@ def add_search_flags(parser: argparse.ArgumentParser) -> None:
     """Where the controller is and how it is to search."""
     parser.add_argument(
         "--url",
-        default=os.environ.get("STEPBACK_URL", DEFAULT_URL),
+        default=server_url(),
         help=f"the controller; STEPBACK_URL or {DEFAULT_URL} if left out",
     )
     parser.add_argument("--strategy", choices=[*Strategy], type=str)

@@ -1,38 +1,33 @@
 """The blocking client."""
 
+import os
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 import httpx
 
-from stepback_client.base import (
-    DEFAULT_TIMEOUT,
-    DEFAULT_URL,
-    LIMITS,
-    LOST,
-    Problem,
-    Retry,
-    SolveOptions,
-    checked,
-    key_headers,
-    no_answer,
-    read,
-    read_readiness,
-    solve_body,
-)
+from stepback_client import environment
+from stepback_client.connection import DEFAULT_TIMEOUT, DEFAULT_URL, Connection
+from stepback_client.errors import no_answer
 from stepback_client.events import read_events
+from stepback_client.request import Problem, SolveOptions, solve_body
+from stepback_client.response import checked, read, read_readiness
+from stepback_client.retry import Outcome, Retry, attempts
 from stepback_core.events import ProgressEvent
 from stepback_core.schemas import ModelList, Readiness, Reload, SolveResult, Version
 
 
 class Client:
-    """Talks to one controller; a context manager. Safe to share between threads.
+    """Talks to one controller; a context manager. Safe to share between threads, to keep over a
+    fork (each process has connections of its own), and to pickle.
 
-    `api_key` is what the server's operator gave you; an open server needs none. `timeout` is in
-    seconds, or httpx's own. `transport` replaces the network, for tests.
+    `api_key` comes from the server's operator; an open server needs none. `headers` go along with
+    every request, for a proxy that wants some. `timeout` is in seconds, or httpx's own; the default
+    grows with the `seconds` of a call. `transport` replaces the network, for tests. Raises
+    BadSetting for what cannot be used.
     """
 
     def __init__(
@@ -40,18 +35,36 @@ class Client:
         url: str = DEFAULT_URL,
         *,
         api_key: str | None = None,
-        timeout: float | httpx.Timeout = DEFAULT_TIMEOUT,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | httpx.Timeout | None = DEFAULT_TIMEOUT,
         retry: Retry | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
+        self._connection = Connection.to(url, api_key=api_key, headers=headers, timeout=timeout)
         self._retry = retry or Retry()
-        self._http = httpx.Client(
-            base_url=url,
-            headers=key_headers(api_key),
-            timeout=timeout,
-            limits=LIMITS,
-            transport=transport,
+        self._transport = transport
+        self._process, self._pool = os.getpid(), self._open()
+
+    @classmethod
+    def from_environment(cls, url: str | None = None, *, retry: Retry | None = None) -> Self:
+        """A client with the caller's own STEPBACK_URL, STEPBACK_API_KEY and STEPBACK_HEADERS."""
+        return cls(
+            url or environment.server_url(),
+            api_key=environment.api_key(),
+            headers=environment.own_headers(),
+            retry=retry,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in self.__dict__.items()
+            if name not in {"_process", "_pool"}
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        self._process, self._pool = os.getpid(), self._open()
 
     def __enter__(self) -> Self:
         return self
@@ -65,8 +78,9 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close every connection."""
-        self._http.close()
+        """Close every connection of this process."""
+        if self._process == os.getpid():
+            self._pool.close()
 
     def solve(self, problem: Problem = None, **options: Unpack[SolveOptions]) -> SolveResult:
         """Search for the answer to a task's problem, or to a prompt.
@@ -75,24 +89,26 @@ class Client:
         ValidationError for arguments that are refused unsent.
         """
         body = solve_body(problem, options)
-        return read(self._send("POST", "/solve", body), SolveResult)
+        timeout = self._connection.timeout_for(options.get("seconds"))
+        return read(self._send("POST", "/solve", body, patience=timeout), SolveResult)
 
     @contextmanager
     def stream(
         self, problem: Problem = None, **options: Unpack[SolveOptions]
     ) -> Generator[Iterator[ProgressEvent]]:
-        """The same search, told while it runs: the events in order, the result last.
+        """The same search while it runs: the events in order, the result last.
 
         Leaving the context before the end ends the search. Raises what `solve` raises; once the
         first event has come nothing is tried again.
         """
         body = solve_body(problem, options, stream=True)
-        response = self._send("POST", "/solve", body, stream=True)
+        timeout = self._connection.timeout_for(options.get("seconds"), stream=True)
+        response = self._send("POST", "/solve", body, stream=True, patience=timeout)
         with closing(response), closing(read_events(checked(response))) as events:
             yield events
 
     def ready(self) -> Readiness:
-        """Whether the server would take a search now; never tries again."""
+        """Ask for the server's readiness to take a search now; never tries again."""
         try:
             response = self._http.get("/ready")
         except httpx.HTTPError as error:
@@ -100,9 +116,11 @@ class Client:
         return read_readiness(response)
 
     def version(self) -> Version:
+        """Ask for the versions that run there, and the served weights' digest."""
         return read(self._send("GET", "/version"), Version)
 
     def models(self) -> ModelList:
+        """Ask for the served models and their tasks."""
         return read(self._send("GET", "/v1/models"), ModelList)
 
     def reload(self, model: str, path: str) -> Reload:
@@ -112,36 +130,50 @@ class Client:
         return read(self._send("POST", f"/v1/models/{model}/reload", {"path": path}), Reload)
 
     def _send(
-        self, method: str, path: str, body: object = None, *, stream: bool = False
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        stream: bool = False,
+        patience: httpx.Timeout | None = None,
     ) -> httpx.Response:
         """The answer, tried again as `Retry` says; with `stream`, a success is not read yet."""
-        # A second try that joined a streamed search would be told its result alone.
+        # A second try that joined a streamed search would get its result alone.
         headers = self._retry.call_headers() if method == "POST" and not stream else None
-        request = self._http.build_request(method, path, json=body, headers=headers)
-        tried = 0
+        request = self._http.build_request(
+            method, path, json=body, headers=headers, timeout=patience or self._connection.timeout
+        )
+        flow = attempts(self._retry, method, path)
+        wait = next(flow)
         while True:
-            tried += 1
-            response, failure = None, None
-            try:
-                response = self._try(request, stream=stream)
-            except LOST as error:
-                failure = error
-            except httpx.HTTPError as error:
-                raise no_answer(method, path, error) from error
-            wait = self._retry.wait(tried, response)
-            if wait is None:
-                if response is None:
-                    raise no_answer(method, path, failure) from failure
-                return response
             time.sleep(wait)
-
-    def _try(self, request: httpx.Request, *, stream: bool) -> httpx.Response:
-        """One answer, read whole if it is an error: one that breaks off is no answer."""
-        response = self._http.send(request, stream=stream)
-        if not response.is_success:
             try:
+                wait = flow.send(self._try(request, stream=stream))
+            except StopIteration as answer:
+                return answer.value
+
+    def _try(self, request: httpx.Request, *, stream: bool) -> Outcome:
+        """One try, its answer read whole if it is an error: one that breaks off is no answer."""
+        response = None
+        try:
+            response = self._http.send(request, stream=stream)
+            if not response.is_success:
                 response.read()
-            except httpx.HTTPError:
+        except httpx.HTTPError as error:
+            if response is not None:
                 response.close()
-                raise
+            return error
         return response
+
+    @property
+    def _http(self) -> httpx.Client:
+        """The connections of this very process: one that a fork shares would mix up answers."""
+        if self._process != os.getpid():
+            self._pool = self._open()
+            self._process = os.getpid()
+        return self._pool
+
+    def _open(self) -> httpx.Client:
+        transport = self._transport or self._connection.transport(httpx.HTTPTransport)
+        return httpx.Client(**self._connection.options(), transport=transport)

@@ -1,22 +1,39 @@
 """What the client raises.
 
 StepbackError
+├── BadSetting               an argument or a variable that this client cannot use
+│   └── BadKey               an API key that no header can carry
 ├── TransportError           no answer: refused, reset, timed out, or not a Stepback server's
 └── ApiError                 an answer with an error body
     ├── InvalidRequest       400, 413, 415, 422: change the request; `param` names the field
     ├── AuthenticationError  401: the API key is missing or unknown
     ├── NotFound             404: unknown task, model or path
     ├── Overloaded           429: queue full, or the key's tokens used up; `retry_after` says when
-    └── Unavailable          503: the engine is not ready, or has died
+    └── Unavailable          502, 503, 504: the engine, or a gateway on the way, is not ready
+
+All of them can be pickled, so that a pool of processes hands them on whole.
 """
 
+import email.utils
+import time
 from collections.abc import Mapping
+from typing import Any
+
+import httpx
 
 from stepback_core.schemas import ErrorBody, ErrorDetail
 
 
 class StepbackError(Exception):
     """The root of what the client raises."""
+
+
+class BadSetting(StepbackError, ValueError):
+    """An argument, or a variable of the environment, that this client cannot use."""
+
+
+class BadKey(BadSetting):
+    """An API key that no header can carry. The message does not repeat it."""
 
 
 class TransportError(StepbackError):
@@ -35,11 +52,18 @@ class ApiError(StepbackError):
     ) -> None:
         super().__init__(detail.message if detail else f"HTTP {status} without an error body")
         self.status = status
+        self.detail = detail
+        """The error body; None where the answer had none of ours."""
         self.request_id = request_id
         """The request's name in the server's log; None where the server gave none."""
         self.code = detail.code if detail else None
         self.param = detail.param if detail else None
         self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception would be made again from its message alone.
+        given = (self.status, self.detail, self.retry_after, self.request_id)
+        return type(self), given, self.__dict__
 
     def __str__(self) -> str:
         message = super().__str__()
@@ -63,7 +87,7 @@ class Overloaded(ApiError):
 
 
 class Unavailable(ApiError):
-    """The server's engine is not ready."""
+    """The server's engine is not ready, or a gateway does not reach the server."""
 
 
 _BY_STATUS: dict[int, type[ApiError]] = {
@@ -74,7 +98,9 @@ _BY_STATUS: dict[int, type[ApiError]] = {
     415: InvalidRequest,
     422: InvalidRequest,
     429: Overloaded,
+    502: Unavailable,
     503: Unavailable,
+    504: Unavailable,
 }
 
 
@@ -84,9 +110,7 @@ def error_for(status: int, content: bytes, headers: Mapping[str, str]) -> ApiErr
         detail = ErrorBody.model_validate_json(content).error
     except ValueError:
         detail = None
-    retry_after = headers.get("Retry-After", "")
-    seconds = float(retry_after) if retry_after.isdigit() else None
-    return error_of(status, detail, seconds, headers.get("X-Request-Id"))
+    return error_of(status, detail, seconds_to_wait(headers), headers.get("X-Request-Id"))
 
 
 def error_of(
@@ -97,3 +121,18 @@ def error_of(
 ) -> ApiError:
     """The error that a status and its details stand for; `retry_after` is in seconds."""
     return _BY_STATUS.get(status, ApiError)(status, detail, retry_after, request_id)
+
+
+def seconds_to_wait(headers: Mapping[str, str]) -> float | None:
+    """The seconds of Retry-After, which has a number or, from some gateways, a date; None where it
+    is absent or neither."""
+    said = headers.get("Retry-After", "").strip()
+    if said.isdecimal():
+        return float(said)
+    date = email.utils.parsedate_tz(said)
+    return max(0.0, email.utils.mktime_tz(date) - time.time()) if date else None
+
+
+def no_answer(method: str, path: str, error: httpx.HTTPError) -> TransportError:
+    """The error where the network gave no answer."""
+    return TransportError(f"{method} {path}: {str(error) or type(error).__name__}")

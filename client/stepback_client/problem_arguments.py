@@ -1,18 +1,21 @@
-"""What `stepback solve` is asked: a Countdown from flags, a problem from a file, or a prompt."""
+"""The problem of a command line: a task with its fields, numbers for Countdown, or a prompt."""
 
 import argparse
+import codecs
+import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel
 
-from stepback_client.base import SolveOptions
+from stepback_client.request import SolveOptions
 from stepback_core.schemas import SolveResult
 from stepback_core.tasks import TASKS, CountdownProblem, Task
 
-_USAGE = "give numbers and --target, or --task and --problem, or --prompt"
+_USAGE = "give --task and --problem, or --prompt, or numbers and --target for Countdown"
 
 
 class QuestionError(ValueError):
@@ -21,31 +24,40 @@ class QuestionError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A task's problem, or a prompt."""
+    """A task's problem, or a prompt. A task that is not known here is the server's to check."""
 
-    task: Task[Any] | None = None
-    problem: BaseModel | None = None
+    task: str | None = None
+    problem: BaseModel | Mapping[str, Any] | None = None
     prompt: str | None = None
 
     @property
     def options(self) -> SolveOptions:
-        return {} if self.prompt is None else {"prompt": self.prompt}
+        """The part of the call's options that is the question itself."""
+        if self.prompt is not None:
+            return {"prompt": self.prompt}
+        return {"task": self.task} if self.task is not None else {}
 
     def picture(self, result: SolveResult) -> str | None:
         """The problem with the answer in it, where the task draws."""
-        if self.task is None:
+        task = _known(self.task)
+        if task is None:
             return None
-        return self.task.picture(self.problem, result.answer.steps if result.answer else [])
+        return task.picture(self.problem, result.answer.steps if result.answer else [])
 
 
 def add_question_flags(parser: argparse.ArgumentParser) -> None:
     """All but `numbers`, Countdown's inputs, which each command has in its own way."""
-    parser.add_argument("--target", type=int, help="of Countdown: the target, 1..199")
-    parser.add_argument("--task", choices=[*TASKS], help="the task of --problem")
     parser.add_argument(
-        "--problem", metavar="FILE", help="the problem's fields as JSON; - for standard input"
+        "--task", metavar="NAME", help=f"the task of --problem: {', '.join(TASKS)}, or another "
+        "one that the controller serves"
+    )  # fmt: skip
+    parser.add_argument(
+        "--problem",
+        metavar="JSON | FILE",
+        help="the problem's fields: a JSON object, or a file with one; - for standard input",
     )
     parser.add_argument("--prompt", help="free text instead; there is no checker for its answer")
+    parser.add_argument("--target", type=int, help="of Countdown: the target, 1..199")
 
 
 def read_question(given: argparse.Namespace) -> Question:
@@ -60,7 +72,32 @@ def read_question(given: argparse.Namespace) -> Question:
         return Question(prompt=given.prompt)
     if given.problem is None:
         problem = CountdownProblem(numbers=given.numbers, target=given.target)
-        return Question(TASKS["countdown"], problem)
-    text = sys.stdin.read() if given.problem == "-" else Path(given.problem).read_text("utf-8")
-    task = TASKS[given.task]
-    return Question(task, task.problem_type.model_validate_json(text))
+        return Question("countdown", problem)
+    return Question(given.task, _read_problem(given.task, given.problem))
+
+
+def read_text(source: str) -> str:
+    """The text of a file, `-` for standard input: UTF-8, or what a Windows shell writes with `>`.
+
+    Raises OSError and UnicodeDecodeError."""
+    content = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if wide else "utf-8-sig")
+
+
+def _read_problem(name: str, given: str) -> BaseModel | Mapping[str, Any]:
+    text = given if given.lstrip().startswith("{") else read_text(given)
+    task = _known(name)
+    if task is not None:
+        return cast("BaseModel", task.problem_type.model_validate_json(text))
+    try:
+        fields = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise QuestionError(f"--problem is no JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise QuestionError("--problem must be one JSON object")
+    return cast("dict[str, Any]", fields)
+
+
+def _known(name: str | None) -> Task[Any] | None:
+    return TASKS.get(name) if name is not None else None

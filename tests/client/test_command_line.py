@@ -1,5 +1,7 @@
 """The `stepback` command and the examples, as a user runs them, against the real controller."""
 
+import codecs
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +12,21 @@ from stepback_core.tasks import TASKS, CountdownProblem
 from tests.conftest import ROOT, free_port
 
 
-def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: str | Path, encoding: str = "utf-8", **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*map(str, command)], capture_output=True, text=True, timeout=500, check=False
+        [*map(str, command)],
+        capture_output=True,
+        encoding=encoding,
+        timeout=500,
+        check=False,
+        env=os.environ | {"PYTHONIOENCODING": encoding} | environment,
     )
 
 
-def stepback(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return run(sys.executable, "-m", "stepback_client.cli", *arguments)
+def stepback(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return run(sys.executable, "-m", "stepback_client.cli", *arguments, **environment)
 
 
 def test_solve_prints_the_steps_and_the_cost(server: str) -> None:
@@ -45,13 +54,15 @@ def test_an_impossible_problem_exits_with_1(server: str) -> None:
         (["3", "5", "--target", "15", "--breadth", "0"], "breadth"),
         (["3", "five", "--target", "15"], "five"),
         (["3", "5", "--target", "15", "--strategy", "dfs"], "dfs"),
-        ([], "give numbers and --target"),
-        (["3", "5"], "give numbers and --target"),
-        (["--target", "15"], "give numbers and --target"),
-        (["3", "5", "--target", "15", "--prompt", "p"], "give numbers and --target"),
-        (["--problem", "p.json"], "give numbers and --target"),
-        (["--task", "maze", "--prompt", "p"], "give numbers and --target"),
-        (["--task", "chess", "--problem", "p.json"], "chess"),
+        ([], "numbers and --target"),
+        (["3", "5"], "numbers and --target"),
+        (["--target", "15"], "numbers and --target"),
+        (["3", "5", "--target", "15", "--prompt", "p"], "numbers and --target"),
+        (["--problem", "p.json"], "numbers and --target"),
+        (["--task", "maze", "--prompt", "p"], "numbers and --target"),
+        (["--task", "chess", "--problem", "p.json"], "p.json"),
+        (["--task", "chess", "--problem", "{"], "JSON"),
+        (["--task", "maze", "--problem", '{"rows": []}'], "rows"),
         (["--task", "maze", "--problem", "/no/such/file"], "/no/such/file"),
     ],
 )
@@ -71,6 +82,69 @@ def test_a_bad_problem_in_a_file_is_named(tmp_path: Path, problem: str, named: s
     done = stepback("solve", "--task", "maze", "--problem", str(path))
     assert done.returncode == 2
     assert named in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("written", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_problem_is_a_file_of_any_shell_or_the_fields_themselves(
+    server: str, tmp_path: Path, written: str
+) -> None:
+    fields = '{"numbers": [4, 16, 25, 82], "target": 95}'
+    path = tmp_path / "problem.json"
+    path.write_text(fields, encoding=written)
+    assert (written == "utf-8") == (path.read_bytes()[:2] not in (codecs.BOM_UTF16, b"\xef\xbb"))
+    for problem in (str(path), fields):
+        done = stepback("solve", "--task", "countdown", "--problem", problem, "--url", server)
+        assert done.returncode == 0 and "solved: " in done.stdout, done.stderr
+
+
+def test_a_task_that_only_the_controller_can_know_is_its_to_refuse(server: str) -> None:
+    done = stepback("solve", "--task", "chess", "--problem", '{"moves": []}', "--url", server)
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert "chess" in line and "Traceback" not in line
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+@pytest.mark.parametrize(
+    "command", [["solve"], ["solve", "--watch"], ["tree"], ["tree", "--format", "mermaid"]]
+)
+def test_a_narrow_output_gets_the_signs_that_it_can_show(
+    server: str, command: list[str], encoding: str
+) -> None:
+    problem = ["4", "16", "25", "82", "--target", "95", "--seed", "1"]
+    done = stepback(*command, *problem, "--url", server, encoding=encoding)
+    assert done.returncode == 0, done.stderr
+    assert "solved" in done.stdout and "?" not in done.stdout.replace("??", "")
+
+
+@pytest.mark.parametrize("shown", ["ascii", "cp437"])
+def test_a_picture_too(server: str, shown: str) -> None:
+    rows = '{"rows": ["#####", "#S.G#", "#####"]}'
+    maze = ["solve", "--task", "maze", "--problem", rows, "--url", server]
+    assert stepback(*maze, encoding=shown).returncode in (0, 1)
+
+
+def test_an_unusable_setting_is_one_line() -> None:
+    problem = ["solve", "3", "5", "--target", "15"]
+    for variables in (
+        {"STEPBACK_URL": "controller.internal:8000"},
+        {"STEPBACK_HEADERS": "no header"},
+        {"STEPBACK_API_KEY": "two words"},
+        {"STEPBACK_URL": "http://controller.internal", "ALL_PROXY": "socks4://127.0.0.1:1"},
+    ):
+        done = stepback(*problem, **variables)
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_a_command_without_its_packages_says_what_to_install() -> None:
+    code = (
+        "import sys; sys.modules['transformers'] = sys.modules['torch'] = None; "
+        "sys.argv = ['stepback', 'train']; import stepback_client.cli as c; sys.exit(c.main())"
+    )
+    done = run(sys.executable, "-c", code)
+    assert done.returncode == 2
+    assert "pip install 'stepback-llm[training]'" in done.stderr
 
 
 def test_a_prompt_is_answered_without_a_checker(server: str) -> None:

@@ -100,7 +100,7 @@ def test_the_controller_knows_every_engine_by_its_own_name(helm: Path) -> None:
     )
     [container] = engines["spec"]["template"]["spec"]["containers"]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 2
-    assert container["image"] == "stepback/cuda:0.1.0"
+    assert container["image"] == "stepback-llm/cuda:0.1.0"
 
 
 def test_an_engine_is_given_the_time_to_be_replaced_within_its_pod(helm: Path) -> None:

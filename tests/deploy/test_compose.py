@@ -6,7 +6,7 @@ import yaml
 from tests.conftest import ROOT
 
 SERVICES: dict[str, dict] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
-PROFILES = {"cpu": "stepback/cpu", "gpu": "stepback/cuda"}
+PROFILES = {"cpu": "stepback-llm/cpu", "gpu": "stepback-llm/cuda"}
 
 
 def started(profile: str) -> dict[str, dict]:
@@ -24,7 +24,7 @@ def test_the_engine_on_a_cpu_is_what_is_started_by_default() -> None:
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_profile_has_one_engine_and_one_controller(profile: str) -> None:
-    for role, image in (("engine", PROFILES[profile]), ("controller", "stepback/controller")):
+    for role, image in (("engine", PROFILES[profile]), ("controller", "stepback-llm/controller")):
         [service] = [each for each in started(profile).values() if role in _aliases(each)]
         assert service["image"].startswith(image + ":")
 

@@ -39,7 +39,7 @@ def test_every_image_has_the_versions_number_or_a_pinned_tag() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     for service in yaml.safe_load((ROOT / "compose.yaml").read_text())["services"].values():
         image, _, tag = service["image"].partition(":")
-        assert tag == version if image.startswith("stepback/") else tag not in {"", "latest"}
+        assert tag == version if image.startswith("stepback-llm/") else tag not in {"", "latest"}
     chart = yaml.safe_load((ROOT / "deploy/helm/stepback/Chart.yaml").read_text())
     assert chart["appVersion"] == chart["version"] == version
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from stepback_client.cli import add_search_flags, api_key, search_options
+from stepback_client.cli import add_search_flags, search_options
 from stepback_client.client import Client
 from stepback_client.errors import StepbackError
-from stepback_client.problem_arguments import add_question_flags, read_question
+from stepback_client.problem_arguments import add_question_flags, read_question, read_text
 from stepback_client.tree import mermaid, svg, text
 from stepback_client.tree.layout import DEFAULT_LIMIT, Outline
 from stepback_core.schemas import SolveResult
@@ -52,16 +52,14 @@ def _solved(given: argparse.Namespace) -> SolveResult:
     question = read_question(given)
     options = search_options(given) | question.options
     options |= {"tree": True, "candidates": _ALL_CANDIDATES}
-    with Client(given.url, api_key=api_key()) as client:
+    with Client.from_environment(given.url) as client:
         return client.solve(question.problem, **options)
 
 
 def _read(source: Sequence[str]) -> SolveResult:
     if len(source) > 1:
         raise ValueError("give one FILE, or numbers with --target")
-    if not source or source[0] == "-":
-        return SolveResult.model_validate_json(sys.stdin.buffer.read())
-    return SolveResult.model_validate_json(Path(source[0]).read_bytes())
+    return SolveResult.model_validate_json(read_text(source[0] if source else "-"))
 
 
 def _write(drawing: str, output: Path | None) -> None:

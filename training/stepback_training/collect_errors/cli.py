@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,11 @@ from tqdm import tqdm
 from stepback_client import (
     AsyncClient,
     AuthenticationError,
+    BadSetting,
     InvalidRequest,
     NotFound,
     StepbackError,
 )
-from stepback_client.base import BadKey
 from stepback_core.tasks import TASKS
 from stepback_core.validation import first_error
 from stepback_training.collect_errors.collect import collect
@@ -38,11 +37,13 @@ def errors(arguments: Sequence[str]) -> int:
         collection = asyncio.run(_collect(given, options))
     except (AuthenticationError, InvalidRequest, NotFound) as error:
         return say("errors", str(error), 2)
+    except BadSetting as error:
+        return say("errors", error, 2)
     except StepbackError as error:
         return say("errors", f"{error}; the same command goes on from here", 1)
     except ValidationError as error:
         return say("errors", first_error(error, whole="--options"), 2)
-    except (CollectionError, OwnErrorsError, BadKey, OSError, ValueError) as error:
+    except (CollectionError, OwnErrorsError, OSError, ValueError) as error:
         return say("errors", str(error), 2)
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -52,8 +53,7 @@ def errors(arguments: Sequence[str]) -> int:
 
 
 async def _collect(given: argparse.Namespace, options: dict[str, Any]) -> Collection:
-    api_key = os.environ.get("STEPBACK_API_KEY") or None
-    async with AsyncClient(given.url, api_key=api_key) as client:
+    async with AsyncClient.from_environment(given.url) as client:
         models = (await client.models()).data
         if not any(given.task in model.tasks for model in models):
             raise CollectionError(f"--task: {given.url} serves no model that knows {given.task}")

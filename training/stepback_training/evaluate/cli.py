@@ -8,9 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from stepback_client import AsyncClient, StepbackError
-from stepback_client.base import BadKey
-from stepback_client.cli import api_key
+from stepback_client import AsyncClient, BadSetting, StepbackError
 from stepback_core.validation import first_error
 from stepback_training.evaluate.evaluation import Evaluation, EvaluationError
 from stepback_training.evaluate.flags import parser, read_plan
@@ -28,7 +26,7 @@ from stepback_training.sampling.journal import JournalError
 from stepback_training.sampling.problems import Question
 from stepback_training.sampling.provenance import this_process
 
-_NO_MATPLOTLIB = "matplotlib is not installed: install this distribution with its extra [plot]"
+_NO_MATPLOTLIB = "matplotlib is not installed: pip install 'stepback-llm[plot]'"
 
 
 def evaluate(arguments: Sequence[str]) -> int:
@@ -50,7 +48,7 @@ def evaluate(arguments: Sequence[str]) -> int:
         journal = given.out.with_suffix(".jsonl")
         kept = f"what was done is in {journal}, and the same command goes on from it"
         return say_stopped("evaluate", stopped, kept)
-    except (JournalError, WrongController, BadKey) as error:
+    except (JournalError, WrongController, BadSetting) as error:
         return say("evaluate", error, 2)
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -93,7 +91,7 @@ def plot(arguments: Sequence[str]) -> int:
 async def _measure(plan: Plan, asked: list[Question], given: argparse.Namespace) -> Measured:
     stop = asyncio.Event()
     drain_on_signals("evaluate", stop)
-    async with AsyncClient(given.url, api_key=api_key(), retry=PATIENCE) as client:
+    async with AsyncClient.from_environment(given.url, retry=PATIENCE) as client:
         return await measure(
             client,
             plan,

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from stepback_client.base import SolveOptions
+from stepback_client import SolveOptions
 from stepback_core.schemas import Sampling, Select, SolveRequest, Strategy
 from stepback_core.tasks import TASKS, Split, Task
 from stepback_core.validation import first_error

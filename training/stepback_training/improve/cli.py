@@ -7,9 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from stepback_client import StepbackError
-from stepback_client.base import BadKey
-from stepback_client.cli import api_key
+from stepback_client import BadSetting, StepbackError
 from stepback_core.manifest import ManifestError
 from stepback_core.validation import first_error
 from stepback_training.config import ImproveRecipe, Recipe, RecipeError
@@ -38,7 +36,6 @@ def improve(arguments: Sequence[str]) -> int:
     try:
         controller = Controller(
             url=given.url,
-            api_key=api_key(),
             in_flight=given.in_flight,
             stop_on=partial(drain_on_signals, "improve"),
         )
@@ -53,7 +50,7 @@ def improve(arguments: Sequence[str]) -> int:
         return say_stopped("improve", stopped, _GOES_ON)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (RecipeError, ManifestError, BadKey, ValueError) as error:
+    except (RecipeError, ManifestError, BadSetting, ValueError) as error:
         return say("improve", error, 2)
     except (StepbackError, WeightsChanged, OSError) as error:
         return say("improve", f"{error}\n{_GOES_ON}", status_of(error))

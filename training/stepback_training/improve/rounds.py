@@ -20,7 +20,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from stepback_client.base import SolveOptions, solve_body
+from stepback_client import SolveOptions, solve_body
 from stepback_core.manifest import Manifest, weights_digest
 from stepback_core.schemas import Select, Strategy
 from stepback_core.tasks import TASKS

@@ -9,8 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from stepback_client import AsyncClient
-from stepback_client.base import SolveOptions
+from stepback_client import AsyncClient, SolveOptions
 from stepback_core.manifest import weights_digest
 from stepback_training.improve.model_errors import wrong_steps
 from stepback_training.improve.outcomes import Outcome
@@ -55,7 +54,6 @@ class Controller:
     """Where it is, and how much it is asked at once."""
 
     url: str
-    api_key: str | None
     in_flight: int
     stop_on: Callable[[asyncio.Event], None] = lambda stop: None
     """Has the event set when the asking is to stop; called within the running loop."""
@@ -92,7 +90,7 @@ class Controller:
             return [journal.outcomes[way.key(each)] for each in questions]
 
     def _client(self) -> AsyncClient:
-        return AsyncClient(self.url, api_key=self.api_key, retry=PATIENCE)
+        return AsyncClient.from_environment(self.url, retry=PATIENCE)
 
     async def _ask(
         self,

@@ -2,12 +2,10 @@
 
 import argparse
 import asyncio
-import os
 import signal
 import sys
 
-from stepback_client import ApiError, Overloaded
-from stepback_client.base import DEFAULT_URL
+from stepback_client import DEFAULT_URL, ApiError, Overloaded, server_url
 from stepback_training.sampling.bounded_gather import Stopped
 
 INTERRUPTED = 130
@@ -17,7 +15,7 @@ def add_controller_flags(parser: argparse.ArgumentParser, *, in_flight: int) -> 
     """`--url` and `--in-flight`, with its default."""
     parser.add_argument(
         "--url",
-        default=os.environ.get("STEPBACK_URL", DEFAULT_URL),
+        default=server_url(),
         help=f"the controller; STEPBACK_URL or {DEFAULT_URL} if left out",
     )
     parser.add_argument(

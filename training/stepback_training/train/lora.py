@@ -23,8 +23,8 @@ def add_adapter(model: PreTrainedModel, lora: LoraRecipe, marker_id: int) -> Pre
         from peft import LoraConfig, get_peft_model
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"{error.name} is not installed, and [lora] needs it: install this distribution with "
-            "its extras [training,lora]"
+            f"{error.name} is not installed, and [lora] needs it: "
+            "pip install 'stepback-llm[training,lora]'"
         ) from error
     lookups = _lookups(model)
     if sharding() == FSDP and len(lookups) == 1:

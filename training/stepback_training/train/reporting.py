@@ -19,8 +19,8 @@ def check_reporters(recipe: Recipe) -> None:
         import wandb  # noqa: F401  # pyright: ignore[reportMissingImports, reportUnusedImport]
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"{error.name} is not installed, and train.report_to asks for it: install this "
-            "distribution with its extras [training,wandb], or leave it out"
+            f"{error.name} is not installed, and train.report_to asks for it: "
+            "pip install 'stepback-llm[training,wandb]', or leave it out"
         ) from error
 
 

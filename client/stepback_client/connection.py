@@ -1,0 +1,124 @@
+"""The way to a server: address, headers, timeouts, proxy. Both clients open their pools by it."""
+
+import re
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import httpx
+
+from stepback_client.errors import BadKey, BadSetting
+from stepback_client.proxies import proxy_for
+
+T = TypeVar("T")
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+DEFAULT_TIMEOUT = httpx.Timeout(720.0, connect=5.0)
+"""Ten minutes of searching, since a caller who names no `seconds` gets the server's own limit, with
+a minute in the queue and a minute to spare. Grows with the `seconds` of a call."""
+_BESIDES_SEARCHING = 120.0
+"""Seconds in the queue, as a server allows them by default, and as much to spare."""
+_LIMITS = httpx.Limits(max_connections=256, keepalive_expiry=4.0)
+"""Idle connections are dropped before a server's or a gateway's 5 s, so that none is reused as it
+closes."""
+_KEY = re.compile(r"[!-~]+")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[!-~]([\t -~]*[!-~])?|")
+# A search is silent for minutes: routers forget such a connection, and a dead peer is not noticed.
+_KEEP_ALIVE: list[tuple[int, int, int]] = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5))
+        if hasattr(socket, name)
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """How a server is reached. Made by `to`, which checks it."""
+
+    url: str
+    headers: dict[str, str]
+    timeout: httpx.Timeout
+    follows_budget: bool
+    """Whether a call's timeout grows with the seconds that it asks for."""
+
+    @classmethod
+    def to(
+        cls,
+        url: str,
+        *,
+        api_key: str | None,
+        headers: Mapping[str, str] | None,
+        timeout: float | httpx.Timeout | None,
+    ) -> "Connection":
+        """The connection with everything checked. Raises BadSetting, which repeats no secret."""
+        try:
+            parsed = httpx.URL(url)
+        except (httpx.InvalidURL, TypeError) as error:
+            raise BadSetting(f"the server's address {url!r} is none: {error}") from error
+        if parsed.scheme not in {"http", "https"}:
+            raise BadSetting(f"the server's address {url!r} must begin with http:// or https://")
+        return cls(
+            url=url,
+            headers=_checked(headers or {}) | _authorization(api_key, headers or {}),
+            timeout=httpx.Timeout(timeout),
+            follows_budget=timeout is DEFAULT_TIMEOUT,
+        )
+
+    def options(self) -> dict[str, Any]:
+        """The arguments of an httpx client, all but its transport."""
+        return {"base_url": self.url, "headers": self.headers, "timeout": self.timeout}
+
+    def transport(self, kind: Callable[..., T]) -> T:
+        """A transport of httpx, through the environment's proxy. Raises BadSetting for a proxy or
+        a certificate file that cannot be used."""
+        proxy = proxy_for(httpx.URL(self.url))
+        try:
+            return kind(proxy=proxy, limits=_LIMITS, socket_options=_KEEP_ALIVE)
+        except (httpx.InvalidURL, ValueError) as error:
+            raise BadSetting("the proxy of the environment has no usable address") from error
+        except OSError as error:
+            raise BadSetting(f"SSL_CERT_FILE, SSL_CERT_DIR: {error}") from error
+
+    def timeout_for(self, seconds: float | None, *, stream: bool = False) -> httpx.Timeout:
+        """The timeout of a call that asks for so many seconds of searching.
+
+        Raises BadSetting where the caller's own is shorter: the search would be paid for and its
+        answer lost. A stream is never silent for long, so it needs no more time.
+        """
+        read = self.timeout.read
+        if seconds is None or stream or read is None:
+            return self.timeout
+        if self.follows_budget:
+            given = self.timeout.as_dict()
+            return httpx.Timeout(**given | {"read": max(read, seconds + _BESIDES_SEARCHING)})
+        if read < seconds:
+            raise BadSetting(
+                f"seconds={seconds:g} outlasts this client's timeout of {read:g} s: give it a "
+                "longer one, or none"
+            )
+        return self.timeout
+
+
+def _authorization(api_key: str | None, headers: Mapping[str, str]) -> dict[str, str]:
+    if api_key is None:
+        return {}
+    if not _KEY.fullmatch(api_key):
+        raise BadKey("the API key must be printable ASCII without spaces")
+    if "authorization" in {name.lower() for name in headers}:
+        raise BadSetting("give api_key or a header Authorization, not both")
+    return {"Authorization": f"Bearer {api_key}"}
+
+
+def _checked(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers. Raises BadSetting for one that HTTP cannot carry, without its value."""
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise BadSetting(f"the header {name!r} has no name that HTTP allows")
+        if not _HEADER_VALUE.fullmatch(value):
+            raise BadSetting(f"the value of the header {name} must be one line of printable ASCII")
+    return dict(headers)

@@ -1,0 +1,82 @@
+"""When a request is tried again: one loop for both clients, without I/O."""
+
+import random
+import uuid
+from collections.abc import Generator
+from dataclasses import dataclass
+from itertools import count
+
+import httpx
+
+from stepback_client.errors import no_answer, seconds_to_wait
+
+LOST = (httpx.NetworkError, httpx.RemoteProtocolError)
+"""A connection that was refused or broke, the answer lost with it. A timeout is none: its caller
+set it and wants to know."""
+_GATEWAY = frozenset({502, 504, *range(520, 525)})
+"""From a proxy whose server restarts, closed a kept connection, or took too long; 52x are
+Cloudflare's own."""
+_RETRIED = frozenset({429, 503}) | _GATEWAY
+
+Outcome = httpx.Response | httpx.HTTPError
+"""What one try comes to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """How often and how patiently 429, 502, 503, 504 and lost connections are tried again.
+
+    A search has no side effects, so one whose engine died on the way is tried again too. One whose
+    answer was lost is not paid twice by the controller that searched: each call has an
+    Idempotency-Key of its own. A retry that reaches another controller searches again.
+    """
+
+    attempts: int = 4
+    """Tries in all; 1 never tries again."""
+    first_wait: float = 0.25
+    """Seconds before the second try; doubled for each further one, with jitter."""
+    longest_wait: float = 8.0
+    """Seconds; what the doubling comes to at most."""
+    patience: float = 60.0
+    """Seconds; where the server asks for more, to try again sooner is useless and to wait is the
+    caller's to decide: the error is raised at once, and its `retry_after` says when."""
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ValueError("attempts must be at least 1")
+
+    def call_headers(self) -> dict[str, str]:
+        """The headers that one call sends with each of its tries."""
+        return {"Idempotency-Key": uuid.uuid4().hex} if self.attempts > 1 else {}
+
+    def wait(self, tried: int, response: httpx.Response | None) -> float | None:
+        """Seconds to wait before the next try; None to give up.
+
+        `response` is None where the connection was refused or lost.
+        """
+        if tried >= self.attempts:
+            return None
+        if response is not None and response.status_code not in _RETRIED:
+            return None
+        wait = self.first_wait * 2 ** (tried - 1) * random.uniform(0.75, 1.25)
+        asked = seconds_to_wait(response.headers) if response is not None else None
+        asked = asked or 0.0
+        return None if asked > self.patience else max(min(wait, self.longest_wait), asked)
+
+
+def attempts(retry: Retry, method: str, path: str) -> Generator[float, Outcome, httpx.Response]:
+    """The retry loop as a flow: yields the seconds to wait before a try, is sent what that try
+    came to, and returns the answer in the end. Raises TransportError where there is none."""
+    wait = 0.0
+    for tried in count(1):
+        outcome = yield wait
+        if isinstance(outcome, httpx.Response):
+            again = retry.wait(tried, outcome)
+            if again is None:
+                return outcome
+        else:
+            again = retry.wait(tried, None) if isinstance(outcome, LOST) else None
+            if again is None:
+                raise no_answer(method, path, outcome) from outcome
+        wait = again
+    raise AssertionError("count has no end")
