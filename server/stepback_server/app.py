@@ -9,10 +9,12 @@ from functools import partial
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from stepback_server.api.cors import with_cors
+from stepback_server.api.docs import install_docs
 from stepback_server.api.endpoints import endpoints_of
 from stepback_server.api.errors import install_error_handlers
 from stepback_server.api.jobs import router as jobs_router
-from stepback_server.api.middleware import BodyLimit, BrokenConnections
+from stepback_server.api.middleware import BelowPrefix, BodyLimit, BrokenConnections, HeadAsGet
 from stepback_server.api.page import mount_page
 from stepback_server.api.paths import FILES_PATH, SEARCH_PATHS
 from stepback_server.api.routes import router
@@ -92,15 +94,21 @@ def create_app(
         lifespan=lifespan,
         # A redirect would be made of whatever the caller's Host header says.
         redirect_slashes=False,
+        # Not as root_path: Starlette then finds no file where a proxy takes the prefix away.
+        servers=[{"url": settings.root_path}] if settings.root_path else None,
+        docs_url=None,
+        redoc_url=None,
     )
     AppState(service, keys, settings, jobs).attach(app)
     app.add_middleware(
         BodyLimit, limit=settings.max_body_bytes, limits={FILES_PATH: settings.max_file_mib << 20}
     )
     app.add_middleware(BrokenConnections)
+    app.add_middleware(HeadAsGet)
     app.include_router(router)
     app.include_router(jobs_router)
     mount_page(app)
+    install_docs(app)
     install_error_handlers(app)
     app.openapi = lambda: schema_of(app, settings, checkpoint.manifest.tasks)
     return app
@@ -110,8 +118,10 @@ class _Application(FastAPI):
     """Lies inside of its access log, which also sees what no handler answers."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        refused = state_of(self).service.metrics.refused
-        return AccessLog(super().build_middleware_stack(), refused, SEARCH_PATHS)
+        parts = state_of(self)
+        inside = with_cors(super().build_middleware_stack(), parts.settings.cors_origins)
+        logged = AccessLog(inside, parts.service.metrics.refused, SEARCH_PATHS)
+        return BelowPrefix(logged, parts.settings.root_path)
 
 
 def _keeper(settings: Settings, served: Served, start_engine: StartEngine | None) -> Keeper:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -9,8 +10,17 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 ENVIRONMENT_PREFIX = "STEPBACK_"
-_NOT_THE_SERVERS = frozenset({"STEPBACK_URL", "STEPBACK_API_KEY", "STEPBACK_TORCH_INDEX"})
+_NOT_THE_SERVERS = frozenset(
+    {"STEPBACK_URL", "STEPBACK_API_KEY", "STEPBACK_HEADERS", "STEPBACK_TORCH_INDEX"}
+)
 """Names with the prefix that belong to the client and to the install."""
+
+
+_SERVICE_LINK = re.compile(
+    r"STEPBACK_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
+)
+_SERVICE_ADDRESS = re.compile(r"STEPBACK_(\w+_)?PORT=(tcp|udp|sctp)://.*", re.DOTALL)
+"""Variables that Kubernetes sets in each pod for a Service whose name begins with stepback."""
 
 
 class SettingsError(ValueError):
@@ -31,6 +41,15 @@ def _split_urls(text: object) -> object:
     )
 
 
+def _split(text: object) -> object:
+    """The parts of text that separates them with commas."""
+    if not isinstance(text, str):
+        return text
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^\s/@?#A-Z]+)$")]
+Origins = Annotated[tuple[Origin, ...], BeforeValidator(_split)]
 EngineUrl = Annotated[str, Field(pattern=r"^https?://[^\s/@?#]+(/[^\s?#]*)?$")]
 EngineUrls = Annotated[tuple[EngineUrl, ...], BeforeValidator(_split_urls)]
 
@@ -46,6 +65,11 @@ class Settings(BaseModel):
     """The address to listen on."""
     port: int = Field(default=8000, ge=0, le=65535)
     """The port to listen on; 0 takes a free one."""
+    root_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
+    """The prefix under which a proxy publishes this server, such as /stepback; none: the root."""
+    cors_origins: Origins = ()
+    """Origins whose web pages may call this server, such as http://localhost:5173, separated by
+    commas; * for every one; none: no page of another origin may."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where vLLM runs: cpu or cuda."""
     engine_urls: EngineUrls = ()
@@ -161,6 +185,8 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for variable, value in environment.items():
         if not variable.startswith(ENVIRONMENT_PREFIX) or variable in _NOT_THE_SERVERS:
+            continue
+        if _SERVICE_LINK.fullmatch(variable) or _SERVICE_ADDRESS.fullmatch(f"{variable}={value}"):
             continue
         name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
         if name not in Settings.model_fields:

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from stepback_client import AsyncClient
-from stepback_client.base import SolveOptions
+from stepback_client import AsyncClient, SolveOptions
 from stepback_core.schemas import Answer, Select, Strategy
 from stepback_core.tasks import CountdownProblem, Split
 from stepback_training.sampling.statistics import Pairs, wilson

@@ -139,8 +139,8 @@ def test_an_unusable_setting_is_one_line() -> None:
 
 def test_a_command_without_its_packages_says_what_to_install() -> None:
     code = (
-        "import sys; sys.modules['transformers'] = sys.modules['torch'] = None; "
-        "sys.argv = ['stepback', 'train']; import stepback_client.cli as c; sys.exit(c.main())"
+        "import sys; sys.modules['tqdm'] = sys.modules['tqdm.auto'] = None; "
+        "sys.argv = ['stepback', 'errors']; import stepback_client.cli as c; sys.exit(c.main())"
     )
     done = run(sys.executable, "-c", code)
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""Limits at the edge: the size of a body, and the life of a caller and of his connection."""
+"""Limits at the edge: the size of a body, the life of a caller and of his connection; HEAD."""
 
 import logging
 from collections.abc import Coroutine, Mapping
@@ -58,6 +58,42 @@ class BodyLimit:
     def _refusal(self, limit: int) -> ASGIApp:
         message = f"The body is too large: send at most {limit} bytes."
         return response_of(ApiError("body_too_large", message, headers={"Connection": "close"}))
+
+
+class BelowPrefix:
+    """ASGI middleware: takes the prefix that a proxy publishes the server under from the path, if
+    the proxy left it there."""
+
+    def __init__(self, app: ASGIApp, prefix: str) -> None:
+        self._app = app
+        self._prefix = prefix
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._prefix and scope.get("path", "").startswith(f"{self._prefix}/"):
+            path: str = scope["path"].removeprefix(self._prefix)
+            raw: bytes = scope["raw_path"].removeprefix(self._prefix.encode())
+            scope = {**scope, "path": path, "raw_path": raw}
+        await self._app(scope, receive, send)
+
+
+class HeadAsGet:
+    """ASGI middleware: HEAD is answered as GET, without the body. Load balancers and monitors ask
+    so."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_head(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self._app({**scope, "method": "GET"}, receive, send_head)
 
 
 class BrokenConnections:

@@ -14,7 +14,7 @@ from stepback_server.engine.vllm_environment import prepare_environment
 from stepback_server.gateway.keys import KeysError, new_key
 from stepback_server.gc_tuning import settle_heap
 from stepback_server.observability.logs import VLLM_JSON, configure_logs
-from stepback_server.observability.tracing import Tracing, TracingError
+from stepback_server.observability.tracing import tracing_or_warning
 from stepback_server.settings import SettingsError, read_settings
 
 _log = logging.getLogger(__name__)
@@ -51,10 +51,10 @@ def serve(arguments: Sequence[str]) -> int:
 
     try:
         checkpoint = Checkpoint.open(settings.model)
-        tracing = Tracing.from_environment(os.environ, distribution_version("stepback-llm"))
-    except (CheckpointError, TracingError) as error:
+    except CheckpointError as error:
         print(f"stepback serve: {error}", file=sys.stderr)
         return 2
+    tracing = tracing_or_warning(os.environ, distribution_version("stepback-llm"))
 
     failed = False
 

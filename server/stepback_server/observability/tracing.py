@@ -5,6 +5,7 @@ set; the other OTEL_ variables mean what they mean everywhere. While a round las
 current one, and `request.trace_headers` gives what an engine behind HTTP sends to pass it on.
 """
 
+import logging
 from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,13 +18,43 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Span
 
+_log = logging.getLogger(__name__)
+
 _ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
-_PROTOCOL = "OTEL_EXPORTER_OTLP_PROTOCOL"
+_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_DISABLED = "OTEL_SDK_DISABLED"
 _HTTP = "http/protobuf"
 
 
 class TracingError(ValueError):
     """Traces are asked for and cannot be made; the message is one line that says why."""
+
+
+def tracing_or_warning(environment: Mapping[str, str], version: str) -> "Tracing | None":
+    """Spans as the environment asks for them. Where they cannot be made there are none, and one
+    warning: a server is not down for its telemetry."""
+    try:
+        return Tracing.from_environment(environment, version)
+    except TracingError as error:
+        _log.warning("there are no traces: %s", error)
+        return None
+
+
+def _is_off(environment: Mapping[str, str]) -> bool:
+    if environment.get(_DISABLED, "").strip().lower() == "true":
+        return True
+    return environment.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none"
+
+
+def _check_protocol(environment: Mapping[str, str]) -> None:
+    for variable in _PROTOCOLS:
+        if protocol := environment.get(variable):
+            if protocol != _HTTP:
+                raise TracingError(
+                    f"{variable}={protocol}: only {_HTTP} is spoken here; collectors take it at "
+                    "port 4318"
+                )
+            return
 
 
 class Tracing:
@@ -36,10 +67,9 @@ class Tracing:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], version: str) -> "Tracing | None":
         """Spans over OTLP where the environment asks for them. Raises TracingError."""
-        if not environment.get(_ENDPOINT):
+        if not environment.get(_ENDPOINT) or _is_off(environment):
             return None
-        if environment.get(_PROTOCOL, _HTTP) != _HTTP:
-            raise TracingError(f"{_PROTOCOL}: only {_HTTP} is spoken here; set it, or leave it out")
+        _check_protocol(environment)
         try:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
             from opentelemetry.sdk.resources import Resource
@@ -47,13 +77,16 @@ class Tracing:
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
         except ModuleNotFoundError as error:
             raise TracingError(
-                f"{_ENDPOINT} is set, but {error.name} is not installed: install this "
-                "distribution with its extra [otel], or unset the variable"
+                f"{_ENDPOINT} is set, but {error.name} is not installed: "
+                "pip install 'stepback-llm[otel]', or unset the variable"
             ) from error
         name = environment.get("OTEL_SERVICE_NAME", "stepback")
         resource = Resource.create({"service.name": name, "service.version": version})
-        provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        try:
+            provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+            provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        except Exception as error:  # the libraries raise of any kind for a variable they cannot use
+            raise TracingError(f"an OTEL_ variable cannot be used: {error}") from error
         return cls(provider)
 
     def close(self) -> None:

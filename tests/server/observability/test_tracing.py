@@ -13,7 +13,7 @@ from opentelemetry.trace import StatusCode, format_span_id
 from stepback_core.schemas import SolveRequest
 from stepback_server.engine.base import EngineUnavailable, OnSample, SampleRequest
 from stepback_server.observability.engine import ObservedEngine
-from stepback_server.observability.tracing import Tracing, TracingError
+from stepback_server.observability.tracing import Tracing, tracing_or_warning
 from stepback_server.request_context import trace_headers
 from tests.server.keeping import metrics
 from tests.server.search.scripted import END, GRAMMAR, ScriptedEngine
@@ -93,10 +93,53 @@ def test_a_missing_extra_is_named() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=500, check=False
     )
     assert run.returncode != 0
-    assert "is not installed" in run.stderr and "extra [otel]" in run.stderr
+    assert "is not installed" in run.stderr and "stepback-llm[otel]" in run.stderr
 
 
-def test_another_protocol_is_refused() -> None:
-    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
-    with pytest.raises(TracingError, match="OTEL_EXPORTER_OTLP_PROTOCOL"):
-        Tracing.from_environment(environment, "1")
+ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317"}
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "-1"),
+    ],
+)
+def test_what_cannot_be_obeyed_is_one_warning_and_no_traces(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    environment = ENDPOINT | {variable: value}
+    for name, given in environment.items():
+        monkeypatch.setenv(name, given)  # the exporter reads them itself
+    assert tracing_or_warning(environment, "1") is None
+    [record] = [each for each in caplog.records if each.name.startswith("stepback")]
+    assert record.levelname == "WARNING" and "there are no traces" in record.message
+
+
+def test_the_protocol_of_traces_comes_before_that_of_everything() -> None:
+    both = {
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+    }
+    tracing = Tracing.from_environment(ENDPOINT | both, "1")
+    assert tracing is not None
+    tracing.close()
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [
+        {"OTEL_SDK_DISABLED": "true"},
+        {"OTEL_SDK_DISABLED": "TRUE"},
+        {"OTEL_TRACES_EXPORTER": "none"},
+    ],
+)
+def test_an_operator_can_switch_traces_off(
+    switch: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+    assert tracing_or_warning(ENDPOINT | bad | switch, "1") is None
+    assert not caplog.records

@@ -1,0 +1,157 @@
+"""What stands before a server: browsers of other origins, monitors, proxies with a prefix, pods."""
+
+import asyncio
+import re
+from typing import Any
+
+import httpx
+import pytest
+
+from stepback_server.app import create_app
+from stepback_server.checkpoint import Checkpoint
+from stepback_server.settings import Settings, SettingsError
+from tests.conftest import CHECKPOINT
+from tests.server.test_edge import SEARCH, ask, unreachable
+
+PAGE = "http://localhost:5173"
+PREFLIGHT = {
+    "Origin": PAGE,
+    "Access-Control-Request-Method": "POST",
+    "Access-Control-Request-Headers": "content-type,authorization,idempotency-key",
+}
+
+
+def test_a_page_of_an_allowed_origin_may_search_and_read_what_matters() -> None:
+    preflight, refused, health = ask(
+        ("OPTIONS", "/solve", {"headers": PREFLIGHT}),
+        ("POST", "/solve", {"json": SEARCH, "headers": {"Origin": PAGE}}),
+        ("GET", "/health", {"headers": {"Origin": PAGE}}),
+        cors_origins=f"https://app.example, {PAGE}",
+    )
+    assert preflight.status_code == 200
+    assert "POST" in preflight.headers["Access-Control-Allow-Methods"]
+    allowed = preflight.headers["Access-Control-Allow-Headers"].lower()
+    assert {"content-type", "authorization", "idempotency-key"} <= set(allowed.split(", "))
+    assert refused.status_code == 503
+    for answer in (preflight, refused, health):
+        assert answer.headers["Access-Control-Allow-Origin"] == PAGE
+        # A cookie would let a page use a key that it does not hold.
+        assert "Access-Control-Allow-Credentials" not in answer.headers
+    exposed = set(refused.headers["Access-Control-Expose-Headers"].split(", "))
+    assert {"Retry-After", "X-Request-Id", "Idempotent-Replayed"} <= exposed
+
+
+def test_a_body_that_is_too_large_is_an_error_that_the_page_can_read() -> None:
+    [answer] = ask(
+        ("POST", "/solve", {"content": b"x" * 2048, "headers": {"Origin": PAGE}}),
+        cors_origins="*",
+        max_body_bytes=1024,
+    )
+    assert answer.status_code == 413 and answer.headers["Access-Control-Allow-Origin"] == "*"
+
+
+@pytest.mark.parametrize("origins", ["", "https://app.example"])
+def test_no_other_page_may(origins: str) -> None:
+    for answer in ask(
+        ("OPTIONS", "/solve", {"headers": PREFLIGHT}),
+        ("GET", "/health", {"headers": {"Origin": PAGE}}),
+        cors_origins=origins,
+    ):
+        assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/health", "/ready", "/ready?for=traffic", "/version", "/docs", "/metrics", "/v1/models",
+     "/openapi.json", "/nowhere", "/solve"],
+)  # fmt: skip
+def test_head_is_what_get_would_be_without_its_body(path: str) -> None:
+    got, head = ask(("GET", path, {}), ("HEAD", path, {}))
+    assert head.status_code == got.status_code
+    assert head.headers["Content-Type"] == got.headers["Content-Type"]
+    assert got.content and head.content == b""
+
+
+def ask_under(prefix: str, *paths: str, root_path: str = "/stepback") -> list[httpx.Response]:
+    return ask(*(("GET", prefix + path, {}) for path in paths), root_path=root_path)
+
+
+@pytest.mark.parametrize("prefix", ["", "/stepback"], ids=["taken away", "left there"])
+def test_a_proxy_may_publish_the_server_under_a_prefix(prefix: str) -> None:
+    paths = ("/health", "/openapi.json", "/docs", "/docs-files/swagger-ui.css")
+    answers = ask_under(prefix, *paths)
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert answers[1].json()["servers"] == [{"url": "/stepback"}]
+
+
+def test_a_search_below_the_prefix_is_counted_as_one() -> None:
+    search, metrics = ask(
+        ("POST", "/stepback/solve", {"json": SEARCH}),
+        ("GET", "/metrics", {}),
+        root_path="/stepback",
+    )
+    assert search.status_code == 503
+    assert re.search(r'stepback_\w+\{[^}]*code="engine_unavailable"[^}]*\} 1', metrics.text)
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+def test_the_documentation_needs_nothing_from_elsewhere(page: str) -> None:
+    [html] = ask(("GET", page, {}))
+    assert "//" not in re.sub(r"<!--.*?-->|//[^\n\"']*\n", "", html.text)
+    named = re.findall(r"(?:src|href|url|spec-url)(?:=|: )[\"']([^\"']+)", html.text)
+    assert len(named) >= 3 and not [each for each in named if each.startswith(("/", "http"))]
+    for answer in ask(*(("GET", f"/{each}", {}) for each in named)):
+        assert answer.status_code == 200 and len(answer.content) > 1000
+
+
+SERVICE_LINKS = {
+    "STEPBACK_SERVICE_HOST": "10.96.14.7",
+    "STEPBACK_SERVICE_PORT": "80",
+    "STEPBACK_SERVICE_PORT_HTTP": "80",
+    "STEPBACK_PORT": "tcp://10.96.14.7:80",
+    "STEPBACK_PORT_80_TCP": "tcp://10.96.14.7:80",
+    "STEPBACK_PORT_80_TCP_PROTO": "tcp",
+    "STEPBACK_PORT_80_TCP_PORT": "80",
+    "STEPBACK_PORT_80_TCP_ADDR": "10.96.14.7",
+}
+
+
+@pytest.mark.parametrize("service", ["STEPBACK", "STEPBACK_CONTROLLER", "STEPBACK_ENGINE_0"])
+def test_variables_of_a_service_named_like_the_program_are_passed_over(service: str) -> None:
+    links = {name.replace("STEPBACK", service, 1): value for name, value in SERVICE_LINKS.items()}
+    assert Settings.read(links) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("STEPBACK_PORT", "tcp:8000"),
+        ("STEPBACK_PROT", "tcp://10.96.14.7:80"),
+        ("STEPBACK_SERVICE", "x"),
+        ("STEPBACK_CORS_ORIGINS", "localhost:5173/"),
+        ("STEPBACK_CORS_ORIGINS", "http://localhost:5173/path"),
+        ("STEPBACK_ROOT_PATH", "stepback"),
+        ("STEPBACK_ROOT_PATH", "/stepback/"),
+        ("STEPBACK_ROOT_PATH", "//elsewhere"),
+    ],
+)
+def test_a_misspelt_setting_is_still_refused(variable: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=variable):
+        Settings.read({variable: value})
+
+
+def test_a_defect_is_an_error_that_the_page_can_read() -> None:
+    async def run() -> httpx.Response:
+        settings: dict[str, Any] = {"cors_origins": PAGE}
+        app = create_app(Settings(**settings), Checkpoint.open(CHECKPOINT), unreachable)
+
+        async def broken(_: Any) -> Any:
+            raise RuntimeError("a defect")
+
+        app.add_route("/broken", broken)
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://c") as client:
+            return await client.get("/broken", headers={"Origin": PAGE})
+
+    answer = asyncio.run(run())
+    assert answer.status_code == 500 and answer.headers["Access-Control-Allow-Origin"] == PAGE
