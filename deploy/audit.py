@@ -55,14 +55,14 @@ def _run(service: str, requirements: str) -> str:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a service says: a line for each finding, and for each package that it does not know."""
+    """Report of a service: a line for each finding, and for each package that it does not know."""
 
     findings: list[str]
     unknown: list[str]
 
 
 def answer_of(report: str) -> Answer | None:
-    """None where it is no answer: a service that is not there, or a package index that has no
+    """None if it is no answer: a service that is not there, or a package index that has no
     advisories, knows no package at all."""
     try:
         packages: list[dict[str, Any]] = json.loads(report)["dependencies"]

@@ -37,12 +37,12 @@ _STYLES = {
 }
 _REDRAW_SECONDS = 0.1
 _OTHER_LINES = 4
-"""Of the terminal, beside the tree."""
+"""Terminal lines next to the tree."""
 
 
 @dataclass(slots=True)
 class Watched:
-    """What has been told so far, as a tree."""
+    """The tree of the events so far."""
 
     nodes: dict[int, TreeNode] = field(default_factory=dict[int, TreeNode])
     traces: dict[int, list[str]] = field(default_factory=dict[int, list[str]])

@@ -1,1 +1,1 @@
-"""What model, controller and caller must agree on. Standard library and pydantic only."""
+"""Contract of model, controller and caller. Standard library and pydantic only."""

@@ -1,4 +1,4 @@
-"""What `POST /solve` tells while it searches, where the request says `stream`: one type an event.
+"""Events of `POST /solve` with `stream`: one type an event.
 
 Over HTTP each is a server-sent event whose `event` is the type and whose `data` is the JSON: first
 `started`, then `step`, `backtrack`, `candidate` and `usage` in any number, then `result` or
@@ -38,11 +38,11 @@ class StartedEvent(_Told):
     model: str
     """The model that searches."""
     strategy: Strategy
-    """As it is used."""
+    """Strategy or rule in use."""
     select: Select
-    """As it is used."""
+    """Strategy or rule in use."""
     limits: SearchLimits
-    """What the search may cost at most."""
+    """Upper limits of the search."""
 
 
 class StepEvent(_Told):
@@ -58,7 +58,7 @@ class StepEvent(_Told):
     text: str
     """The step."""
     p_marker: float | None = None
-    """P(marker) after the step; None where nothing was written after it."""
+    """P(marker) after the step; None if nothing was written after it."""
 
 
 class StruckStep(_Told):
@@ -67,7 +67,7 @@ class StruckStep(_Told):
     index: int
     """Its place since the prompt, from 0."""
     text: str
-    """The step; what there is of it, where the marker came before its end."""
+    """The step; incomplete if the marker came before its end."""
 
 
 class BacktrackEvent(_Told):
@@ -83,7 +83,8 @@ class BacktrackEvent(_Told):
     outcome: Literal[Outcome.BACKTRACK, Outcome.ILLEGAL] = Outcome.BACKTRACK
     """Who refuses the step: the model with its marker, or the task."""
     struck: list[StruckStep]
-    """What is taken back; the steps before it stay. It may be a step that the branch had kept."""
+    """The steps taken back; the steps before them stay. It may be a step that the branch had
+    kept."""
 
 
 class CandidateEvent(_Told):
@@ -109,7 +110,7 @@ class UsageEvent(_Told):
     generated_tokens: int
     """Every sampled token, stop tokens included."""
     cached_tokens: int
-    """Tokens that the engine did not compute anew."""
+    """Tokens that the engine took from its prefix cache."""
     backtracks: int
     """Branches that ended in the marker."""
     seconds_searching: float
@@ -121,7 +122,7 @@ class ResultEvent(_Told):
 
     type: Literal["result"] = "result"
     result: SolveResult
-    """What the same request without `stream` is answered with."""
+    """The answer to the same request without `stream`."""
 
 
 class ErrorEvent(_Told):
@@ -131,13 +132,13 @@ class ErrorEvent(_Told):
     status: int
     """The HTTP status that the error has where nothing was sent before it."""
     error: ErrorDetail
-    """As in the body of an error."""
+    """The detail of an error body."""
 
 
 ProgressEvent = (
     StartedEvent | StepEvent | BacktrackEvent | CandidateEvent | UsageEvent | ResultEvent
 )
-"""What a search that does not fail tells."""
+"""Any event of a search that does not fail."""
 
 SolveEvent = Annotated[ProgressEvent | ErrorEvent, Field(discriminator="type")]
 """Everything that can come in a stream."""

@@ -43,7 +43,7 @@ class Manifest(BaseModel):
     split: str = ""
     """The data split, in words."""
     training: dict[str, Any] = {}
-    """What training measured: samples, tokens, hours, final loss."""
+    """Measurements of the training: samples, tokens, hours, final loss."""
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":

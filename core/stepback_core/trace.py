@@ -48,11 +48,11 @@ class Grammar(BaseModel):
         return self
 
     def reserved_in_prompt(self, prompt: str) -> str | None:
-        """What a prompt contains and must not, since it would be read as a token of control."""
+        """Control text that a prompt contains and must not."""
         return next((text for text in (self.marker, self.end) if text in prompt), None)
 
     def reserved_in_step(self, step: str) -> str | None:
-        """What a step contains and must not: it would end the step, or the trace."""
+        """Text that a step contains and must not: it would end the step, or the trace."""
         # Searched with the closing separator, which a step that ends in half of one would move.
         ends_early = (step + self.separator).find(self.separator) < len(step)
         return self.separator if ends_early else self.reserved_in_prompt(step)
@@ -62,7 +62,7 @@ class Grammar(BaseModel):
 
 
 class Tokenizer(Protocol):
-    """What the protocol needs of a tokenizer; Hugging Face tokenizers satisfy it."""
+    """Tokenizer interface of the protocol; Hugging Face tokenizers satisfy it."""
 
     def encode(self, text: str, *, add_special_tokens: bool = ...) -> list[int]: ...
     def decode(self, token_ids: list[int], *, skip_special_tokens: bool = ...) -> str: ...
@@ -131,7 +131,7 @@ class TraceCodec:
     tokenizer: Tokenizer
     tokens: TokenGrammar
     prefix_ids: tuple[int, ...] = ()
-    """What the tokenizer puts before a text by itself (BOS)."""
+    """Ids that the tokenizer puts before a text by itself (BOS)."""
     control_texts: tuple[str, ...] = ()
     """The texts of the tokenizer's special tokens, named or not: no prompt may hold one."""
 
@@ -186,7 +186,7 @@ class TraceCodec:
         return [*complete, rest] if rest and ids[-1] == self.tokens.end_id else complete
 
     def split_steps(self, ids: Sequence[int]) -> tuple[list[str], str]:
-        """The complete steps in generated ids, and what there is of a last one without its end."""
+        """The complete steps in generated ids, and the beginning of an unfinished one."""
         body = [token for token in ids if token not in self.tokens.stop_ids]
         text = self.tokenizer.decode(body, skip_special_tokens=False)
         *complete, rest = text.split(self.grammar.separator)

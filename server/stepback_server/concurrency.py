@@ -13,7 +13,7 @@ class Interrupted(Exception):
 
 
 class Alarm:
-    """Interrupts whoever works under it once it is rung; unlike `run_unless`, without a task."""
+    """Interrupts all work under it once it is rung; unlike `run_unless`, without a task."""
 
     def __init__(self) -> None:
         self._scopes: set[asyncio.Timeout] = set()

@@ -8,7 +8,7 @@ With Python's own 700 the collector took a quarter of a controller's time under 
 
 
 def settle_heap() -> None:
-    """What has been loaded by now stays: let the collector never look at it again.
+    """Exempt everything loaded so far from garbage collection: it stays.
 
     Else every full collection walks through the modules, which stops the event loop for a tenth of
     a second.

@@ -1,4 +1,4 @@
-"""What is known of the HTTP request at work, wherever in its call the question is asked."""
+"""Context of the HTTP request at work, for every function that it calls."""
 
 import re
 import uuid
@@ -26,7 +26,7 @@ class RequestRecord:
     caller: str | None = None
     """The name of the key that the caller showed; never the key."""
     fields: dict[str, Any] = field(default_factory=dict[str, Any])
-    """What else the access log says, by name. No content of the request, and no secret."""
+    """Further fields of the access log, by name. No content of the request, and no secret."""
 
 
 CURRENT: ContextVar[RequestRecord | None] = ContextVar("request", default=None)

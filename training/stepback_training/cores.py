@@ -17,7 +17,7 @@ def usable_cores(*, shared_by: int = 1) -> int:
 
 
 def _cgroup_cores() -> int | None:
-    """The container's limit (`docker run --cpus`); None where there is none."""
+    """The container's limit (`docker run --cpus`); None if there is none."""
     try:
         quota, period = _CGROUP.read_text().split()
         return None if quota == "max" else max(1, int(quota) // int(period))

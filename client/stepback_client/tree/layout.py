@@ -84,7 +84,7 @@ class Outline:
 
     rows: tuple[Row, ...]
     marks: Mapping[Mark, int]
-    """Of all branches, those folded included."""
+    """Count of all branches, those folded included."""
 
     @classmethod
     def of_result(cls, result: SolveResult, limit: int = DEFAULT_LIMIT) -> "Outline":
@@ -209,7 +209,7 @@ def _shown(branches: Mapping[int, Branch], limit: int) -> set[int]:
 
 
 def _children(branches: Mapping[int, Branch], shown: set[int]) -> dict[int, list[Branch | Fold]]:
-    """What hangs under each shown branch. Those that keep more come first, and a fold last, so that
+    """Children of each shown branch. Those that keep more come first, and a fold last, so that
     no line to a later one crosses an earlier one."""
     children: dict[int, list[Branch | Fold]] = defaultdict(list)
     hidden: dict[int, list[Branch]] = defaultdict(list)

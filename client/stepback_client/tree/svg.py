@@ -35,7 +35,7 @@ def render(outline: Outline, caption: str) -> str:
 
 
 class _Picture:
-    """Where everything is. Rows count from 0, columns are the steps' places."""
+    """Positions in the picture. Rows count from 0, columns are the steps' places."""
 
     def __init__(self, outline: Outline, caption: str) -> None:
         self._outline = outline
@@ -171,7 +171,7 @@ class _Picture:
 
 
 def _columns(items: Sequence[Branch | Fold]) -> list[float]:
-    """Where each column begins, and one more; a column is as wide as its widest step."""
+    """Left edges of the columns, and the right edge; a column is as wide as its widest step."""
     tracks = [(item.first, item.steps if isinstance(item, Branch) else ()) for item in items]
     widths = [0.0] * max((first + len(steps) for first, steps in tracks), default=0)
     for first, steps in tracks:

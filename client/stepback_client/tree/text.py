@@ -16,7 +16,7 @@ SIGNS = {
 
 
 class Role(StrEnum):
-    """What a piece of a line is, for whoever gives it a colour."""
+    """Role of a piece of a line; colours follow it."""
 
     RAIL = "rail"
     STEP = "step"
@@ -71,7 +71,7 @@ def pieces(branch: Branch) -> Line:
 
 
 def notes(branch: Branch) -> list[str]:
-    """What is to be said of a branch beside its steps."""
+    """Remark about a branch, next to its steps."""
     found = [times(branch)] if branch.twins else []
     if branch.chosen:
         found.append("the answer")
@@ -83,7 +83,7 @@ def notes(branch: Branch) -> list[str]:
 
 
 def times(branch: Branch) -> str:
-    """How often it was sampled; nothing for once."""
+    """Number of times it was sampled; empty for once."""
     return f"\N{MULTIPLICATION SIGN}{1 + len(branch.twins)}" if branch.twins else ""
 
 

@@ -18,7 +18,7 @@ class ErrorDetail(ResponseModel):
     type: ErrorType
     """The kind of error."""
     message: str
-    """What is wrong and what to do about it."""
+    """The fault, and the remedy."""
     param: str | None = None
     """The field at fault, dotted."""
     code: str
@@ -29,4 +29,4 @@ class ErrorBody(ResponseModel):
     """The one body of every error."""
 
     error: ErrorDetail
-    """What went wrong."""
+    """The error."""

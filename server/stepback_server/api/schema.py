@@ -33,7 +33,7 @@ _HEADERS: dict[str, dict[str, Any]] = {
     },
 }
 _OF_STATUS = {"401": "WWW-Authenticate", "429": "Retry-After", "503": "Retry-After"}
-"""Of an answer with the error body."""
+"""Header that belongs to an error status."""
 
 
 def schema_of(app: FastAPI, settings: Settings, tasks: Collection[str]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class Aborts:
         self._next: asyncio.Task[bool] | None = None
 
     async def abort(self, name: str) -> None:
-        """Have a request aborted, so that the server streams what there is of it, until cancelled.
+        """Have a request aborted, so that the server streams the part so far, until cancelled.
 
         Returns where the server does not: then the connection must be dropped.
         """

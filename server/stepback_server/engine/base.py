@@ -21,7 +21,7 @@ from stepback_server.engine.death import Death
 
 
 class EngineError(Exception):
-    """What an engine raises."""
+    """Base of the errors of engines."""
 
 
 class EngineUnavailable(EngineError):
@@ -92,7 +92,7 @@ class SampleRequest:
     ids: tuple[int, ...]
     n: int
     max_tokens: int
-    """Of each continuation, its stop token included."""
+    """Limit of each continuation, its stop token included."""
     temperature: float
     """0 is greedy."""
     seeds: tuple[int, ...] | None
@@ -131,7 +131,7 @@ class Sample:
 
     @property
     def generated_tokens(self) -> int:
-        """What this cost, never too little: a budget is settled with it."""
+        """Tokens that this cost, never too few: a budget is settled with them."""
         return len(self.ids) + self.unseen_tokens
 
 
@@ -142,7 +142,7 @@ OnSample = Callable[[Sample], None]
 
 
 class Engine(Protocol):
-    """What a search needs of an engine."""
+    """The engine that a search samples from."""
 
     async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
         """Sample; call `deliver` with each continuation as it ends; return when all have ended.
@@ -163,7 +163,7 @@ class Engine(Protocol):
 
 
 class OwnedEngine(Engine, Protocol):
-    """What a supervisor needs besides, to keep it alive."""
+    """An engine that a supervisor keeps alive."""
 
     version: str
     """vLLM's own; "unknown" where it does not tell."""

@@ -13,7 +13,7 @@ from stepback_server.engine.base import Alternative, Finish, Sample, SampleReque
 
 PATH = "/v1/completions"
 ABORT_PATH = "/inference/v1/abort_requests"
-"""Aborts by name, and streams what there is; only where the server has --enable-scale-out."""
+"""Aborts by name, and streams the rest; only with the server's --enable-scale-out."""
 
 _TOKEN = "token_id:"
 _DATA = "data: "
@@ -72,7 +72,7 @@ class Lines:
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
-        """Of a line that has not ended."""
+        """Bytes of a line that has not ended."""
         self._length = 0
 
     def cut(self, data: bytes) -> list[str]:
@@ -164,7 +164,7 @@ class Stream:
         return ended
 
     def give_up(self, *, was_sent: bool) -> list[Sample]:
-        """What there is of those that have not ended, where the stream is left before its end."""
+        """Return the unfinished samples of a stream that is left before its end."""
         return self._release(0) + self._cut_off(unseen=was_sent)
 
     @property

@@ -20,7 +20,7 @@ import time
 _PR_SET_PDEATHSIG = 1
 """prctl(2): the signal that the kernel sends when the parent has gone."""
 _SPAWNED = "--multiprocessing-fork"
-"""What `multiprocessing` ends the command line of a process that it spawns with."""
+"""End of the command line of a process that `multiprocessing` spawns."""
 _BETWEEN_LOOKS = 0.1
 
 

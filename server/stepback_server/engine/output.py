@@ -1,4 +1,4 @@
-"""What an engine's processes write: passed on to our own streams, and its last lines kept."""
+"""Output of an engine's processes: passed on to our own streams, its last lines kept."""
 
 import os
 import select

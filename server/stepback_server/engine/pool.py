@@ -144,7 +144,7 @@ class HomedEngine:
     def __init__(self, pool: Replicas) -> None:
         self._pool = pool
         self.home: Supervisor | None = None
-        """Whose engine has the search's prefixes in its cache."""
+        """The supervisor whose engine has the search's prefixes in its cache."""
 
     async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
         await run_all([self._sample_run(request, run, stop, deliver) for run in runs(request)])
@@ -193,8 +193,8 @@ class HomedEngine:
 
 
 def choose(tree: str, loads: Mapping[str, int]) -> str | None:
-    """Where a tree goes: to the name with the least load; among several of these by rendezvous
-    hashing, which spreads trees as evenly as chance does. None where there are no names."""
+    """Choose the engine of a tree: the name with the least load; among several of these by
+    rendezvous hashing, which spreads trees as evenly as chance does. None if there are no names."""
 
     def rank(name: str) -> tuple[int, bytes]:
         return -loads[name], sha256(f"{name} {tree}".encode()).digest()

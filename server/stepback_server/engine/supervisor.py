@@ -49,8 +49,8 @@ class Keeper(Protocol):
         ...
 
     async def reload(self, checkpoint: Path) -> bool:
-        """As `OwnedEngine.reload`, with every engine. After another error than ReloadNotOffered
-        the engines must be discarded."""
+        """Reload every engine, as `OwnedEngine.reload` does. After another error than
+        ReloadNotOffered the engines must be discarded."""
         ...
 
     async def discard(self, reason: str) -> None:
@@ -62,7 +62,7 @@ class Keeper(Protocol):
 
     @property
     def restarts(self) -> int:
-        """How often an engine was lost and came back."""
+        """Number of lost engines that came back."""
         ...
 
     @property
@@ -119,7 +119,7 @@ class Supervisor:
         self._engine: OwnedEngine | None = None
         self._lost = Alarm()
         self._attention = asyncio.Lock()
-        """Held by whoever checks the engine, or changes it: one at a time."""
+        """Held while the engine is checked or changed: one at a time."""
         self._reason = f"{name} is still starting"
         self._public = "the engine is still starting"
         self._death: Death | None = None
@@ -127,7 +127,7 @@ class Supervisor:
         self._deaths: list[str] = []
         """Causes of death of the starts since an engine was up."""
         self._start_seconds = self._patience.expected_start
-        """What the last start took."""
+        """Seconds of the last start."""
         self._due = time.monotonic() + self._start_seconds
         """When the engine should be up, while there is none."""
         self.doubted = False
@@ -202,11 +202,11 @@ class Supervisor:
 
     @property
     def seconds_until_up(self) -> int:
-        """What is left of a start, judged by the last one; if overdue, when to look again."""
+        """Seconds until a start ends, judged by the last one; if overdue, until the next look."""
         return max(_LOOK_AGAIN, math.ceil(self._due - time.monotonic()))
 
     def _expect(self, wait: float = 0.0) -> None:
-        """The next start begins in so many seconds."""
+        """Expect the next start to begin in `wait` seconds."""
         self._due = time.monotonic() + wait + self._start_seconds
 
     @property

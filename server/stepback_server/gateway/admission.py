@@ -62,7 +62,7 @@ class _Patient:
 
 @dataclass(slots=True, eq=False)
 class _Lane:
-    """What one tenant has in flight and waiting, first come first served."""
+    """One tenant's searches in flight and waiting, first come first served."""
 
     limit: int
     searching: int = 0
@@ -104,7 +104,7 @@ class Admission:
         self._lanes: OrderedDict[str, _Lane] = OrderedDict()
         """By tenant, the one that was served longest ago first."""
         self._mean_seconds = 1.0
-        """Of a search; a guess until the first has ended."""
+        """Mean seconds of a search; a guess until the first has ended."""
         self._ended = 0
         self._begun: dict[object, float] = {}
         """When the searches in flight began, the oldest first."""

@@ -23,13 +23,13 @@ class _Entry:
 
 @dataclass(slots=True, eq=False)
 class _Entries:
-    """Of one tenant, by key."""
+    """Entries of one tenant, by key."""
 
     running: dict[str, _Entry] = field(default_factory=dict[str, _Entry])
     finished: dict[str, _Entry] = field(default_factory=dict[str, _Entry])
     """In the order in which they did."""
     bytes: int = 0
-    """Of the finished ones' answers."""
+    """Bytes of the finished answers."""
 
     def find(self, key: str) -> _Entry | None:
         return self.running.get(key) or self.finished.get(key)

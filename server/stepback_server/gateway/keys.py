@@ -33,7 +33,7 @@ class KeysError(ValueError):
 
 
 class KeyEntry(BaseModel):
-    """What is kept of one key."""
+    """Stored entry of one key."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -89,7 +89,8 @@ class KeyRing:
         return next((each for each in self._tenants.values() if each.name == name), None)
 
     def find(self, key: str) -> Tenant | None:
-        """Whose key this is. The time that it takes does not depend on how much of it is right."""
+        """Find the tenant of a key. The time that it takes does not depend on how much of it is
+        right."""
         presented = sha256(key.encode()).digest()
         found = None
         for hashed, tenant in self._tenants.items():

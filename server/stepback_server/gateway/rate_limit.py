@@ -23,7 +23,7 @@ ANYONE = Tenant("anyone")
 
 @dataclass(slots=True)
 class _Level:
-    """What a bucket held at a time; below zero it is a debt."""
+    """Tokens of a bucket at a time; below zero they are a debt."""
 
     tokens: float
     at: float

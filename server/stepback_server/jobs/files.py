@@ -26,7 +26,7 @@ class Files:
     async def add(
         self, tenant: str, name: str, content: AsyncIterable[bytes], seconds: float | None
     ) -> FileObject:
-        """Keep an input file, for so many seconds or until it is deleted."""
+        """Keep an input file for `seconds`, or until it is deleted."""
         async with self._database.begin() as connection:
             writer = FileWriter(connection, self._database.now, tenant)
             await writer.begin(name, "batch", seconds)

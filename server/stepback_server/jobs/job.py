@@ -10,7 +10,7 @@ from stepback_server.gateway.rate_limit import Tenant
 
 
 class State(StrEnum):
-    """Where a job stands in the database."""
+    """Status of a job in the database."""
 
     HELD = "held"
     """A line of an input file that is still being read."""
@@ -26,7 +26,7 @@ OPEN = (State.QUEUED, State.RUNNING)
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What an answer cost."""
+    """Cost of an answer."""
 
     input: int = 0
     cached: int = 0
@@ -60,7 +60,7 @@ class Job:
 
 
 class NotNow(Exception):
-    """The endpoint is overloaded or unavailable: ask again after so many seconds."""
+    """The endpoint is overloaded or unavailable: ask again after `retry_after` seconds."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"try again in {seconds} s")

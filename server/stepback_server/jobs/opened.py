@@ -26,7 +26,7 @@ _SECONDS_BETWEEN_CLEANUPS = 60.0
 
 @dataclass(slots=True)
 class OpenedJobs:
-    """What the routes use; `close` it in the end."""
+    """Open stores of the routes; `close` it in the end."""
 
     database: Database
     searches: Searches

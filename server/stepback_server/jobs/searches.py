@@ -189,7 +189,7 @@ def _outcome(row: AnyRow) -> dict[str, Any]:
 
 
 def _last_event(row: AnyRow) -> dict[str, Any] | None:
-    """What ends the events of a search that has ended."""
+    """Last event of a search that has ended."""
     match _status(row):
         case JobStatus.COMPLETED:
             return {"type": "result", "result": json.loads(row.answer)}

@@ -66,7 +66,7 @@ class JsonLines(JsonFormatter):
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    """What a record carries beside its message, and the request in whose course it was made."""
+    """Fields of a record besides its message, and the request that it belongs to."""
     fields: dict[str, Any] = dict(getattr(record, "fields", {}))
     if (request := CURRENT.get()) is not None:
         fields["request_id"] = request.id

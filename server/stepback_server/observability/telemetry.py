@@ -36,7 +36,7 @@ class SearchTelemetry:
         self._tenant = tenant
         self._charge = charge
         self._unsettled = 0
-        """Generated tokens of which it is not yet known if they are kept."""
+        """Generated tokens that are not yet known to be kept or discarded."""
 
     @contextmanager
     def engine(self, engine: Engine, prompt_tokens: int) -> Generator[Engine]:

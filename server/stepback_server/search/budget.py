@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class TokenPurse:
-    """What a search may still generate. Reserve before sampling, return what was not used."""
+    """Tokens that a search may still generate. Reserve before sampling, return the unused."""
 
     available: int
     reserved: int = 0
 
     def reserve(self, samples: int, tokens_each: int) -> tuple[int, int]:
-        """As many samples as can be paid in full, and the tokens of each.
+        """Reserve as many samples as can be paid in full; return their number and tokens each.
 
         Where not even one can be paid in full and nothing is reserved elsewhere, one sample with
         all that is left; (0, 0) says to wait for a return, or that the purse is empty.
@@ -24,7 +24,7 @@ class TokenPurse:
         return (count, tokens_each) if count else (0, 0)
 
     def settle(self, reserved: int, used: int) -> None:
-        """Close a reservation of `reserved` tokens, of which `used` were generated."""
+        """Close a reservation of `reserved` tokens after `used` were generated."""
         self.reserved -= reserved
         self.available += reserved - used
 

@@ -1,4 +1,4 @@
-"""What a strategy is. Pure: it sees samples, never an engine.
+"""Interface of a search strategy. Pure: it sees samples, never an engine.
 
 A strategy *picks* expansions, and *records* the branches that come of them. It is asked again after
 every branch; a search is over when a strategy picks nothing and nothing is in flight. Samples are
@@ -22,24 +22,24 @@ class Expansion:
     alternatives: int = 4
     """How many of the likeliest tokens are wanted at every place; P(marker) is read off them."""
     max_tokens: int | None = None
-    """Of one continuation; None for as many as an answer may have."""
+    """Limit of one continuation; None for as many as an answer may have."""
     stop_at_steps: bool = False
     """Whether a continuation ends with its first step."""
 
 
 class StepView(Protocol):
-    """What a task says of the states of one problem."""
+    """A task's judgement of the states of one problem."""
 
     def state(self, ids: Sequence[int]) -> Hashable | None:
         """The state after generated ids that end where a step does: equal for equal states,
-        whatever path led there; None where one of the steps is illegal."""
+        whatever path led there; None if one of the steps is illegal."""
         ...
 
 
 class SearchStrategy(Protocol):
     def pick(self) -> list[Expansion]:
-        """What to sample next; asked at the start, and after each branch. Never waits for what is
-        in flight unless its rule demands it."""
+        """Pick the next expansions; called at the start, and after each branch. Never waits for
+        what is in flight unless its rule demands it."""
         ...
 
     def record(self, branch: Branch) -> Branch:

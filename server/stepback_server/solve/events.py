@@ -29,7 +29,7 @@ def kept_steps(codec: TraceCodec, branch: Branch) -> int:
 
 
 def p_marker(codec: TraceCodec, branch: Branch, steps: int) -> list[float | None]:
-    """P(marker) after each of a branch's first steps; None where nothing was written after one."""
+    """P(marker) after each of a branch's first steps; None if nothing was written after one."""
     after = branch.p_marker_after_steps(codec.tokens)[:steps]
     return after + [None] * (steps - len(after))
 
@@ -55,7 +55,7 @@ class Narrator:
             yield self._candidate(branch, kept)
 
     def usage(self, seconds: float) -> UsageEvent:
-        """The totals of what has been told, after so many seconds."""
+        """Totals of the branches so far, after `seconds`."""
         return UsageEvent(
             branches=self._branches,
             generated_tokens=self._tokens,

@@ -19,7 +19,7 @@ from stepback_server.solve.events import Narrator
 
 
 class Feed:
-    """What a search leaves for its reader."""
+    """Branches that a search leaves for its reader."""
 
     def __init__(self) -> None:
         self.branches = deque[Branch]()
@@ -27,7 +27,7 @@ class Feed:
         self.beginning: tuple[StartedEvent, Narrator] | None = None
         """None until the search begins."""
         self.is_joined = False
-        """Whether another request's search is told, of which there is the result alone."""
+        """True if the search is another request's: then there is the result alone."""
         self._news = asyncio.Event()
 
     def begin(self, started: StartedEvent, narrator: Narrator) -> None:
@@ -44,7 +44,7 @@ class Feed:
         self._news.set()
 
     async def news(self, seconds: float | None = None) -> bool:
-        """Wait until there is something to look at, or so many seconds. Whether there is."""
+        """Wait for news, at most `seconds`. Return True if there are any."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._news.wait()
@@ -89,7 +89,7 @@ class LiveSearch:
             raise
 
     async def events(self) -> AsyncGenerator[ProgressEvent | None]:
-        """`started`, what the search tells, and `result`; None where it was silent for long.
+        """`started`, what the search tells, and `result`; None after a long silence.
 
         Raises what the search raises, once everything before it is told. Read it once, after
         `begin`.

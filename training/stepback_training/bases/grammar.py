@@ -15,7 +15,7 @@ _HERE, _ANSWER = "PROMPT-STANDS-HERE", "ANSWER-STANDS-HERE"
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What the grammar shall have; what is left out is the model's own, or the default."""
+    """Wishes for the grammar; what is left out is the model's own, or the default."""
 
     marker: str | None = None
     separator: str | None = None
@@ -97,7 +97,7 @@ def _grammar(tokenizer: Any, wishes: Wishes, known: Grammar | None) -> Grammar:
 
 
 def chat_frame(tokenizer: Any) -> str | None:
-    """One user's turn in the model's chat template, up to where the answer begins; None where it
+    """One user's turn in the model's chat template, up to where the answer begins; None if it
     has no template, or one with no such turn."""
     text = _rendered(tokenizer, [{"role": "user", "content": _HERE}], add_generation_prompt=True)
     if text is None or text.count(_HERE) != 1 or "{prompt}" in text:
@@ -106,7 +106,7 @@ def chat_frame(tokenizer: Any) -> str | None:
 
 
 def chat_end(tokenizer: Any) -> str | None:
-    """The special token that the chat template puts after an answer; None where it puts none."""
+    """The special token that the chat template puts after an answer; None if it puts none."""
     turns = [{"role": "user", "content": _HERE}, {"role": "assistant", "content": _ANSWER}]
     after = (_rendered(tokenizer, turns) or "").rpartition(_ANSWER)[2].lstrip()
     ids = tokenizer.encode(after, add_special_tokens=False)

@@ -18,7 +18,8 @@ _PACKAGE = "package:"
 
 @dataclass(frozen=True, slots=True)
 class BaseSource:
-    """Where a base is. Opening it raises BaseError by name of the part, the weights last of all."""
+    """Location of a base. Opening it raises BaseError by name of the part, the weights last of
+    all."""
 
     path: str
     gguf: dict[str, str] = field(default_factory=dict)
@@ -53,7 +54,7 @@ class BaseSource:
 
     @property
     def manifest(self) -> Manifest | None:
-        """What `stepback import` or an earlier training wrote down; None for any other model."""
+        """The manifest of `stepback import` or an earlier training; None for any other model."""
         has_one = not self.gguf and (Path(self.path) / MANIFEST_NAME).is_file()
         return Manifest.read(Path(self.path)) if has_one else None
 

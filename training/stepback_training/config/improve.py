@@ -8,7 +8,7 @@ from stepback_core.schemas import Select, Strategy
 
 
 class ImproveRecipe(BaseModel, extra="forbid", frozen=True):
-    """What `stepback improve` does in each round: search, keep what is right, train on it."""
+    """Rounds of `stepback improve`: search, keep what is right, train on it."""
 
     rounds: int = Field(default=3, gt=0)
     """May be raised later; the run goes on."""
@@ -20,13 +20,13 @@ class ImproveRecipe(BaseModel, extra="forbid", frozen=True):
     backtracks: int = Field(default=1, ge=0)
     temperature: float = Field(default=0.7, gt=0, le=2)
     select: Select = Select.VERIFIED
-    """What is kept is always what the task's checker accepts strictly."""
+    """Rule of selection; kept is only what the task's checker accepts strictly."""
     tokens: int | None = Field(default=None, gt=0)
     """Budget of one search; None for the server's own."""
     old_share: float = Field(default=0.5, ge=0, lt=1)
     """Share of a round's samples that are made as `[data]` says, against forgetting."""
     backtrack_share: float | None = Field(default=None, ge=0, lt=1)
-    """Of the other samples; None for that of `[data]`."""
+    """Share among the other samples; None for that of `[data]`."""
     wrong_steps: Literal["own", "invented"] = "own"
     """`own`: illegal steps that the search itself met where it was right so far, and invented ones
     where it met none. `invented`: those of the task's generator alone."""

@@ -32,8 +32,8 @@ class BaseModelChoice(BaseModel, extra="forbid", frozen=True):
     path: str
     """A local folder, a GGUF file, or a hub name where the hub can be reached."""
     prompt_frame: str | None = None
-    """What wraps a prompt, with `{prompt}` in it. None for that of the folder's `stepback.json`, or
-    one user's turn in the model's chat template, or the prompt and a line's end."""
+    """Text around a prompt, with `{prompt}` in it. None for that of the folder's `stepback.json`,
+    or one user's turn in the model's chat template, or the prompt and a line's end."""
 
 
 class LoraRecipe(BaseModel, extra="forbid", frozen=True):
@@ -44,7 +44,7 @@ class LoraRecipe(BaseModel, extra="forbid", frozen=True):
     alpha: float = Field(default=32.0, gt=0)
     """An adapter's update is scaled by alpha / rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Of the adapters' input."""
+    """Dropout of the adapters' input."""
     target_modules: str | list[str] = "all-linear"
     """The modules with an adapter: names, a regular expression over whole names, or `all-linear`,
     which is every linear layer but the head."""
@@ -87,20 +87,20 @@ class TrainRecipe(BaseModel, extra="forbid", frozen=True):
     else what the model has by itself. eager keeps rows x heads x row_tokens^2 scores of a pass in
     memory."""
     gradient_checkpointing: bool = False
-    """Keep no activations inside a layer and compute them anew in the backward pass: less memory
+    """Keep no activations inside a layer and compute them again in the backward pass: less memory
     for about a third more computation."""
     head: Literal["all", "loss"] = "all"
-    """Where the output head is computed: at all tokens, or at those alone that a loss is on. With
+    """Positions of the output head: at all tokens, or at those alone that a loss is on. With
     `loss` a model of many words trains faster; its losses are the same up to rounding."""
     share_prompts: bool = False
     """Samples of one prompt share it in a row: it is computed once, and they branch off it. Each
     has the loss that it has alone, up to rounding."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of the computation: pure float32, or bfloat16 by autocast over float32 weights. auto is bf16
-    where the machine is fast in it."""
+    """Precision of the computation: pure float32, or bfloat16 by autocast over float32 weights.
+    auto is bf16 where the machine is fast in it."""
     report_to: list[Literal["tensorboard", "wandb"]] = ["tensorboard"]
-    """Where the loss curve goes. wandb needs the extra of that name, and reads its own environment
-    variables (WANDB_MODE, WANDB_PROJECT, ...)."""
+    """Destinations of the loss curve. wandb needs the extra of that name, and reads its own
+    environment variables (WANDB_MODE, WANDB_PROJECT, ...)."""
 
     @model_validator(mode="after")
     def _rows_divide_the_batch(self) -> "TrainRecipe":
@@ -113,7 +113,7 @@ class TrainRecipe(BaseModel, extra="forbid", frozen=True):
         return self
 
     def epochs_over(self, tokens: int) -> float:
-        """Passes over samples that have so many tokens."""
+        """Passes over samples of `tokens` tokens."""
         return self.tokens / tokens if self.tokens is not None else self.epochs or 1.0
 
     @property

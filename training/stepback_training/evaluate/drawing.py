@@ -30,9 +30,9 @@ _STYLE: dict[Any, Any] = {
 
 _INCHES_OF_A_LETTER = 0.068
 _INCHES_OF_A_MARK = 0.65
-"""What a label of the legend takes, and what stands before it."""
+"""Space of a legend's label, and of the sign before it."""
 _SAME_PLACE = 1.15
-"""As a ratio of costs: their labels would overlap."""
+"""Ratio of costs at which labels would overlap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Point:
 
 
 def measured(x: float, hits: int, total: int, label: str = "") -> Point:
-    """So many of so many problems, with the interval."""
+    """Share of the problems, with its interval."""
     low, high = wilson(hits, total)
     return Point(x, 100 * hits / total, low, high, label)
 

@@ -38,7 +38,7 @@ class ProblemFileError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Where each part of a problem comes from: a column's name or, for the target, a number."""
+    """Source of each part of a problem: a column's name or, for the target, a number."""
 
     numbers: str | None = None
     target: str | None = None

@@ -19,7 +19,7 @@ from stepback_training.train.model import add_token_rows, embedding_rows
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """What to import, and as what."""
+    """The model to import, and its new name."""
 
     base: str
     folder: Path
@@ -31,7 +31,7 @@ class Import:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What an import made of a base."""
+    """Result of an import."""
 
     manifest: Manifest
     adopted: Adopted

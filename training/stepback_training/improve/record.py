@@ -38,12 +38,12 @@ class Round(BaseModel):
     digest: str
     """SHA-256 of its weights."""
     search: Score | None = None
-    """What was asked of the training split, by search."""
+    """Problems of the training split that were searched."""
     paths: int | None = None
     """Checked paths in all, of this round and those before, each once."""
     samples: Counts | None = None
     training: dict[str, Any] | None = None
-    """What training measured: its final loss, tokens, optimizer steps, hours."""
+    """Measurements of the training: its final loss, tokens, optimizer steps, hours."""
     validation: Score
     """Greedy, on training-split problems that are never trained on."""
     greedy: dict[str, Score] = {}
@@ -56,7 +56,7 @@ class Record(BaseModel):
     """The whole file."""
 
     code: Provenance
-    """That wrote this file; that each problem was asked by is in the journals."""
+    """Code version that wrote this file; the journals have that of each search."""
     seed: int
     recipe: dict[str, Any]
     rounds: list[Round] = []

@@ -18,17 +18,17 @@ class Provenance(BaseModel):
     commit: str | None
     """None outside a checkout."""
     dirty: bool | None
-    """Whether files under version control were changed since; None where there is no commit."""
+    """Whether files under version control were changed since; None without a commit."""
 
     @classmethod
     def here(cls, file: Path = Path(__file__)) -> "Provenance":
-        """Of the package that this file is in."""
+        """Version of the package that this file is in."""
         commit, dirty = _commit(file)
         return cls(stepback=_version(), commit=commit, dirty=dirty)
 
 
 def this_process() -> dict[str, Any]:
-    """What a journal says of a process: when it began, and with which code."""
+    """A journal's record of a process: its start, and its code version."""
     began = datetime.now(UTC).isoformat(timespec="seconds")
     return {"began": began, **Provenance.here().model_dump()}
 
@@ -51,7 +51,7 @@ def _commit(file: Path) -> tuple[str | None, bool | None]:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git says; None where it refuses, or is not installed."""
+    """Output of git; None if it refuses, or is not installed."""
     try:
         done = subprocess.run(
             ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=30

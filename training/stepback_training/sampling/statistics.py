@@ -8,7 +8,7 @@ import numpy
 from pydantic import BaseModel, ConfigDict
 
 _Z = 1.959964
-"""Of the standard normal distribution: 95 % lie within."""
+"""Quantile of the standard normal distribution: 95 % lie within."""
 
 
 def wilson(hits: int, total: int) -> tuple[float, float]:
@@ -52,7 +52,7 @@ class Pairs:
 
 
 class Share(BaseModel):
-    """So many of so many problems, in percent with its 95 % Wilson interval."""
+    """Share of the problems in percent, with its 95 % Wilson interval."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

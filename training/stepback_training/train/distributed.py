@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 FSDP = "FSDP"
 _SHARDING = {"ACCELERATE_USE_FSDP": FSDP, "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
-"""What `accelerate launch` sets, and what shards the parameters or the optimizer's state then."""
+"""Variables of `accelerate launch`, and the sharding that each stands for."""
 
 
 def join() -> PartialState:
@@ -27,7 +27,7 @@ def join() -> PartialState:
 
 
 def sharding() -> str | None:
-    """What this launch shards the optimizer's state with."""
+    """Sharding of the optimizer's state in this launch."""
     used = (name for name in _SHARDING if os.environ.get(name, "").lower() == "true")
     return next((_SHARDING[name] for name in used), None)
 
@@ -48,8 +48,8 @@ def check_sharding(recipe: Recipe) -> None:
 
 
 def agreed(decide: Callable[[], T]) -> T:
-    """What the main process decides, in every process. A ValueError or OSError of it is raised in
-    every process too, so that none waits for the others. Every process must call it."""
+    """Share the main process's decision with every process. A ValueError or OSError of it is
+    raised in every process too, so that none waits for the others. Every process must call it."""
     outcome: list[Any] = [None, None]
     if is_main():
         try:

@@ -108,7 +108,8 @@ class EncodedSamples:
     def read(
         cls, path: Path, codec: TraceCodec, tasks: Sequence[str] = (), *, processes: int
     ) -> "EncodedSamples":
-        """Those of a JSONL file, encoded by so many processes. Raises SampleError as well."""
+        """Encode the samples of a JSONL file with `processes` processes. Raises SampleError as
+        well."""
         lines = list(json_lines(path))
         starts = range(0, len(lines), _BLOCK)
         jobs = [(path, start, lines[start : start + _BLOCK], codec, tasks) for start in starts]
@@ -223,7 +224,7 @@ class PackedRows(Dataset[dict[str, torch.Tensor]]):
         self.filled = len(self._rows)
         """Rows with samples in them."""
         self.tokens = sum(lengths)
-        """Of all samples, padding left out; a shared prompt counts once."""
+        """Tokens of all samples, padding left out; a shared prompt counts once."""
         self._rows += [[] for _ in range(-self.filled % multiple)]
 
     def __len__(self) -> int:

@@ -142,7 +142,7 @@ class StepbackTrainer(Trainer):
 
 
 def collator_of(fit: TrainRecipe, model: PreTrainedModel) -> Collator | None:
-    """What makes a batch of rows; None for that of `transformers`."""
+    """Collator of a batch of rows; None for that of `transformers`."""
     if not fit.share_prompts and fit.head == "all":
         return None
     return Collator(
