@@ -3,21 +3,29 @@
 Every address on them is relative, so they also work under a prefix that a proxy takes away.
 """
 
+import importlib.util
+import logging
 from pathlib import Path
 
-import fastapi_offline
 from fastapi import FastAPI, Request
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
-_FILES = Path(fastapi_offline.__file__).with_name("static")
+_log = logging.getLogger(__name__)
+
+_PACKAGE = "fastapi_offline"
 _SERVED_AT = "docs-files"
 
 
 def install_docs(app: FastAPI) -> None:
     """Add the pages to an application, and the scripts and styles that they are made of."""
-    app.mount(f"/{_SERVED_AT}", StaticFiles(directory=_FILES))
+    package = importlib.util.find_spec(_PACKAGE)
+    if package is None or package.origin is None:
+        # An image of somebody else's packages may lack it, and a server is not down for its docs.
+        _log.warning("there are no /docs and no /redoc: pip install 'stepback-llm[server]'")
+        return
+    app.mount(f"/{_SERVED_AT}", StaticFiles(directory=Path(package.origin).with_name("static")))
     app.add_route("/docs", _swagger, include_in_schema=False)
     app.add_route("/redoc", _redoc, include_in_schema=False)
 
