@@ -137,7 +137,7 @@ def _agree_on_size(
             f"{folder}/config.json: vocab_size is {rows}, but the weights have no embedding with "
             "as many rows"
         )
-    if len(codec.tokenizer) > rows:
+    if len(codec.tokenizer) > manifest.vocabulary_size:
         raise CheckpointError(
             f"{folder}: the tokenizer has {len(codec.tokenizer)} tokens, the weights embed {rows}"
         )

@@ -3,8 +3,13 @@
 All sides train the same model on the same samples with the same Trainer. Packed: rows of one
 length with several samples each, as the recipe says. Padded: one sample a row, and each batch as
 long as its longest sample, which is what a padding collator gives. Fused: packed, with the
-attention of `attention = "sdpa"`; left out where that is the recipe's own. All take about as many
-samples a step, in as many passes. A token counts where a sample has it; padding does not count.
+attention of `attention = "sdpa"`; left out where that is the recipe's own. Head: packed, with the
+head computed at losses alone. Shared: so, and with shared prompts. All take about as many samples a
+step, in as many passes, but for shared, which takes as many rows. A token counts where a sample has
+it, and a shared prompt counts for each sample; padding does not count.
+
+With `--branches N` the samples are not the recipe's: N of them have one prompt, of some 35
+sentences, as a deduction in words has it.
 
 The sides take turns, in processes of their own, in one run of this file. The first steps
 warm up and are not counted. The ratios are of the medians; the peak memory is of the whole process.
@@ -18,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -31,13 +37,13 @@ from transformers import TrainerCallback
 
 from stepback_core.trace import TraceCodec
 from stepback_training.config import Recipe
-from stepback_training.data.samples import make_samples
+from stepback_training.data.samples import Sample, make_samples
 from stepback_training.train.model import attention_of, make_model
 from stepback_training.train.packing import IGNORED, EncodedSamples, PackedRows
-from stepback_training.train.trainer import StepbackTrainer, arguments_of
+from stepback_training.train.trainer import StepbackTrainer, arguments_of, collator_of
 from tests.conftest import ROOT
 
-SIDES = ("packed", "padded", "fused")
+SIDES = ("packed", "padded", "head", "shared", "fused")
 _WARM_UP = 3
 """Steps that are not counted."""
 
@@ -97,16 +103,17 @@ def measure(given: argparse.Namespace) -> Measured:
     """Train so many steps, as one side."""
     recipe = Recipe.read(given.recipe)
     fit = recipe.train
-    if given.side == "fused":
-        fit = fit.model_copy(update={"attention": "sdpa"})
-        recipe = recipe.model_copy(update={"train": fit})
+    fit = fit.model_copy(update=_CHANGES.get(given.side, {}))
+    recipe = recipe.model_copy(update={"train": fit})
     torch.manual_seed(0)
     model, tokenizer, grammar = make_model(recipe)
-    stream = make_samples(recipe.data, Random(0))
-    samples = EncodedSamples(
-        islice(stream, given.steps * fit.batch_tokens // 16), TraceCodec.of(grammar, tokenizer)
+    rng = Random(0)
+    stream = deductions(rng, given.branches) if given.branches else make_samples(recipe.data, rng)
+    number = (given.steps + _WARM_UP) * fit.batch_tokens // (16 if not given.branches else 40)
+    samples = EncodedSamples(islice(stream, number), TraceCodec.of(grammar, tokenizer))
+    packed = PackedRows(
+        samples, fit.row_tokens, tokenizer.pad_token_id, 0, share_prompts=fit.share_prompts
     )
-    packed = PackedRows(samples, fit.row_tokens, tokenizer.pad_token_id, 0)
     per_row = len(samples) / packed.filled
     rows: Dataset[dict[str, torch.Tensor]] = packed
     fill, rows_per_step = packed.fill, fit.rows_per_step
@@ -128,7 +135,9 @@ def measure(given: argparse.Namespace) -> Measured:
             model=model,
             args=arguments,
             train_dataset=rows,
-            data_collator=Padding(tokenizer.pad_token_id) if given.side == "padded" else None,
+            data_collator=Padding(tokenizer.pad_token_id)
+            if given.side == "padded"
+            else collator_of(fit, model),
             callbacks=[times],
         )
         trainer.train()
@@ -137,6 +146,26 @@ def measure(given: argparse.Namespace) -> Measured:
     samples_per_step *= 1 if given.side == "padded" else per_row
     tokens = given.steps * samples_per_step * float(samples.lengths.mean())
     return Measured(tokens / seconds, peak_memory(), fill)
+
+
+_CHANGES: dict[str, dict[str, Any]] = {
+    "fused": {"attention": "sdpa"},
+    "head": {"head": "loss"},
+    "shared": {"head": "loss", "share_prompts": True},
+}
+
+
+def deductions(rng: Random, branches: int) -> Iterator[Sample]:
+    """Samples of the size of a deduction in words: a path, and wrong steps after its beginnings."""
+    while True:
+        names = ["".join(rng.choices("bdfglmprst", k=2)) + "umpus" for _ in range(24)]
+        facts = [f"Every {rng.choice(names)} is a {rng.choice(names)}." for _ in range(35)]
+        prompt = " ".join([*facts, f"Is Sally a {names[0]} or a {names[1]}?"])
+        path = [f"Sally is a {name}." for name in names[2:6]]
+        yield Sample(prompt=prompt, steps=path)
+        for number in range(branches - 1):
+            wrong = f"Sally is a {names[6 + number % 18]}."
+            yield Sample(prompt=prompt, steps=path[: number % 4], wrong_step=wrong)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +196,8 @@ def main() -> int:
     parser.add_argument("--recipe", type=Path, default=ROOT / "training/recipes/countdown.toml")
     parser.add_argument("--steps", type=int, default=12, help="optimizer steps of one turn")
     parser.add_argument("--turns", type=int, default=3, help="of each side")
+    parser.add_argument("--branches", type=int, default=0, help="samples of one prompt")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, help="packed is the base of ratios")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--answer", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -177,7 +208,8 @@ def main() -> int:
     on_gpu = torch.cuda.is_available()
     is_fused = attention_of(Recipe.read(given.recipe).train, on_gpu=on_gpu) != "eager"
     # Where packed is fused already, there is nothing to compare.
-    sides: dict[str, list[Measured]] = {side: [] for side in SIDES[: 2 if is_fused else 3]}
+    wanted = given.sides or [side for side in SIDES if not (side == "fused" and is_fused)]
+    sides: dict[str, list[Measured]] = {side: [] for side in wanted}
     for _ in range(given.turns):
         for side, found in sides.items():
             found.append(in_a_process(side))
@@ -188,7 +220,7 @@ def main() -> int:
     rates = {side: statistics.median(one.rate for one in found) for side, found in sides.items()}
     packed = rates.pop("packed")
     for side, rate in rates.items():
-        print(f"packed / {side}: {packed / rate:.2f}")
+        print(f"packed / {side}: {packed / rate:.2f}, {side} / packed: {rate / packed:.2f}")
     return 0
 
 

@@ -3,9 +3,11 @@
 import torch
 from transformers import PreTrainedModel
 
+from stepback_training.train.model import embedding_rows
 from stepback_training.train.shared_prompts import Collator
 
 _TOKENS = 12
+_WORDS = 1000
 _ROUNDING = 1e-4
 """Of the largest logit: float32 rounds a thousandth of that, what leaks is far above."""
 
@@ -17,7 +19,7 @@ def is_blind_to_neighbours(model: PreTrainedModel) -> bool:
     convolution, and those with another way of positions, carry one sample into the next.
     """
     generator = torch.Generator().manual_seed(0)
-    words = min(1000, model.get_input_embeddings().weight.shape[0])  # pyright: ignore
+    words = min(_WORDS, embedding_rows(model))
     first, second = torch.randint(words, (2, 1, _TOKENS), generator=generator).unbind()
     was_training = model.training
     model.eval()
@@ -31,7 +33,7 @@ def is_blind_to_neighbours(model: PreTrainedModel) -> bool:
 def has_tree_masks(model: PreTrainedModel) -> bool:
     """Whether a sample has the same logits alone and as a branch behind a shared prompt."""
     generator = torch.Generator().manual_seed(1)
-    words = min(1000, model.get_input_embeddings().weight.shape[0])  # pyright: ignore
+    words = min(_WORDS, embedding_rows(model))
     prompt, one, other = torch.randint(words, (3, 1, _TOKENS), generator=generator).unbind()
     branches = torch.arange(3).repeat_interleave(_TOKENS)[None]
     collator = Collator(tree=True, additive=takes_added_masks(model), head_on_loss=False)

@@ -1,0 +1,183 @@
+"""What a training meets elsewhere: a loss that is no number, a full disk, a system without locks."""
+
+import errno
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
+
+from stepback_core.trace import Grammar, TraceCodec
+from stepback_training import cli, cores
+from stepback_training.config import DataRecipe, Recipe
+from stepback_training.data.samples import Sample, write_samples
+from stepback_training.train.checkpoint import resumable, sync, told_of_full_disks
+from stepback_training.train.packing import EncodedSamples, PackedRows
+from stepback_training.train.tokenizer import make_tokenizer
+from stepback_training.train.trainer import Diverged, StepbackTrainer, arguments_of, use_one_gpu
+from tests.conftest import ROOT
+
+COUNTDOWN = ROOT / "training/recipes/countdown.toml"
+
+
+def test_a_loss_that_is_no_number_ends_the_training_and_keeps_the_last_good_checkpoint(
+    tmp_path: Path,
+) -> None:
+    tokenizer: Any = make_tokenizer(Grammar(), tasks=[], digits_per_token=1)
+    samples = EncodedSamples(
+        [Sample(prompt="1+1", steps=["2"])] * 40, TraceCodec.of(Grammar(), tokenizer)
+    )
+    recipe = Recipe.model_validate(
+        {
+            "name": "tiny",
+            "data": {"samples": 1},
+            "scratch": {},
+            "train": {
+                "learning_rate": 1e-3,
+                "batch_tokens": 32,
+                "row_tokens": 32,
+                "checkpoint_every": 1,
+                "epochs": 3,
+            },
+        }
+    )
+    torch.manual_seed(0)
+    shape = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=8, num_hidden_layers=1, num_attention_heads=1
+    )
+    model: Any = LlamaForCausalLM(shape)
+    rows = PackedRows(samples, 32, tokenizer.pad_token_id, 0)
+    arguments = arguments_of(recipe, tmp_path, rows, 1)
+    arguments.disable_tqdm = True
+    trainer = StepbackTrainer(
+        recipe=recipe.train, seconds_before=0.0, model=model, args=arguments, train_dataset=rows
+    )
+    forward, passes = model.forward, 0
+
+    def failing(*args: Any, **kwargs: Any) -> Any:
+        nonlocal passes
+        passes += 1
+        outputs = forward(*args, **kwargs)
+        return outputs if passes < 4 else type(outputs)(loss=outputs.loss * float("inf"))
+
+    model.forward = failing
+    with pytest.raises(
+        Diverged, match=r"no number at step 4, and the last good checkpoint is .*-3"
+    ):
+        trainer.train()
+    last = resumable(Path(str(arguments.output_dir)))[-1]
+    assert last.name == "checkpoint-3"
+    weights = LlamaForCausalLM.from_pretrained(last).state_dict()
+    assert all(tensor.isfinite().all() for tensor in weights.values())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SafetensorError("I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"),
+    ],
+)
+def test_a_full_disk_is_an_os_error_with_its_path(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(OSError, match="No space left") as caught, told_of_full_disks(tmp_path):
+        raise error
+    assert caught.value.filename == str(tmp_path)
+    with pytest.raises(RuntimeError, match="something else"), told_of_full_disks(tmp_path):
+        raise RuntimeError("something else")
+
+
+def data_onto(path: str) -> int:
+    flags = ["--recipe", str(COUNTDOWN), "--samples", "20000", "--processes", "1"]
+    return cli.data([*flags, "--out", path])
+
+
+def test_samples_onto_a_full_disk_or_into_no_folder_are_refused_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert data_onto("/proc/nowhere/samples.jsonl") == 2
+    assert "/proc/nowhere" in capsys.readouterr().err.splitlines()[-1]
+
+    def full(*_: object) -> None:
+        (tmp_path / "samples.jsonl.partial").write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("stepback_training.data.samples._write_batches", full)
+    assert data_onto(str(tmp_path / "samples.jsonl")) == 2
+    line = capsys.readouterr().err
+    assert line == f"stepback data: {tmp_path}/samples.jsonl: No space left on device\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_folders_that_cannot_be_synced_are_passed_over_and_files_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "weights").write_text("w")
+    synced: list[bool] = []
+
+    def refuse_folders(descriptor: int) -> None:
+        synced.append(is_folder := stat.S_ISDIR(os.fstat(descriptor).st_mode))
+        if is_folder:
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", refuse_folders)
+    sync(tmp_path)
+    assert sorted(synced) == [False, True]
+
+    def refuse(_: int) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match="Invalid argument"):
+        sync(tmp_path)
+
+
+def test_a_plain_start_takes_one_gpu_and_the_recipes_batch(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=4
+    )
+    assert arguments.n_gpu <= 1
+    arguments._n_gpu = 3  # What transformers finds where three are in sight.
+    assert arguments.train_batch_size == 12
+    use_one_gpu(arguments)
+    assert arguments.train_batch_size == 4
+    assert "3 GPUs are in sight" in caplog.text
+
+
+def test_as_many_processes_as_this_one_may_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cores, "_CGROUP", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    assert cores.usable_cores() == 6
+    assert cores.usable_cores(shared_by=4) == 1
+    (tmp_path / "cpu.max").write_text("200000 100000\n")
+    assert cores.usable_cores() == 2
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert cores.usable_cores() == 6
+    monkeypatch.delattr(os, "sched_getaffinity")  # As on macOS.
+    assert cores.usable_cores() == 16
+
+
+def test_where_there_are_no_locks_data_is_written_and_training_says_what_it_needs(
+    tmp_path: Path,
+) -> None:
+    write_samples(DataRecipe(samples=10), tmp_path / "samples.jsonl", processes=1)
+    script = (
+        "import sys; sys.modules['fcntl'] = None\n"
+        "from stepback_training import cli\n"
+        "sys.exit(cli.train(['--recipe', 'r.toml', '--data', 's.jsonl', '--out', 'run']))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert run.returncode == 2
+    assert run.stderr.startswith("stepback train: training needs Linux")
