@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -45,7 +45,7 @@ from tests.conftest import ROOT
 
 SIDES = ("packed", "padded", "head", "shared", "fused")
 _WARM_UP = 3
-"""Steps that are not counted."""
+"""Steps that are not counted, where the command line does not say."""
 
 
 class PaddedRows(Dataset[dict[str, torch.Tensor]]):
@@ -82,9 +82,12 @@ class StepTimes(TrainerCallback):
 
     def __init__(self) -> None:
         self.ends: list[float] = []
+        self.worked: list[float] = []
+        """Seconds of all cores by then: what other work on the machine does not stretch."""
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         self.ends.append(time.perf_counter())
+        self.worked.append(time.process_time())
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,8 @@ class Measured:
     """MiB, resident on a CPU, allocated on a GPU."""
     fill: float
     """Share of the computed tokens that are of samples."""
+    per_core_second: float
+    """Tokens of samples in a second of one core's work."""
 
 
 def measure(given: argparse.Namespace) -> Measured:
@@ -109,7 +114,7 @@ def measure(given: argparse.Namespace) -> Measured:
     model, tokenizer, grammar = make_model(recipe)
     rng = Random(0)
     stream = deductions(rng, given.branches) if given.branches else make_samples(recipe.data, rng)
-    number = (given.steps + _WARM_UP) * fit.batch_tokens // (16 if not given.branches else 40)
+    number = (given.steps + given.warm_up) * fit.batch_tokens // (16 if not given.branches else 40)
     samples = EncodedSamples(islice(stream, number), TraceCodec.of(grammar, tokenizer))
     packed = PackedRows(
         samples, fit.row_tokens, tokenizer.pad_token_id, 0, share_prompts=fit.share_prompts
@@ -122,7 +127,7 @@ def measure(given: argparse.Namespace) -> Measured:
     times = StepTimes()
     with tempfile.TemporaryDirectory() as folder:
         arguments = arguments_of(recipe, Path(folder), packed, 1)
-        arguments.max_steps = given.steps + _WARM_UP
+        arguments.max_steps = given.steps + given.warm_up
         passes = arguments.gradient_accumulation_steps
         arguments.per_device_train_batch_size = rows_per_step // passes
         if given.side == "padded":
@@ -141,11 +146,11 @@ def measure(given: argparse.Namespace) -> Measured:
             callbacks=[times],
         )
         trainer.train()
-    seconds = times.ends[-1] - times.ends[_WARM_UP - 1]
+    seconds, worked = (each[-1] - each[given.warm_up - 1] for each in (times.ends, times.worked))
     samples_per_step = passes * arguments.per_device_train_batch_size
     samples_per_step *= 1 if given.side == "padded" else per_row
     tokens = given.steps * samples_per_step * float(samples.lengths.mean())
-    return Measured(tokens / seconds, peak_memory(), fill)
+    return Measured(tokens / seconds, peak_memory(), fill, tokens / worked)
 
 
 _CHANGES: dict[str, dict[str, Any]] = {
@@ -195,6 +200,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", type=Path, default=ROOT / "training/recipes/countdown.toml")
     parser.add_argument("--steps", type=int, default=12, help="optimizer steps of one turn")
+    parser.add_argument("--warm-up", type=int, default=_WARM_UP, help="steps before them")
     parser.add_argument("--turns", type=int, default=3, help="of each side")
     parser.add_argument("--branches", type=int, default=0, help="samples of one prompt")
     parser.add_argument("--sides", nargs="+", choices=SIDES, help="packed is the base of ratios")
@@ -203,7 +209,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.side:
         measured = measure(given)
-        given.answer.write_text(json.dumps([measured.rate, measured.peak, measured.fill]))
+        given.answer.write_text(json.dumps(astuple(measured)))
         return 0
     on_gpu = torch.cuda.is_available()
     is_fused = attention_of(Recipe.read(given.recipe).train, on_gpu=on_gpu) != "eager"
@@ -217,11 +223,16 @@ def main() -> int:
     print(f"{given.recipe.name}, {device}, {torch.get_num_threads()} threads")
     for side, found in sides.items():
         report(side, found)
-    rates = {side: statistics.median(one.rate for one in found) for side, found in sides.items()}
+    for unit in ("rate", "per_core_second"):
+        ratios(unit, {side: [getattr(one, unit) for one in found] for side, found in sides.items()})
+    return 0
+
+
+def ratios(unit: str, sides: dict[str, list[float]]) -> None:
+    rates = {side: statistics.median(found) for side, found in sides.items()}
     packed = rates.pop("packed")
     for side, rate in rates.items():
-        print(f"packed / {side}: {packed / rate:.2f}, {side} / packed: {rate / packed:.2f}")
-    return 0
+        print(f"{unit}: packed / {side} {packed / rate:.2f}, {side} / packed {rate / packed:.2f}")
 
 
 def in_a_process(side: str) -> Measured:

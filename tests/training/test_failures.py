@@ -1,4 +1,4 @@
-"""What a training meets elsewhere: a loss that is no number, a full disk, a system without locks."""
+"""What a training meets elsewhere: a loss that is no number, a full disk, no locks on files."""
 
 import errno
 import os
