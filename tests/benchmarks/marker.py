@@ -1,120 +1,221 @@
 """Choosing without a checker: by likelihood, by vote, by the marker, on the same samples.
 
-    stepback serve                                       # in another terminal
     python -m tests.benchmarks.marker [--problems 1000] [--temperatures 0.7,1.3] [--breadth 16]
 
-Each problem is asked twice: greedy, and N samples at once without a checker. All rules choose among
-these same N; the checker only marks what each has chosen. A row is solved per cent with the 95 %
-interval. The last columns compare the marker with likelihood problem by problem (McNemar's exact
-test), and say how much of the gap between likelihood and pass@N the marker closes.
+The bundled checkpoint through transformers (float32), a few hundred samples at once: no server and
+no engine. Samples become branches of the search, with the four likeliest tokens of each place as an
+engine names them, and the server's own ranking chooses among the N of a problem. The checker only
+marks what each rule has chosen. A row is solved per cent with the 95 % interval; under each table
+stand McNemar's exact test of the marker against likelihood, problem by problem, and how much of the
+gap between likelihood and pass@N the marker closes.
 """
 
 import argparse
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import comb
+from typing import Any
 
+import torch
 from tqdm import tqdm
+from transformers import AutoModelForCausalLM, DynamicCache
 
-from stepback_client import AsyncClient, SolveOptions
-from stepback_core.schemas import Answer, Select, Strategy
-from stepback_core.tasks import CountdownProblem, Split
-from stepback_training.sampling.statistics import Pairs, wilson
-from tests.benchmarks.measuring import KINDS, problems
+from stepback_core.schemas import Outcome, Select
+from stepback_core.tasks import CountdownProblem
+from stepback_server.checkpoint import Checkpoint
+from stepback_server.engine.base import Alternative, Finish, Sample
+from stepback_server.search.ranking import rank
+from stepback_server.search.strategy import Expansion
+from stepback_server.search.tree import Branch, State
+from stepback_training.sampling.statistics import wilson
+from tests.benchmarks.measuring import KINDS, TASK, problems
+from tests.conftest import CHECKPOINT
 
-RULES: dict[str, Callable[[Answer], tuple[float, ...]]] = {
-    "likelihood": lambda answer: (answer.score,),
-    "vote": lambda answer: (answer.votes, answer.score),
-    "marker": lambda answer: (answer.confidence, answer.score),
-    "weighted vote": lambda answer: (answer.weight, answer.score),
-}
+RULES = (Select.PERPLEXITY, Select.VOTE, Select.MARKER, Select.WEIGHTED_VOTE)
+ALTERNATIVES = Expansion(State(), 1, 1.0).alternatives
+
+
+_Place = tuple[int, float, tuple[Alternative, ...]]
+"""A token, its log-probability, and the likeliest others there."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One problem's samples, and whether its greedy answer is right."""
+class Chosen:
+    """One problem: whether each rule's choice is right, and any candidate at all."""
 
-    greedy: bool
-    candidates: Sequence[Answer]
+    right: dict[str, bool]
     tokens: int
 
-    def right(self, rule: str) -> bool:
-        """Whether a rule chooses a right answer."""
-        if rule == "greedy":
-            return self.greedy
-        if rule == "pass@N":
-            return any(answer.verified for answer in self.candidates)
-        chosen = max(self.candidates, key=RULES[rule], default=None)
-        return chosen is not None and bool(chosen.verified)
+
+class Sampler:
+    """Batches of independent samples, with a cache of keys and values."""
+
+    def __init__(self, checkpoint: Checkpoint, seed: int) -> None:
+        loader: Any = AutoModelForCausalLM
+        self._model: Any = loader.from_pretrained(checkpoint.folder, dtype=torch.float32).eval()
+        self._grammar = checkpoint.codec.tokens
+        self._most = checkpoint.longest_answer(TASK.name)
+        self._random = torch.Generator().manual_seed(seed)
+
+    @torch.inference_mode()
+    def sample(self, prompts: Sequence[Sequence[int]], n: int, temperature: float) -> list[Branch]:
+        """Draw n samples of each prompt, those of one prompt after another; greedy at 0.
+
+        Samples that have written the same text so far share its forward pass."""
+        width = max(map(len, prompts))
+        ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in prompts])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts])
+        samples: list[list[_Place]] = [[] for _ in range(n * len(prompts))]
+        texts = [range(at, at + n) for at in range(0, len(samples), n)]
+        cache = DynamicCache()
+        for _ in range(self._most):
+            positions = (mask.cumsum(-1) - 1)[:, -ids.shape[1] :].clamp(min=0)
+            output = self._model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                logits_to_keep=1,
+            )
+            logprobs = output.logits[:, -1].log_softmax(-1)
+            parents, tokens, texts = self._write(samples, texts, logprobs, n, temperature)
+            if not texts:
+                break
+            if parents != list(range(len(mask))):
+                cache.batch_select_indices(torch.tensor(parents))
+                mask = mask[parents]
+            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], -1)
+            ids = torch.tensor(tokens).unsqueeze(-1)
+        return [self._branch(number, row) for number, row in enumerate(samples)]
+
+    def _write(
+        self,
+        samples: list[list[_Place]],
+        texts: Sequence[Sequence[int]],
+        logprobs: torch.Tensor,
+        n: int,
+        temperature: float,
+    ) -> tuple[list[int], list[int], list[list[int]]]:
+        """Add a token to every sample of each text. Returns the texts that go on: the one that each
+        goes on from, its new token, and its samples."""
+        values, names = (each.tolist() for each in logprobs.topk(ALTERNATIVES))
+        drawn = self._draw(logprobs, n, temperature)
+        table = logprobs.tolist()
+        going: dict[tuple[int, int], list[int]] = {}
+        for at, text in enumerate(texts):
+            told = list(zip(names[at], values[at], strict=True))
+            for sample, token in zip(text, drawn[at], strict=False):
+                others = tuple((name, value) for name, value in told if name != token)
+                samples[sample].append((token, table[at][token], others))
+                if token not in self._grammar.stop_ids:
+                    going.setdefault((at, token), []).append(sample)
+        return [at for at, _ in going], [token for _, token in going], list(going.values())
+
+    def _draw(self, logprobs: torch.Tensor, n: int, temperature: float) -> list[list[int]]:
+        if temperature == 0:
+            return logprobs.argmax(-1, keepdim=True).expand(-1, n).tolist()
+        shares = (logprobs / temperature).softmax(-1)
+        return torch.multinomial(shares, n, replacement=True, generator=self._random).tolist()
+
+    def _branch(self, number: int, row: Sequence[_Place]) -> Branch:
+        ids, logprobs, others = zip(*row, strict=True)
+        finish = Finish.STOP if ids[-1] in self._grammar.stop_ids else Finish.LENGTH
+        sample = Sample(
+            index=0,
+            ids=ids,
+            logprobs=logprobs,
+            finish=finish,
+            cached_tokens=0,
+            alternatives=others,
+        )
+        return Branch.of(self._grammar, number, State(), sample)
 
 
-async def _ask(
-    client: AsyncClient, problem: CountdownProblem, number: int, breadth: int, temperature: float
-) -> Asked:
-    common: SolveOptions = {"select": Select.PERPLEXITY, "seed": number, "candidates": breadth}
-    greedy = await client.solve(problem, strategy=Strategy.GREEDY, **common)
-    sampled = await client.solve(
-        problem,
-        strategy=Strategy.BEST_OF_N,
-        breadth=breadth,
-        temperature=temperature,
-        widening=False,
-        **common,
-    )
-    first = greedy.candidates[0] if greedy.candidates else None
-    tokens = sampled.usage.generated_tokens
-    return Asked(first is not None and bool(first.verified), sampled.candidates, tokens)
+def choose(
+    checkpoint: Checkpoint, problem: CountdownProblem, greedy: Branch, samples: Sequence[Branch]
+) -> Chosen:
+    """Judge what each rule chooses among a problem's samples."""
+    codec = checkpoint.codec
+
+    def first(branches: Sequence[Branch], select: Select) -> list[bool]:
+        ranked = rank(
+            [branch for branch in branches if branch.outcome is Outcome.ANSWER],
+            select,
+            lambda branch: codec.decode_steps(branch.ids),
+            codec.grammar.separator,
+            lambda steps: TASK.check(problem, steps),
+            lambda branch: branch.confidence(codec.tokens),
+        )
+        return [bool(candidate.answer.verified) for candidate in ranked]
+
+    by_rule = {select.value: first(samples, select) for select in RULES}
+    right = {rule: bool(verdicts and verdicts[0]) for rule, verdicts in by_rule.items()}
+    right["greedy"] = any(first([greedy], Select.PERPLEXITY))
+    right["pass@N"] = any(by_rule[Select.PERPLEXITY.value])
+    return Chosen(right, sum(branch.generated for branch in samples))
 
 
-async def _ask_all(url: str, kind: Split, options: argparse.Namespace, t: float) -> list[Asked]:
-    gate = asyncio.Semaphore(options.in_flight)
-    asked = problems(kind, options.problems)
-    bar = tqdm(total=len(asked), desc=f"{kind.value} T={t}")
+def ask(
+    sampler: Sampler,
+    checkpoint: Checkpoint,
+    asked: Sequence[CountdownProblem],
+    options: argparse.Namespace,
+    temperature: float,
+) -> Iterator[Chosen]:
+    """Sample every problem, a few at once, and choose."""
+    for at in tqdm(range(0, len(asked), options.batch), mininterval=5):
+        batch = asked[at : at + options.batch]
+        prompts = [checkpoint.codec.encode_prompt(TASK.prompt(problem)) for problem in batch]
+        greedy = sampler.sample(prompts, 1, 0.0)
+        samples = sampler.sample(prompts, options.breadth, temperature)
+        for index, problem in enumerate(batch):
+            own = samples[index * options.breadth : (index + 1) * options.breadth]
+            yield choose(checkpoint, problem, greedy[index], own)
 
-    async with AsyncClient(url, timeout=600) as client:
 
-        async def one(number: int) -> Asked:
-            async with gate:
-                found = await _ask(client, asked[number].model_dump(), number, options.breadth, t)
-            bar.update()
-            return found
+def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> tuple[int, int, float]:
+    """Return the problems that only the first solves, those of the second, and the exact
+    two-sided p of so uneven a share."""
+    wins = sum(a and not b for a, b in zip(first, second, strict=True))
+    losses = sum(b and not a for a, b in zip(first, second, strict=True))
+    tail = sum(comb(wins + losses, k) for k in range(min(wins, losses) + 1))
+    return wins, losses, min(1.0, 2 * tail / 2 ** (wins + losses))
 
-        return list(await asyncio.gather(*(one(number) for number in range(len(asked)))))
 
-
-def report(kind: str, temperature: float, asked: Sequence[Asked]) -> None:
-    """Print one table's rows."""
-    solved = {rule: [each.right(rule) for each in asked] for rule in ("greedy", *RULES, "pass@N")}
-    tokens = sum(each.tokens for each in asked) / len(asked)
-    for rule, right in solved.items():
-        low, high = wilson(sum(right), len(right))
-        share = 100 * sum(right) / len(right)
+def report(kind: str, temperature: float, chosen: Sequence[Chosen]) -> None:
+    """Print one table's rows, and the paired test under them."""
+    rules = ("greedy", *(select.value for select in RULES), "pass@N")
+    right = {rule: [each.right[rule] for each in chosen] for rule in rules}
+    for rule in rules:
+        low, high = wilson(sum(right[rule]), len(chosen))
+        share = 100 * sum(right[rule]) / len(chosen)
         print(f"| {kind} | {temperature} | {rule} | {share:.1f} ({low:.1f} to {high:.1f}) |")
-    pairs = Pairs.count(solved["marker"], solved["likelihood"])
-    gap = sum(solved["pass@N"]) - sum(solved["likelihood"])
-    closed = (pairs.wins - pairs.losses) / gap if gap else float("nan")
+    wins, losses, p = mcnemar(right["marker"], right["perplexity"])
+    gap = sum(right["pass@N"]) - sum(right["perplexity"])
+    closed = f"{100 * (wins - losses) / gap:.0f} %" if gap else "nothing"
+    tokens = sum(each.tokens for each in chosen) / len(chosen)
     print(
-        f"{kind}, T={temperature}: marker alone right {pairs.wins}, "
-        f"likelihood alone {pairs.losses}, "
-        f"p = {pairs.p:.2g}; {100 * closed:.0f} % of the gap closed; {tokens:.0f} tokens a problem",
+        f"{kind}, T={temperature}: only the marker right {wins}, only likelihood {losses}, "
+        f"p = {p:.2g}; {closed} of the gap closed; {tokens:.0f} tokens a problem",
         flush=True,
     )
 
 
-async def _main(options: argparse.Namespace) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Choosing without a checker, by several rules.")
+    parser.add_argument("--problems", type=int, default=1000, help="of each kind")
+    parser.add_argument("--temperatures", default="0.7,1.3")
+    parser.add_argument("--breadth", type=int, default=16, help="N")
+    parser.add_argument("--batch", type=int, default=32, help="problems at once")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    checkpoint = Checkpoint.open(CHECKPOINT)
     for temperature in map(float, options.temperatures.split(",")):
         for kind in KINDS:
-            report(kind.value, temperature, await _ask_all(options.url, kind, options, temperature))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--url", default="http://127.0.0.1:8000")
-    parser.add_argument("--problems", type=int, default=1000)
-    parser.add_argument("--temperatures", default="0.7,1.3")
-    parser.add_argument("--breadth", type=int, default=16)
-    parser.add_argument("--in-flight", type=int, default=32)
-    asyncio.run(_main(parser.parse_args()))
+            sampler = Sampler(checkpoint, options.seed)
+            asked = problems(kind, options.problems)
+            found = list(ask(sampler, checkpoint, asked, options, temperature))
+            report(kind.value, temperature, found)
 
 
 if __name__ == "__main__":
