@@ -47,6 +47,7 @@ _COMMANDS = {
 
 
 _OPTIONS = (
+    "steps",
     "strategy",
     "breadth",
     "backtracks",
@@ -152,6 +153,13 @@ def add_search_flags(parser: argparse.ArgumentParser) -> None:
         "--url",
         default=server_url(),
         help=f"the controller; STEPBACK_URL or {DEFAULT_URL} if left out",
+    )
+    parser.add_argument(
+        "--step",
+        dest="steps",
+        action="append",
+        metavar="STEP",
+        help="a step that the search starts from; several in order",
     )
     parser.add_argument("--strategy", choices=[*Strategy], type=str)
     parser.add_argument("--breadth", type=int, help="N, samples of one expansion")

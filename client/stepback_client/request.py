@@ -20,6 +20,8 @@ class SolveOptions(TypedDict, total=False):
     """The task of `problem`. If left out: the one task whose model the problem is, or fits."""
     prompt: str
     """Free text instead of a problem."""
+    steps: list[str]
+    """Steps to start from."""
     model: str
     strategy: Strategy | str
     breadth: int
@@ -38,6 +40,8 @@ class SolveOptions(TypedDict, total=False):
     """Budget: seconds of searching."""
     candidates: int
     tree: bool
+    logprobs: bool
+    """Whether token ids and log-probabilities come with the answers and the tree."""
 
 
 def solve_body(problem: Problem, options: SolveOptions, *, stream: bool = False) -> dict[str, Any]:

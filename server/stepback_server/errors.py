@@ -105,10 +105,18 @@ ERRORS: dict[str, ErrorKind] = {
         "Fields do not go together, or a value makes no sense.", "The message says which."
     ),
     "reserved_text": _invalid(
-        "The prompt contains the text of a control token.", "Leave that text out."
+        "The prompt or a step contains the text of a control token.", "Leave that text out."
     ),
     "unknown_character": _invalid(
-        "The prompt has a character that the model's vocabulary lacks.", "Leave it out."
+        "The prompt or a step has a character that the model's vocabulary lacks.",
+        "The message names it and its place: leave it out, or write it otherwise.",
+    ),
+    "illegal_step": _invalid(
+        "A step that the search is to start from is not legal.",
+        "`param` names it: mend or drop it.",
+    ),
+    "steps_too_long": _invalid(
+        "The steps to start from leave no room for an answer.", "Give fewer of them."
     ),
     "prompt_too_long": _invalid(
         "The prompt fills the model's context.", "Send a shorter one; the message counts tokens."

@@ -13,7 +13,6 @@ gap between likelihood and pass@N the marker closes.
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import comb
 from typing import Any
 
 import torch
@@ -27,7 +26,7 @@ from stepback_server.engine.base import Alternative, Finish, Sample
 from stepback_server.search.ranking import rank
 from stepback_server.search.strategy import Expansion
 from stepback_server.search.tree import Branch, State
-from stepback_training.sampling.statistics import wilson
+from stepback_training.sampling.statistics import Pairs, wilson
 from tests.benchmarks.measuring import KINDS, TASK, problems
 from tests.conftest import CHECKPOINT
 
@@ -173,15 +172,6 @@ def ask(
             yield choose(checkpoint, problem, greedy[index], own)
 
 
-def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> tuple[int, int, float]:
-    """Return the problems that only the first solves, those of the second, and the exact
-    two-sided p of so uneven a share."""
-    wins = sum(a and not b for a, b in zip(first, second, strict=True))
-    losses = sum(b and not a for a, b in zip(first, second, strict=True))
-    tail = sum(comb(wins + losses, k) for k in range(min(wins, losses) + 1))
-    return wins, losses, min(1.0, 2 * tail / 2 ** (wins + losses))
-
-
 def report(kind: str, temperature: float, chosen: Sequence[Chosen]) -> None:
     """Print one table's rows, and the paired test under them."""
     rules = ("greedy", *(select.value for select in RULES), "pass@N")
@@ -190,13 +180,14 @@ def report(kind: str, temperature: float, chosen: Sequence[Chosen]) -> None:
         low, high = wilson(sum(right[rule]), len(chosen))
         share = 100 * sum(right[rule]) / len(chosen)
         print(f"| {kind} | {temperature} | {rule} | {share:.1f} ({low:.1f} to {high:.1f}) |")
-    wins, losses, p = mcnemar(right["marker"], right["perplexity"])
+    pairs = Pairs.count(right["marker"], right["perplexity"])
     gap = sum(right["pass@N"]) - sum(right["perplexity"])
-    closed = f"{100 * (wins - losses) / gap:.0f} %" if gap else "nothing"
+    closed = f"{100 * (pairs.wins - pairs.losses) / gap:.0f} %" if gap else "nothing"
     tokens = sum(each.tokens for each in chosen) / len(chosen)
     print(
-        f"{kind}, T={temperature}: only the marker right {wins}, only likelihood {losses}, "
-        f"p = {p:.2g}; {closed} of the gap closed; {tokens:.0f} tokens a problem",
+        f"{kind}, T={temperature}: only the marker right {pairs.wins}, "
+        f"only likelihood {pairs.losses}, p = {pairs.p:.2g}; {closed} of the gap closed; "
+        f"{tokens:.0f} tokens a problem",
         flush=True,
     )
 

@@ -155,6 +155,9 @@ class SolveRequest(RequestModel):
     """The task's typed problem, for example `{"numbers": [4, 16, 25, 82], "target": 95}`."""
     prompt: str | None = Field(default=None, min_length=1, max_length=100_000)
     """Free text, put into the checkpoint's own prompt frame; there is no checker for it."""
+    steps: list[Annotated[str, Field(max_length=10_000)]] = Field(default=[], max_length=1024)
+    """Steps that the search starts from: every branch continues them, none goes back behind them.
+    Of a task they must be legal."""
     model: str | None = Field(default=None, max_length=256)
     """A name from `/v1/models`; the served model if left out."""
     strategy: Annotated[Strategy, Field(strict=False)] = Strategy.BEST_FIRST
@@ -200,6 +203,8 @@ class SolveRequest(RequestModel):
     """How many candidates to return, best first."""
     tree: bool = False
     """Whether to return the tree of branches."""
+    logprobs: bool = False
+    """Whether answers and tree nodes come with their token ids and log-probabilities."""
     stream: bool = False
     """Whether to tell the search as server-sent events while it runs."""
     background: bool = False

@@ -44,7 +44,8 @@ class Answer(ResponseModel):
     steps: list[str]
     """The steps in order."""
     score: float
-    """Mean log-probability a token, of everything after the prompt; perplexity is exp(-score)."""
+    """Mean log-probability a token, of everything after the prompt and the given steps;
+    perplexity is exp(-score)."""
     verified: bool | None
     """The checker's strict verdict; None where the task has none."""
     lax: bool | None = None
@@ -58,13 +59,17 @@ class Answer(ResponseModel):
     that the model is sure to take back."""
     weight: float = 1.0
     """The sum of its candidates' `confidence`: what `weighted_vote` counts."""
+    token_ids: list[int] | None = None
+    """What follows `prompt_token_ids`, the end token included; only with `logprobs`."""
+    logprobs: list[float] | None = None
+    """Natural log-probability of each of `token_ids`, before temperature."""
 
 
 class Usage(ResponseModel):
     """What a search cost. Token counts are as the engine counts them."""
 
     prompt_tokens: int
-    """Of the framed prompt, once."""
+    """Of the framed prompt and the given steps, once."""
     generated_tokens: int
     """Every sampled token, stop tokens included."""
     discarded_tokens: int
@@ -73,6 +78,11 @@ class Usage(ResponseModel):
     cached_tokens: int
     """Tokens that the engine did not compute anew, its prefix cache had them; summed over all
     requests, kept prefixes of rolled-back branches included."""
+    prefilled_tokens: int = 0
+    """Tokens of prompts and kept prefixes that the engine computed, summed over all requests."""
+    forwarded_tokens: int = 0
+    """All tokens that went through the model: `prefilled_tokens` and `generated_tokens`. Times two
+    and times the model's `parameters`, these are the FLOPs of its matrices."""
     engine_requests: int
     """Samples asked of the engine."""
     backtracks: int
@@ -93,9 +103,16 @@ class TreeNode(ResponseModel):
     kept_steps: int
     """How many of the parent's steps came before this branch."""
     steps: list[str]
-    """What came after the kept part, up to a step that is illegal."""
+    """What came after the kept part, up to a step that is illegal; of the root the given steps."""
     outcome: Outcome | None
     """`answer`, `backtrack`, `illegal` or `unfinished`; None for the root."""
+    kept_tokens: int | None = None
+    """How many of the parent's ids after `prompt_token_ids` came before this branch, which may part
+    from it within a step; only with `logprobs`."""
+    token_ids: list[int] | None = None
+    """The tokens of this branch after these; only with `logprobs`."""
+    logprobs: list[float] | None = None
+    """Natural log-probability of each of `token_ids`, before temperature."""
     p_marker: list[float | None] = Field(default=[])
     """P(marker) after each of `steps`: 0 where it is less likely than each token that the engine
     named, None where nothing was written after the step."""
@@ -119,6 +136,12 @@ class SolveResult(ResponseModel):
     """As it was used."""
     model: str
     """The model that answered."""
+    digest: str | None = None
+    """SHA-256 of the weights that answered."""
+    warning: str | None = None
+    """Why not to expect much: a problem unlike those that the model was trained for."""
+    prompt_token_ids: list[int] | None = None
+    """The framed prompt and the given steps as the model reads them; only with `logprobs`."""
     answer: Answer | None
     """The chosen candidate; None where no branch reached an end."""
     candidates: list[Answer]

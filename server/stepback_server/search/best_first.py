@@ -85,6 +85,7 @@ class BestFirst:
         longest: int,
         enough: int | None,
         ideas: Ideas = Ideas(),
+        root: State | None = None,
     ) -> None:
         self._breadth = breadth
         self._grammar = grammar
@@ -94,10 +95,13 @@ class BestFirst:
         self._ideas = ideas
         self._order = itertools.count()
         self._turns: list[tuple[float, int, _Turn]] = []
-        self._cut = [State()]
-        """Continuations that go on, the prompt at first."""
+        root = root or State()
+        self._cut = [root]
+        """Continuations that go on, the root at first."""
         self._asked = self._recorded = self._failed = self._answers = 0
-        self._reached: dict[Hashable, int] = {} if view is None else {view.state(()): 0}
+        self._reached: dict[Hashable, int] = {}
+        if view is not None:
+            self._reached[view.state(root.ids)] = len(root.ids)
         """How many ids led to a state, at least."""
 
     def pick(self) -> list[Expansion]:

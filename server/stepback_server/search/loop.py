@@ -48,6 +48,8 @@ class Spent:
     """Samples asked of the engine; one that was lost with it counts each time."""
     generated: int = 0
     cached: int = 0
+    prefilled: int = 0
+    """Tokens of prompts and kept prefixes that the engine computed, its cache having none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +213,9 @@ class Search:
             self._settle(tokens, sample.generated_tokens)
             self._spent.generated += sample.generated_tokens
             self._spent.cached += sample.cached_tokens
+            if sample.generated_tokens:
+                prefix = len(self._prompt_ids) + len(expansion.state.ids)
+                self._spent.prefilled += prefix - sample.cached_tokens
             if sample.finish is Finish.LOST:
                 lost.append(numbers[sample.index])
                 return

@@ -29,6 +29,8 @@ class Setup:
     """As it is used."""
     answer_of: Callable[[Branch], Hashable]
     """Equal for branches that end in the same answer."""
+    root: State
+    """Where the search starts: the prompt, or steps that the request gives."""
 
 
 def _best_first(setup: Setup) -> SearchStrategy:
@@ -40,6 +42,7 @@ def _best_first(setup: Setup) -> SearchStrategy:
         longest=setup.tokens_per_branch,
         enough=None if setup.ends_at_a_win else breadth,
         ideas=Ideas(marker=not setup.request.ignore_marker),
+        root=setup.root,
     )
 
 
@@ -63,6 +66,7 @@ def _rounds(setup: Setup, sampling: Sampling, backtracks: int) -> SearchStrategy
         backtracks,
         setup.grammar,
         sampler,
+        root=setup.root,
         best_first=sampling is Sampling.BEAM,
         rollback=request.rollback,
         random=random,
@@ -70,7 +74,7 @@ def _rounds(setup: Setup, sampling: Sampling, backtracks: int) -> SearchStrategy
 
 
 def _greedy(setup: Setup) -> SearchStrategy:
-    return Independent(1, 0.0)
+    return Independent(1, 0.0, state=setup.root)
 
 
 def _best_of_n(setup: Setup) -> SearchStrategy:
@@ -80,6 +84,7 @@ def _best_of_n(setup: Setup) -> SearchStrategy:
     return Independent(
         request.breadth,
         request.temperature,
+        state=setup.root,
         widening=request.widening and setup.ends_at_a_win,
         greedy_first=request.greedy_first,
     )
@@ -93,6 +98,7 @@ def _majority(setup: Setup) -> SearchStrategy:
         request.temperature,
         answer_of=setup.answer_of,
         weight_of=lambda branch: branch.confidence(grammar) if is_weighted else 1.0,
+        state=setup.root,
         widening=request.widening,
         greedy_first=request.greedy_first,
     )

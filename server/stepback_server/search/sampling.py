@@ -65,11 +65,12 @@ class Majority(Independent):
         *,
         answer_of: Callable[[Branch], Hashable],
         weight_of: Callable[[Branch], float],
+        state: State | None = None,
         widening: bool = False,
         greedy_first: bool = False,
     ) -> None:
         """`weight_of` is at most 1."""
-        super().__init__(n, temperature, widening=widening, greedy_first=greedy_first)
+        super().__init__(n, temperature, state=state, widening=widening, greedy_first=greedy_first)
         self._answer_of = answer_of
         self._weight_of = weight_of
         self._votes: dict[Hashable, float] = {}

@@ -24,8 +24,9 @@ class SelfBacktracking:
 
     Each round expands every state of the frontier into N samples. Of the round's samples that end
     in the marker, the first floor(sqrt(N)) whose rolled-back state was not visited before make the
-    next frontier: the likeliest first with `best_first`, else in order of asking. The prompt counts
-    as visited. A round waits for all of its samples.
+    next frontier: the likeliest first with `best_first`, else in order of asking. The root (the
+    prompt, or the steps that a request gives) counts as visited, and nothing goes back behind it.
+    A round waits for all of its samples.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class SelfBacktracking:
         grammar: TokenGrammar,
         sampler: Callable[[State], Sampler],
         *,
+        root: State | None = None,
         best_first: bool = False,
         rollback: Rollback = Rollback.MARKER,
         random: Random | None = None,
@@ -47,9 +49,11 @@ class SelfBacktracking:
         self._best_first = best_first
         self._rollback = rollback
         self._random = random or Random()
-        self._visited: set[tuple[int, ...]] = {()}
+        root = root or State()
+        self._root = root
+        self._visited: set[tuple[int, ...]] = {root.ids}
         self._round: list[Branch] = []
-        self._samplers = [sampler(State())]
+        self._samplers = [sampler(root)]
         self._sampler_of: dict[int, Sampler] = {}
         self._picked = 0
 
@@ -102,8 +106,10 @@ class SelfBacktracking:
         """The state that a branch is rolled back to; None where it was visited before."""
         if self._rollback is Rollback.MARKER:
             state = branch.roll_back(self._grammar)
-            return None if state.ids in self._visited else state
+            is_fresh = len(state.ids) > len(self._root.ids) and state.ids not in self._visited
+            return state if is_fresh else None
         last = self._grammar.last_good_length(branch.ids[:-1])  # without its marker or end
-        lengths = [end for end in self._grammar.step_ends(branch.ids) if end <= last]
+        first = len(self._root.ids) + 1
+        lengths = [end for end in self._grammar.step_ends(branch.ids) if first <= end <= last]
         fresh = [length for length in lengths if branch.ids[:length] not in self._visited]
         return branch.keep(self._random.choice(fresh)) if fresh else None

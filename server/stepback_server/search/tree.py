@@ -17,12 +17,20 @@ class State:
     branch: int | None = None
     """The branch that this is a prefix of, but for its last id where that was chosen by the
     search; None for the root."""
-    chosen: int = 0
-    """How many of the ids the search chose itself, and the engine did not generate."""
+    chosen: tuple[int, ...] = ()
+    """The places of the ids that the search chose itself, and the engine did not generate."""
+    given: int = 0
+    """How many of the first ids the request gave; they have no log-probabilities of their own."""
     turned: bool = False
     """Whether the last id is such a one."""
     marker_logprobs: tuple[float, ...] = ()
     """Log-probability of the marker at each place, instead of the id that is there."""
+
+    @classmethod
+    def of_given(cls, ids: tuple[int, ...]) -> "State":
+        """The root of a search that starts from given ids."""
+        unknown = len(ids)
+        return cls(ids, (0.0,) * unknown, given=unknown, marker_logprobs=(-inf,) * unknown)
 
     @property
     def shared_ids(self) -> tuple[int, ...]:
@@ -84,12 +92,13 @@ class Branch:
     @property
     def generated(self) -> int:
         """Tokens of the whole branch that the engine generated."""
-        return len(self.ids) - self.state.chosen
+        return len(self.ids) - self.state.given - len(self.state.chosen)
 
     @property
     def score(self) -> float | None:
-        """Mean log-probability a token; None where nothing was generated."""
-        return sum(self.logprobs) / len(self.logprobs) if self.logprobs else None
+        """Mean log-probability a token after the given ones; None where nothing was written."""
+        written = len(self.logprobs) - self.state.given
+        return sum(self.logprobs) / written if written else None
 
     def roll_back(self, grammar: TokenGrammar) -> State:
         """Return the state before the erroneous step of a branch that ended in the marker."""
@@ -101,12 +110,14 @@ class Branch:
             self.ids[:length],
             self.logprobs[:length],
             self.number,
+            tuple(place for place in self.state.chosen if place < length),
+            self.state.given,
             marker_logprobs=self.marker_logprobs[:length],
         )
 
     def go_on(self) -> State:
         """The state at the end of a branch that was cut."""
-        return replace(self.keep(len(self.ids)), chosen=self.state.chosen)
+        return self.keep(len(self.ids))
 
     def refuse(self, illegal_at: int) -> "Branch":
         """This branch, once its step that ends there has been found illegal."""
@@ -115,11 +126,12 @@ class Branch:
     def turn(self, position: int, token: int, logprob: float) -> State:
         """The state that takes another token at a position of this branch's sample."""
         at = len(self.state.ids) + position
-        return State(
-            (*self.ids[:at], token),
-            (*self.logprobs[:at], logprob),
-            self.number,
-            self.state.chosen + 1,
+        kept = self.keep(at)
+        return replace(
+            kept,
+            ids=(*kept.ids, token),
+            logprobs=(*kept.logprobs, logprob),
+            chosen=(*kept.chosen, at),
             turned=True,
             marker_logprobs=self.marker_logprobs[: at + 1],
         )

@@ -1,8 +1,7 @@
 """From a request to a result: the checks that need the checkpoint, the search, the answer."""
 
 import uuid
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -10,47 +9,32 @@ from pydantic import BaseModel, ValidationError
 from stepback_core.events import SearchLimits, StartedEvent
 from stepback_core.schemas import (
     VOTES,
-    Answer,
     Outcome,
     Sampling,
     Select,
     SolveRequest,
     SolveResult,
-    Status,
     Strategy,
-    TreeNode,
-    Usage,
 )
 from stepback_core.tasks import TASKS, Task
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine
 from stepback_server.errors import ApiError, invalid
-from stepback_server.search.loop import Limits, Search, Searched
-from stepback_server.search.ranking import Candidate, Judge, rank
+from stepback_server.search.loop import Limits, Search
+from stepback_server.search.ranking import Judge
 from stepback_server.search.registry import STRATEGIES, Setup
 from stepback_server.search.task_view import TaskView
-from stepback_server.search.tree import Branch
+from stepback_server.search.tree import Branch, State
 from stepback_server.settings import Settings
-from stepback_server.solve.events import Narrator, kept_steps, p_marker, told_steps
+from stepback_server.solve.events import Narrator
+from stepback_server.solve.order import Order
+from stepback_server.solve.results import Results
 from stepback_server.solve.stream import Feed
+from stepback_server.solve.texts import encode_prompt, encode_steps, invalid_field
 
 _ANSWERS_BY_DEFAULT = 32
 """Best-first search without a token budget may spend the tokens of so many full answers, or of
 `breadth` where that is more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """A request that has passed every check: what to search for, and how to judge it."""
-
-    id: str
-    """The search's own name."""
-    request: SolveRequest
-    prompt_ids: tuple[int, ...]
-    judge: Judge | None
-    view: TaskView | None
-    select: Select
-    limits: Limits
 
 
 class Solver:
@@ -67,30 +51,25 @@ class Solver:
         self._refuse_what_is_not_served(request)
         request = self._with_defaults_in_range(request)
         prompt, judge, view = self._read_problem(request)
-        codec = self._checkpoint.codec
-        reserved = codec.reserved_in_prompt(prompt)
-        if reserved is not None:
-            raise _invalid("prompt", "reserved_text", f"it must not contain {reserved!r}")
-        if self._checkpoint.unknown_id in codec.tokenizer.encode(prompt, add_special_tokens=False):
-            raise _invalid(
-                "prompt", "unknown_character", "it has a character that the model does not know"
-            )
-        ids = tuple(codec.encode_prompt(prompt))
-        room = self._checkpoint.context_tokens - len(ids)
-        if room < 1:
-            raise _invalid(
-                "prompt",
-                "prompt_too_long",
-                f"it has {len(ids)} tokens, of a context of {self._checkpoint.context_tokens}",
-            )
-        answer = min(room, self._checkpoint.longest_answer(request.task))
+        checkpoint = self._checkpoint
+        ids = encode_prompt(checkpoint, prompt)
+        answer = min(checkpoint.context_tokens - len(ids), checkpoint.longest_answer(request.task))
+        given = encode_steps(checkpoint, request.steps, view, answer)
         limits = Limits(
             tokens=request.budget.tokens or self._tokens_by_default(request, answer),
             seconds=request.budget.seconds or self._settings.budget_seconds,
             tokens_per_branch=answer,
         )
-        select = self._choose_select(request, judge)
-        return Order(f"s-{uuid.uuid4().hex}", request, ids, judge, view, select, limits)
+        return Order(
+            id=f"s-{uuid.uuid4().hex}",
+            request=request,
+            prompt_ids=ids,
+            root=State.of_given(given),
+            judge=judge,
+            view=view,
+            select=self._choose_select(request, judge),
+            limits=limits,
+        )
 
     async def solve(
         self, order: Order, engine: Engine, seconds_queued: float, feed: Feed | None = None
@@ -117,6 +96,7 @@ class Solver:
                     tokens_per_branch=order.limits.tokens_per_branch,
                     ends_at_a_win=judge is not None,
                     select=order.select,
+                    root=order.root,
                     answer_of=lambda branch: tuple(codec.decode_steps(branch.ids)),
                 )
             ),
@@ -136,7 +116,7 @@ class Solver:
             searched = await search.run()
         finally:
             self._searches.discard(search)
-        return self._result(order, searched, seconds_queued)
+        return Results(self._checkpoint, order).of(searched, seconds_queued)
 
     def retell(self, request: SolveRequest, result: SolveResult) -> tuple[StartedEvent, Narrator]:
         """What a feed begins with for a search that has its result already."""
@@ -167,7 +147,7 @@ class Solver:
             ("budget.seconds", budget.seconds, settings.budget_seconds),
         ):
             if value is not None and value > most:
-                raise _invalid(field, "out_of_range", f"this server allows at most {most}")
+                raise invalid_field(field, "out_of_range", f"this server allows at most {most}")
         if request.model is not None and request.model != self._checkpoint.manifest.name:
             raise ApiError(
                 "unknown_model",
@@ -215,14 +195,14 @@ class Solver:
     def _choose_select(self, request: SolveRequest, judge: Judge | None) -> Select:
         if request.strategy is Strategy.MAJORITY:
             if request.select not in (None, *VOTES):
-                raise _invalid("select", "invalid_value", "the strategy majority always votes")
+                raise invalid_field("select", "invalid_value", "the strategy majority always votes")
             if request.sampling is Sampling.BEAM:
-                raise _invalid(
+                raise invalid_field(
                     "sampling", "invalid_value", "samples of a beam are distinct: none agree"
                 )
             return request.select or Select.VOTE
         if request.select in VOTES and request.strategy is Strategy.BEST_FIRST:
-            raise _invalid(
+            raise invalid_field(
                 "select",
                 "invalid_value",
                 "best_first writes no answer twice, so none has two votes: name the strategy "
@@ -231,34 +211,6 @@ class Solver:
         if request.select is not None:
             return request.select
         return Select.VERIFIED if judge else Select.PERPLEXITY
-
-    def _result(self, order: Order, searched: Searched, seconds_queued: float) -> SolveResult:
-        ranked = self._rank(order, searched.tree.answers)
-        candidates = [candidate.answer for candidate in ranked]
-        chosen = ranked[0] if ranked else None
-        return SolveResult(
-            id=order.id,
-            status=_status(chosen.answer if chosen else None, order.judge),
-            stop_reason=searched.stop_reason,
-            strategy=order.request.strategy,
-            select=order.select,
-            model=self._checkpoint.manifest.name,
-            answer=chosen.answer if chosen else None,
-            candidates=candidates[: order.request.candidates],
-            usage=self._usage(order, searched, chosen, seconds_queued),
-            tree=self._tree_nodes(searched) if order.request.tree else None,
-        )
-
-    def _rank(self, order: Order, answers: Sequence[Branch]) -> list[Candidate]:
-        codec = self._checkpoint.codec
-        return rank(
-            answers,
-            order.select,
-            lambda branch: codec.decode_steps(branch.ids),
-            codec.grammar.separator,
-            order.judge,
-            lambda branch: branch.confidence(codec.tokens),
-        )
 
     def _started(self, order: Order) -> StartedEvent:
         return StartedEvent(
@@ -270,54 +222,8 @@ class Solver:
         )
 
     def _narrator(self, order: Order) -> Narrator:
-        return Narrator(
-            self._checkpoint.codec, lambda branch: self._rank(order, [branch])[0].answer
-        )
-
-    def _usage(
-        self, order: Order, searched: Searched, chosen: Candidate | None, seconds_queued: float
-    ) -> Usage:
-        tree, spent = searched.tree, searched.spent
-        kept = chosen.branch.generated if chosen else 0
-        return Usage(
-            prompt_tokens=len(order.prompt_ids),
-            generated_tokens=spent.generated,
-            discarded_tokens=spent.generated - kept,
-            cached_tokens=spent.cached,
-            engine_requests=spent.requests,
-            backtracks=tree.backtracks,
-            seconds_queued=seconds_queued,
-            seconds_searching=searched.seconds,
-        )
-
-    def _tree_nodes(self, searched: Searched) -> list[TreeNode]:
-        codec = self._checkpoint.codec
-        root = TreeNode(id=0, parent=None, kept_steps=0, steps=[], outcome=None, score=None)
-        branches = sorted(searched.tree.branches, key=lambda branch: branch.number)
-        return [root] + [
-            TreeNode(
-                id=branch.node,
-                parent=branch.parent_node,
-                kept_steps=(kept := kept_steps(codec, branch)),
-                steps=(steps := told_steps(codec, branch))[kept:],
-                p_marker=p_marker(codec, branch, len(steps))[kept:],
-                outcome=branch.outcome,
-                score=branch.score,
-            )
-            for branch in branches
-        ]
-
-
-def _status(chosen: Answer | None, judge: Judge | None) -> Status:
-    if chosen is None:
-        return Status.UNSOLVED
-    if judge is None:
-        return Status.UNVERIFIED
-    return Status.SOLVED if chosen.verified else Status.UNSOLVED
-
-
-def _invalid(field: str, code: str, message: str) -> ApiError:
-    return ApiError(code, f"{field}: {message}", param=field)
+        results = Results(self._checkpoint, order)
+        return Narrator(self._checkpoint.codec, lambda branch: results.rank([branch])[0].answer)
 
 
 def _if_given(request: SolveRequest, field: str) -> int | None:

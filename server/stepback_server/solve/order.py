@@ -1,0 +1,26 @@
+"""A request that has passed every check."""
+
+from dataclasses import dataclass
+
+from stepback_core.schemas import Select, SolveRequest
+from stepback_server.search.loop import Limits
+from stepback_server.search.ranking import Judge
+from stepback_server.search.task_view import TaskView
+from stepback_server.search.tree import State
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to search for, and how to judge it."""
+
+    id: str
+    """The search's own name."""
+    request: SolveRequest
+    prompt_ids: tuple[int, ...]
+    root: State
+    """The given steps."""
+    judge: Judge | None
+    view: TaskView | None
+    select: Select
+    limits: Limits
+    warning: str | None = None
