@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import pytest
 import torch
@@ -20,6 +19,7 @@ from stepback_training.bases.source import BaseSource
 from tests.conftest import ROOT, controller
 from tests.training.test_bases import CHATML, FRAME, byte_level
 
+gguf: Any = pytest.importorskip("gguf", reason="the extra gguf, as requirements.lock has it")
 PAGE = ROOT / "docs/base-models.md"
 RECIPE = ROOT / "training/recipes/smollm2.toml"
 WIDTH, INNER, LAYERS = 64, 128, 2
