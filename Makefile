@@ -33,7 +33,7 @@ format: $(INSTALLED)
 bench: $(INSTALLED)  ## HTTP throughput against offline vLLM, as a ratio
 	$(BIN)/python -m tests.benchmarks.throughput
 
-bench-search: $(INSTALLED)  ## accuracy against tokens and seconds, strategies side by side
+bench-search: $(INSTALLED)  ## accuracy against tokens, strategies side by side
 	$(BIN)/python -m tests.benchmarks.search
 
 bench-ablation: $(INSTALLED)  ## what each idea of best-first search is worth

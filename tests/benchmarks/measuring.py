@@ -3,6 +3,8 @@
 from itertools import islice
 from random import Random
 
+from pydantic import BaseModel
+
 from stepback_core.tasks import TASKS, Split
 from stepback_core.tasks.countdown import CountdownProblem
 
@@ -16,6 +18,11 @@ FINAL_SEED = 20_261_128
 
 def problems(kind: Split, count: int, seed: int = DEVELOPMENT_SEED) -> list[CountdownProblem]:
     return list(islice(TASK.stream(kind, Random(seed)), count))
+
+
+def task_problems(name: str, kind: Split, count: int, seed: int) -> list[BaseModel]:
+    """The same of any task, in the size that the bundled checkpoint knows."""
+    return list(islice(TASKS[name].stream(kind, Random(seed)), count))
 
 
 def both_kinds(count: int, seed: int = DEVELOPMENT_SEED) -> list[CountdownProblem]:

@@ -1,7 +1,8 @@
 """`make bench-search`: what each strategy solves for its tokens, on the same problems.
 
-    python -m tests.benchmarks.search --part temperature|checker|choice|marker [--problems 300]
+    python -m tests.benchmarks.search --part PART [--problems 300]
 
+summary       every task: greedy, sampling and search, with a checker and without: README's table
 temperature   best-of-N with the checker at several temperatures, on the development problems
 checker       the checker ends each search: strategies under the same exact token budgets
 choice        no checker: rules of choosing, at about equal tokens
@@ -11,7 +12,7 @@ Every strategy may widen: best-of-N has one sample in flight at first, and more 
 failed, as best-first search has. Its temperature was chosen on the development problems. All parts
 but the first ask the final problems, which chose nothing. Rows that are done are kept in --out, and
 a run that was killed goes on. Accuracy and tokens do not depend on the machine; nothing here is
-about seconds, for which there is `make bench-peers`.
+about seconds.
 """
 
 import argparse
@@ -22,11 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepback_core.tasks import Split
+from stepback_core.tasks import TASKS, Split
 from stepback_server.checkpoint import Checkpoint
 from stepback_training.sampling.statistics import Pairs, wilson
 from tests.benchmarks.drawing import draw_costs
-from tests.benchmarks.measuring import DEVELOPMENT_SEED, FINAL_SEED, KINDS, TASK, problems
+from tests.benchmarks.measuring import DEVELOPMENT_SEED, FINAL_SEED, TASK, task_problems
 from tests.benchmarks.solving import Desk, Row, gflop, start_engine
 from tests.conftest import CHECKPOINT
 
@@ -35,6 +36,7 @@ TEMPERATURE = 1.3
 _CHECKER = "checker"
 _ANSWER = 25
 """Tokens of a usual answer."""
+_SUMMARY_BUDGET = 500
 _SAMPLES = 256
 """More than any budget here pays for."""
 
@@ -114,6 +116,18 @@ def choice_runs(breadths: Sequence[int]) -> list[Run]:
 
 def _chosen(name: str, n: int, strategy: str, **options: Any) -> Run:
     return Run(name, n, {"strategy": strategy, "select": "perplexity"} | options)
+
+
+def summary_runs(samples: Sequence[int]) -> list[Run]:
+    """What README's table has a column for: N samples or texts where no checker ends a search."""
+    listed = [_chosen("greedy", 1, "greedy")]
+    for n in samples:
+        listed += [
+            _chosen("best-of-N", n, "best_of_n", breadth=n, temperature=TEMPERATURE),
+            _chosen("best-first", n, "best_first", breadth=n),
+        ]
+    most = _SUMMARY_BUDGET
+    return [*listed, _checked("best-first", most, "best_first"), _sampled(most, TEMPERATURE)]
 
 
 def marker_runs(budgets: Sequence[int]) -> list[Run]:
@@ -198,14 +212,24 @@ async def measure(
 ) -> list[tuple[Run, Row]]:
     engine = start_engine(checkpoint, given.in_flight)
     try:
-        desk = Desk(engine, checkpoint, TASK, given.in_flight, given.out / "rows")
-        asked = {kind: problems(kind, given.problems, seed) for kind in KINDS}
+        limit = asyncio.Semaphore(given.in_flight)
+        desks = {
+            name: Desk(engine, checkpoint, TASKS[name], limit, given.out / "rows" / name)
+            for name in given.tasks
+        }
+        asked = {
+            (name, kind): task_problems(name, kind, given.problems, seed)
+            for name in given.tasks
+            for kind in TASKS[name].splits
+            if kind is not Split.TRAIN
+        }
 
-        async def one(run: Run, kind: Split) -> tuple[Run, Row]:
-            name = kind.removeprefix("test_")
-            return run, await desk.row(run.key, name, run.options, asked[kind], seed)
+        async def one(run: Run, task: str, kind: Split) -> tuple[Run, Row]:
+            problems = asked[task, kind]
+            label = kind.removeprefix("test_") if task == TASK.name else task
+            return run, await desks[task].row(run.key, label, run.options, problems, seed)
 
-        return list(await asyncio.gather(*(one(run, kind) for run in runs for kind in KINDS)))
+        return list(await asyncio.gather(*(one(run, *of) for run in runs for of in asked)))
     finally:
         await engine.close(kill=False)
 
@@ -213,6 +237,7 @@ async def measure(
 def _runs(given: argparse.Namespace) -> list[Run]:
     budgets = [int(budget) for budget in given.budgets.split(",")]
     made = {
+        "summary": summary_runs,
         "temperature": temperature_runs,
         "checker": checker_runs,
         "choice": choice_runs,
@@ -233,6 +258,7 @@ def draw(rows: Sequence[tuple[Run, Row]], out: Path) -> None:
 
 
 _BUDGETS = {
+    "summary": "8",
     "temperature": "250,1000",
     "checker": "125,250,500,1000,2100",
     "choice": "4,16",
@@ -244,17 +270,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", choices=_BUDGETS, default="checker")
     parser.add_argument("--problems", type=int, default=300, help="of each kind")
-    parser.add_argument("--budgets", help="token budgets; of `choice`, N")
+    parser.add_argument("--budgets", help="token budgets; of `choice` and `summary`, N")
     parser.add_argument("--in-flight", type=int, default=192)
     parser.add_argument("--model", type=Path, default=CHECKPOINT)
     parser.add_argument("--out", type=Path, default=Path("runs/bench-search"))
     given = parser.parse_args()
+    given.tasks = [*TASKS] if given.part == "summary" else [TASK.name]
     given.budgets = given.budgets or _BUDGETS[given.part]
     checkpoint = Checkpoint.open(given.model)
     seed = DEVELOPMENT_SEED if given.part == "temperature" else FINAL_SEED
     rows = asyncio.run(measure(_runs(given), given, checkpoint, seed))
     rules = ["perplexity", "vote", "marker", "weighted_vote", _CHECKER]
-    print(table(rows, rules if given.part == "choice" else [_CHECKER], checkpoint))
+    print(table(rows, rules if given.part in ("choice", "summary") else [_CHECKER], checkpoint))
     if given.part in ("checker", "marker"):
         print("", against(rows, "best-first", _CHECKER), sep="\n")
     if given.part == "checker":

@@ -5,13 +5,13 @@ Rows are asked side by side, so that the engine's batches stay full. So nothing 
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
-from tqdm import tqdm
 
 from stepback_core.schemas import Answer, SolveRequest
 from stepback_core.tasks import Task
@@ -85,15 +85,21 @@ class _Counting:
 
 
 class Desk:
-    """Asks problems of one task, so many in flight over all rows; keeps each row in a file."""
+    """Asks problems of one task; keeps each row in a file."""
 
     def __init__(
-        self, engine: Engine, checkpoint: Checkpoint, task: Task[Any], in_flight: int, kept: Path
+        self,
+        engine: Engine,
+        checkpoint: Checkpoint,
+        task: Task[Any],
+        limit: asyncio.Semaphore,
+        kept: Path,
     ) -> None:
+        """`limit` is of the searches in flight."""
         self._engine = engine
         self._task = task
         self._solver = Solver(checkpoint, _settings())
-        self._limit = asyncio.Semaphore(in_flight)
+        self._limit = limit
         self._kept = kept
 
     async def row(
@@ -108,17 +114,15 @@ class Desk:
         file = self._kept / f"{name}-{kind}-{len(problems)}-{seed}.json".replace(" ", "_")
         if file.exists():
             return Row(name, kind, [Asked(**each) for each in json.loads(file.read_text())])
-        with tqdm(total=len(problems), desc=f"{name} ({kind})", leave=False) as bar:
-            asked = await asyncio.gather(
-                *(self._ask(problem, n, options, bar) for n, problem in enumerate(problems))
-            )
+        asked = await asyncio.gather(
+            *(self._ask(problem, n, options) for n, problem in enumerate(problems))
+        )
+        print(f"done: {name} ({kind})", file=sys.stderr, flush=True)
         self._kept.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps([asdict(each) for each in asked]))
         return Row(name, kind, list(asked))
 
-    async def _ask(
-        self, problem: BaseModel, number: int, options: dict[str, Any], bar: "tqdm[Any]"
-    ) -> Asked:
+    async def _ask(self, problem: BaseModel, number: int, options: dict[str, Any]) -> Asked:
         request = SolveRequest.model_validate(
             {
                 "task": self._task.name,
@@ -131,7 +135,6 @@ class Desk:
         counting = _Counting(self._engine)
         async with self._limit:
             result = await self._solver.solve(self._solver.accept(request), counting, 0.0)
-        bar.update()
         usage = result.usage
         return Asked(
             right=_right(result.candidates),
