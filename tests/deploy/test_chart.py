@@ -34,6 +34,11 @@ VARIANTS: dict[str, list[str]] = {
         "--set-literal",
         f"prometheusRule.rules={RULES}",
     ],
+    "OpenShift": [
+        "--set",
+        "podSecurityContext.runAsUser=null,podSecurityContext.runAsGroup=null,"
+        "podSecurityContext.fsGroup=null",
+    ],
     "nothing optional": [
         "--set",
         "podDisruptionBudget.enabled=false,networkPolicy.enabled=false,keys.existingSecret=mine",
@@ -58,6 +63,25 @@ def test_what_the_chart_renders_is_valid(helm: Path, name: str) -> None:
             kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
 
 
+def test_the_pods_ids_are_the_operators_to_choose_or_to_leave_to_the_cluster(helm: Path) -> None:
+    ids = {"runAsUser", "runAsGroup", "fsGroup"}
+    for flags, expected in (([], 10001), (VARIANTS["OpenShift"], None)):
+        for pod in _pods(render(helm, *flags)):
+            assert {pod["securityContext"].get(name) for name in ids} == {expected}
+            assert pod["securityContext"]["runAsNonRoot"]
+    [controller, _] = _pods(render(helm, "--set", "podSecurityContext.fsGroup=1000720000"))
+    assert controller["securityContext"]["fsGroup"] == 1000720000
+
+
+def test_no_probe_ends_a_part_that_still_reads_its_weights(helm: Path) -> None:
+    flags = ["--set", "controller.startSeconds=600,engine.startSeconds=600"]
+    for pod in _pods(render(helm, *flags)):
+        [container] = pod["containers"]
+        startup = container["startupProbe"]
+        assert startup["httpGet"]["path"] == "/health"
+        assert startup["failureThreshold"] * startup["periodSeconds"] >= 600
+
+
 def test_the_schemas_notice_a_misspelt_field(helm: Path) -> None:
     deployment = render(helm)["Deployment/stepback-controller"]
     deployment["spec"]["template"]["spec"]["terminationGracePeriod"] = 5
@@ -68,8 +92,7 @@ def test_the_schemas_notice_a_misspelt_field(helm: Path) -> None:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_pod_is_confined(helm: Path, name: str) -> None:
     manifests = render(helm, *VARIANTS[name])
-    workloads = [one for one in manifests.values() if one["kind"] in {"Deployment", "StatefulSet"}]
-    pods = [one["spec"]["template"]["spec"] for one in workloads]
+    pods = _pods(manifests)
     assert len(pods) == 2
     for pod in pods:
         assert pod["securityContext"]["runAsNonRoot"]
@@ -205,6 +228,15 @@ def test_a_value_that_the_schema_does_not_know_is_refused(helm: Path, value: str
     refused = run_helm(helm, "template", "stepback", str(CHART), "--set", value)
     assert refused.returncode != 0
     assert "values don't meet the specifications" in refused.stderr
+
+
+def _pods(manifests: dict[str, dict]) -> list[dict]:
+    """The pods of the controller and of the engine."""
+    workloads = sorted(
+        (one for one in manifests.values() if one["kind"] in {"Deployment", "StatefulSet"}),
+        key=lambda one: one["kind"],
+    )
+    return [one["spec"]["template"]["spec"] for one in workloads]
 
 
 def _env(workload: dict) -> dict[str, str]:

@@ -36,10 +36,13 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version }}
 
 {{- define "stepback.podSecurity" -}}
 runAsNonRoot: true
-runAsUser: 10001
-runAsGroup: 10001
-fsGroup: 10001
 seccompProfile: {type: RuntimeDefault}
+{{- /* A null takes an id away: OpenShift gives a namespace its own. */}}
+{{- range $name, $id := .Values.podSecurityContext }}
+{{- if not (kindIs "invalid" $id) }}
+{{ $name }}: {{ if kindIs "float64" $id }}{{ int64 $id }}{{ else }}{{ toJson $id }}{{ end }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{- define "stepback.containerSecurity" -}}
