@@ -36,6 +36,9 @@ class Manifest(BaseModel):
     task_answer_tokens: dict[str, Annotated[int, Field(gt=0)]] = {}
     """The same by task, where there are several: those of one may be far longer than another's."""
     tasks: list[str]
+    trained_for: dict[str, dict[str, tuple[int, int]]] = {}
+    """By task the fewest and most entries that each list of a training problem has, as Countdown's
+    `numbers`; nothing is known of a task that is left out."""
     base_model: str | None = None
     """The model that training started from; None for one trained from scratch."""
     recipe: dict[str, Any] = {}
@@ -63,9 +66,20 @@ class Manifest(BaseModel):
 
     def write(self, folder: Path) -> None:
         # Left out where it says nothing: servers older than the field refuse it.
-        unsaid = None if self.task_answer_tokens else {"task_answer_tokens"}
+        unsaid = {n for n in ("task_answer_tokens", "trained_for") if not getattr(self, n)}
         text = self.model_dump_json(indent=2, exclude=unsaid)
         (folder / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def unlike_training(trained: dict[str, tuple[int, int]], problem: BaseModel) -> str | None:
+    """Say what sets a problem apart from those of the training; None for one like them."""
+    fields: dict[str, Any] = problem.model_dump()
+    for name, (fewest, most) in trained.items():
+        count = len(fields[name])
+        if not fewest <= count <= most:
+            known = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+            return f"{name} has {count} entries; the model was trained on problems with {known}"
+    return None
 
 
 def weights_digest(folder: Path) -> str:

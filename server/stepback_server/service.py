@@ -142,7 +142,13 @@ class Service:
         """What is served now."""
         checkpoint = self._served.checkpoint
         manifest = checkpoint.manifest
-        return Model(id=manifest.name, tasks=manifest.tasks, digest=checkpoint.digest)
+        return Model(
+            id=manifest.name,
+            tasks=manifest.tasks,
+            trained_for=manifest.trained_for,
+            parameters=manifest.training.get("parameters"),
+            digest=checkpoint.digest,
+        )
 
     async def reload(self, path: str) -> Reload:
         """Go on with the weights of another folder: see `Reloader.reload`."""

@@ -193,6 +193,16 @@ def test_a_cold_beam_has_distinct_texts(client: Client) -> None:
     assert len(texts) == len((result.tree or [])[1:]) == 8
 
 
+def test_a_problem_unlike_those_of_the_training_is_warned_of(client: Client) -> None:
+    [served] = client.models().data
+    assert served.trained_for["countdown"] == {"numbers": (4, 4)}
+    assert served.parameters == 9_737_920
+    result = client.solve({"numbers": [3, 5, 7], "target": 26}, strategy="greedy")
+    assert result.warning is not None
+    assert "numbers has 3 entries" in result.warning and "with 4" in result.warning
+    assert client.solve(PROBLEM, strategy="greedy").warning is None
+
+
 def test_every_result_names_the_weights_and_the_full_cost(client: Client) -> None:
     result = client.solve(
         PROBLEM, strategy="best_of_n", select="perplexity", breadth=4, widening=False

@@ -14,6 +14,12 @@ class Model(ResponseModel):
     object: Literal["model"] = "model"
     owned_by: str = "stepback"
     tasks: list[str]
+    trained_for: dict[str, dict[str, tuple[int, int]]] = Field(default={})
+    """By task the fewest and most entries that each list of a training problem had, where that is
+    known. An answer to another problem carries a `warning`."""
+    parameters: int | None = None
+    """How many weights the model has, where its training says so: a token costs twice as many
+    FLOPs."""
     digest: str | None = None
     """SHA-256 of the weights that are served: tells two states of one model apart."""
 

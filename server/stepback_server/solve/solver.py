@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from stepback_core.events import SearchLimits, StartedEvent
+from stepback_core.manifest import unlike_training
 from stepback_core.schemas import (
     VOTES,
     Outcome,
@@ -69,7 +70,14 @@ class Solver:
             view=view,
             select=self._choose_select(request, judge),
             limits=limits,
+            warning=self._warning(view),
         )
+
+    def _warning(self, view: TaskView | None) -> str | None:
+        if view is None:
+            return None
+        trained = self._checkpoint.manifest.trained_for.get(view.task.name, {})
+        return unlike_training(trained, view.problem)
 
     async def solve(
         self, order: Order, engine: Engine, seconds_queued: float, feed: Feed | None = None

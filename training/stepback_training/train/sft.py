@@ -30,6 +30,7 @@ from stepback_training.train.model import AnyTokenizer, embedding_rows, make_mod
 from stepback_training.train.packing import EncodedSamples, PackedRows, check_round_trip
 from stepback_training.train.reporting import check_reporters, reporters
 from stepback_training.train.run_folder import held
+from stepback_training.train.trained_for import trained_for
 from stepback_training.train.trainer import (
     StepbackTrainer,
     arguments_of,
@@ -176,6 +177,7 @@ def _manifest(recipe: Recipe, data: Path, material: _Material, facts: dict[str, 
         answer_tokens=max(room.values(), default=None),
         task_answer_tokens={task: room[task] for task in room if task} if len(room) > 1 else {},
         tasks=recipe.data.names,
+        trained_for=trained_for(recipe) if recipe_of(data) else {},
         base_model=recipe.base.path if recipe.base else None,
         recipe=recipe.model_dump(mode="json"),
         split=_split(recipe, data),

@@ -1,0 +1,34 @@
+"""The shape of the problems that a recipe trains on, for the manifest."""
+
+from collections.abc import Mapping
+from itertools import islice
+from random import Random
+from typing import Any
+
+from stepback_core.tasks import TASKS, Split
+from stepback_training.config import Recipe
+
+_DRAWN = 64
+Range = tuple[int, int]
+
+
+def trained_for(recipe: Recipe) -> dict[str, dict[str, Range]]:
+    """Return by task the fewest and most entries of each list of its training problems.
+
+    Read off problems that the recipe's own options draw; a user's traces have no problems."""
+    return {
+        task.name: _ranges(task.name, task.options)
+        for task in recipe.data.tasks
+        if task.name in TASKS
+    }
+
+
+def _ranges(name: str, options: Mapping[str, Any]) -> dict[str, Range]:
+    task = TASKS[name].with_options(options)
+    ranges: dict[str, Range] = {}
+    for problem in islice(task.stream(Split.TRAIN, Random(0)), _DRAWN):
+        for field, value in problem.model_dump().items():
+            if isinstance(value, list):
+                low, high = ranges.get(field, (len(value), len(value)))
+                ranges[field] = min(low, len(value)), max(high, len(value))
+    return ranges
