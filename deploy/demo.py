@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 
 from stepback_client import Client, TransportError, describe
-from stepback_core.tasks import TASKS, Split
+from stepback_training.generators import GENERATORS, Split
 
 _PROBLEMS_OF_A_KIND = 3
 _READY_WITHIN = 120.0
@@ -64,7 +64,7 @@ def wait_until_ready(client: Client, process: subprocess.Popen[bytes]) -> bool:
 
 def solve_some(client: Client) -> int:
     """Solve a few problems of each test kind; returns how many were solved."""
-    task = TASKS["countdown"]
+    task = GENERATORS["countdown"]
     solved = 0
     for split in (Split.TEST_SEEN, Split.TEST_NEW):
         for problem in islice(task.stream(split, Random(0)), _PROBLEMS_OF_A_KIND):

@@ -19,8 +19,9 @@ import pytest
 
 from stepback_client import Client
 from stepback_core.manifest import Manifest
-from stepback_core.tasks import TASKS, CountdownProblem, Split
+from stepback_core.tasks import CountdownProblem
 from stepback_server.engine.vllm_environment import prepare_environment
+from stepback_training.generators import GENERATORS, Split
 
 ROOT = Path(__file__).parents[1]
 CHECKPOINT = ROOT / "models/multitask-10m"
@@ -93,7 +94,7 @@ def wait_until_ok(address: str, process: subprocess.Popen[bytes], log: Path) -> 
 
 def held_out(count: int) -> list[CountdownProblem]:
     """The same problems with seen targets, that no training saw."""
-    return list(islice(TASKS["countdown"].stream(Split.TEST_SEEN, Random(5)), count))
+    return list(islice(GENERATORS["countdown"].stream(Split.TEST_SEEN, Random(5)), count))
 
 
 def children(pid: int) -> list[int]:

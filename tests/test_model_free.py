@@ -5,7 +5,8 @@ from random import Random
 
 import pytest
 
-from stepback_core.tasks import TASKS, CountdownProblem, MazeProblem, Split, SudokuProblem
+from stepback_core.tasks import CountdownProblem, MazeProblem, SudokuProblem
+from stepback_training.generators import GENERATORS, Split
 from tests.benchmarks.model_free import depth_first, random_paths, rules_of, step_costs
 
 MOST = 10_000
@@ -50,7 +51,7 @@ def test_a_limit_is_kept() -> None:
 
 @pytest.mark.parametrize("name", ["countdown", "maze", "sudoku"])
 def test_depth_first_solves_whatever_the_generator_draws(name: str) -> None:
-    task = TASKS[name]
+    task = GENERATORS[name]
     asked = list(islice(task.stream(Split.TEST_SEEN, Random(1)), 10))
     cost = step_costs()
     found = [depth_first(rules_of(problem, cost), Random(1), 100_000) for problem in asked]
@@ -58,7 +59,7 @@ def test_depth_first_solves_whatever_the_generator_draws(name: str) -> None:
 
 
 def test_the_narrowest_cell_needs_no_more_in_the_mean() -> None:
-    asked = list(islice(TASKS["sudoku"].stream(Split.TEST_SEEN, Random(2)), 40))
+    asked = list(islice(GENERATORS["sudoku"].stream(Split.TEST_SEEN, Random(2)), 40))
     plain, narrow = (
         [depth_first(rules_of(p, length, narrowest=how), Random(3), MOST) or MOST for p in asked]
         for how in (False, True)

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from stepback_client.request import SolveOptions
 from stepback_core.schemas import SolveResult
-from stepback_core.tasks import TASKS, CountdownProblem, Task
+from stepback_core.tasks import TASKS, Checker, CountdownProblem
 
 _USAGE = "give --task and --problem, or --prompt, or numbers and --target for Countdown"
 
@@ -99,5 +99,5 @@ def _read_problem(name: str, given: str) -> BaseModel | Mapping[str, Any]:
     return cast("dict[str, Any]", fields)
 
 
-def _known(name: str | None) -> Task[Any] | None:
+def _known(name: str | None) -> Checker[Any] | None:
     return TASKS.get(name) if name is not None else None

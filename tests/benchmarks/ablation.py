@@ -22,7 +22,6 @@ from pydantic import BaseModel
 from tqdm import tqdm
 
 from stepback_core.schemas import Outcome
-from stepback_core.tasks import Task
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine
 from stepback_server.engine.embedded import EmbeddedEngine
@@ -33,6 +32,7 @@ from stepback_server.search.strategy import SearchStrategy
 from stepback_server.search.task_view import TaskView
 from stepback_server.search.tree import Branch
 from stepback_server.settings import Settings
+from stepback_training.generators import Generator
 from stepback_training.sampling.statistics import wilson
 from tests.benchmarks.measuring import KINDS, TASK, both_kinds
 from tests.conftest import CHECKPOINT
@@ -89,7 +89,7 @@ class Bench:
     """Searches over one engine, so many in flight."""
 
     def __init__(
-        self, engine: Engine, checkpoint: Checkpoint, in_flight: int, task: Task[Any] = TASK
+        self, engine: Engine, checkpoint: Checkpoint, in_flight: int, task: Generator[Any] = TASK
     ) -> None:
         self._engine = engine
         self._task = task
@@ -127,17 +127,17 @@ class Bench:
         self, problem: BaseModel, make: MakeStrategy, budget: int, seed: int
     ) -> Searched:
         task = self._task
-        view = TaskView(task, problem, self._codec)
+        view = TaskView(task.checker, problem, self._codec)
 
         def is_win(branch: Branch) -> bool:
             steps = self._codec.decode_steps(branch.ids)
-            return branch.outcome is Outcome.ANSWER and task.check(problem, steps).strict
+            return branch.outcome is Outcome.ANSWER and task.checker.check(problem, steps).strict
 
         return await Search(
             engine=self._engine,
             strategy=make(view),
             grammar=self._codec.tokens,
-            prompt_ids=tuple(self._codec.encode_prompt(task.prompt(problem))),
+            prompt_ids=tuple(self._codec.encode_prompt(task.checker.prompt(problem))),
             limits=Limits(tokens=budget, seconds=600, tokens_per_branch=self._answer_tokens),
             seed=seed,
             is_win=is_win,

@@ -109,7 +109,7 @@ class Theirs:
         self._rounds = {"k": n, "backtrack_times": backtracks + 1}
 
     def solve(self, problem: CountdownProblem) -> Decoded:
-        framed = self._checkpoint.codec.grammar.frame(TASK.prompt(problem))
+        framed = self._checkpoint.codec.grammar.frame(TASK.checker.prompt(problem))
         ids = self._tokenizer(framed, return_tensors="pt").input_ids
         model = Counted(self._model, self._tokenizer.pad_token_id)
         decoder = self._decoder(model, TheirFormat(self._tokenizer, framed))
@@ -126,7 +126,9 @@ class Theirs:
         """By the strict checker, of what comes before the first end."""
         answer = text.partition(_RESPONSE)[2]
         steps, found, _ = answer.partition(_REACHED)
-        return bool(found) and TASK.check(problem, steps.removesuffix("\n").split("\n")).strict
+        return (
+            bool(found) and TASK.checker.check(problem, steps.removesuffix("\n").split("\n")).strict
+        )
 
 
 def _show(decoded: Sequence[Decoded]) -> None:

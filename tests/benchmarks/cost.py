@@ -23,7 +23,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from stepback_core.tasks import TASKS, Split, Task
 from stepback_core.trace import TokenGrammar
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine, OnSample, SampleRequest
@@ -33,6 +32,7 @@ from stepback_server.search.loop import Limits, Search, Searched
 from stepback_server.search.sampling import Independent
 from stepback_server.search.self_backtracking import SelfBacktracking
 from stepback_server.search.strategy import SearchStrategy
+from stepback_training.generators import GENERATORS, Generator, Split
 from tests.benchmarks.ablation import Bench, start_engine
 from tests.benchmarks.measuring import TASK, both_kinds
 from tests.conftest import CHECKPOINT
@@ -95,17 +95,17 @@ async def countdown(problems: int) -> None:
 
 async def sudoku(model: Path, problems: int) -> None:
     checkpoint = Checkpoint.open(model)
-    task = TASKS["sudoku"].with_options({"size": 9, "givens": [30, 50]})
+    task = GENERATORS["sudoku"].with_options({"size": 9, "givens": [30, 50]})
     asked = list(islice(task.stream(Split.TEST_SEEN, Random(2026)), problems))
     print(f"\nSudoku of 9x9, {problems} problems, until one is solved:\n")
     await _budgets(checkpoint, task, asked, (500, 1000, 2000, 4000, 8000))
 
 
 async def _budgets(
-    checkpoint: Checkpoint, task: Task[Any], asked: Sequence[BaseModel], budgets: Sequence[int]
+    checkpoint: Checkpoint, task: Generator[Any], asked: Sequence[BaseModel], budgets: Sequence[int]
 ) -> None:
     """A row for each search under each budget."""
-    prompts = [len(checkpoint.codec.encode_prompt(task.prompt(each))) for each in asked]
+    prompts = [len(checkpoint.codec.encode_prompt(task.checker.prompt(each))) for each in asked]
     length = f"{sum(prompts) / len(prompts):.0f}"
     engine = start_engine(checkpoint, checkpoint.folder)
     more = "cached share | solved | new a solved one |"

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from stepback_core.tasks import ErrorKind
 from stepback_training.collect_errors.first_error import Tally
+from stepback_training.generators import ErrorKind
 from stepback_training.sampling.statistics import wilson
 from tests.benchmarks.measuring import KINDS
 from tests.benchmarks.probe import LATE

@@ -142,7 +142,7 @@ def choose(
             select,
             lambda branch: codec.decode_steps(branch.ids),
             codec.grammar.separator,
-            lambda steps: TASK.check(problem, steps),
+            lambda steps: TASK.checker.check(problem, steps),
             lambda branch: branch.confidence(codec.tokens),
         )
         return [bool(candidate.answer.verified) for candidate in ranked]
@@ -164,7 +164,9 @@ def ask(
     """Sample every problem, a few at once, and choose."""
     for at in tqdm(range(0, len(asked), options.batch), mininterval=5):
         batch = asked[at : at + options.batch]
-        prompts = [checkpoint.codec.encode_prompt(TASK.prompt(problem)) for problem in batch]
+        prompts = [
+            checkpoint.codec.encode_prompt(TASK.checker.prompt(problem)) for problem in batch
+        ]
         greedy = sampler.sample(prompts, 1, 0.0)
         samples = sampler.sample(prompts, options.breadth, temperature)
         for index, problem in enumerate(batch):

@@ -5,10 +5,10 @@ from random import Random
 
 from pydantic import BaseModel
 
-from stepback_core.tasks import TASKS, Split
 from stepback_core.tasks.countdown import CountdownProblem
+from stepback_training.generators import GENERATORS, Split
 
-TASK = TASKS["countdown"]
+TASK = GENERATORS["countdown"]
 KINDS = (Split.TEST_SEEN, Split.TEST_NEW)
 DEVELOPMENT_SEED = 2026
 """Of the problems that every choice was made on: designs, temperatures, ablations."""
@@ -22,7 +22,7 @@ def problems(kind: Split, count: int, seed: int = DEVELOPMENT_SEED) -> list[Coun
 
 def task_problems(name: str, kind: Split, count: int, seed: int) -> list[BaseModel]:
     """The same of any task, in the size that the bundled checkpoint knows."""
-    return list(islice(TASKS[name].stream(kind, Random(seed)), count))
+    return list(islice(GENERATORS[name].stream(kind, Random(seed)), count))
 
 
 def both_kinds(count: int, seed: int = DEVELOPMENT_SEED) -> list[CountdownProblem]:

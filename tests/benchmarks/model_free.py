@@ -24,14 +24,15 @@ from pydantic import BaseModel
 from transformers import AutoTokenizer
 
 from stepback_core.manifest import Manifest
-from stepback_core.tasks import TASKS, CountdownProblem, MazeProblem, Split, SudokuProblem, Task
+from stepback_core.tasks import CountdownProblem, MazeProblem, SudokuProblem
 from stepback_core.tasks.cells import Cell, cell_name
 from stepback_core.tasks.countdown.arithmetic import State
 from stepback_core.tasks.countdown.arithmetic import moves as equations
 from stepback_core.tasks.maze.paths import GOAL, START, find, move_between, read_ways
-from stepback_core.tasks.sudoku.errors import step_of
 from stepback_core.tasks.sudoku.grid import Grid, candidates, digits_in
 from stepback_core.trace import TraceCodec
+from stepback_training.generators import GENERATORS, Generator, Split
+from stepback_training.generators.sudoku.errors import step_of
 from stepback_training.sampling.statistics import wilson
 from tests.benchmarks.measuring import FINAL_SEED
 from tests.conftest import CHECKPOINT
@@ -184,13 +185,13 @@ def measure(
     return found
 
 
-def _sets(given: argparse.Namespace) -> Iterator[tuple[str, Task[Any], Split, int]]:
+def _sets(given: argparse.Namespace) -> Iterator[tuple[str, Generator[Any], Split, int]]:
     for split in (Split.TEST_SEEN, Split.TEST_NEW):
         name = split.removeprefix("test_")
-        yield f"Countdown, {name}", TASKS["countdown"], split, given.problems
-    yield "mazes", TASKS["maze"], Split.TEST_SEEN, given.problems
-    yield "Sudoku 4x4", TASKS["sudoku"], Split.TEST_SEEN, given.problems
-    nine = TASKS["sudoku"].with_options({"size": 9, "givens": [30, 50]})
+        yield f"Countdown, {name}", GENERATORS["countdown"], split, given.problems
+    yield "mazes", GENERATORS["maze"], Split.TEST_SEEN, given.problems
+    yield "Sudoku 4x4", GENERATORS["sudoku"], Split.TEST_SEEN, given.problems
+    nine = GENERATORS["sudoku"].with_options({"size": 9, "givens": [30, 50]})
     yield "Sudoku 9x9", nine, Split.TEST_SEEN, given.sudoku9
 
 

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stepback_core.manifest import Manifest
-from stepback_core.tasks import ErrorKind
 from stepback_core.tasks.countdown import CountdownProblem
 from stepback_core.trace import TraceCodec
 from stepback_training.data.samples import Sample
+from stepback_training.generators import ErrorKind
 from stepback_training.train.packing import encode
 from tests.benchmarks.measuring import KINDS, TASK, both_kinds
 
@@ -68,7 +68,7 @@ class Probe:
         all the right ones with the larger operand first."""
         paths = [TASK.reference_paths(problem) for problem in problems]
         samples = [
-            Sample(prompt=TASK.prompt(problem), steps=path)
+            Sample(prompt=TASK.checker.prompt(problem), steps=path)
             for problem, found in zip(problems, paths, strict=True)
             for path in found
         ]
@@ -107,7 +107,7 @@ class Probe:
         """Share that greedy decoding solves, strict, and ends."""
         hits = sum(
             ids[-1:] == [self._codec.tokens.end_id]
-            and TASK.check(problem, self._codec.decode_steps(ids)).strict
+            and TASK.checker.check(problem, self._codec.decode_steps(ids)).strict
             for problem, ids in zip(problems, self._greedy(problems), strict=True)
         )
         return hits / len(problems)
@@ -123,7 +123,8 @@ class Probe:
         stops = set(self._codec.tokens.stop_ids)
         for start in range(0, len(problems), _BATCH):
             prompts = [
-                self._codec.encode_prompt(TASK.prompt(p)) for p in problems[start : start + _BATCH]
+                self._codec.encode_prompt(TASK.checker.prompt(problem))
+                for problem in problems[start : start + _BATCH]
             ]
             batch = self._tokenizer.pad({"input_ids": prompts}, return_tensors="pt")
             outputs = self._model.generate(
@@ -160,7 +161,7 @@ def _boundaries(problems: Sequence[CountdownProblem], seed: int) -> Iterator[Bou
     steps on the plainest."""
     rng = Random(seed)
     for number, problem in enumerate(problems):
-        paths, prompt = TASK.reference_paths(problem), TASK.prompt(problem)
+        paths, prompt = TASK.reference_paths(problem), TASK.checker.prompt(problem)
 
         def at(kind: str, steps: list[str], prompt: str = prompt) -> Boundary:
             return Boundary(kind, Sample(prompt=prompt, steps=steps[:-1], wrong_step=steps[-1]))

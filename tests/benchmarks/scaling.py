@@ -25,11 +25,11 @@ from pathlib import Path
 import httpx
 
 from stepback_client import AsyncClient
-from stepback_core.tasks import Split
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine, OnSample, Sample, SampleRequest
 from stepback_server.engine.handshake import Expected
 from stepback_server.engine.remote import Replica as RemoteEngine
+from stepback_training.generators import Split
 from tests.benchmarks.ablation import Bench
 from tests.benchmarks.measuring import both_kinds, problems
 from tests.benchmarks.processes import (

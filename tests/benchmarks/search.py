@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepback_core.tasks import TASKS, Split
 from stepback_server.checkpoint import Checkpoint
+from stepback_training.generators import GENERATORS, Split
 from stepback_training.sampling.statistics import Pairs, wilson
 from tests.benchmarks.drawing import draw_costs
 from tests.benchmarks.measuring import DEVELOPMENT_SEED, FINAL_SEED, TASK, task_problems
@@ -214,13 +214,13 @@ async def measure(
     try:
         limit = asyncio.Semaphore(given.in_flight)
         desks = {
-            name: Desk(engine, checkpoint, TASKS[name], limit, given.out / "rows" / name)
+            name: Desk(engine, checkpoint, GENERATORS[name], limit, given.out / "rows" / name)
             for name in given.tasks
         }
         asked = {
             (name, kind): task_problems(name, kind, given.problems, seed)
             for name in given.tasks
-            for kind in TASKS[name].splits
+            for kind in GENERATORS[name].splits
             if kind is not Split.TRAIN
         }
 
@@ -275,7 +275,7 @@ def main() -> int:
     parser.add_argument("--model", type=Path, default=CHECKPOINT)
     parser.add_argument("--out", type=Path, default=Path("runs/bench-search"))
     given = parser.parse_args()
-    given.tasks = [*TASKS] if given.part == "summary" else [TASK.name]
+    given.tasks = [*GENERATORS] if given.part == "summary" else [TASK.name]
     given.budgets = given.budgets or _BUDGETS[given.part]
     checkpoint = Checkpoint.open(given.model)
     seed = DEVELOPMENT_SEED if given.part == "temperature" else FINAL_SEED

@@ -22,7 +22,7 @@ from random import Random
 import httpx
 
 from stepback_client import AsyncClient, CountdownProblem
-from stepback_core.tasks import TASKS, Split
+from stepback_training.generators import GENERATORS, Split
 from tests.benchmarks.processes import series
 from tests.conftest import CHECKPOINT, children, start_controller, wait_until_ready
 
@@ -56,7 +56,7 @@ def memory_mib(pid: int) -> int:
 
 
 async def put_under_load(url: str, count: int, flying: int) -> Load:
-    problems = iter(list(islice(TASKS["countdown"].stream(Split.TEST_SEEN, Random(0)), count)))
+    problems = iter(list(islice(GENERATORS["countdown"].stream(Split.TEST_SEEN, Random(0)), count)))
     load = Load(0, [], 0.0)
     started = time.monotonic()
     async with AsyncClient(url) as client, httpx.AsyncClient() as http:

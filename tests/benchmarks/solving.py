@@ -14,12 +14,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from stepback_core.schemas import Answer, SolveRequest
-from stepback_core.tasks import Task
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine, OnSample, SampleRequest
 from stepback_server.engine.embedded import EmbeddedEngine
 from stepback_server.settings import Settings
 from stepback_server.solve.solver import Solver
+from stepback_training.generators import Generator
 
 MOST_CANDIDATES = 1024
 _SECONDS = 3600.0
@@ -91,7 +91,7 @@ class Desk:
         self,
         engine: Engine,
         checkpoint: Checkpoint,
-        task: Task[Any],
+        task: Generator[Any],
         limit: asyncio.Semaphore,
         kept: Path,
     ) -> None:

@@ -28,7 +28,6 @@ from random import Random
 from typing import Any
 
 from stepback_client import AsyncClient, CountdownProblem
-from stepback_core.tasks import TASKS, Split
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import OnSample, Sample, SampleRequest
 from stepback_server.engine.embedded import EmbeddedEngine
@@ -36,10 +35,11 @@ from stepback_server.engine.vllm_options import engine_options
 from stepback_server.engine.wrapper import PassingEngine
 from stepback_server.search.best_first import Ideas
 from stepback_server.settings import Settings
+from stepback_training.generators import GENERATORS, Split
 from tests.benchmarks.ablation import Bench, start_engine
 from tests.conftest import CHECKPOINT, controller
 
-TASK = TASKS["countdown"]
+TASK = GENERATORS["countdown"]
 
 
 def problems(count: int, number: int) -> list[CountdownProblem]:
@@ -99,7 +99,7 @@ def sampled(given: argparse.Namespace, checkpoint: Checkpoint) -> list[Wanted]:
     longest = checkpoint.longest_answer(TASK.name)
     return [
         [
-            (tuple(checkpoint.codec.encode_prompt(TASK.prompt(problem))), longest)
+            (tuple(checkpoint.codec.encode_prompt(TASK.checker.prompt(problem))), longest)
             for problem in problems(given.problems, number)
             for _ in range(given.breadth)
         ]

@@ -12,16 +12,15 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from random import Random
 
-from stepback_core.tasks import TASKS, Split, SudokuProblem
-from stepback_core.tasks.base import is_test_input
+from stepback_core.tasks import SudokuProblem
 from stepback_core.tasks.cells import symmetries
-from stepback_core.tasks.sudoku.generation import draw, rows_of
-from stepback_core.tasks.sudoku.grid import Grid
-from stepback_core.tasks.sudoku.problem import SudokuOptions
-from stepback_core.tasks.sudoku.symmetry import equivalence_form
+from stepback_core.tasks.sudoku.grid import Grid, rows_of
+from stepback_training.generators import GENERATORS, Split, is_test_input
+from stepback_training.generators.sudoku.generation import SudokuOptions, draw
+from stepback_training.generators.sudoku.symmetry import equivalence_form
 from tests.benchmarks.measuring import FINAL_SEED
 
-_TASK = TASKS["sudoku"]
+_TASK = GENERATORS["sudoku"]
 _TRAINING_SEED = 12
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from stepback_core.tasks import TASKS, CountdownProblem
+from stepback_core.tasks import CountdownProblem
+from stepback_training.generators import GENERATORS
 from tests.conftest import ROOT, free_port
 
 
@@ -37,7 +38,7 @@ def test_solve_prints_the_steps_and_the_cost(server: str) -> None:
     assert done.returncode == 0, done.stdout
     assert cost.startswith("solved: ") and "tokens" in cost
     problem = CountdownProblem(numbers=[4, 16, 25, 82], target=95)
-    assert TASKS["countdown"].check(problem, [step.strip() for step in steps]).strict
+    assert GENERATORS["countdown"].checker.check(problem, [step.strip() for step in steps]).strict
 
 
 def test_an_impossible_problem_exits_with_1(server: str) -> None:

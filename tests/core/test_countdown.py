@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from stepback_core.tasks import TASKS, CountdownProblem, ErrorKind, Reason, Split
-from stepback_core.tasks.countdown import NEW_TARGETS
+from stepback_core.tasks import TASKS, CountdownProblem, Reason
 from stepback_core.tasks.countdown.arithmetic import believe, reachable
+from stepback_training.generators import GENERATORS, ErrorKind, Split
+from stepback_training.generators.countdown import NEW_TARGETS
 
-TASK = TASKS["countdown"]
+TASK = GENERATORS["countdown"]
+CHECKER = TASKS["countdown"]
 PROBLEM = CountdownProblem(numbers=[20, 3, 7, 5], target=41)
 PATH = ["7*3=21", "20/5=4", "21-4=17"]
 
@@ -27,12 +29,12 @@ problems = st.builds(
 
 def test_the_example_that_every_page_shows_has_a_solution_and_is_held_out() -> None:
     example = CountdownProblem(numbers=[4, 16, 25, 82], target=95)
-    assert TASK.check(example, ["16-4=12", "25-12=13", "82+13=95"]).strict
+    assert CHECKER.check(example, ["16-4=12", "25-12=13", "82+13=95"]).strict
     assert TASK.split(example) is Split.TEST_SEEN
 
 
 def test_the_prompt_sorts_the_inputs() -> None:
-    assert TASK.prompt(PROBLEM) == "countdown:3,5,7,20=41"
+    assert CHECKER.prompt(PROBLEM) == "countdown:3,5,7,20=41"
 
 
 @settings(deadline=None, max_examples=60)
@@ -41,7 +43,7 @@ def test_every_reference_path_is_accepted(problem: CountdownProblem) -> None:
     paths = TASK.reference_paths(problem)
     assert paths
     for path in paths:
-        verdict = TASK.check(problem, path)
+        verdict = CHECKER.check(problem, path)
         assert verdict.strict and verdict.reason is None
     assert len({tuple(path) for path in paths}) == len(paths)
 
@@ -56,14 +58,14 @@ def test_every_wrong_step_is_refused(
     if wrong is None:
         assert kind is ErrorKind.EXPLORATION
         return
-    reason = TASK.check_step(problem, prefix, wrong)
+    reason = CHECKER.check_step(problem, prefix, wrong)
     expected = {
         ErrorKind.EXPLORATION: None,
         ErrorKind.COMPUTATIONAL: Reason.WRONG_ARITHMETIC,
         ErrorKind.RULE_VIOLATION: Reason.UNAVAILABLE_OPERAND,
     }
     assert reason == expected[kind]
-    assert not TASK.check(problem, [*prefix, wrong]).strict
+    assert not CHECKER.check(problem, [*prefix, wrong]).strict
     if kind is ErrorKind.EXPLORATION:
         paths = TASK.reference_paths(problem)
         assert [*prefix, wrong] not in [path[: depth + 1] for path in paths]
@@ -113,16 +115,16 @@ def _brute_force(numbers: list[int], target: int) -> bool:
     ],
 )
 def test_refusals(steps: list[str], reason: Reason, lax: bool) -> None:
-    verdict = TASK.check(PROBLEM, steps)
+    verdict = CHECKER.check(PROBLEM, steps)
     assert (verdict.strict, verdict.reason, verdict.lax) == (False, reason, lax)
 
 
 def test_where_lax_accepts_and_strict_does_not() -> None:
     unused = CountdownProblem(numbers=[20, 21, 7, 5], target=41)
-    assert TASK.check(unused, ["20+21=41"]).lax
-    assert TASK.check(unused, ["20+21=41"]).reason is Reason.NOT_REACHED
+    assert CHECKER.check(unused, ["20+21=41"]).lax
+    assert CHECKER.check(unused, ["20+21=41"]).reason is Reason.NOT_REACHED
     floored = CountdownProblem(numbers=[20, 3, 7, 5], target=18)
-    verdict = TASK.check(floored, ["20/3=6", "6+7=13", "13+5=18"])
+    verdict = CHECKER.check(floored, ["20/3=6", "6+7=13", "13+5=18"])
     assert verdict.lax and verdict.reason is Reason.WRONG_ARITHMETIC
 
 
@@ -138,7 +140,7 @@ def test_where_lax_accepts_and_strict_does_not() -> None:
 def test_what_else_the_papers_checker_lets_pass(
     numbers: list[int], target: int, steps: list[str]
 ) -> None:
-    verdict = TASK.check(CountdownProblem(numbers=numbers, target=target), steps)
+    verdict = CHECKER.check(CountdownProblem(numbers=numbers, target=target), steps)
     assert verdict.lax and not verdict.strict
 
 
@@ -161,16 +163,16 @@ def test_no_wrong_step_ends_in_a_held_out_target(
 
 def test_where_strict_accepts_and_lax_does_not() -> None:
     twins = CountdownProblem(numbers=[6, 6, 6], target=42)
-    verdict = TASK.check(twins, ["6*6=36", "36+6=42"])
+    verdict = CHECKER.check(twins, ["6*6=36", "36+6=42"])
     assert verdict.strict and not verdict.lax
 
 
 def test_the_state_is_what_is_left_whatever_the_order_of_steps() -> None:
     ways = [["7*3=21", "20/5=4"], ["20/5=4", "7*3=21"]]
-    assert {TASK.state_key(PROBLEM, way) for way in ways} == {(4, 21)}
-    assert TASK.state_key(PROBLEM, []) == (3, 5, 7, 20)
-    assert TASK.state_key(PROBLEM, ["7*3=22"]) is None
-    assert TASK.state_key(PROBLEM, ["7*3=21", "7*3=21"]) is None
+    assert {CHECKER.state_key(PROBLEM, way) for way in ways} == {(4, 21)}
+    assert CHECKER.state_key(PROBLEM, []) == (3, 5, 7, 20)
+    assert CHECKER.state_key(PROBLEM, ["7*3=22"]) is None
+    assert CHECKER.state_key(PROBLEM, ["7*3=21", "7*3=21"]) is None
 
 
 def test_an_impossible_problem_has_no_path() -> None:

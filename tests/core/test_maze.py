@@ -8,12 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from stepback_core.tasks import TASKS, ErrorKind, MazeProblem, Reason, Split
+from stepback_core.tasks import TASKS, MazeProblem, Reason
 from stepback_core.tasks.cells import symmetries
 from stepback_core.tasks.maze.paths import distances, find, read_ways, target
+from stepback_training.generators import GENERATORS, ErrorKind, Split
 
-TASK = TASKS["maze"]
-PROBLEM: MazeProblem = TASK.example
+TASK = GENERATORS["maze"]
+CHECKER = TASKS["maze"]
+PROBLEM: MazeProblem = CHECKER.example
 PATH = ["vDa", ">Db", ">Dc", "^Cc", ">Cd", "^Bd", "^Ad", "<Ac", "vBc", "<Bb"]
 LOOP = MazeProblem(rows=["#######", "#S....#", "#.#.#.#", "#...#G#", "#######"])
 
@@ -23,9 +25,9 @@ def draw(seed: int, **options: Any) -> MazeProblem:
 
 
 def test_the_example_reads_as_documented() -> None:
-    assert TASK.prompt(PROBLEM) == "maze:Ca-Bb:A2c6cB4395C7869D3ab8"
+    assert CHECKER.prompt(PROBLEM) == "maze:Ca-Bb:A2c6cB4395C7869D3ab8"
     assert TASK.reference_paths(PROBLEM) == [PATH]
-    assert str(TASK.picture(PROBLEM, PATH)).splitlines() == [
+    assert str(CHECKER.picture(PROBLEM, PATH)).splitlines() == [
         "#########",
         "#   #ooo#",
         "### #o#o#",
@@ -58,19 +60,21 @@ def test_the_example_reads_as_documented() -> None:
     ],
 )
 def test_refusals(steps: list[str], reason: Reason, lax: bool) -> None:
-    verdict = TASK.check(PROBLEM, steps)
+    verdict = CHECKER.check(PROBLEM, steps)
     assert (verdict.strict, verdict.reason, verdict.lax) == (False, reason, lax)
 
 
 def test_of_several_ways_the_shortest_are_the_references() -> None:
     assert TASK.reference_paths(LOOP) == [[">Ab", ">Ac", "vBc"]]
     around = ["vBa", ">Bb", "^Ab", ">Ac", "vBc"]
-    assert TASK.check(LOOP, around).strict
+    assert CHECKER.check(LOOP, around).strict
 
 
 def test_a_state_is_the_cell_whatever_the_way() -> None:
-    assert TASK.state_key(LOOP, [">Ab", "vBb"]) == TASK.state_key(LOOP, ["vBa", ">Bb"]) == (1, 1)
-    assert TASK.state_key(LOOP, [">Ab", "<Aa"]) is None
+    assert (
+        CHECKER.state_key(LOOP, [">Ab", "vBb"]) == CHECKER.state_key(LOOP, ["vBa", ">Bb"]) == (1, 1)
+    )
+    assert CHECKER.state_key(LOOP, [">Ab", "<Aa"]) is None
 
 
 def test_a_dead_end_is_a_branch_and_not_only_its_last_cell() -> None:
@@ -95,9 +99,9 @@ def test_an_exploration_error_leads_nowhere(seed: int, loops: float) -> None:
 
 def _can_be_finished(problem: MazeProblem, steps: list[str]) -> bool:
     """By trying every way on, with nothing but the checker."""
-    if TASK.check(problem, steps).strict:
+    if CHECKER.check(problem, steps).strict:
         return True
-    here: Any = TASK.state_key(problem, steps)
+    here: Any = CHECKER.state_key(problem, steps)
     ahead = [
         f"{move}{chr(65 + row)}{chr(97 + column)}"
         for move in "^>v<"
@@ -105,7 +109,8 @@ def _can_be_finished(problem: MazeProblem, steps: list[str]) -> bool:
         if row >= 0 and column >= 0
     ]
     return any(
-        TASK.check_step(problem, steps, step) is None and _can_be_finished(problem, [*steps, step])
+        CHECKER.check_step(problem, steps, step) is None
+        and _can_be_finished(problem, [*steps, step])
         for step in ahead
     )
 
@@ -167,7 +172,7 @@ def test_the_largest_maze_is_taken() -> None:
     problem = draw(1, smallest=26, largest=26)
     assert max(map(len, problem.rows)) == len(problem.rows) == 53
     path = TASK.reference_paths(problem)[0]
-    assert TASK.check(problem, path).strict
+    assert CHECKER.check(problem, path).strict
 
 
 @pytest.mark.parametrize(

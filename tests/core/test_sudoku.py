@@ -12,14 +12,16 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stepback_core.manifest import Manifest
-from stepback_core.tasks import TASKS, ErrorKind, Reason, Split, SudokuProblem
+from stepback_core.tasks import TASKS, Reason, SudokuProblem
 from stepback_core.tasks.cells import symmetries
-from stepback_core.tasks.sudoku.generation import rows_of, variants
-from stepback_core.tasks.sudoku.grid import Grid, deduce, solutions, units
-from stepback_core.tasks.sudoku.symmetry import equivalence_form, rearranged
+from stepback_core.tasks.sudoku.grid import Grid, deduce, rows_of, solutions, units
+from stepback_training.generators import GENERATORS, ErrorKind, Split
+from stepback_training.generators.sudoku.generation import variants
+from stepback_training.generators.sudoku.symmetry import equivalence_form, rearranged
 
-TASK = TASKS["sudoku"]
-PROBLEM: SudokuProblem = TASK.example
+TASK = GENERATORS["sudoku"]
+CHECKER = TASKS["sudoku"]
+PROBLEM: SudokuProblem = CHECKER.example
 PATH = ["Bb2", "Aa3", "Ac4", "Ad2", "Bc3", "Ca1", "Cd4", "Da2", "Db4", "Dc1", "Dd3"]
 # Well-known: one that singles solve, and one that they do not.
 EASY = "530070000600195000098000060800060003400803001700020006060000280000419005000080079"
@@ -43,21 +45,21 @@ def problem_of(grid: Grid) -> SudokuProblem:
 
 
 def test_the_example_reads_as_documented() -> None:
-    assert TASK.prompt(PROBLEM) == "sudoku:A.1..B4..1C.32.D...."
+    assert CHECKER.prompt(PROBLEM) == "sudoku:A.1..B4..1C.32.D...."
     assert TASK.reference_paths(PROBLEM)[0] == PATH
-    assert str(TASK.picture(PROBLEM, [])).splitlines() == [
+    assert str(CHECKER.picture(PROBLEM, [])).splitlines() == [
         ". 1 | . .",
         "4 . | . 1",
         "----+----",
         ". 3 | 2 .",
         ". . | . .",
     ]
-    assert "3 1 | 4 2\n4 2 | 3 1" in str(TASK.picture(PROBLEM, PATH))
+    assert "3 1 | 4 2\n4 2 | 3 1" in str(CHECKER.picture(PROBLEM, PATH))
 
 
 def test_zeros_are_empty_cells_too() -> None:
     zeros = SudokuProblem(rows=[row.replace(".", "0") for row in PROBLEM.rows])
-    assert TASK.prompt(zeros) == TASK.prompt(PROBLEM)
+    assert CHECKER.prompt(zeros) == CHECKER.prompt(PROBLEM)
     assert TASK.split(zeros) is TASK.split(PROBLEM)
 
 
@@ -82,20 +84,20 @@ def test_zeros_are_empty_cells_too() -> None:
     ],
 )
 def test_refusals(steps: list[str], reason: Reason, lax: bool) -> None:
-    verdict = TASK.check(PROBLEM, steps)
+    verdict = CHECKER.check(PROBLEM, steps)
     assert (verdict.strict, verdict.reason, verdict.lax) == (False, reason, lax)
 
 
 @given(st.permutations(PATH))
 def test_every_order_is_right_and_leads_to_one_state(path: list[str]) -> None:
-    assert TASK.check(PROBLEM, path).strict
-    assert TASK.state_key(PROBLEM, path) == TASK.state_key(PROBLEM, PATH)
+    assert CHECKER.check(PROBLEM, path).strict
+    assert CHECKER.state_key(PROBLEM, path) == CHECKER.state_key(PROBLEM, PATH)
 
 
 def test_a_puzzle_with_several_solutions_takes_any_of_them() -> None:
     empty = SudokuProblem(rows=["...."] * 4)
     paths = TASK.reference_paths(empty)
-    assert len(paths) >= 2 and all(TASK.check(empty, path).strict for path in paths)
+    assert len(paths) >= 2 and all(CHECKER.check(empty, path).strict for path in paths)
 
 
 def test_a_puzzle_without_a_solution_has_no_path() -> None:
@@ -161,8 +163,8 @@ def test_an_exploration_error_contradicts_the_solution(seed: int, size: int) -> 
     prefix = path[: rng.randrange(len(path))]
     wrong = TASK.wrong_step(problem, prefix, ErrorKind.EXPLORATION, rng)
     if wrong is not None:
-        assert TASK.check_step(problem, prefix, wrong) is None
-        state: Any = TASK.state_key(problem, [*prefix, wrong])
+        assert CHECKER.check_step(problem, prefix, wrong) is None
+        state: Any = CHECKER.state_key(problem, [*prefix, wrong])
         assert list(solutions(state)) == []
         assert wrong not in path
 

@@ -12,7 +12,8 @@ import pytest
 
 from stepback_client import Client, Retry, Unavailable
 from stepback_core.schemas import SolveResult
-from stepback_core.tasks import TASKS, CountdownProblem, Split
+from stepback_core.tasks import CountdownProblem
+from stepback_training.generators import GENERATORS, Split
 from tests.conftest import free_port
 from tests.deploy.stack import CONTROLLER, CPU, Stack, can_run, docker, stack, wait_until_ready
 
@@ -39,7 +40,7 @@ def running() -> Iterator[Stack]:
 
 
 def test_held_out_problems_are_solved_through_the_published_port(running: Stack) -> None:
-    problems = list(islice(TASKS["countdown"].stream(Split.TEST_SEEN, Random(0)), 24))
+    problems = list(islice(GENERATORS["countdown"].stream(Split.TEST_SEEN, Random(0)), 24))
     with Client(running.url) as client, ThreadPoolExecutor(8) as pool:
         results = list(pool.map(lambda problem: client.solve(problem, seed=0), problems))
     solved = sum(result.status == "solved" for result in results)

@@ -15,7 +15,8 @@ import pytest
 from stepback_client import Client
 from stepback_core.manifest import Manifest, weights_digest
 from stepback_core.schemas import Reload, SolveResult
-from stepback_core.tasks import TASKS, CountdownProblem
+from stepback_core.tasks import CountdownProblem
+from stepback_training.generators import GENERATORS
 from tests.conftest import CHECKPOINT, children, start_controller, wait_until_ready
 from tests.server.weights import greedy, other_weights
 
@@ -110,7 +111,7 @@ def test_a_core_that_dies_or_hangs_is_replaced_and_every_caller_told(
     answer = SolveResult.model_validate_json(solved.content).answer
     assert answer is not None
     problem = CountdownProblem.model_validate(QUICK["problem"])
-    assert TASKS["countdown"].check(problem, answer.steps).strict
+    assert GENERATORS["countdown"].checker.check(problem, answer.steps).strict
 
 
 def load(url: str, folder: Path) -> Reload:

@@ -17,7 +17,7 @@ from stepback_core.tasks import TASKS
 from tests.conftest import CHECKPOINT, held_out
 
 PROBLEM = CountdownProblem(numbers=[3, 5, 7, 25], target=41)
-TASK = TASKS["countdown"]
+CHECKER = TASKS["countdown"]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_it_solves_held_out_problems_with_answers_that_the_checker_accepts(clien
     for problem in held_out(20):
         result = client.solve(problem, seed=1)
         assert result.answer is not None
-        verdict = TASK.check(problem, result.answer.steps)
+        verdict = CHECKER.check(problem, result.answer.steps)
         assert verdict.strict == result.answer.verified == (result.status == "solved")
         solved += verdict.strict
     # The model card claims at least 70 %; fewer than 10 of 20 then has a chance below 2 %.
@@ -114,7 +114,7 @@ def test_best_first_search_drops_illegal_steps_and_ends_at_the_first_right_answe
             trace[node.id] = trace[node.parent][: node.kept_steps] + node.steps
             kept = trace[node.id][: node.kept_steps]
             assert all(
-                TASK.check_step(problem, kept[:at], kept[at]) is None for at in range(len(kept))
+                CHECKER.check_step(problem, kept[:at], kept[at]) is None for at in range(len(kept))
             )
         if result.answer and result.answer.verified:
             assert result.stop_reason == "solved"
@@ -205,7 +205,7 @@ def test_scores_are_the_models_own_log_probabilities(client: Client) -> None:
     result = client.solve(PROBLEM, select="perplexity", temperature=1.3, candidates=8, seed=2)
     assert result.candidates
     for candidate in result.candidates:
-        prompt = codec.encode_prompt(TASK.prompt(PROBLEM))
+        prompt = codec.encode_prompt(CHECKER.prompt(PROBLEM))
         answer = [t for step in candidate.steps for t in codec.encode_step(step)]
         answer.append(codec.tokens.end_id)
         with torch.no_grad():

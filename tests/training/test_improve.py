@@ -19,9 +19,10 @@ from stepback_client import Client
 from stepback_core.manifest import Manifest, weights_digest
 from stepback_core.schemas import Outcome as Ended
 from stepback_core.schemas import TreeNode
-from stepback_core.tasks import TASKS, CountdownProblem, Split
+from stepback_core.tasks import CountdownProblem
 from stepback_training.config import DataRecipe, Recipe, RecipeError
 from stepback_training.data.samples import read_samples
+from stepback_training.generators import GENERATORS, Split
 from stepback_training.improve import rounds
 from stepback_training.improve.cli import improve
 from stepback_training.improve.model_errors import wrong_steps
@@ -38,10 +39,10 @@ from stepback_training.train.checkpoint import resumable
 from stepback_training.train.run_folder import agree
 from tests.conftest import CHECKPOINT, SERVED
 
-COUNTDOWN = TASKS["countdown"]
+COUNTDOWN = GENERATORS["countdown"]
 PROBLEM = CountdownProblem(numbers=[4, 16, 25, 81], target=94)
 WAY = ["16-4=12", "25-12=13", "81+13=94"]
-assert COUNTDOWN.check(PROBLEM, WAY).strict
+assert COUNTDOWN.checker.check(PROBLEM, WAY).strict
 
 PLAIN: dict[str, Any] = {
     "name": SERVED,
@@ -58,7 +59,7 @@ def recipe(**improve: Any) -> Recipe:
 
 
 def kept_of(split: Split, seed: int, name: str = "countdown") -> Kept:
-    task = TASKS[name]
+    task = GENERATORS[name]
     problem = next(task.stream(split, Random(seed)))
     return Kept(task, problem, task.reference_paths(problem)[0], [])
 
@@ -67,7 +68,7 @@ def kept_of(split: Split, seed: int, name: str = "countdown") -> Kept:
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 2**31), name=st.sampled_from(sorted(TASKS)))
+@given(seed=st.integers(0, 2**31), name=st.sampled_from(sorted(GENERATORS)))
 def test_no_round_asks_a_test_problem(seed: int, name: str) -> None:
     data = DataRecipe.model_validate({"task": name, "samples": 1})
     questions = list(islice(training_questions(data, seed), 5))
@@ -80,11 +81,11 @@ def test_no_round_asks_a_test_problem(seed: int, name: str) -> None:
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(seed=st.integers(0, 2**31), name=st.sampled_from(sorted(TASKS)), data=st.data())
+@given(seed=st.integers(0, 2**31), name=st.sampled_from(sorted(GENERATORS)), data=st.data())
 def test_no_test_problem_is_written_to_samples(
     tmp_path: Path, seed: int, name: str, data: st.DataObject
 ) -> None:
-    split = data.draw(st.sampled_from([s for s in TASKS[name].splits if s is not Split.TRAIN]))
+    split = data.draw(st.sampled_from([s for s in GENERATORS[name].splits if s is not Split.TRAIN]))
     held_out = kept_of(split, seed, name)
     with pytest.raises(HeldOutError, match="belongs to"):
         refuse_held_out(held_out.task, held_out.problem)
@@ -106,10 +107,10 @@ def test_what_the_run_is_measured_by_is_not_trained_on(tmp_path: Path) -> None:
     kept = [kept_of(Split.TRAIN, seed) for seed in range(20)]
     path = tmp_path / "samples.jsonl"
     with pytest.raises(HeldOutError, match="measured by"):
-        write_mixture(recipe(), kept, {COUNTDOWN.prompt(kept[3].problem)}, path, 1)
+        write_mixture(recipe(), kept, {COUNTDOWN.checker.prompt(kept[3].problem)}, path, 1)
     # Nor does it come in with the samples that are made anew.
     write_mixture(recipe(old_share=0.9), kept, set(), path, 1)
-    mine = {COUNTDOWN.prompt(each.problem) for each in kept}
+    mine = {COUNTDOWN.checker.prompt(each.problem) for each in kept}
     made = next(s.prompt for s in read_samples(path) if s.prompt not in mine)
     write_mixture(recipe(old_share=0.9), kept, {made}, path, 1)
     assert made not in {sample.prompt for sample in read_samples(path)}
@@ -139,7 +140,7 @@ def test_every_sample_of_a_round_is_of_the_training_split(
         problem = CountdownProblem(numbers=[*map(int, numbers.split(","))], target=int(target))
         assert COUNTDOWN.split(problem) is Split.TRAIN
         if sample.wrong_step is None:
-            assert COUNTDOWN.check(problem, sample.steps).strict
+            assert COUNTDOWN.checker.check(problem, sample.steps).strict
 
 
 def test_tests_are_tests() -> None:
@@ -201,7 +202,7 @@ ENDS_HELD_OUT = WrongStep(prefix=["16-4=12", "81-25=56"], step="56+12=67")
 def test_no_own_wrong_step_ends_in_a_held_out_target(tmp_path: Path) -> None:
     problem = PROBLEM.model_copy(update={"target": 68})
     path = [*ENDS_HELD_OUT.prefix, "56+12=68"]
-    assert COUNTDOWN.check(problem, path).strict
+    assert COUNTDOWN.checker.check(problem, path).strict
     last = ["56+12=67", "56-12=47", "81-12=17", "56+12=69"]
     tree = [
         TreeNode(id=0, parent=None, kept_steps=0, steps=[], outcome=None, score=None),

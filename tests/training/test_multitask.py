@@ -10,10 +10,10 @@ from random import Random
 import pytest
 
 from stepback_client import Client, Status
-from stepback_core.tasks import TASKS, Split
 from stepback_server.checkpoint import Checkpoint
 from stepback_training.data.samples import read_samples
 from stepback_training.data.traces import is_held_out
+from stepback_training.generators import GENERATORS, Split
 from tests.conftest import controller
 
 RECIPE = """
@@ -54,7 +54,7 @@ def write_traces(path: Path) -> list[str]:
 
 def check_the_picture(url: str, path: Path) -> None:
     """`stepback solve` draws the maze, however far an untrained model gets in it."""
-    path.write_text(TASKS["maze"].example.model_dump_json())
+    path.write_text(GENERATORS["maze"].checker.example.model_dump_json())
     command = [sys.executable, "-m", "stepback_client.cli", "solve", "--task", "maze"]
     command += ["--problem", str(path), "--url", url, "--breadth", "2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
@@ -86,7 +86,7 @@ def test_one_model_for_several_tasks_from_data_to_answers(tmp_path: Path) -> Non
         assert checkpoint.unknown_id not in ids
     with controller(tmp_path / "log.txt", folder) as url, Client(url) as client:
         for name in checkpoint.manifest.tasks:
-            problem = next(TASKS[name].stream(Split.TEST_SEEN, Random(1)))
+            problem = next(GENERATORS[name].stream(Split.TEST_SEEN, Random(1)))
             result = client.solve(problem, breadth=2)
             assert result.usage.generated_tokens > 0
         check_the_picture(url, tmp_path / "maze.json")

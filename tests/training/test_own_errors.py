@@ -13,15 +13,16 @@ import pytest
 
 from stepback_client import TreeNode
 from stepback_core.schemas import Outcome
-from stepback_core.tasks import TASKS, CountdownProblem, ErrorKind, Split
-from stepback_core.tasks.first_error import first_mistake
+from stepback_core.tasks import CountdownProblem
 from stepback_core.trace import Grammar
 from stepback_training.collect_errors.first_error import Judge, Tally, summary
 from stepback_training.config import DataRecipe
 from stepback_training.data.model_errors import OwnError, OwnErrorsError, read_own_errors
 from stepback_training.data.samples import read_samples, write_samples
+from stepback_training.generators import GENERATORS, ErrorKind, Split
+from stepback_training.generators.first_error import first_mistake
 
-TASK = TASKS["countdown"]
+TASK = GENERATORS["countdown"]
 PROBLEM = CountdownProblem(numbers=[2, 6, 23, 55], target=44)
 ERROR: dict[str, Any] = {
     "task": "countdown",
@@ -228,7 +229,7 @@ def test_a_collection_goes_on_where_it_was_cut_short(server: str, tmp_path: Path
     for error in errors:
         assert TASK.split(error.typed_problem) is Split.TRAIN
         steps = [*error.prefix, error.wrong_step]
-        assert first_mistake(TASK, error.typed_problem, steps) is not None
+        assert first_mistake(TASK.checker, error.typed_problem, steps) is not None
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(
         'name = "own"\n[data]\nsamples = 200\n[scratch]\n[train]\nlearning_rate = 1e-3\n'

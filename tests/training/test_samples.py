@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stepback_core.manifest import Manifest
-from stepback_core.tasks import TASKS, CountdownProblem, ErrorKind, Reason, Split
-from stepback_core.tasks.first_error import first_mistake
+from stepback_core.tasks import CountdownProblem, Reason
 from stepback_training.config import DataRecipe, Recipe, RecipeError, Source
 from stepback_training.data.samples import (
     Sample,
@@ -22,9 +21,11 @@ from stepback_training.data.samples import (
     recipe_of,
     write_samples,
 )
+from stepback_training.generators import GENERATORS, ErrorKind, Split
+from stepback_training.generators.first_error import first_mistake
 from tests.conftest import CHECKPOINT, ROOT
 
-TASK = TASKS["countdown"]
+TASK = GENERATORS["countdown"]
 
 
 def problem_of(sample: Sample) -> CountdownProblem:
@@ -57,10 +58,10 @@ def test_samples_are_right_where_they_should_be_and_wrong_where_they_should_be(
         # Nothing of the test split, and no held-out target.
         assert TASK.split(problem) is Split.TRAIN
         if sample.wrong_step is None:
-            assert TASK.check(problem, sample.steps).strict
+            assert TASK.checker.check(problem, sample.steps).strict
             kinds[None] += 1
             continue
-        reason = TASK.check_step(problem, sample.steps, sample.wrong_step)
+        reason = TASK.checker.check_step(problem, sample.steps, sample.wrong_step)
         kinds[
             {
                 None: ErrorKind.EXPLORATION,
@@ -101,7 +102,7 @@ def test_kinds_and_shares_are_options(tmp_path: Path) -> None:
     only_rule = make(tmp_path / "a", errors={"rule_violation": 1.0}, backtrack_share=1.0)
     for sample in only_rule:
         assert sample.wrong_step is not None
-        reason = TASK.check_step(problem_of(sample), sample.steps, sample.wrong_step)
+        reason = TASK.checker.check_step(problem_of(sample), sample.steps, sample.wrong_step)
         assert reason is Reason.UNAVAILABLE_OPERAND
     assert all(s.wrong_step is None for s in make(tmp_path / "b", backtrack_share=0.0))
 
@@ -173,7 +174,7 @@ def test_several_steps_may_be_wrong_before_the_marker(tmp_path: Path) -> None:
     assert numbers[2] > 600 and numbers[3] > 300 and set(numbers) == {1, 2, 3}
     for sample in samples:
         problem, steps = problem_of(sample), sample.steps + sample.wrong_steps
-        mistake = first_mistake(TASK, problem, steps)
+        mistake = first_mistake(TASK.checker, problem, steps)
         assert mistake is not None and mistake.index == len(sample.steps)
         assert not any(
             TASK.ends_held_out(problem, steps[:end])
@@ -188,15 +189,15 @@ def test_a_share_of_the_wrong_paths_claims_the_goal(tmp_path: Path) -> None:
     claiming = [
         sample
         for sample in wrong
-        if TASK.claims_goal(problem_of(sample), sample.wrong_steps)
-        and TASK.check_step(problem_of(sample), before(sample), sample.wrong_steps[-1])
+        if TASK.checker.claims_goal(problem_of(sample), sample.wrong_steps)
+        and TASK.checker.check_step(problem_of(sample), before(sample), sample.wrong_steps[-1])
     ]
     # A few other errors claim it by chance.
     assert len(claiming) / len(wrong) == pytest.approx(0.4, abs=0.06)
     # Behind a right prefix, and one and two steps after the way was lost.
     assert {len(sample.wrong_steps) for sample in claiming} == {1, 2, 3}
     for sample in claiming:
-        mistake = first_mistake(TASK, problem_of(sample), sample.steps + sample.wrong_steps)
+        mistake = first_mistake(TASK.checker, problem_of(sample), sample.steps + sample.wrong_steps)
         assert mistake is not None and mistake.index == len(sample.steps)
 
 
@@ -316,4 +317,4 @@ def test_wrong_steps_are_never_legal_solutions(seed: int) -> None:
     problem = next(TASK.stream(Split.TRAIN, rng))
     path = TASK.reference_paths(problem)[0]
     wrong = TASK.wrong_step(problem, path[:2], ErrorKind.EXPLORATION, rng)
-    assert wrong is None or not TASK.check(problem, [*path[:2], wrong]).strict
+    assert wrong is None or not TASK.checker.check(problem, [*path[:2], wrong]).strict

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepback_core.tasks import is_test_input
 from stepback_core.trace import Grammar
 from stepback_training.config import DataRecipe
 from stepback_training.data.samples import Sample, read_samples, write_samples
 from stepback_training.data.traces import Trace, TraceError, is_held_out, read_traces
+from stepback_training.generators import is_test_input
 
 MARKER = Grammar().marker
 

@@ -8,7 +8,7 @@ from stepback_core.schemas import VOTES, Answer, Select, SolveResult, Strategy
 from stepback_core.tasks import TASKS, CountdownProblem
 from tests.trials.base import problem
 
-_TASK = TASKS["countdown"]
+_CHECKER = TASKS["countdown"]
 SECONDS = 20.0
 """The longest that a search of these may take, its time in the queue not counted."""
 
@@ -52,7 +52,7 @@ def random_search(random: Random, number: int) -> Asked:
     if strategy is Strategy.BEST_FIRST:
         selects = [select for select in selects if select not in VOTES]
     body: dict[str, Any] = {
-        **({"prompt": _TASK.prompt(asked)} if is_prompt else as_task(asked)),
+        **({"prompt": _CHECKER.prompt(asked)} if is_prompt else as_task(asked)),
         "strategy": strategy.value,
         "select": random.choice(selects).value,
         "breadth": random.choice([1, 2, 4, 8, 16, 32]),
@@ -78,7 +78,7 @@ def is_judged(candidate: Answer, asked: CountdownProblem | None) -> bool:
     """Whether the server's verdict is that of this very problem's checker."""
     if asked is None:
         return candidate.verified is None
-    verdict = _TASK.check(asked, candidate.steps)
+    verdict = _CHECKER.check(asked, candidate.steps)
     return (verdict.strict, verdict.lax) == (candidate.verified, candidate.lax)
 
 

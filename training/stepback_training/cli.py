@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from stepback_core.tasks import ErrorKind
 from stepback_training.atomic_files import can_lock
 from stepback_training.config import DataRecipe, Recipe, RecipeError
 from stepback_training.data.samples import SampleError, held_out, write_samples
+from stepback_training.generators import ErrorKind
 
 
 def data(arguments: Sequence[str]) -> int:

@@ -1,22 +1,15 @@
-"""The tasks, by name. A new task is one file and one line here."""
+"""The built-in tasks, by name; `stepback_core.tasks.base` says what a task is."""
 
 from typing import Any
 
-from stepback_core.tasks.base import (
-    ErrorKind,
-    Reason,
-    Split,
-    Task,
-    Verdict,
-    is_test_input,
-)
+from stepback_core.tasks.base import Checker, Reason, Verdict
 from stepback_core.tasks.countdown import Countdown, CountdownProblem
 from stepback_core.tasks.maze import Maze
 from stepback_core.tasks.maze.problem import MazeProblem
 from stepback_core.tasks.sudoku import Sudoku
 from stepback_core.tasks.sudoku.problem import SudokuProblem
 
-TASKS: dict[str, Task[Any]] = {
+TASKS: dict[str, Checker[Any]] = {
     "countdown": Countdown(),
     "maze": Maze(),
     "sudoku": Sudoku(),
@@ -24,13 +17,10 @@ TASKS: dict[str, Task[Any]] = {
 
 __all__ = [
     "TASKS",
+    "Checker",
     "CountdownProblem",
-    "ErrorKind",
     "MazeProblem",
     "Reason",
-    "Split",
     "SudokuProblem",
-    "Task",
     "Verdict",
-    "is_test_input",
 ]

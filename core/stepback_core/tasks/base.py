@@ -1,20 +1,20 @@
-"""What a task is: a problem model, a prompt, reference paths, wrong steps, a checker, a picture.
+"""The interface of a task: a problem model, a prompt and a checker; more is optional.
 
-A task is frozen data plus pure functions. It knows nothing of tokens, models or HTTP.
+A checker is frozen data plus pure functions. It knows nothing of tokens, models or HTTP. The
+problems and wrong steps of training data are made by `stepback_training.generators`.
 """
 
-import hashlib
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from random import Random
-from typing import Any, Protocol, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 
 class Reason(StrEnum):
-    """Why an answer, or a step, is refused."""
+    """Known reasons for refusing an answer or a step; a checker may give any other text."""
 
     NOT_REACHED = "not_reached"
     WRONG_ARITHMETIC = "wrong_arithmetic"
@@ -32,146 +32,66 @@ class Reason(StrEnum):
     """Sudoku: the cell has a digit already."""
 
 
-class ErrorKind(StrEnum):
-    """The kinds of wrong step that training data is made of (arXiv 2502.04404)."""
-
-    EXPLORATION = "exploration"
-    """A legal step after which the goal can no longer be reached."""
-    COMPUTATIONAL = "computational"
-    """A step that is computed wrongly: an equation's result, the cell that a move leads to."""
-    RULE_VIOLATION = "rule_violation"
-    """A step that the rules forbid: an operand that is not available, a move through a wall."""
-
-
-class Split(StrEnum):
-    """Where a problem belongs. The two test kinds share no inputs with training."""
-
-    TRAIN = "train"
-    TEST_SEEN = "test_seen"
-    """Test inputs; where the task has targets, one that training has seen with other inputs."""
-    TEST_NEW = "test_new"
-    """Test inputs, a target held out of training altogether; only where the task has targets."""
-
-
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """A checker's judgement of a whole answer."""
 
     strict: bool
     lax: bool
-    reason: Reason | None
-    """Why strict refused; None where it accepted."""
+    """The judgement of a published, more lenient checker; equal to `strict` without one."""
+    reason: str | None
+    """The reason of a strict refusal: one of `Reason` or a text of the checker's own."""
 
-
-def is_test_input(canonical: str) -> bool:
-    """Whether canonical inputs belong to the test split: first byte of SHA-256 below 26 (10 %)."""
-    return hashlib.sha256(canonical.encode()).digest()[0] < 26
-
-
-class NoOptions(BaseModel):
-    """The options of a task whose generator has none."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    @classmethod
+    def of(cls, reason: str | None) -> Self:
+        """Refuse for a reason, or accept if there is none."""
+        return cls(reason is None, reason is None, reason)
 
 
 P = TypeVar("P", bound=BaseModel)
 
 
-class Task(Protocol[P]):
-    """One task. `P` is its problem model."""
+class Checker(ABC, Generic[P]):
+    """One task. `P` is its problem model.
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def problem_type(self) -> type[P]: ...
-    @property
-    def split_rule(self) -> str:
-        """The data split in words, for model cards."""
-        ...
+    Three attributes and two methods are required. The optional methods answer "not known" by
+    default, and a search uses whatever is known.
+    """
 
-    @property
-    def splits(self) -> tuple[Split, ...]:
-        """The splits that the task has problems for."""
-        ...
+    name: str
+    """The name in requests, recipes and `/v1/models`."""
+    problem_type: type[P]
+    example: P
+    """A small problem, for documentation; not one that training may see."""
 
-    @property
-    def error_kinds(self) -> tuple[ErrorKind, ...]:
-        """The kinds of wrong step that the task can make."""
-        ...
-
-    @property
-    def example(self) -> P:
-        """A small problem of the test split, for documentation."""
-        ...
-
-    def with_options(self, options: Mapping[str, Any]) -> Self:
-        """The same task, whose generator draws as a recipe's options say; the rules stay.
-
-        Raises pydantic's ValidationError for options that the generator does not have."""
-        ...
-
+    @abstractmethod
     def prompt(self, problem: P) -> str:
-        """The problem as the model reads it, before framing."""
-        ...
+        """Return the problem as the model reads it, before framing."""
 
-    def split(self, problem: P) -> Split | None:
-        """The split that a problem belongs to; None where it is kept out of every split."""
-        ...
-
-    def stream(self, split: Split, rng: Random) -> Iterator[P]:
-        """Solvable problems of a split, without end. Training problems may share their inputs, so
-        that the search for reference paths is paid once for several; test problems do not.
-
-        Raises ValueError for a split that the task does not have."""
-        ...
-
-    def reference_paths(self, problem: P) -> list[list[str]]:
-        """Correct paths, as steps, the plainest first: all of them, or the plainest where they are
-        beyond counting. None where there is no solution."""
-        ...
-
-    def wrong_step(
-        self, problem: P, prefix: Sequence[str], kind: ErrorKind, rng: Random
-    ) -> str | None:
-        """A wrong step of a kind after a correct prefix; None where there is none of that kind."""
-        ...
-
-    def follow_up(self, problem: P, steps: Sequence[str], rng: Random) -> str | None:
-        """A step that looks right to one who takes wrong steps at their word: legal in the state
-        that they claim, where there is a choice often towards the goal. None where nothing follows.
-        """
-        ...
-
-    def false_claim(self, problem: P, steps: Sequence[str], rng: Random) -> str | None:
-        """A step that says of itself that it reaches the goal, from where the steps claim to be,
-        and does not. None where no step can say so, or would not be believed."""
-        ...
-
-    def ends_held_out(self, problem: P, steps: Sequence[str]) -> bool:
-        """Whether wrong steps end as if in a goal that no training problem has. Training must not
-        show them: it never shows that end as right, so it would teach that it always is wrong."""
-        ...
-
-    def check(self, problem: P, steps: Sequence[str]) -> Verdict: ...
+    @abstractmethod
+    def check(self, problem: P, steps: Sequence[str]) -> Verdict:
+        """Judge a whole answer."""
 
     def claims_goal(self, problem: P, steps: Sequence[str]) -> bool:
-        """Whether the steps say that the goal is reached, legal or not."""
-        ...
+        """Tell if the steps claim to reach the goal, legal or not; default: any answer does."""
+        return bool(steps)
 
-    def check_step(self, problem: P, prefix: Sequence[str], step: str) -> Reason | None:
-        """Why a step is illegal after a legal prefix; None where it is legal."""
-        ...
+    def check_step(self, problem: P, prefix: Sequence[str], step: str) -> str | None:
+        """Return why a step is illegal after a legal prefix; None if it is legal or unknown."""
+        return None
 
     def can_finish(self, problem: P, steps: Sequence[str]) -> bool:
-        """Whether the goal can be reached after these steps; not where one of them is illegal."""
-        ...
+        """Tell if the goal can still be reached after the steps; True if that is unknown."""
+        return True
 
     def state_key(self, problem: P, steps: Sequence[str]) -> Hashable | None:
-        """What is left to solve after some steps: equal keys are one state, whatever the steps that
-        led there. None where a step is illegal. A search may merge states of one problem by it."""
-        ...
+        """Return what is left to solve after the steps; None if one of them is illegal.
+
+        Equal keys are one state, whatever steps led there: a search may merge states of one problem
+        by it. By default every path is a state of its own.
+        """
+        return tuple(steps)
 
     def picture(self, problem: P, steps: Sequence[str]) -> str | None:
-        """The problem in ASCII after as many steps as are legal; None where there is nothing to
-        draw."""
-        ...
+        """Draw the problem in ASCII after the legal steps; None if there is nothing to draw."""
+        return None

@@ -4,7 +4,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stepback_core.tasks import Task
+from stepback_core.tasks import Checker
 from stepback_core.trace import TraceCodec
 
 
@@ -12,7 +12,7 @@ from stepback_core.trace import TraceCodec
 class TaskView:
     """Generated ids in the eyes of the task."""
 
-    task: Task[Any]
+    task: Checker[Any]
     problem: Any
     codec: TraceCodec
 

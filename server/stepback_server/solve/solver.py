@@ -17,7 +17,7 @@ from stepback_core.schemas import (
     SolveResult,
     Strategy,
 )
-from stepback_core.tasks import TASKS, Task
+from stepback_core.tasks import TASKS, Checker
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine
 from stepback_server.errors import ApiError, invalid
@@ -192,7 +192,7 @@ class Solver:
                 else "task: the model knows no task by name; give a prompt.",
                 param="task",
             )
-        task: Task[Any] = TASKS[request.task]
+        task: Checker[Any] = TASKS[request.task]
         try:
             problem: BaseModel = task.problem_type.model_validate(request.problem)
         except ValidationError as error:

@@ -20,7 +20,7 @@ from stepback_server.engine.remote import Replica
 from tests.conftest import CHECKPOINT, SERVED, held_out
 from tests.server.engine.conftest import Fleet, VllmServer
 
-TASK = TASKS["countdown"]
+CHECKER = TASKS["countdown"]
 PROBLEM = CountdownProblem(numbers=[3, 5, 7, 25], target=41)
 EXPECTED = Expected(model=SERVED, context_tokens=256, api_key=None, connections=8)
 
@@ -61,7 +61,7 @@ def test_it_solves_held_out_problems(client: Client) -> None:
     for problem in held_out(20):
         result = client.solve(problem, seed=1)
         assert result.answer is not None
-        assert TASK.check(problem, result.answer.steps).strict == (result.status == "solved")
+        assert CHECKER.check(problem, result.answer.steps).strict == (result.status == "solved")
         solved += result.status == "solved"
     # As in the test of the embedded engine.
     assert solved >= 10
@@ -249,7 +249,7 @@ def assert_all_correct(results: list[SolveResult]) -> None:
         assert result.tree and len(result.tree) % 64 == 1
         assert result.usage.engine_requests >= len(result.tree) - 1
         assert result.answer is not None
-        assert TASK.check(problem, result.answer.steps).strict == (result.status == "solved")
+        assert CHECKER.check(problem, result.answer.steps).strict == (result.status == "solved")
 
 
 @pytest.mark.timeout(900)

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from stepback_core.schemas import Answer, Select, SolveResult, Status, StopReason, Strategy, Usage
-from stepback_core.tasks import TASKS, CountdownProblem, Reason, Split
+from stepback_core.tasks import CountdownProblem, Reason
 from stepback_training.evaluate.evaluation import Evaluation
 from stepback_training.evaluate.measurement import Measured
 from stepback_training.evaluate.plan import Plan, Setting
 from stepback_training.evaluate.scoring import Choice, Outcome
+from stepback_training.generators import GENERATORS, Split
 
-TASK = TASKS["countdown"]
+TASK = GENERATORS["countdown"]
 PROBLEM = CountdownProblem(numbers=[4, 16, 25, 82], target=95)
 RIGHT = ["16-4=12", "25-12=13", "82+13=95"]
 LEGAL = ["16-4=12", "25-12=13", "82-13=69"]

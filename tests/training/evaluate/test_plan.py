@@ -4,9 +4,9 @@ import pytest
 from pydantic import ValidationError
 
 from stepback_core.schemas import Select, Strategy
-from stepback_core.tasks import Split
 from stepback_training.evaluate.plan import Plan, Setting, settings_of
 from stepback_training.evaluate.scoring import Rule
+from stepback_training.generators import Split
 from stepback_training.sampling.statistics import wilson
 from tests.training.evaluate.made import TASK, plan
 

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from stepback_core.tasks import TASKS, CountdownProblem, Split
+from stepback_core.tasks import CountdownProblem
 from stepback_training.evaluate.flags import parser, read_plan
 from stepback_training.evaluate.problem_file import Columns, ProblemFile, ProblemFileError
+from stepback_training.generators import GENERATORS, Split
 
-COUNTDOWN = TASKS["countdown"]
+COUNTDOWN = GENERATORS["countdown"]
 GAMES = "Rank,Puzzles,Solved\n1,1 1 4 6,99%\n2,1 1 11 11,99%\n3,1 1 3 8,99%\n"
 
 
@@ -49,9 +50,9 @@ def test_a_line_of_json_is_a_problem_as_it_stands(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cell", [".1..4..1.32.....", ".1../4..1/.32./....", "0100400103200000"])
 def test_a_grid_is_one_cell_of_a_csv(tmp_path: Path, cell: str) -> None:
     path = written(tmp_path, "puzzles.csv", f"puzzle,solution\n{cell},?\n")
-    task = TASKS["sudoku"]
+    task = GENERATORS["sudoku"]
     [question] = ProblemFile.read(path, task, Columns(grid="puzzle")).questions
-    assert task.prompt(question.problem) == task.prompt(task.example)
+    assert task.checker.prompt(question.problem) == task.checker.prompt(task.checker.example)
 
 
 def test_each_problem_is_on_its_own_side_of_the_split(tmp_path: Path) -> None:

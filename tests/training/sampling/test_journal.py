@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from stepback_core.schemas import Strategy
-from stepback_core.tasks import Split
 from stepback_training.evaluate.plan import Setting
 from stepback_training.evaluate.scoring import Outcome
+from stepback_training.generators import Split
 from stepback_training.sampling.journal import JournalError, opened
 from tests.training.evaluate.made import outcome
 

@@ -18,12 +18,12 @@ from stepback_client import (
     NotFound,
     StepbackError,
 )
-from stepback_core.tasks import TASKS
 from stepback_core.validation import first_error
 from stepback_training.collect_errors.collect import collect
 from stepback_training.collect_errors.collection import Collection, CollectionError, Plan
 from stepback_training.collect_errors.first_error import summary
 from stepback_training.data.model_errors import OwnErrorsError
+from stepback_training.generators import GENERATORS
 from stepback_training.sampling.cli import INTERRUPTED, add_controller_flags, positive, say
 
 
@@ -33,7 +33,7 @@ def errors(arguments: Sequence[str]) -> int:
     given = _parser().parse_args(arguments)
     try:
         options = json.loads(given.options)
-        TASKS[given.task].with_options(options)
+        GENERATORS[given.task].with_options(options)
         collection = asyncio.run(_collect(given, options))
     except (AuthenticationError, InvalidRequest, NotFound) as error:
         return say("errors", str(error), 2)
@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     add_controller_flags(parser, in_flight=16)
     parser.add_argument("--problems", type=positive, required=True, help="how many are asked")
     parser.add_argument("--out", type=Path, required=True, help="the JSONL file to write")
-    parser.add_argument("--task", choices=[*TASKS], default="countdown")
+    parser.add_argument("--task", choices=[*GENERATORS], default="countdown")
     parser.add_argument("--options", default="{}", help="of the task's generator, as JSON")
     parser.add_argument("--samples", type=positive, default=8, help="paths of each problem")
     parser.add_argument("--temperature", type=float, default=0.7, help="of the sampling")

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from stepback_client import AsyncClient, Select, SolveResult, Strategy
-from stepback_core.tasks import TASKS
 from stepback_training.collect_errors.collection import Collection, Plan
 from stepback_training.collect_errors.first_error import Judge
+from stepback_training.generators import GENERATORS
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ async def collect(
     collection = Collection.open(path, plan)
     done = collection.progress.problems
     advance(min(done, problems))
-    judge = Judge(TASKS[plan.task])
+    judge = Judge(GENERATORS[plan.task])
 
     async def ask(number: int, problem: BaseModel) -> tuple[BaseModel, SolveResult]:
         return problem, await client.solve(

@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from stepback_core.tasks import TASKS, Split
 from stepback_training.atomic_files import write_whole
 from stepback_training.collect_errors.first_error import Tally
 from stepback_training.data.model_errors import OwnError, read_own_errors
+from stepback_training.generators import GENERATORS, Split
 
 
 class CollectionError(ValueError):
@@ -36,7 +36,7 @@ class Plan(BaseModel):
     @property
     def problems(self) -> Iterator[BaseModel]:
         """Of the training split, without end. Raises pydantic's ValidationError for bad options."""
-        task = TASKS[self.task].with_options(self.options)
+        task = GENERATORS[self.task].with_options(self.options)
         return task.stream(Split.TRAIN, Random(f"errors:{self.seed}"))
 
 

@@ -6,9 +6,10 @@ from pydantic import BaseModel, ConfigDict
 
 from stepback_client import TreeNode
 from stepback_core.schemas import Outcome
-from stepback_core.tasks import ErrorKind, Reason, Task
-from stepback_core.tasks.first_error import Mistake, first_mistake
+from stepback_core.tasks import Reason
 from stepback_training.data.model_errors import OwnError, is_teachable
+from stepback_training.generators import ErrorKind, Generator
+from stepback_training.generators.first_error import Mistake, first_mistake
 
 
 class Tally(BaseModel):
@@ -31,19 +32,19 @@ class Tally(BaseModel):
 class Judge:
     """Tells what a task makes of sampled paths."""
 
-    def __init__(self, task: Task[Any]) -> None:
+    def __init__(self, task: Generator[Any]) -> None:
         self._task = task
 
     def count(self, problem: BaseModel, node: TreeNode, tally: Tally) -> Mistake | None:
         """Count one path; its first wrong step, where there is one."""
         tally.paths += 1
         steps = self._whole_steps(problem, node)
-        mistake = first_mistake(self._task, problem, steps)
+        mistake = first_mistake(self._task.checker, problem, steps)
         if mistake is not None:
             kind = mistake.kind
             tally.errors[kind] = tally.errors.get(kind, 0) + 1
             tally.noticed[kind] = tally.noticed.get(kind, 0) + _is_noticed(node, steps, mistake)
-        elif node.outcome is Outcome.ANSWER and self._task.check(problem, steps).strict:
+        elif node.outcome is Outcome.ANSWER and self._task.checker.check(problem, steps).strict:
             tally.solved += 1
         elif node.outcome is Outcome.BACKTRACK:
             tally.false_alarms += 1
@@ -75,7 +76,7 @@ class Judge:
         if node.outcome is Outcome.BACKTRACK and node.steps:
             *before, last = node.steps
             try:
-                if self._task.check_step(problem, before, last) is Reason.MALFORMED_STEP:
+                if self._task.checker.check_step(problem, before, last) == Reason.MALFORMED_STEP:
                     return before
             except ValueError:
                 return node.steps

@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, JsonValue, ValidationError, model_validator
 
-from stepback_core.tasks import TASKS, ErrorKind, Task
 from stepback_core.trace import Grammar
 from stepback_core.validation import first_error
+from stepback_training.generators import GENERATORS, ErrorKind, Generator
 
 _Count = Annotated[int, Field(ge=1, le=16)]
 _Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -29,8 +29,9 @@ class Source(BaseModel, extra="forbid", frozen=True):
 
     @model_validator(mode="after")
     def _is_usable(self) -> Self:
-        if self.name not in (*TASKS, TRACES):
-            raise ValueError(f"unknown task {self.name!r}; known: {', '.join((*TASKS, TRACES))}")
+        if self.name not in (*GENERATORS, TRACES):
+            known = ", ".join((*GENERATORS, TRACES))
+            raise ValueError(f"unknown task {self.name!r}; known: {known}")
         if (self.name == TRACES) != bool(self.files):
             raise ValueError(f"files: {TRACES} needs them, and no other task has any")
         if self.name == TRACES and self.options:
@@ -42,9 +43,9 @@ class Source(BaseModel, extra="forbid", frozen=True):
         return self
 
     @property
-    def task(self) -> Task[Any] | None:
+    def task(self) -> Generator[Any] | None:
         """The task with the options of this source; None for traces."""
-        return None if self.name == TRACES else TASKS[self.name].with_options(self.options)
+        return None if self.name == TRACES else GENERATORS[self.name].with_options(self.options)
 
 
 class OwnErrors(BaseModel, extra="forbid", frozen=True):
@@ -95,7 +96,7 @@ class DataRecipe(BaseModel, extra="forbid", frozen=True):
     """Wrong steps of a model's own instead of invented ones, or beside them. A task that the file
     has none of has invented ones alone."""
 
-    def _wants_errors_of(self, task: Task[Any]) -> bool:
+    def _wants_errors_of(self, task: Generator[Any]) -> bool:
         return any(self.errors.get(kind, 0) > 0 for kind in task.error_kinds)
 
     @property

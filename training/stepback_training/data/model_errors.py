@@ -15,12 +15,12 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from stepback_core.tasks import TASKS, ErrorKind, Split, Task
-from stepback_core.tasks.first_error import Mistake, first_mistake
 from stepback_core.trace import Grammar
 from stepback_core.validation import first_error
 from stepback_training.config import DataRecipe
 from stepback_training.data.json_lines import NotJsonLines, json_lines
+from stepback_training.generators import GENERATORS, ErrorKind, Generator, Split
+from stepback_training.generators.first_error import Mistake, first_mistake
 
 
 class OwnErrorsError(ValueError):
@@ -45,23 +45,23 @@ class OwnError(BaseModel):
 
     @cached_property
     def typed_problem(self) -> BaseModel:
-        problem: BaseModel = self._task.problem_type.model_validate(self.problem)
+        problem: BaseModel = self._task.checker.problem_type.model_validate(self.problem)
         return problem
 
     @property
     def key(self) -> tuple[str, str, tuple[str, ...]]:
         """What no two lines of a file share."""
-        prompt = self._task.prompt(self.typed_problem)
+        prompt = self._task.checker.prompt(self.typed_problem)
         return self.task, prompt, (*self.prefix, self.wrong_step)
 
     @property
-    def _task(self) -> Task[Any]:
-        return TASKS[self.task]
+    def _task(self) -> Generator[Any]:
+        return GENERATORS[self.task]
 
     @model_validator(mode="after")
     def _is_an_error_of_a_training_problem(self) -> Self:
-        if self.task not in TASKS:
-            raise ValueError(f"task: there is no {self.task!r}; known: {', '.join(TASKS)}")
+        if self.task not in GENERATORS:
+            raise ValueError(f"task: there is no {self.task!r}; known: {', '.join(GENERATORS)}")
         try:
             problem = self.typed_problem
         except ValidationError as error:
@@ -69,7 +69,8 @@ class OwnError(BaseModel):
         if self._task.split(problem) is not Split.TRAIN:
             raise ValueError("problem: it is not of the training split, and must not be trained on")
         steps = [*self.prefix, self.wrong_step]
-        if first_mistake(self._task, problem, steps) != Mistake(len(self.prefix), self.kind):
+        first = Mistake(len(self.prefix), self.kind)
+        if first_mistake(self._task.checker, problem, steps) != first:
             raise ValueError(f"wrong_step: it is no {self.kind} error, or not the first error")
         self._refuse_what_must_not_be_taught(problem)
         return self
@@ -84,7 +85,7 @@ class OwnError(BaseModel):
                 )
 
 
-def is_teachable(task: Task[Any], problem: BaseModel, steps: list[str]) -> bool:
+def is_teachable(task: Generator[Any], problem: BaseModel, steps: list[str]) -> bool:
     """Whether the last of these wrong steps may stand in training data."""
     step = steps[-1]
     is_text = bool(step.strip()) and Grammar().reserved_in_step(step) is None

@@ -18,7 +18,6 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from tqdm import tqdm
 
-from stepback_core.tasks import Split, Task
 from stepback_core.trace import Grammar
 from stepback_core.validation import first_error
 from stepback_training.config import DataRecipe, Source
@@ -27,6 +26,7 @@ from stepback_training.data.json_lines import json_lines
 from stepback_training.data.model_errors import own_errors_of
 from stepback_training.data.traces import Trace, Traces, read_traces
 from stepback_training.data.wrong_paths import Mistakes
+from stepback_training.generators import Generator, Split
 
 _CHUNK = 2000
 
@@ -157,12 +157,12 @@ def _stream(source: Source, recipe: DataRecipe, rng: Random) -> Iterator[Sample]
     return _from_task(source.task, recipe, rng)
 
 
-def _from_task(task: Task[Any], recipe: DataRecipe, rng: Random) -> Iterator[Sample]:
+def _from_task(task: Generator[Any], recipe: DataRecipe, rng: Random) -> Iterator[Sample]:
     mistakes = Mistakes.of(task, recipe)
     for problem in task.stream(Split.TRAIN, rng):
         path = _choose_path(task.reference_paths(problem), recipe, rng)
         if rng.random() >= recipe.backtrack_share:
-            yield _right(task.prompt(problem), path, recipe, rng)
+            yield _right(task.checker.prompt(problem), path, recipe, rng)
             continue
         mistake = mistakes.draw(problem, path, rng)
         if mistake is not None:

@@ -24,10 +24,10 @@ from pydantic import (
     model_validator,
 )
 
-from stepback_core.tasks import is_test_input
 from stepback_core.trace import Grammar
 from stepback_core.validation import every_error
 from stepback_training.data.json_lines import NotJsonLines, json_lines
+from stepback_training.generators import is_test_input
 
 SPLIT_RULE = "test prompts: first byte of SHA-256 over traces:PROMPT below 26 (about 10 %)"
 _MOST_REPORTED = 20

@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from stepback_core.tasks import ErrorKind, Task
 from stepback_training.config import DataRecipe
 from stepback_training.data.model_errors import OwnError, own_errors_of
+from stepback_training.generators import ErrorKind, Generator
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +24,13 @@ class WrongPath:
 class Mistakes:
     """Draws wrong paths for one task, as a recipe says."""
 
-    def __init__(self, task: Task[Any], recipe: DataRecipe, own: Sequence[OwnError]) -> None:
+    def __init__(self, task: Generator[Any], recipe: DataRecipe, own: Sequence[OwnError]) -> None:
         self._task = task
         self._recipe = recipe
         self._own = own
 
     @classmethod
-    def of(cls, task: Task[Any], recipe: DataRecipe) -> "Mistakes":
+    def of(cls, task: Generator[Any], recipe: DataRecipe) -> "Mistakes":
         """Reads the model's own errors, if the recipe has any. Raises OwnErrorsError."""
         return cls(task, recipe, own_errors_of(recipe).get(task.name, []))
 
@@ -57,7 +57,7 @@ class Mistakes:
             if step is None:
                 break
             steps.append(step)
-        return WrongPath(self._task.prompt(problem), prefix, steps[len(prefix) :])
+        return WrongPath(self._task.checker.prompt(problem), prefix, steps[len(prefix) :])
 
     def _draw_claim(self, problem: BaseModel, path: list[str], rng: Random) -> WrongPath | None:
         """A wrong path whose last step claims the goal. None where there is no way to one."""
@@ -71,13 +71,13 @@ class Mistakes:
             if step is None:
                 return None
             steps.append(step)
-        return WrongPath(self._task.prompt(problem), prefix, [*steps[len(prefix) :], claim])
+        return WrongPath(self._task.checker.prompt(problem), prefix, [*steps[len(prefix) :], claim])
 
     def _draw_own(self, rng: Random) -> WrongPath:
         error = rng.choice(self._own)
         more = self._draw_number(rng) - 1
         wrong = [error.wrong_step, *error.follow_ups[:more]]
-        return WrongPath(self._task.prompt(error.typed_problem), error.prefix, wrong)
+        return WrongPath(self._task.checker.prompt(error.typed_problem), error.prefix, wrong)
 
     def _draw_number(self, rng: Random) -> int:
         """How many steps are to be wrong. Nothing is drawn for a choice that is none, so the
@@ -89,7 +89,7 @@ class Mistakes:
 
 
 def draw_wrong_step(
-    task: Task[Any], problem: BaseModel, prefix: list[str], recipe: DataRecipe, rng: Random
+    task: Generator[Any], problem: BaseModel, prefix: list[str], recipe: DataRecipe, rng: Random
 ) -> str | None:
     """A wrong step of a drawn kind; another kind where the drawn one does not exist here."""
     kinds = list(ErrorKind)

@@ -5,13 +5,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from stepback_core.tasks import Split
 from stepback_core.validation import first_error
 from stepback_training.atomic_files import write_whole
 from stepback_training.evaluate.measurement import Measured
 from stepback_training.evaluate.plan import Plan
 from stepback_training.evaluate.scoring import Outcome, Rule
 from stepback_training.evaluate.summary import Accuracy, Row
+from stepback_training.generators import Split
 
 
 class EvaluationError(ValueError):

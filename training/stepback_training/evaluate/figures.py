@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stepback_core.schemas import Strategy
-from stepback_core.tasks import TASKS, Split
 from stepback_training.evaluate import paper_numbers
 from stepback_training.evaluate.drawing import Panel, Point, Series, draw, measured
 from stepback_training.evaluate.evaluation import Evaluation
@@ -20,6 +19,7 @@ from stepback_training.evaluate.styles import (
     published_series,
 )
 from stepback_training.evaluate.summary import Accuracy, Row
+from stepback_training.generators import GENERATORS, Split
 from stepback_training.sampling.statistics import Share
 
 _APART = 1.05
@@ -214,7 +214,7 @@ def _splits_of(drawn: Iterable[_Drawn]) -> list[Split]:
 def _heading(task: str, split: Split) -> str:
     if split is Split.TRAIN:
         return "training problems"
-    if Split.TEST_NEW not in TASKS[task].splits:
+    if Split.TEST_NEW not in GENERATORS[task].splits:
         return "test problems"
     return f"test problems, {split.removeprefix('test_')} targets"
 

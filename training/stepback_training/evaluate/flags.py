@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 from stepback_client import Select, Strategy
 from stepback_core.schemas import Sampling
-from stepback_core.tasks import TASKS, Split, Task
 from stepback_training.evaluate.measurement import check_at_equal_tokens
 from stepback_training.evaluate.plan import Plan, Source, settings_of
 from stepback_training.evaluate.problem_file import Columns, ProblemFile
+from stepback_training.generators import GENERATORS, Generator, Split
 from stepback_training.sampling.cli import add_controller_flags, positive
 from stepback_training.sampling.problems import Question
 
@@ -29,7 +29,7 @@ _STRATEGIES = [
 
 def read_plan(given: argparse.Namespace) -> tuple[Plan, list[Question]]:
     """The plan and its problems. Raises ValueError for what cannot be asked."""
-    task = TASKS[given.task].with_options(given.options)
+    task = GENERATORS[given.task].with_options(given.options)
     read = _read_file(given, task)
     plan = Plan(
         task=given.task,
@@ -53,7 +53,7 @@ def read_plan(given: argparse.Namespace) -> tuple[Plan, list[Question]]:
     return plan, read.questions if read else plan.drawn()
 
 
-def _read_file(given: argparse.Namespace, task: Task[Any]) -> ProblemFile | None:
+def _read_file(given: argparse.Namespace, task: Generator[Any]) -> ProblemFile | None:
     """The problems of `--file`, where there is one. Raises ValueError."""
     columns = Columns(numbers=given.numbers, target=given.target, grid=given.grid)
     if given.file is not None:
@@ -83,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add = made.add_argument
     add_controller_flags(made, in_flight=32)
-    add("--task", choices=[*TASKS], default="countdown")
+    add("--task", choices=[*GENERATORS], default="countdown")
     add("--options", type=_options, default={}, metavar="JSON", help="of the task's generator")
     add("--split", type=_list_of(_one_of(*_SPLITS, _TEST)), default=[_TEST], metavar="NAME,...",
         help="seen, new, or test (the default): all test splits of the task; train")  # fmt: skip

@@ -167,7 +167,7 @@ class _Work:
     async def _ask(self, setting: Setting, question: Question) -> Outcome:
         options = setting.request(self._plan.temperature, question.seed(self._plan.seed))
         result = finished(await self._client.solve(question.problem, **options))
-        return outcome_of(result, setting.rules, question.task, question.problem)
+        return outcome_of(result, setting.rules, question.task.checker, question.problem)
 
     def _keep(
         self, setting: Setting, bar: "tqdm[Any]", question: Question, outcome: Outcome

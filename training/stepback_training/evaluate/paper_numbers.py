@@ -7,7 +7,7 @@ answer is the likeliest candidate. It says no tokens, no seconds and no interval
 
 from dataclasses import dataclass
 
-from stepback_core.tasks import Split
+from stepback_training.generators import Split
 
 TASK = "countdown"
 

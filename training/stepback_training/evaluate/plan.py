@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from stepback_client import SolveOptions
 from stepback_core.schemas import Sampling, Select, SolveRequest, Strategy
-from stepback_core.tasks import TASKS, Split, Task
 from stepback_core.validation import first_error
 from stepback_training.evaluate.scoring import Rule
+from stepback_training.generators import GENERATORS, Generator, Split
 from stepback_training.sampling.problems import Question, draw
 
 MOST_CANDIDATES = 1024
@@ -128,16 +128,16 @@ class Plan(_Plain):
 
     @model_validator(mode="after")
     def _is_of_a_task(self) -> Self:
-        if self.task not in TASKS:
-            raise ValueError(f"task: unknown {self.task!r}; known: {', '.join(TASKS)}")
+        if self.task not in GENERATORS:
+            raise ValueError(f"task: unknown {self.task!r}; known: {', '.join(GENERATORS)}")
         for split in self.splits:
             if split not in self.the_task.splits:
                 raise ValueError(f"split: {self.task} has no {split} problems")
         return self
 
     @property
-    def the_task(self) -> Task[Any]:
-        return TASKS[self.task].with_options(self.options)
+    def the_task(self) -> Generator[Any]:
+        return GENERATORS[self.task].with_options(self.options)
 
     def drawn(self) -> list[Question]:
         """The problems in their order; the same for the same task, splits, number and seed."""

@@ -21,8 +21,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from stepback_core.tasks import Split, Task
 from stepback_core.validation import first_error
+from stepback_training.generators import Generator, Split
 from stepback_training.sampling.problems import Question
 
 _MOST_ERRORS = 20
@@ -67,7 +67,7 @@ class ProblemFile:
 
     @classmethod
     def read(
-        cls, path: Path, task: Task[Any], columns: Columns, rows: range | None = None
+        cls, path: Path, task: Generator[Any], columns: Columns, rows: range | None = None
     ) -> "ProblemFile":
         """Read `rows` of a file, counted from 1 without its header. Raises ProblemFileError."""
         try:
@@ -79,13 +79,13 @@ class ProblemFile:
         return cls(path.name, sha256(content).hexdigest(), _questions(task, problems))
 
 
-def side_of_split(task: Task[Any], problem: BaseModel) -> Split:
+def side_of_split(task: Generator[Any], problem: BaseModel) -> Split:
     """The split that a problem counts under. One that is kept out of every split was in no
     training, so it counts as new."""
     return task.split(problem) or Split.TEST_NEW
 
 
-def _questions(task: Task[Any], problems: Sequence[BaseModel]) -> list[Question]:
+def _questions(task: Generator[Any], problems: Sequence[BaseModel]) -> list[Question]:
     numbers: Counter[Split] = Counter()
     questions: list[Question] = []
     for problem in problems:
@@ -148,7 +148,7 @@ def _chosen(
 
 
 def _problems(
-    path: Path, records: Sequence[tuple[int, _Record]], task: Task[Any], columns: Columns
+    path: Path, records: Sequence[tuple[int, _Record]], task: Generator[Any], columns: Columns
 ) -> list[BaseModel]:
     if not columns.named and path.suffix.lower() == ".csv":
         raise ProblemFileError(
@@ -160,7 +160,7 @@ def _problems(
     errors: list[str] = []
     for line, record in records:
         try:
-            problems.append(task.problem_type.model_validate(_fields(record, columns)))
+            problems.append(task.checker.problem_type.model_validate(_fields(record, columns)))
         except ValidationError as error:
             errors.append(f"{path}:{line}: {first_error(error, whole='the problem')}")
         except ValueError as error:

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from stepback_core.schemas import Answer, SolveResult, StopReason
-from stepback_core.tasks import Reason, Task
+from stepback_core.tasks import Checker, Reason
 
 
 class Rule(StrEnum):
@@ -51,7 +51,7 @@ class Choice(_Kept):
     strict: bool
     lax: bool
     """The paper's checker. It is no weaker on Countdown: it takes every copy of a used number."""
-    failure: Failure | Reason | None
+    failure: Failure | str | None
     """Why strict refused; None where it accepted."""
     claims: bool
     """Whether the answer says that it reaches the goal."""
@@ -80,16 +80,18 @@ class Outcome(_Kept):
 
 
 def outcome_of(
-    result: SolveResult, rules: Sequence[Rule], task: Task[Any], problem: BaseModel
+    result: SolveResult, rules: Sequence[Rule], checker: Checker[Any], problem: BaseModel
 ) -> Outcome:
     """Judge a search that came to its end."""
     verified_alone = list(rules) == [Rule.VERIFIED]
     found = result.candidates
     if verified_alone:
         found = [result.answer] if result.answer else []
-    verdicts = [task.check(problem, answer.steps) for answer in found]
+    verdicts = [checker.check(problem, answer.steps) for answer in found]
     return Outcome(
-        choices={rule: _choose(rule, found, task, problem, result.stop_reason) for rule in rules},
+        choices={
+            rule: _choose(rule, found, checker, problem, result.stop_reason) for rule in rules
+        },
         any_strict=any(verdict.strict for verdict in verdicts),
         any_lax=any(verdict.lax for verdict in verdicts),
         answers=sum(answer.votes for answer in found),
@@ -105,25 +107,25 @@ def outcome_of(
 
 
 def _choose(
-    rule: Rule, found: Sequence[Answer], task: Task[Any], problem: BaseModel, stop: StopReason
+    rule: Rule, found: Sequence[Answer], checker: Checker[Any], problem: BaseModel, stop: StopReason
 ) -> Choice:
-    legal = [a for a in found if _is_legal(task, problem, a)] if rule is Rule.LEGAL else found
+    legal = [a for a in found if _is_legal(checker, problem, a)] if rule is Rule.LEGAL else found
     chosen = max(legal, key=_PREFERENCE[rule], default=None)
     if chosen is None:
         none = _nothing(stop) if not found else Failure.NO_LEGAL_ANSWER
         return Choice(strict=False, lax=False, failure=none, claims=False)
-    verdict = task.check(problem, chosen.steps)
+    verdict = checker.check(problem, chosen.steps)
     return Choice(
         strict=verdict.strict,
         lax=verdict.lax,
         failure=verdict.reason,
-        claims=task.claims_goal(problem, chosen.steps),
+        claims=checker.claims_goal(problem, chosen.steps),
     )
 
 
-def _is_legal(task: Task[Any], problem: BaseModel, answer: Answer) -> bool:
+def _is_legal(checker: Checker[Any], problem: BaseModel, answer: Answer) -> bool:
     """Whether the question allows every step, wherever they lead."""
-    return task.check(problem, answer.steps).reason in (None, Reason.NOT_REACHED)
+    return checker.check(problem, answer.steps).reason in (None, Reason.NOT_REACHED)
 
 
 def _nothing(stop: StopReason) -> Failure:

@@ -1,10 +1,10 @@
 """How a line looks: what it is called, its colour and its marker, the same in every figure."""
 
 from stepback_core.schemas import Strategy
-from stepback_core.tasks import Split
 from stepback_training.evaluate import paper_numbers
 from stepback_training.evaluate.drawing import Point, Series
 from stepback_training.evaluate.summary import Row
+from stepback_training.generators import Split
 
 ORDER = (
     Strategy.GREEDY,

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict
 
 from stepback_core.schemas import StopReason
-from stepback_core.tasks import Split
 from stepback_training.evaluate.plan import Setting
 from stepback_training.evaluate.scoring import Outcome, Rule
+from stepback_training.generators import Split
 from stepback_training.sampling.statistics import Share, Spread
 
 
@@ -94,7 +94,7 @@ def _pass_at_n(outcomes: Sequence[Outcome]) -> Accuracy:
 
 def _failures(rule: Rule, outcomes: Sequence[Outcome]) -> Failures:
     failed = [outcome.choices[rule] for outcome in outcomes if not outcome.choices[rule].strict]
-    kinds = Counter(choice.failure.value for choice in failed if choice.failure)
+    kinds = Counter(str(choice.failure) for choice in failed if choice.failure)
     return Failures(
         kinds=dict(kinds.most_common()), claimed=sum(choice.claims for choice in failed)
     )

@@ -7,18 +7,19 @@ from pydantic import BaseModel
 
 from stepback_core.schemas import Outcome as Ended
 from stepback_core.schemas import TreeNode
-from stepback_core.tasks import Reason, Task
+from stepback_core.tasks import Checker, Reason
 from stepback_training.data.model_errors import is_teachable
+from stepback_training.generators import Generator
 from stepback_training.improve.outcomes import WrongStep
 
 
 def wrong_steps(
-    task: Task[Any], problem: BaseModel, path: Sequence[str], tree: Iterable[TreeNode]
+    task: Generator[Any], problem: BaseModel, path: Sequence[str], tree: Iterable[TreeNode]
 ) -> list[WrongStep]:
     """The illegal steps of a search's tree where it was right so far: in a state that `path`, which
     is correct, goes through. Each once. A text that is no step at all teaches nothing, and what
     ends as if in a held-out goal would teach what is wrong."""
-    right = {task.state_key(problem, path[:length]) for length in range(len(path))}
+    right = {task.checker.state_key(problem, path[:length]) for length in range(len(path))}
     whole: dict[int, list[str]] = {}
     found: dict[tuple[str, ...], WrongStep] = {}
     for node in tree:
@@ -26,17 +27,19 @@ def wrong_steps(
         steps = whole[node.id] = [*parent[: node.kept_steps], *node.steps]
         # The last step of a branch that was cut may be half of one.
         told = steps[:-1] if node.outcome is Ended.UNFINISHED else steps
-        wrong = _first_illegal(task, problem, told)
+        wrong = _first_illegal(task.checker, problem, told)
         if wrong is None or not is_teachable(task, problem, [*wrong.prefix, wrong.step]):
             continue
-        if task.state_key(problem, wrong.prefix) in right:
+        if task.checker.state_key(problem, wrong.prefix) in right:
             found.setdefault((*wrong.prefix, wrong.step), wrong)
     return list(found.values())
 
 
-def _first_illegal(task: Task[Any], problem: BaseModel, steps: Sequence[str]) -> WrongStep | None:
+def _first_illegal(
+    checker: Checker[Any], problem: BaseModel, steps: Sequence[str]
+) -> WrongStep | None:
     for index, step in enumerate(steps):
-        reason = task.check_step(problem, steps[:index], step)
+        reason = checker.check_step(problem, steps[:index], step)
         if reason is Reason.MALFORMED_STEP:
             return None
         if reason is not None:

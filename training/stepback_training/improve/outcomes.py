@@ -37,7 +37,7 @@ class Outcome(BaseModel):
         return cls(
             task=question.task.name,
             problem=question.problem.model_dump(mode="json"),
-            solved=bool(steps) and question.task.check(question.problem, steps).strict,
+            solved=bool(steps) and question.task.checker.check(question.problem, steps).strict,
             steps=steps,
             tokens=result.usage.generated_tokens,
         )

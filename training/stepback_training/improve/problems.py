@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from stepback_core.tasks import Split, Task
 from stepback_training.config import DataRecipe, Source
+from stepback_training.generators import Generator, Split
 from stepback_training.sampling.problems import Question, draw
 
 
@@ -16,12 +16,12 @@ class HeldOutError(ValueError):
     """A problem that training must not see."""
 
 
-def refuse_held_out(task: Task[Any], problem: BaseModel) -> None:
+def refuse_held_out(task: Generator[Any], problem: BaseModel) -> None:
     """Raise HeldOutError unless a problem belongs to the training split."""
     split = task.split(problem)
     if split is not Split.TRAIN:
         where = "no split" if split is None else f"the split {split}"
-        raise HeldOutError(f"{task.prompt(problem)} belongs to {where}, not to training")
+        raise HeldOutError(f"{task.checker.prompt(problem)} belongs to {where}, not to training")
 
 
 def training_questions(data: DataRecipe, seed: int) -> Iterator[Question]:

@@ -23,9 +23,9 @@ from pydantic import ValidationError
 from stepback_client import SolveOptions, solve_body
 from stepback_core.manifest import Manifest, weights_digest
 from stepback_core.schemas import Select, Strategy
-from stepback_core.tasks import TASKS
 from stepback_core.validation import first_error
 from stepback_training.config import BaseModelChoice, DataRecipe, ImproveRecipe, Recipe
+from stepback_training.generators import GENERATORS
 from stepback_training.improve.outcomes import Outcome
 from stepback_training.improve.problems import held_out_questions, training_questions
 from stepback_training.improve.record import Record, Round, Score
@@ -85,7 +85,7 @@ def _start(recipe: Recipe) -> Path:
 def _check_search(plan: ImproveRecipe, data: DataRecipe) -> None:
     """Raises ValueError where no server may take such a search."""
     try:
-        solve_body(TASKS[data.names[0]].example, _search_options(plan))
+        solve_body(GENERATORS[data.names[0]].checker.example, _search_options(plan))
     except ValidationError as error:
         raise ValueError(f"[improve] {first_error(error, whole='its search')}") from error
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from stepback_core.tasks import TASKS, Task
 from stepback_training.atomic_files import write_whole
 from stepback_training.config import ImproveRecipe, Recipe
 from stepback_training.data.samples import Sample, make_samples
 from stepback_training.data.wrong_paths import draw_wrong_step
+from stepback_training.generators import GENERATORS, Generator
 from stepback_training.improve.outcomes import Outcome, WrongStep
 from stepback_training.improve.problems import HeldOutError, refuse_held_out
 
@@ -23,13 +23,13 @@ from stepback_training.improve.problems import HeldOutError, refuse_held_out
 class Kept:
     """A problem, a checked path to its goal, and wrong steps that the search met on the way."""
 
-    task: Task[Any]
+    task: Generator[Any]
     problem: BaseModel
     steps: list[str]
     wrong: list[WrongStep]
 
     def sample(self, prefix: list[str], wrong: str | None = None) -> Sample:
-        return Sample(prompt=self.task.prompt(self.problem), steps=prefix, wrong_step=wrong)
+        return Sample(prompt=self.task.checker.prompt(self.problem), steps=prefix, wrong_step=wrong)
 
 
 class Counts(BaseModel):
@@ -52,14 +52,16 @@ def keep(outcomes: Iterable[Outcome]) -> list[Kept]:
     for outcome in outcomes:
         if not outcome.solved:
             continue
-        task: Task[Any] = TASKS[outcome.task]
-        problem = task.problem_type.model_validate(outcome.problem)
-        if not task.check(problem, outcome.steps).strict:
-            raise ValueError(f"{task.prompt(problem)}: the path that was kept is not a right one")
+        task: Generator[Any] = GENERATORS[outcome.task]
+        problem = task.checker.problem_type.model_validate(outcome.problem)
+        checker = task.checker
+        prompt = checker.prompt(problem)
+        if not checker.check(problem, outcome.steps).strict:
+            raise ValueError(f"{prompt}: the path that was kept is not a right one")
         lengths = range(len(outcome.steps) + 1)
-        states = tuple(task.state_key(problem, outcome.steps[:length]) for length in lengths)
+        states = tuple(checker.state_key(problem, outcome.steps[:length]) for length in lengths)
         kept = Kept(task, problem, outcome.steps, outcome.wrong)
-        found.setdefault((task.prompt(problem), states), kept)
+        found.setdefault((prompt, states), kept)
     return list(found.values())
 
 
@@ -101,7 +103,7 @@ def write_mixture(
 def _refuse_held_out_goals(kept: Kept) -> None:
     for wrong in kept.wrong:
         if kept.task.ends_held_out(kept.problem, [*wrong.prefix, wrong.step]):
-            prompt = kept.task.prompt(kept.problem)
+            prompt = kept.task.checker.prompt(kept.problem)
             raise HeldOutError(f"{prompt}: {wrong.step} is wrong, and ends in a held-out goal")
 
 

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Generic, TypeVar
 
 from pydantic import BaseModel
 
-from stepback_core.tasks import Split
+from stepback_training.generators import Split
 
 T = TypeVar("T", bound=BaseModel)
 

@@ -9,14 +9,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from stepback_core.tasks import Split, Task
+from stepback_training.generators import Generator, Split
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """A problem to ask."""
 
-    task: Task[Any]
+    task: Generator[Any]
     split: Split
     number: int
     """Within its split, from 0."""
@@ -25,14 +25,16 @@ class Question:
     @property
     def prompt(self) -> str:
         """The problem as the model reads it."""
-        return self.task.prompt(self.problem)
+        return self.task.checker.prompt(self.problem)
 
     def seed(self, seed: int) -> int:
         """Of its searches, the same under every setting; `seed` is of all that is asked."""
         return seed_of(seed, self.split, self.number)
 
 
-def draw(task: Task[Any], split: Split, seed: int, count: int, *, first: int = 0) -> list[Question]:
+def draw(
+    task: Generator[Any], split: Split, seed: int, count: int, *, first: int = 0
+) -> list[Question]:
     """So many problems of a split, numbered from `first`; the same for the same seed."""
     problems = islice(task.stream(split, Random(seed)), count)
     return [Question(task, split, first + n, problem) for n, problem in enumerate(problems)]

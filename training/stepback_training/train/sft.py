@@ -16,12 +16,12 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, TrainerState
 
 from stepback_core.manifest import Manifest
-from stepback_core.tasks import TASKS
 from stepback_core.trace import Grammar, TraceCodec
 from stepback_training.config import TRACES, Recipe
 from stepback_training.cores import usable_cores
 from stepback_training.data.samples import read_samples, recipe_of
 from stepback_training.data.traces import SPLIT_RULE
+from stepback_training.generators import GENERATORS
 from stepback_training.train.checkpoint import export, resumable
 from stepback_training.train.distributed import FSDP, agreed, check_sharding, join, sharding
 from stepback_training.train.isolation import has_tree_masks, is_blind_to_neighbours
@@ -215,7 +215,7 @@ def _machine() -> dict[str, Any]:
 def _split(recipe: Recipe, data: Path) -> str:
     if recipe_of(data) is None:
         return "unknown: the samples are from elsewhere"
-    rules = {name: TASKS[name].split_rule for name in recipe.data.names}
+    rules = {name: GENERATORS[name].split_rule for name in recipe.data.names}
     if any(source.files for source in recipe.data.tasks):
         rules[TRACES] = SPLIT_RULE
     if len(rules) == 1:

@@ -45,22 +45,6 @@ def reachable(state: State) -> frozenset[int]:
     return frozenset[int]().union(*(reachable(after) for _, after in moves(state)))
 
 
-def paths(state: State, target: int) -> Iterator[list[str]]:
-    if len(state) == 1:
-        if state[0] == target:
-            yield []
-        return
-    for step, after in moves(state):
-        if target in reachable(after):
-            for tail in paths(after, target):
-                yield [step, *tail]
-
-
-def plainness(path: list[str]) -> tuple[int, list[str]]:
-    """Orders paths by their largest result: small numbers are easier to compute with."""
-    return max(int(step.rpartition("=")[2]) for step in path), path
-
-
 def apply(state: State, step: str) -> State | Reason:
     """The state after a step, or why the step is illegal."""
     match = _STEP.fullmatch(step)

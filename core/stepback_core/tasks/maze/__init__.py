@@ -12,59 +12,34 @@
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice, pairwise
-from random import Random
-from typing import Any
+from collections.abc import Sequence
+from itertools import pairwise
 
-from stepback_core.tasks.base import ErrorKind, Reason, Split, Verdict, is_test_input
-from stepback_core.tasks.cells import Cell, cell_name, labelled, parse_cell, symmetries
-from stepback_core.tasks.maze.errors import (
-    computational_error,
-    exploration_error,
-    false_claim,
-    follow_up,
-    rule_violation,
-)
+from stepback_core.tasks.base import Checker, Reason, Verdict
+from stepback_core.tasks.cells import Cell, cell_name, labelled, parse_cell
 from stepback_core.tasks.maze.paths import (
     GOAL,
     MOVES,
     OPEN,
     START,
     Ways,
-    dig,
     distances,
     find,
-    move_between,
     read_ways,
-    shortest_paths,
     target,
 )
-from stepback_core.tasks.maze.problem import EXAMPLE, MazeOptions, MazeProblem
+from stepback_core.tasks.maze.problem import EXAMPLE, MazeProblem
 
-_STEP = re.compile(r"[\^>v<][A-Z][a-z]", re.ASCII)
+STEP = re.compile(r"[\^>v<][A-Z][a-z]", re.ASCII)
 _WAY = "o"
-_MOST_PATHS = 16
 
 
-class Maze:
+class Maze(Checker[MazeProblem]):
     """The maze task; see the module for its rules."""
 
     name = "maze"
-    split_rule = (
-        "test mazes: first byte of SHA-256 over the walls below 26 (about 10 %), start and goal "
-        "left out, in the one form that the eight rotations and reflections share"
-    )
-    splits = (Split.TRAIN, Split.TEST_SEEN)
-    error_kinds = tuple(ErrorKind)
     problem_type = MazeProblem
     example = MazeProblem(rows=EXAMPLE)
-
-    def __init__(self, options: MazeOptions | None = None) -> None:
-        self._options = options or MazeOptions()
-
-    def with_options(self, options: Mapping[str, Any]) -> "Maze":
-        return Maze(MazeOptions.model_validate(options))
 
     def prompt(self, problem: MazeProblem) -> str:
         """Start, goal, and of each cell, as one hexadecimal digit, the sides that are open: the sum
@@ -72,45 +47,6 @@ class Maze:
         rows = problem.rows
         ends = f"{cell_name(find(rows, START))}-{cell_name(find(rows, GOAL))}"
         return f"{self.name}:{ends}:{labelled(_open_sides(read_ways(rows), rows))}"
-
-    def split(self, problem: MazeProblem) -> Split:
-        return Split.TEST_SEEN if is_test_input(self._canonical(problem.rows)) else Split.TRAIN
-
-    def stream(self, split: Split, rng: Random) -> Iterator[MazeProblem]:
-        """The goal is at least half as far from the start as the farthest cell."""
-        if split not in self.splits:
-            raise ValueError(f"{self.name} has no {split} problems")
-        while True:
-            problem = _draw(self._options, rng)
-            if self.split(problem) is split:
-                yield problem
-
-    def reference_paths(self, problem: MazeProblem) -> list[list[str]]:
-        """The shortest paths, at most sixteen of them."""
-        start, goal = find(problem.rows, START), find(problem.rows, GOAL)
-        paths = islice(shortest_paths(read_ways(problem.rows), start, goal), _MOST_PATHS)
-        return [_steps([start, *path]) for path in paths]
-
-    def wrong_step(
-        self, problem: MazeProblem, prefix: Sequence[str], kind: ErrorKind, rng: Random
-    ) -> str | None:
-        ways, way = _replay(problem.rows, prefix)
-        if kind is ErrorKind.EXPLORATION:
-            return exploration_error(ways, way, find(problem.rows, GOAL), rng)
-        if kind is ErrorKind.COMPUTATIONAL:
-            return computational_error(ways, way, rng)
-        return rule_violation(ways, way, rng)
-
-    def follow_up(self, problem: MazeProblem, steps: Sequence[str], rng: Random) -> str | None:
-        return follow_up(*self._believe(problem, steps), find(problem.rows, GOAL), rng)
-
-    def false_claim(self, problem: MazeProblem, steps: Sequence[str], rng: Random) -> str | None:
-        """Of any cell but the goal."""
-        return false_claim(*self._believe(problem, steps), find(problem.rows, GOAL), rng)
-
-    def ends_held_out(self, problem: MazeProblem, steps: Sequence[str]) -> bool:
-        """No goal is held out."""
-        return False
 
     def check(self, problem: MazeProblem, steps: Sequence[str]) -> Verdict:
         """Lax lets a way come back to where it has been."""
@@ -127,7 +63,7 @@ class Maze:
         return bool(steps) and steps[-1][1:] == cell_name(find(problem.rows, GOAL))
 
     def check_step(self, problem: MazeProblem, prefix: Sequence[str], step: str) -> Reason | None:
-        after = _enter(*_replay(problem.rows, prefix), step)
+        after = _enter(*replay(problem.rows, prefix), step)
         return after if isinstance(after, Reason) else None
 
     def can_finish(self, problem: MazeProblem, steps: Sequence[str]) -> bool:
@@ -152,15 +88,6 @@ class Maze:
                 drawing[2 * after[0] + 1][2 * after[1] + 1] = _WAY
         return "\n".join(map("".join, drawing))
 
-    def _believe(self, problem: MazeProblem, steps: Sequence[str]) -> tuple[Ways, list[Cell]]:
-        """The maze, and the way for one who takes every step at its word."""
-        cells = [parse_cell(step[1:]) for step in steps if _STEP.fullmatch(step)]
-        return read_ways(problem.rows), [find(problem.rows, START), *cells]
-
-    def _canonical(self, rows: Sequence[str]) -> str:
-        walls = [row.replace(START, OPEN).replace(GOAL, OPEN) for row in rows]
-        return f"{self.name}:{'/'.join(min(symmetries(walls)))}"
-
 
 def _open_sides(ways: Ways, rows: Sequence[str]) -> list[str]:
     sides = {
@@ -171,28 +98,11 @@ def _open_sides(ways: Ways, rows: Sequence[str]) -> list[str]:
     return ["".join(f"{sides[row, column]:x}" for column in range(width)) for row in range(height)]
 
 
-def _draw(options: MazeOptions, rng: Random) -> MazeProblem:
-    height, width = (rng.randint(options.smallest, options.largest) for _ in range(2))
-    loops = rng.randint(1, max(1, height * width // 8)) if rng.random() < options.loops else 0
-    drawing = dig(height, width, loops, rng)
-    ways = read_ways(["".join(row) for row in drawing])
-    start = rng.choice(list(ways))
-    far = distances(ways, start)
-    goal = rng.choice([cell for cell in far if 2 * far[cell] >= max(far.values())])
-    for cell, character in ((start, START), (goal, GOAL)):
-        drawing[2 * cell[0] + 1][2 * cell[1] + 1] = character
-    return MazeProblem(rows=["".join(row) for row in drawing])
-
-
-def _steps(way: Sequence[Cell]) -> list[str]:
-    return [move_between(cell, after) + cell_name(after) for cell, after in pairwise(way)]
-
-
 def _enter(
     ways: Ways, way: Sequence[Cell], step: str, *, may_return: bool = False
 ) -> Cell | Reason:
     """The cell that a step leads to, or why it is illegal."""
-    if _STEP.fullmatch(step) is None:
+    if STEP.fullmatch(step) is None:
         return Reason.MALFORMED_STEP
     cell = target(way[-1], step[0])
     if cell != parse_cell(step[1:]):
@@ -215,7 +125,7 @@ def _walk(
     return way, None
 
 
-def _replay(rows: Sequence[str], steps: Sequence[str]) -> tuple[Ways, list[Cell]]:
+def replay(rows: Sequence[str], steps: Sequence[str]) -> tuple[Ways, list[Cell]]:
     """The ways of a maze and the way of a legal prefix. Raises ValueError where it is not legal."""
     ways = read_ways(rows)
     way, reason = _walk(ways, rows, steps)

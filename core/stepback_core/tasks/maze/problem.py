@@ -1,7 +1,7 @@
 """What a maze is, as a caller draws it, and how mazes are drawn for training and tests."""
 
 from collections.abc import Sequence
-from typing import Annotated, Self
+from typing import Annotated
 
 from pydantic import (
     BaseModel,
@@ -9,7 +9,6 @@ from pydantic import (
     Field,
     StringConstraints,
     field_validator,
-    model_validator,
 )
 
 from stepback_core.tasks.cells import MOST
@@ -53,25 +52,6 @@ class MazeProblem(BaseModel):
         if flaw is not None:
             raise ValueError(flaw)
         return rows
-
-
-class MazeOptions(BaseModel):
-    """How mazes are drawn for training and tests."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    # Of 2x2 mazes there are too few for a test split.
-    smallest: int = Field(default=4, ge=3, le=MOST)
-    largest: int = Field(default=6, ge=3, le=MOST)
-    """Cells a side; height and width are drawn each for itself."""
-    loops: float = Field(default=0.5, ge=0, le=1)
-    """Share of the mazes with more than one way between some cells."""
-
-    @model_validator(mode="after")
-    def _is_a_range(self) -> Self:
-        if self.smallest > self.largest:
-            raise ValueError("smallest must not exceed largest")
-        return self
 
 
 def _flaw(rows: Sequence[str]) -> str | None:

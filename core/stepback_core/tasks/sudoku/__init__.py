@@ -8,115 +8,38 @@
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from math import isqrt
-from random import Random
-from typing import Any
 
-from stepback_core.tasks.base import ErrorKind, Reason, Split, Verdict, is_test_input
+from stepback_core.tasks.base import Checker, Reason, Verdict
 from stepback_core.tasks.cells import labelled, parse_cell
-from stepback_core.tasks.sudoku.errors import (
-    exploration_error,
-    follow_up,
-    rule_violation,
-    step_of,
-)
-from stepback_core.tasks.sudoku.generation import draw, rows_of, variants
 from stepback_core.tasks.sudoku.grid import (
     Grid,
     conflicts,
-    constrained_order,
     first_solution,
+    rows_of,
     side_of,
-    solutions,
     units,
 )
-from stepback_core.tasks.sudoku.problem import SudokuOptions, SudokuProblem
-from stepback_core.tasks.sudoku.symmetry import equivalence_form
+from stepback_core.tasks.sudoku.problem import SudokuProblem
 
 _STEP = re.compile(r"[A-I][a-i][1-9]", re.ASCII)
-_MOST_SOLUTIONS = 2
-_VARIANTS_IN_TRAINING = 8
 
 
-class Sudoku:
+class Sudoku(Checker[SudokuProblem]):
     """The Sudoku task; see the module for its rules."""
 
     name = "sudoku"
-    split_rule = (
-        "version 2: test puzzles: first byte of SHA-256 over the puzzle below 26 (about 10 %), in "
-        "a form that all equivalent puzzles share: exchanges of rows in a band, of columns in a "
-        "stack, of bands, of stacks, of rows with columns, and of the names of the digits. "
-        "(Version 1 knew the eight rotations and reflections and the names alone, and its rule "
-        "begins without a version)"
-    )
-    splits = (Split.TRAIN, Split.TEST_SEEN)
-    error_kinds = (ErrorKind.EXPLORATION, ErrorKind.RULE_VIOLATION)
     problem_type = SudokuProblem
     example = SudokuProblem(rows=[".1..", "4..1", ".32.", "...."])
-
-    def __init__(self, options: SudokuOptions | None = None) -> None:
-        self._options = options or SudokuOptions()
-
-    def with_options(self, options: Mapping[str, Any]) -> "Sudoku":
-        return Sudoku(SudokuOptions.model_validate(options))
 
     def prompt(self, problem: SudokuProblem) -> str:
         return f"{self.name}:{labelled(rows_of(problem.grid))}"
 
-    def split(self, problem: SudokuProblem) -> Split:
-        form = equivalence_form(problem.grid)
-        return Split.TEST_SEEN if is_test_input(f"{self.name}:v2:{form}") else Split.TRAIN
-
-    def stream(self, split: Split, rng: Random) -> Iterator[SudokuProblem]:
-        """Training sees each puzzle from several sides, since to dig one is what takes time."""
-        if split not in self.splits:
-            raise ValueError(f"{self.name} has no {split} problems")
-        while True:
-            grid = draw(self._options, rng)
-            if self.split(SudokuProblem(rows=rows_of(grid))) is not split:
-                continue
-            number = _VARIANTS_IN_TRAINING if split is Split.TRAIN else 1
-            for variant in variants(grid, number, rng):
-                yield SudokuProblem(rows=rows_of(variant))
-
-    def reference_paths(self, problem: SudokuProblem) -> list[list[str]]:
-        """Every order of filling is correct. Given are that of the most constrained cell first, and
-        that of reading; for at most two solutions, where there is more than one."""
-        grid = problem.grid
-        found = list(islice(solutions(grid), _MOST_SOLUTIONS))
-        orders = [(solution, constrained_order(grid, solution)) for solution in found]
-        orders += [
-            (solution, reading) for solution, order in orders if (reading := sorted(order)) != order
-        ]
-        return [
-            [step_of(grid, place, solution[place]) for place in order] for solution, order in orders
-        ]
-
-    def wrong_step(
-        self, problem: SudokuProblem, prefix: Sequence[str], kind: ErrorKind, rng: Random
-    ) -> str | None:
-        """There is nothing to compute, hence no computational error."""
-        grid = _replay(problem.grid, prefix)
-        if kind is ErrorKind.EXPLORATION:
-            return exploration_error(grid, rng)
-        return rule_violation(grid, rng) if kind is ErrorKind.RULE_VIOLATION else None
-
-    def follow_up(self, problem: SudokuProblem, steps: Sequence[str], rng: Random) -> str | None:
-        return follow_up(_overwrite(problem.grid, steps), rng)
-
-    def false_claim(self, problem: SudokuProblem, steps: Sequence[str], rng: Random) -> None:
-        """A digit says nothing of the whole grid."""
-
-    def ends_held_out(self, problem: SudokuProblem, steps: Sequence[str]) -> bool:
-        """No goal is held out."""
-        return False
-
     def check(self, problem: SudokuProblem, steps: Sequence[str]) -> Verdict:
         """Lax lets a step write over an earlier one, and looks at the last grid alone."""
         grid = _follow(problem.grid, steps)
-        lax = _is_solved(_overwrite(problem.grid, steps))
+        lax = _is_solved(overwrite(problem.grid, steps))
         if isinstance(grid, Reason):
             return Verdict(False, lax, grid)
         is_full = 0 not in grid
@@ -124,10 +47,10 @@ class Sudoku:
 
     def claims_goal(self, problem: SudokuProblem, steps: Sequence[str]) -> bool:
         """The steps have a digit for every empty cell."""
-        return 0 not in _overwrite(problem.grid, steps)
+        return 0 not in overwrite(problem.grid, steps)
 
     def check_step(self, problem: SudokuProblem, prefix: Sequence[str], step: str) -> Reason | None:
-        after = _enter(_replay(problem.grid, prefix), step)
+        after = _enter(replay(problem.grid, prefix), step)
         return after if isinstance(after, Reason) else None
 
     def can_finish(self, problem: SudokuProblem, steps: Sequence[str]) -> bool:
@@ -189,7 +112,7 @@ def _follow(grid: Grid, steps: Sequence[str]) -> Grid | Reason:
     return grid
 
 
-def _replay(grid: Grid, steps: Sequence[str]) -> Grid:
+def replay(grid: Grid, steps: Sequence[str]) -> Grid:
     """The grid after a legal prefix. Raises ValueError where it is not legal."""
     after = _follow(grid, steps)
     if isinstance(after, Reason):
@@ -197,7 +120,7 @@ def _replay(grid: Grid, steps: Sequence[str]) -> Grid:
     return after
 
 
-def _overwrite(givens: Grid, steps: Sequence[str]) -> Grid:
+def overwrite(givens: Grid, steps: Sequence[str]) -> Grid:
     """The grid after steps that may write over each other, though never over a given."""
     grid = list(givens)
     for step in steps:

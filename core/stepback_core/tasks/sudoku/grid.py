@@ -16,6 +16,12 @@ def side_of(grid: Sequence[int]) -> int:
     return isqrt(len(grid))
 
 
+def rows_of(grid: Grid, empty: str = ".") -> list[str]:
+    side = side_of(grid)
+    text = "".join(map(str, grid)).replace("0", empty)
+    return [text[start : start + side] for start in range(0, side * side, side)]
+
+
 @lru_cache
 def units(side: int) -> tuple[tuple[int, ...], ...]:
     """The rows, columns and boxes, each as the places of its cells."""
@@ -117,25 +123,3 @@ def solutions(grid: Grid) -> Iterator[Grid]:
 @lru_cache(maxsize=1 << 12)
 def first_solution(grid: Grid) -> Grid | None:
     return next(solutions(grid), None)
-
-
-def next_place(grid: Grid) -> int:
-    """The most constrained empty place: a naked single, else a hidden single, else the one with the
-    fewest candidates; the first of several."""
-    return _next(candidates(grid), side_of(grid))
-
-
-def _next(masks: dict[int, int], side: int) -> int:
-    found = single(masks, side)
-    return found[0] if found else min(masks, key=lambda place: masks[place].bit_count())
-
-
-def constrained_order(grid: Grid, solution: Grid) -> list[int]:
-    """The empty places in the order in which the most constrained one is always filled next."""
-    side, masks = side_of(grid), candidates(grid)
-    order: list[int] = []
-    while masks:
-        place = _next(masks, side)
-        order.append(place)
-        fill(masks, place, 1 << solution[place] >> 1, side)
-    return order

@@ -1,6 +1,6 @@
 """What a Sudoku is, as a caller writes it, and how puzzles are drawn for training and tests."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated
 
 from pydantic import (
     BaseModel,
@@ -8,7 +8,6 @@ from pydantic import (
     Field,
     StringConstraints,
     field_validator,
-    model_validator,
 )
 
 from stepback_core.tasks.cells import cell_name
@@ -16,9 +15,6 @@ from stepback_core.tasks.sudoku.grid import Grid, conflicts
 
 _Row = Annotated[str, StringConstraints(pattern=r"^[.0-9]+$", max_length=9)]
 _SIDES = (4, 9)
-_GIVENS = {4: (4, 10), 9: (30, 50)}
-# Fewer leave more than one solution or, of 81, take too long to find; more leave too few puzzles.
-_POSSIBLE_GIVENS = {4: (4, 12), 9: (24, 70)}
 
 
 class SudokuProblem(BaseModel):
@@ -44,26 +40,6 @@ class SudokuProblem(BaseModel):
     @property
     def grid(self) -> Grid:
         return _grid(self.rows)
-
-
-class SudokuOptions(BaseModel):
-    """How puzzles are drawn for training and tests. Each has exactly one solution."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    size: Literal[4, 9] = 4
-    givens: tuple[int, int] = Field(default_factory=lambda fields: _GIVENS[fields.get("size", 4)])
-    """Fewest and most digits given; 4 to 10 of 16, or 30 to 50 of 81, if left out."""
-    singles: bool = True
-    """Whether naked and hidden singles are enough to solve a puzzle: nobody has to guess."""
-
-    @model_validator(mode="after")
-    def _is_possible(self) -> Self:
-        fewest, most = self.givens
-        least, greatest = _POSSIBLE_GIVENS[self.size]
-        if not least <= fewest <= most <= greatest:
-            raise ValueError(f"givens must be two rising numbers of {least} to {greatest}")
-        return self
 
 
 def _grid(rows: list[str]) -> Grid:

@@ -2,10 +2,44 @@
 
 from collections.abc import Iterator
 from random import Random
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stepback_core.tasks.cells import symmetries
-from stepback_core.tasks.sudoku.grid import Grid, candidates, deduce, digits_in, side_of, solutions
-from stepback_core.tasks.sudoku.problem import SudokuOptions
+from stepback_core.tasks.sudoku.grid import (
+    Grid,
+    candidates,
+    deduce,
+    digits_in,
+    rows_of,
+    side_of,
+    solutions,
+)
+
+_GIVENS = {4: (4, 10), 9: (30, 50)}
+# Fewer leave more than one solution or, of 81, take too long to find; more leave too few puzzles.
+_POSSIBLE_GIVENS = {4: (4, 12), 9: (24, 70)}
+
+
+class SudokuOptions(BaseModel):
+    """How puzzles are drawn for training and tests. Each has exactly one solution."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: Literal[4, 9] = 4
+    givens: tuple[int, int] = Field(default_factory=lambda fields: _GIVENS[fields.get("size", 4)])
+    """Fewest and most digits given; 4 to 10 of 16, or 30 to 50 of 81, if left out."""
+    singles: bool = True
+    """Whether naked and hidden singles are enough to solve a puzzle: nobody has to guess."""
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        fewest, most = self.givens
+        least, greatest = _POSSIBLE_GIVENS[self.size]
+        if not least <= fewest <= most <= greatest:
+            raise ValueError(f"givens must be two rising numbers of {least} to {greatest}")
+        return self
 
 
 def draw(options: SudokuOptions, rng: Random) -> Grid:
@@ -25,12 +59,6 @@ def variants(grid: Grid, number: int, rng: Random) -> Iterator[Grid]:
     for _ in range(number):
         digits = (0, *rng.sample(range(1, side + 1), side))
         yield tuple(digits[digit] for digit in rng.choice(turned))
-
-
-def rows_of(grid: Grid, empty: str = ".") -> list[str]:
-    side = side_of(grid)
-    text = "".join(map(str, grid)).replace("0", empty)
-    return [text[start : start + side] for start in range(0, side * side, side)]
 
 
 def _full_grid(side: int, rng: Random) -> Grid:

@@ -8,10 +8,10 @@ from stepback_core.tasks.sudoku.grid import (
     candidates,
     digits_in,
     first_solution,
-    next_place,
     peers,
     side_of,
 )
+from stepback_training.generators.sudoku.order import next_place
 
 _SHARE_NEXT = 0.5
 """Share of the errors in the cell that would be filled next, where a model makes most of them."""
