@@ -42,6 +42,7 @@ class SearchJob(ResponseModel):
     id: str
     """Its name in the paths under `/v1/searches`."""
     object: Literal["search"] = "search"
+    """Always `search`."""
     status: JobStatus
     """`queued`, `running`, then `completed`, `failed` or `cancelled`."""
     created_at: int
@@ -91,6 +92,7 @@ class FileObject(ResponseModel):
     id: str
     """Its name in the paths under `/v1/files`."""
     object: Literal["file"] = "file"
+    """Always `file`."""
     bytes: int
     """Its size."""
     created_at: int
@@ -118,6 +120,7 @@ class FileDeleted(ResponseModel):
     id: str
     """Its former name."""
     object: Literal["file"] = "file"
+    """Always `file`."""
     deleted: Literal[True] = True
     """Always true."""
 
@@ -213,6 +216,7 @@ class Batch(ResponseModel):
     id: str
     """Its name in the paths under `/v1/batches`."""
     object: Literal["batch"] = "batch"
+    """Always `batch`."""
     endpoint: str
     """The path that every line asks."""
     model: str

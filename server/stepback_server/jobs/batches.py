@@ -28,6 +28,12 @@ from stepback_server.storage.tables import BATCHES, JOBS, AnyRow
 _KIND = "batch"
 EXPIRING = "expiring"
 """Ends like `cancelling`, but as `expired`; callers see `finalizing`."""
+_WITH_LINES = (
+    BatchStatus.IN_PROGRESS,
+    BatchStatus.CANCELLING,
+    BatchStatus.FINALIZING,
+    EXPIRING,
+)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 COUNTS = (
     func.count().label("total"),
@@ -118,7 +124,7 @@ async def move(
 
 async def counted(connection: AsyncConnection, batch: AnyRow) -> AnyRow:
     """Its counts and tokens: what its lines say, or once they are gone, what was kept."""
-    if batch.status not in (BatchStatus.IN_PROGRESS, BatchStatus.CANCELLING, EXPIRING):
+    if batch.status not in _WITH_LINES:
         return batch
     lines = select(*COUNTS).where(JOBS.c.batch == batch.id, JOBS.c.state != State.HELD)
     return (await connection.execute(lines)).one()

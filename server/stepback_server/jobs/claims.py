@@ -3,10 +3,10 @@
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, select, update
+from sqlalchemy import ColumnElement, bindparam, case, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from stepback_server.jobs.job import OPEN, Job, JobAnswer, State
+from stepback_server.jobs.job import OPEN, Job, JobAnswer, State, Tokens
 from stepback_server.storage.database import Database
 from stepback_server.storage.tables import BATCHES, JOBS, AnyRow
 
@@ -22,19 +22,23 @@ class Claims:
         self._endpoints = tuple(endpoints)
         self._last_tenant = ""
 
-    async def searches(self, owner: str, most: int) -> list[Job]:
-        """Claim background searches, the oldest first."""
+    async def claim(self, owner: str, *, searches: int, lines: int) -> list[Job]:
+        """Claim so many background searches, the oldest first, and so many lines of batches."""
+        claimed: list[Job] = []
         async with self._database.begin() as connection:
-            return await self._claim(connection, owner, most, JOBS.c.batch.is_(None))
+            if searches > 0:
+                claimed += await self._claim(connection, owner, searches, JOBS.c.batch.is_(None))
+            if lines > 0:
+                claimed += await self._lines(connection, owner, lines)
+        return claimed
 
-    async def lines(self, owner: str, most: int) -> list[Job]:
-        """Claim lines of one tenant's oldest batch; tenants take turns."""
-        async with self._database.begin() as connection:
-            for tenant, batch in self._in_turn(await self._batches(connection)):
-                claimed = await self._claim(connection, owner, most, JOBS.c.batch == batch)
-                if claimed:
-                    self._last_tenant = tenant
-                    return claimed
+    async def _lines(self, connection: AsyncConnection, owner: str, most: int) -> list[Job]:
+        """Lines of one tenant's oldest batch; tenants take turns."""
+        for tenant, batch in self._in_turn(await self._batches(connection)):
+            claimed = await self._claim(connection, owner, most, JOBS.c.batch == batch)
+            if claimed:
+                self._last_tenant = tenant
+                return claimed
         return []
 
     async def _batches(self, connection: AsyncConnection) -> Sequence[AnyRow]:
@@ -84,14 +88,14 @@ class Claims:
 
     async def finish(self, owner: str, answered: Sequence[tuple[Job, JobAnswer | None]]) -> None:
         """Write answers, None for what was cancelled, of the jobs that are still the owner's."""
+        mine = (JOBS.c.number == bindparam("of"), JOBS.c.owner == bindparam("by"))
+        ended = update(JOBS).where(*mine, JOBS.c.state == State.RUNNING)
+        rows = [{"of": job.number, "by": owner} | _ended(answer) for job, answer in answered]
+        columns = {name: bindparam(name) for name in rows[0] if name not in ("of", "by")}
         async with self._database.begin() as connection:
-            for job, answer in answered:
-                mine = JOBS.c.owner == owner
-                await connection.execute(
-                    update(JOBS)
-                    .where(JOBS.c.number == job.number, mine, JOBS.c.state == State.RUNNING)
-                    .values(_ended(answer) | {"owner": None, "ended": self._database.now})
-                )
+            await connection.execute(
+                ended.values(columns | {"owner": None, "ended": self._database.now}), rows
+            )
 
     async def release(self, owner: str, jobs: Collection[Job]) -> None:
         """Put jobs back into the queue; those to be cancelled are."""
@@ -131,13 +135,11 @@ async def cancel(connection: AsyncConnection, of: ColumnElement[bool], now: Any)
 
 
 def _ended(answer: JobAnswer | None) -> dict[str, Any]:
-    if answer is None:
-        return {"state": State.CANCELLED}
-    tokens = answer.tokens
+    tokens = Tokens() if answer is None else answer.tokens
     return {
-        "state": State.DONE,
-        "status": answer.status,
-        "answer": answer.content,
+        "state": State.CANCELLED if answer is None else State.DONE,
+        "status": None if answer is None else answer.status,
+        "answer": None if answer is None else answer.content,
         "input_tokens": tokens.input,
         "cached_tokens": tokens.cached,
         "output_tokens": tokens.output,

@@ -53,7 +53,8 @@ class Runner:
         self._running: dict[int, tuple[Job, asyncio.Task[None]]] = {}
         self._cancelled: set[int] = set()
         self._is_stopping = False
-        self._bells = (asyncio.Event(), asyncio.Event())
+        self._room = asyncio.Event()
+        self._news = asyncio.Event()
         self.waiting = 0
         """Jobs in the database that nobody has claimed, as of the last look."""
 
@@ -64,8 +65,8 @@ class Runner:
 
     def wake(self) -> None:
         """Look into the database now: something was queued or cancelled."""
-        for bell in self._bells:
-            bell.set()
+        self._room.set()
+        self._news.set()
 
     async def run(self) -> None:
         """Work until cancelled; `stop` first lets what is in flight end."""
@@ -74,7 +75,7 @@ class Runner:
             group.create_task(self._keep_alive())
             group.create_task(self._writer.run())
             group.create_task(self._claim_on())
-            group.create_task(_again_and_again(self._advance, _POLL_SECONDS, self._bells[1]))
+            group.create_task(_again_and_again(self._advance, _POLL_SECONDS, self._news))
 
     async def stop(self, seconds: float) -> None:
         """Claim nothing more, wait so long for what is in flight, give the rest back."""
@@ -120,7 +121,7 @@ class Runner:
             while not self._is_stopping and await self._claim():
                 pass
 
-        await _again_and_again(claim, _POLL_SECONDS, self._bells[0])
+        await _again_and_again(claim, _POLL_SECONDS, self._room)
 
     async def _claim(self) -> bool:
         """Begin what there is room for; True where there may be more."""
@@ -128,12 +129,12 @@ class Runner:
         lines = sum(1 for job, _ in self._running.values() if job.batch is not None)
         room_for_searches = self._most_searches - (len(self._running) - lines)
         room_for_lines = self._most_lines - lines
-        claimed: list[Job] = []
-        if room_for_searches > 0:
-            claimed += await self._claims.searches(owner, room_for_searches)
         # Many a transaction, rather than one for each line that ends.
-        if room_for_lines >= max(1, self._most_lines // 4):
-            claimed += await self._claims.lines(owner, room_for_lines)
+        if room_for_lines < max(1, self._most_lines // 4):
+            room_for_lines = 0
+        if room_for_searches <= 0 and not room_for_lines:
+            return False
+        claimed = await self._claims.claim(owner, searches=room_for_searches, lines=room_for_lines)
         for job in claimed:
             self._running[job.number] = job, asyncio.create_task(self._work(job))
         return bool(claimed)
@@ -152,7 +153,7 @@ class Runner:
             self._cancelled.discard(job.number)
             if (held := self._running.get(job.number)) and held[0] is job:
                 del self._running[job.number]
-            self.wake()
+            self._room.set()
 
     async def _answer(self, job: Job) -> JobAnswer:
         """Ask the endpoint until it has an answer."""
