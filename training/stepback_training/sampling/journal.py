@@ -7,16 +7,16 @@
 Each line is on disk before the next one is written. One that a kill cut short is dropped.
 """
 
-import fcntl
 import json
-import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
+from stepback_client.batch import GrowingLines, growing
+from stepback_client.batch import LinesError as JournalError
 from stepback_training.generators import Split
 
 T = TypeVar("T", bound=BaseModel)
@@ -27,39 +27,31 @@ Key = tuple[str, Split, int]
 FORMAT = 1
 
 
-class JournalError(ValueError):
-    """A journal that cannot be gone on with; the message says what to do."""
-
-
 class Journal(Generic[T]):
     """The outcomes of one asking, those of earlier processes among them."""
 
-    def __init__(
-        self, path: Path, file: BinaryIO, kind: type[T], lines: list[dict[str, Any]]
-    ) -> None:
-        self.path = path
+    def __init__(self, file: GrowingLines, kind: type[T], lines: list[dict[str, Any]]) -> None:
+        self.path = file.path
         self.outcomes: dict[Key, T] = {}
         self.runs: list[dict[str, Any]] = []
         self._file = file
         self._kind = kind
-        self._found = file.seek(0, os.SEEK_END)
         for number, line in enumerate(lines, start=2):
             self._take(line, number)
 
     def begin_run(self, run: dict[str, Any]) -> None:
-        _append(self._file, {"run": run})
+        self._file.append({"run": run})
         self.runs.append(run)
 
     def add(self, key: Key, outcome: T) -> None:
         setting, split, number = key
         line = {"setting": setting, "split": split, "number": number}
-        _append(self._file, line | {"outcome": outcome.model_dump(mode="json")})
+        self._file.append(line | {"outcome": outcome.model_dump(mode="json")})
         self.outcomes[key] = outcome
 
     def take_back(self) -> None:
         """Drop from the file what this process has added to it."""
-        self._file.truncate(self._found)
-        os.fsync(self._file.fileno())
+        self._file.take_back()
 
     def _take(self, line: dict[str, Any], number: int) -> None:
         if "run" in line:
@@ -80,40 +72,14 @@ def opened(path: Path, identity: dict[str, Any], kind: type[T]) -> Generator[Jou
 
     Raises JournalError where another process holds it, or where it was begun as another one.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise JournalError(f"{path}: another process is writing there") from error
-        lines = _read(path, file)
+    with growing(path) as file:
+        lines = list(file.read())
         if lines:
             # As it would read from the file: tuples are lists there.
             _agree(path, lines[0], json.loads(json.dumps(identity)))
         else:
-            _append(file, {"format": FORMAT, "identity": identity})
-        yield Journal(path, file, kind, lines[1:])
-
-
-def _append(file: BinaryIO, line: dict[str, Any]) -> None:
-    file.write((json.dumps(line, separators=(",", ":")) + "\n").encode())
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _read(path: Path, file: BinaryIO) -> list[dict[str, Any]]:
-    """The whole lines; what a kill left of another one is cut off the file."""
-    file.seek(0)
-    content = file.read()
-    whole = content[: content.rfind(b"\n") + 1]
-    lines: list[dict[str, Any]] = []
-    for number, line in enumerate(whole.splitlines(), start=1):
-        try:
-            lines.append(dict(json.loads(line)))
-        except (TypeError, ValueError) as error:
-            raise JournalError(f"{path}, line {number}: not a journal's; move it away") from error
-    file.truncate(len(whole))
-    return lines
+            file.append({"format": FORMAT, "identity": identity})
+        yield Journal(file, kind, lines[1:])
 
 
 def _agree(path: Path, head: dict[str, Any], identity: dict[str, Any]) -> None:

@@ -1,0 +1,15 @@
+"""Many problems from a file: a scheduler, a file of answers that only grows, the command."""
+
+from stepback_client.batch.lines import GrowingLines, LinesError, growing
+from stepback_client.batch.scheduler import PATIENCE, Interrupted, Stopped, ask_each, finished
+
+__all__ = [
+    "PATIENCE",
+    "GrowingLines",
+    "Interrupted",
+    "LinesError",
+    "Stopped",
+    "ask_each",
+    "finished",
+    "growing",
+]

