@@ -17,7 +17,7 @@ from stepback_client.request import Problem, SolveOptions, solve_body
 from stepback_client.response import checked, read, read_readiness
 from stepback_client.retry import Outcome, Retry, attempts
 from stepback_core.events import ProgressEvent
-from stepback_core.schemas import ModelList, Readiness, Reload, SolveRequest, SolveResult, Version
+from stepback_core.schemas import ModelList, Readiness, Reload, SolveResult, Version
 
 
 class AsyncClient:
@@ -85,12 +85,6 @@ class AsyncClient:
         """
         body = solve_body(problem, options)
         timeout = self._connection.timeout_for(options.get("seconds"))
-        return read(await self._send("POST", "/solve", body, patience=timeout), SolveResult)
-
-    async def solve_request(self, request: SolveRequest) -> SolveResult:
-        """Search as a whole request says. Raises StepbackError."""
-        body = request.model_dump(mode="json", exclude_unset=True)
-        timeout = self._connection.timeout_for(request.budget.seconds)
         return read(await self._send("POST", "/solve", body, patience=timeout), SolveResult)
 
     @asynccontextmanager

@@ -90,7 +90,7 @@ async def _over_http(url: str) -> AsyncGenerator[Solve]:
 
         async def solve(body: dict[str, Any]) -> Answer:
             try:
-                result = finished(await client.solve_request(_request(body)))
+                result = finished(await client.solve(**_arguments(body)))
             except ValidationError as error:
                 return _refused(422, first_error(error, whole="the request"))
             except Overloaded:
@@ -119,9 +119,11 @@ async def _in_process(model: Path, in_flight: int) -> AsyncGenerator[Solve]:
         yield solve
 
 
-def _request(body: dict[str, Any]) -> SolveRequest:
+def _arguments(body: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `AsyncClient.solve` that send this body. Raises ValidationError."""
+    SolveRequest.model_validate(body)
     fields = {name: value for name, value in body.items() if name not in ("stream", "background")}
-    return SolveRequest.model_validate(fields)
+    return fields | fields.pop("budget", {})
 
 
 def _refused(status: int, message: str) -> Answer:
