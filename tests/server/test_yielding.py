@@ -1,0 +1,111 @@
+"""Batches in admission: they wait as long as it takes, and yield to all others."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+from stepback_server.gateway.admission import Admission, Urgency, Yielding
+from stepback_server.gateway.rate_limit import ANYONE
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+class Batches:
+    """Searches of batches that hold their places until `end`."""
+
+    def __init__(self, admission: Admission, count: int) -> None:
+        self.inside = 0
+        self._end = asyncio.Event()
+        self._tasks = [asyncio.create_task(self._search(admission)) for _ in range(count)]
+
+    async def _search(self, admission: Admission) -> None:
+        async with admission.slot(ANYONE, Urgency.BATCH):
+            self.inside += 1
+            await self._end.wait()
+            self.inside -= 1
+
+    async def end(self) -> None:
+        self._end.set()
+        await asyncio.gather(*self._tasks)
+
+
+def admission(quiet_seconds: float) -> Admission:
+    yielding = Yielding(floor=1, most=3, quiet_seconds=quiet_seconds)
+    return Admission(max_searches=8, max_queued=0, yielding=yielding)
+
+
+def test_alone_batches_take_their_most_and_no_place_in_the_queue() -> None:
+    async def scenario() -> None:
+        door = admission(quiet_seconds=0)
+        batches = Batches(door, 10)
+        await settle()
+        assert (batches.inside, door.searching, door.queued) == (3, 3, 0)
+        await batches.end()
+        assert door.searching == 0
+
+    asyncio.run(scenario())
+
+
+def test_while_a_caller_searches_batches_keep_to_the_floor() -> None:
+    async def scenario() -> None:
+        door = admission(quiet_seconds=0)
+        async with door.slot():
+            batches = Batches(door, 10)
+            await settle()
+            assert batches.inside == 1
+        await settle()
+        assert batches.inside == 3
+        await batches.end()
+
+    asyncio.run(scenario())
+
+
+def test_batches_wait_for_a_quiet_time_after_a_caller() -> None:
+    async def scenario() -> None:
+        door = admission(quiet_seconds=0.3)
+        async with door.slot():
+            batches = Batches(door, 10)
+            await settle()
+        await settle()
+        assert batches.inside == 1
+        async with asyncio.timeout(60):
+            while batches.inside < 3:  # noqa: ASYNC110 - the door tells nobody
+                await asyncio.sleep(0.05)
+        await batches.end()
+
+    asyncio.run(scenario())
+
+
+def test_a_free_place_goes_to_a_caller_and_then_to_the_background() -> None:
+    async def scenario() -> None:
+        door, order = Admission(max_searches=1, max_queued=2), list[Urgency]()
+
+        async def search(urgency: Urgency) -> None:
+            async with door.slot(ANYONE, urgency):
+                order.append(urgency)
+
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(door.slot())
+            tasks = [asyncio.create_task(search(each)) for each in reversed(Urgency)]
+            await settle()
+        await asyncio.gather(*tasks)
+        assert order == [Urgency.CALLER, Urgency.BACKGROUND, Urgency.BATCH]
+
+    asyncio.run(scenario())
+
+
+def test_one_that_leaves_while_it_waits_leaves_nothing_behind() -> None:
+    async def scenario() -> None:
+        door = admission(quiet_seconds=0)
+        batches = Batches(door, 3)
+        await settle()
+        waiting = asyncio.create_task(door._enter_patiently(ANYONE, Urgency.BATCH))
+        await settle()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await batches.end()
+        assert door.searching == 0
+
+    asyncio.run(scenario())
