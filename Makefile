@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 AUDIT := .cache/audit
 
-.PHONY: demo serve test image-test check format docs bench bench-search bench-ablation bench-scaling \
+.PHONY: package lint-release demo serve test image-test check format docs bench bench-search bench-ablation bench-scaling \
 	bench-cost bench-data bench-training results trials locks audit site page-test clean
 
 demo: $(INSTALLED)   ## start, solve a few held-out problems, stop
@@ -87,6 +87,18 @@ locks: $(INSTALLED)  ## the images' locks, cut out of requirements.lock
 audit: $(AUDIT)      ## known vulnerabilities of what the locks name; fails where no service answers
 	$(AUDIT)/bin/python deploy/audit.py $(AUDIT_FLAGS)
 
+TOOLS := .cache/release-tools
+
+package: $(TOOLS)    ## wheel and sdist: built, checked, installed into a bare environment
+	deploy/package.sh $(PYTHON) $(TOOLS)
+
+lint-release: $(TOOLS)  ## the release workflow
+	$(TOOLS)/bin/zizmor --offline --config .github/zizmor.yml .github/workflows
+
+$(TOOLS):
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet build==1.6.1 twine==6.2.0 zizmor==1.22.0
+
 $(AUDIT):
 	$(PYTHON) -m venv $@
 	$@/bin/python -m pip install --quiet pip-audit==2.10.1
@@ -96,4 +108,4 @@ $(INSTALLED): requirements.lock pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(AUDIT)
+	rm -rf $(VENV) $(AUDIT) $(TOOLS) dist
