@@ -27,10 +27,10 @@ def test_each_rule_chooses_its_own_candidate() -> None:
     made = result(answer(ILLEGAL, -0.1), answer(RIGHT, -0.2), answer(LEGAL, -0.3, votes=5))
     outcome = outcome_of(made, ALL, TASK.checker, PROBLEM)
     chosen = outcome.choices
-    assert chosen[Rule.PERPLEXITY].failure is Reason.UNAVAILABLE_OPERAND
+    assert chosen[Rule.PERPLEXITY].failure == Reason.UNAVAILABLE_OPERAND
     assert chosen[Rule.PERPLEXITY].claims
     assert chosen[Rule.LEGAL].strict and chosen[Rule.LEGAL].failure is None
-    assert chosen[Rule.VOTE].failure is Reason.NOT_REACHED and not chosen[Rule.VOTE].claims
+    assert chosen[Rule.VOTE].failure == Reason.NOT_REACHED and not chosen[Rule.VOTE].claims
     assert outcome.any_strict
     assert (outcome.answers, outcome.distinct) == (7, 3)
     assert (outcome.tokens, outcome.requests, outcome.seconds) == (100, 3, 0.25)
@@ -70,8 +70,8 @@ def test_why_there_was_no_answer(stop: StopReason, failure: Failure) -> None:
 
 def test_no_legal_answer_is_told_from_no_answer() -> None:
     outcome = outcome_of(result(answer(WRONG_SUM, -0.1)), ALL, TASK.checker, PROBLEM)
-    assert outcome.choices[Rule.LEGAL].failure is Failure.NO_LEGAL_ANSWER
-    assert outcome.choices[Rule.PERPLEXITY].failure is Reason.WRONG_ARITHMETIC
+    assert outcome.choices[Rule.LEGAL].failure == Failure.NO_LEGAL_ANSWER
+    assert outcome.choices[Rule.PERPLEXITY].failure == Reason.WRONG_ARITHMETIC
 
 
 def test_until_verified_judges_what_ended_the_search() -> None:
