@@ -121,6 +121,10 @@ ERRORS: dict[str, ErrorKind] = {
     "prompt_too_long": _invalid(
         "The prompt fills the model's context.", "Send a shorter one; the message counts tokens."
     ),
+    "problem_too_long": _invalid(
+        "The shortest answer is longer than the model may write.",
+        "Send a smaller problem; the message counts steps and tokens.",
+    ),
     "prompt_refused": _invalid(
         "The engine refuses the prompt.", "The message is the engine's; send another prompt."
     ),

@@ -32,3 +32,11 @@ def test_a_branch_may_be_as_long_as_the_answers_of_its_task() -> None:
     by_task = solver.accept(SolveRequest(task="countdown", problem=problem))
     bare = solver.accept(SolveRequest(prompt="countdown:3,5=15"))
     assert (by_task.limits.tokens_per_branch, bare.limits.tokens_per_branch) == (30, 90)
+
+
+def test_a_sudoku_whose_answer_no_branch_can_hold_is_refused_at_once() -> None:
+    solver = Solver(Checkpoint.open(CHECKPOINT), Settings())
+    empty = {"task": "sudoku", "problem": {"rows": ["." * 9] * 9}}
+    with pytest.raises(ApiError, match="at least 81 steps") as refused:
+        solver.accept(SolveRequest.model_validate(empty))
+    assert refused.value.code == "problem_too_long"

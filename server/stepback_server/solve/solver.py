@@ -1,6 +1,7 @@
 """From a request to a result: the checks that need the checkpoint, the search, the answer."""
 
 import uuid
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -55,6 +56,7 @@ class Solver:
         checkpoint = self._checkpoint
         ids = encode_prompt(checkpoint, prompt)
         answer = min(checkpoint.context_tokens - len(ids), checkpoint.longest_answer(request.task))
+        self._refuse_what_is_too_long(view, answer)
         given = encode_steps(checkpoint, request.steps, view, answer)
         limits = Limits(
             tokens=request.budget.tokens or self._tokens_by_default(request, answer),
@@ -72,6 +74,23 @@ class Solver:
             limits=limits,
             warning=self._warning(view),
         )
+
+    def _refuse_what_is_too_long(self, view: TaskView | None, most: int) -> None:
+        """Refuse a problem whose shortest answer a branch cannot hold, if its task can tell."""
+        fewest_steps: Callable[[Any], int] | None = getattr(
+            view and view.task, "fewest_steps", None
+        )
+        if view is None or fewest_steps is None:
+            return
+        # A step has a token at least, and the separator; the end is one more.
+        steps = fewest_steps(view.problem)
+        if 2 * steps + 1 > most:
+            raise invalid_field(
+                "problem",
+                "problem_too_long",
+                f"an answer has at least {steps} steps, and this model may write {most} tokens; "
+                "give a smaller problem",
+            )
 
     def _warning(self, view: TaskView | None) -> str | None:
         if view is None:

@@ -57,6 +57,10 @@ class Sudoku(Checker[SudokuProblem]):
         grid = _follow(problem.grid, steps)
         return not isinstance(grid, Reason) and first_solution(grid) is not None
 
+    def fewest_steps(self, problem: SudokuProblem) -> int:
+        """Every empty cell takes a step."""
+        return problem.grid.count(0)
+
     def state_key(self, problem: SudokuProblem, steps: Sequence[str]) -> Grid | None:
         """The grid, in whatever order it was filled."""
         grid = _follow(problem.grid, steps)
