@@ -72,7 +72,7 @@ def test_a_tree_can_be_rescored_from_its_root(client: Client) -> None:
         seed=2,
     )
     texts = whole_texts(result)
-    assert result.prompt_token_ids and len(texts) > 4
+    assert result.prompt_token_ids and len(texts) >= 4
     for ids, logprobs in texts:
         # A warm sample has unlikely tokens, which bfloat16 scores less closely.
         truth = rescored(result.prompt_token_ids, ids)
