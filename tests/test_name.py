@@ -14,7 +14,7 @@ NAME = "stepback-llm"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ENDINGS = {".md", ".py", ".sh", ".toml", ".yaml", ".yml", ".txt", ".tpl", ".html", ".ipynb", ".cff"}
 _FOREIGN = re.compile(
-    r"""install[^\n|`]*[\s"']stepback(?=[\s"'`,;]|\[|==|$)  # pip, uv, pipx, conda: install stepback
+    r"""install[^\n|`]*[\ \t"']stepback(?=[\s"'`,;]|\[|==|$)  # pip, uv, conda
     | \bstepback\[                                          # an extra of the stranger's
     | (?<![\w./-])stepback/(?:controller|cpu|cuda)\b        # an image of the stranger's
     """,
