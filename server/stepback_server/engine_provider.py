@@ -70,11 +70,7 @@ def _embedded(settings: Settings, served: Served) -> StartEngine:
             ) from error
 
         engine = EmbeddedEngine.start(
-            checkpoint.folder,
-            context_tokens=checkpoint.context_tokens,
-            cpu=settings.device == "cpu",
-            kv_cache_bytes=settings.kv_cache_mib << 20,
-            max_running=settings.max_running,
+            checkpoint.folder, settings, context_tokens=checkpoint.context_tokens
         )
         settle_heap()
         return engine

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -158,7 +159,7 @@ class Reloader:
     def _find(self, root: Path, path: str) -> Checkpoint:
         new = Checkpoint.open(folder_under(root, path, first=self._first))
         check_successor(self._served.checkpoint, new)
-        return new
+        return replace(new, context_tokens=self._served.checkpoint.context_tokens)
 
     async def _settle(self) -> int:
         """Wait until no search is in flight; return how many had to be cut short for that."""

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
+from stepback_server.setting_values import EngineKey, VllmArgs
+
 ENVIRONMENT_PREFIX = "STEPBACK_"
 _NOT_THE_SERVERS = frozenset(
     {"STEPBACK_URL", "STEPBACK_API_KEY", "STEPBACK_HEADERS", "STEPBACK_TORCH_INDEX"}
@@ -50,6 +52,8 @@ def _split(text: object) -> object:
 
 Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^\s/@?#A-Z]+)$")]
 Origins = Annotated[tuple[Origin, ...], BeforeValidator(_split)]
+OptionalText = Annotated[str | None, BeforeValidator(_none_if_empty)]
+OptionalCount = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_none_if_empty)]
 EngineUrl = Annotated[str, Field(pattern=r"^https?://[^\s/@?#]+(/[^\s?#]*)?$")]
 EngineUrls = Annotated[tuple[EngineUrl, ...], BeforeValidator(_split_urls)]
 
@@ -74,10 +78,24 @@ class Settings(BaseModel):
     """Where vLLM runs: cpu or cuda."""
     engine_urls: EngineUrls = ()
     """vLLM servers to sample from, their addresses separated by commas; none: vLLM runs in here."""
-    engine_api_key: SecretStr | None = None
+    engine_api_key: EngineKey = None
     """The key that those servers want, where they want one."""
     kv_cache_mib: int = Field(default=256, ge=8)
     """Key-value cache on a CPU, MiB. On CUDA vLLM sizes its own."""
+    context_tokens: OptionalCount = None
+    """The longest sequence, prompt included; none: the model's own, or what the cache holds."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Numbers of the model; auto: bfloat16, and on a GPU without it float16."""
+    gpu_memory_share: float = Field(default=0.9, gt=0, le=1)
+    """Share of a GPU's memory that vLLM takes."""
+    tensor_parallel: int = Field(default=1, ge=1)
+    """GPUs over which the model is spread."""
+    quantization: OptionalText = None
+    """Of the weights, by vLLM's name for it (fp8, bitsandbytes); none: as the checkpoint says."""
+    vllm_args: VllmArgs = {}
+    """Any other argument of vLLM, as a JSON object: {"max_num_batched_tokens": 4096}."""
+    threads: OptionalCount = None
+    """Threads of vLLM on a CPU; none: one for a model under 256 MiB, else one a core."""
     max_running: int = Field(default=256, ge=1)
     """Sequences that the engine runs at once; more wait inside it."""
     max_searches: int = Field(default=32, ge=1)
@@ -130,6 +148,8 @@ class Settings(BaseModel):
     """The largest file that may be uploaded, MiB."""
     job_days: float = Field(default=30.0, gt=0, le=3650)
     """How long the results of searches in the background, and the files of batches, are kept."""
+    keep_alive_seconds: int = Field(default=75, ge=1, le=3600)
+    """How long an idle connection is kept; longer than the proxies in front keep theirs."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Of the server's own log: debug, info, warning or error."""
     log_format: Literal["text", "json"] = "text"

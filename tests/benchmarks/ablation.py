@@ -146,14 +146,7 @@ class Bench:
 
 def start_engine(checkpoint: Checkpoint, folder: Path) -> EmbeddedEngine:
     """As a controller starts it by default."""
-    settings = Settings()
-    return EmbeddedEngine.start(
-        folder,
-        context_tokens=checkpoint.context_tokens,
-        cpu=True,
-        kv_cache_bytes=settings.kv_cache_mib << 20,
-        max_running=settings.max_running,
-    )
+    return EmbeddedEngine.start(folder, Settings(), context_tokens=checkpoint.context_tokens)
 
 
 async def measure_all(given: argparse.Namespace) -> None:

@@ -32,10 +32,12 @@ from stepback_server.search.loop import Limits, Search, Searched
 from stepback_server.search.sampling import Independent
 from stepback_server.search.self_backtracking import SelfBacktracking
 from stepback_server.search.strategy import SearchStrategy
+from stepback_server.settings import Settings
 from stepback_training.generators import GENERATORS, Generator, Split
 from tests.benchmarks.ablation import Bench, start_engine
 from tests.benchmarks.measuring import TASK, both_kinds
 from tests.conftest import CHECKPOINT
+from tests.progress import clock
 
 _CONTEXT = 8192
 _HEADER = (
@@ -177,11 +179,7 @@ async def long_ones(shapes: list[Shape]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         untrained(Path(folder), vocabulary)
         engine = EmbeddedEngine.start(
-            Path(folder),
-            context_tokens=_CONTEXT,
-            cpu=True,
-            kv_cache_bytes=1 << 30,
-            max_running=256,
+            Path(folder), Settings(kv_cache_mib=1024), context_tokens=_CONTEXT
         )
         try:
             for shape in shapes:
@@ -242,12 +240,13 @@ def main() -> int:
     given = parser.parse_args()
     if given.part == "sudoku" and given.sudoku is None:
         parser.error("--part sudoku: say which checkpoint with --sudoku")
-    if given.part in (None, "countdown"):
-        asyncio.run(countdown(given.problems))
-    if given.part in (None, "sudoku") and given.sudoku is not None:
-        asyncio.run(sudoku(given.sudoku, given.problems))
-    if given.part in (None, "untrained"):
-        long_problems()
+    with clock("searches"):
+        if given.part in (None, "countdown"):
+            asyncio.run(countdown(given.problems))
+        if given.part in (None, "sudoku") and given.sudoku is not None:
+            asyncio.run(sudoku(given.sudoku, given.problems))
+        if given.part in (None, "untrained"):
+            long_problems()
     return 0
 
 

@@ -28,6 +28,7 @@ from stepback_training.data.samples import Sample
 from stepback_training.generators import ErrorKind
 from stepback_training.train.packing import encode
 from tests.benchmarks.measuring import KINDS, TASK, both_kinds
+from tests.progress import counted
 
 LATE = "late"
 """The boundary behind a further step that takes a wrong one at its word."""
@@ -223,7 +224,7 @@ def main() -> int:
     parser.add_argument("--problems", type=int, default=300, help="of each test kind")
     given = parser.parse_args()
     asked, without = both_kinds(given.problems), unsolvable(given.problems)
-    for folder in given.models:
+    for folder in counted(given.models, "models"):
         probe = Probe(folder)
         told = probe.marker(asked) | {
             "gives_up_solvable": probe.giving_up(asked),

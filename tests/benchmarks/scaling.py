@@ -42,6 +42,7 @@ from tests.benchmarks.processes import (
     series,
 )
 from tests.conftest import CHECKPOINT
+from tests.progress import clock
 
 STRATEGIES = ("best_first", "best_of_n")
 _OWN = "stepback_controller_seconds"
@@ -225,7 +226,11 @@ def main() -> int:
         "--replicas", type=int, default=2, help="each on a core of its own; 1 compares nothing"
     )
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, replicas(Path(name), given.replicas) as servers:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        replicas(Path(name), given.replicas) as servers,
+        clock("loads"),
+    ):
         costs(servers[0], Path(name), given)
         own_time(servers[0])
         compare(servers, Path(name), given.seconds)

@@ -25,6 +25,7 @@ from stepback_client import AsyncClient, CountdownProblem
 from stepback_training.generators import GENERATORS, Split
 from tests.benchmarks.processes import series
 from tests.conftest import CHECKPOINT, children, start_controller, wait_until_ready
+from tests.progress import counted
 
 ROWS: list[dict[str, int]] = [
     {},
@@ -130,7 +131,7 @@ def main() -> int:
         "| preemptions | own time within 2 ms | mean own ms |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for settings in ROWS[:1] if given.defaults else ROWS:
+    for settings in counted(ROWS[:1] if given.defaults else ROWS, "settings"):
         print(measure(settings, given.problems, given.in_flight), flush=True)
     return 0
 

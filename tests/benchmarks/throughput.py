@@ -8,7 +8,8 @@ the same prompts, as many tokens of each, as many sequences running as there wer
 
 Each round has other problems, so no prompt is cached. Offline and HTTP take turns, in processes of
 their own, in one run of this file. The ratios are of the medians. The first round of each process
-warms up and is not counted.
+warms up, with a quarter of the problems, and is not counted. Sized to be over
+in five minutes on two quiet cores.
 """
 
 import argparse
@@ -38,15 +39,19 @@ from stepback_server.settings import Settings
 from stepback_training.generators import GENERATORS, Split
 from tests.benchmarks.ablation import Bench, start_engine
 from tests.conftest import CHECKPOINT, controller
+from tests.progress import counted
 
 TASK = GENERATORS["countdown"]
 
 
 def problems(count: int, number: int) -> list[CountdownProblem]:
-    """The problems of a round."""
-    return list(islice(TASK.stream(Split.TEST_SEEN, Random(number)), count))
+    """The problems of a round; the first one warms up."""
+    asked = count if number else max(1, count // 4)
+    return list(islice(TASK.stream(Split.TEST_SEEN, Random(number)), asked))
 
 
+_BEST_FIRST_PROBLEMS = 4
+"""As often as many as of best-of-N, since it takes fewer tokens for each."""
 _ANSWERS = 32
 """Whole answers that a controller's own budget for best-first search pays for."""
 Wanted = list[tuple[tuple[int, ...], int]]
@@ -66,14 +71,12 @@ def offline(given: argparse.Namespace) -> list[float]:
     llm = LLM(
         **engine_options(
             CHECKPOINT,
+            Settings(max_running=given.running or settings.max_running),
             context_tokens=checkpoint.context_tokens,
-            cpu=True,
-            kv_cache_bytes=settings.kv_cache_mib << 20,
-            max_running=given.running or settings.max_running,
         )
     )
     rates: list[float] = []
-    for wanted in rounds:
+    for wanted in counted(rounds, "offline, rounds"):
         prompts: list[Any] = [tokens_input(list(ids)) for ids, _ in wanted]
         params = [
             SamplingParams(
@@ -114,8 +117,8 @@ async def searched(given: argparse.Namespace, checkpoint: Checkpoint) -> list[Wa
     search = bench.strategies()["best-first search"]
     longest = checkpoint.longest_answer(TASK.name)
     rounds: list[Wanted] = []
-    for number in range(given.rounds + 1):
-        asked = problems(4 * given.problems, number)
+    for number in counted(range(given.rounds + 1), "recording, rounds"):
+        asked = problems(_BEST_FIRST_PROBLEMS * given.problems, number)
         await bench.measure("recording", search, _ANSWERS * longest, asked)
         rounds.append(recording.take())
     await recording.engine.close(kill=False)
@@ -157,7 +160,7 @@ async def over_http(url: str, given: argparse.Namespace, count: int, **options: 
     rates: list[float] = []
     running: list[int] = []
     async with AsyncClient(url) as client:
-        for number in range(given.rounds + 1):
+        for number in counted(range(given.rounds + 1), f"{options['strategy']}, rounds"):
             queue = iter(problems(count, number))
             started = time.monotonic()
             watching = asyncio.create_task(watch(client, running))
@@ -185,7 +188,7 @@ async def watch(client: AsyncClient, running: list[int]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--problems", type=int, default=192)
+    parser.add_argument("--problems", type=int, default=96)
     parser.add_argument("--breadth", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--in-flight", type=int, default=32)
@@ -203,7 +206,8 @@ def main() -> int:
 def compare(folder: Path, given: argparse.Namespace) -> None:
     """Offline, HTTP, and offline again: a neighbour who comes or goes shows as a spread."""
     best_of_n = {"strategy": "best_of_n", "breadth": given.breadth, "select": "perplexity"}
-    best_first = partial(over_http, given=given, count=4 * given.problems, strategy="best_first")
+    count = _BEST_FIRST_PROBLEMS * given.problems
+    best_first = partial(over_http, given=given, count=count, strategy="best_first")
     before = offline_in_a_process(folder)
     with controller(folder / "log.txt", log_level="warning") as url:
         sampled = asyncio.run(over_http(url, given, given.problems, **best_of_n)).rates

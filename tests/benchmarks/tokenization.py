@@ -18,6 +18,7 @@ from stepback_training.data.samples import write_samples
 from stepback_training.train.sft import train
 from tests.benchmarks.measuring import KINDS, TASK
 from tests.benchmarks.probe import Probe
+from tests.progress import counted
 
 DIGITS = (1, 2, 3)
 
@@ -57,7 +58,7 @@ def main() -> int:
     kinds = {kind: list(islice(TASK.stream(kind, Random(7)), given.problems)) for kind in KINDS}
     rows = ["| digits a token | nats, seen | nats, new | greedy, seen | greedy, new |"]
     rows.append("| --- | --- | --- | --- | --- |")
-    for digits in DIGITS:
+    for digits in counted(DIGITS, "tokenizations"):
         folder = train(recipe(digits, given.samples), data, given.out / f"digits-{digits}")
         probe = Probe(folder)
         nats = " | ".join(f"{probe.solving(problems)['nats']:.2f}" for problems in kinds.values())

@@ -42,6 +42,7 @@ from stepback_training.train.model import attention_of, make_model
 from stepback_training.train.packing import IGNORED, EncodedSamples, PackedRows
 from stepback_training.train.trainer import StepbackTrainer, arguments_of, collator_of
 from tests.conftest import ROOT
+from tests.progress import counted
 
 SIDES = ("packed", "padded", "head", "shared", "fused")
 _WARM_UP = 3
@@ -216,9 +217,9 @@ def main() -> int:
     # Where packed is fused already, there is nothing to compare.
     wanted = given.sides or [side for side in SIDES if not (side == "fused" and is_fused)]
     sides: dict[str, list[Measured]] = {side: [] for side in wanted}
-    for _ in range(given.turns):
-        for side, found in sides.items():
-            found.append(in_a_process(side))
+    turns = [side for _ in range(given.turns) for side in wanted]
+    for side in counted(turns, "turns"):
+        sides[side].append(in_a_process(side))
     device = torch.cuda.get_device_name() if on_gpu else "CPU"
     print(f"{given.recipe.name}, {device}, {torch.get_num_threads()} threads")
     for side, found in sides.items():

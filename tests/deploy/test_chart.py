@@ -124,6 +124,7 @@ def test_the_controller_knows_every_engine_by_its_own_name(helm: Path) -> None:
     [container] = engines["spec"]["template"]["spec"]["containers"]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 2
     assert container["image"] == "stepback-llm/cuda:0.1.0"
+    assert {"name": "STEPBACK_TENSOR_PARALLEL", "value": "2"} in container["env"]
 
 
 def test_an_engine_is_given_the_time_to_be_replaced_within_its_pod(helm: Path) -> None:
@@ -131,6 +132,15 @@ def test_an_engine_is_given_the_time_to_be_replaced_within_its_pod(helm: Path) -
     [container] = engines["spec"]["template"]["spec"]["containers"]
     liveness = container["livenessProbe"]
     assert liveness["failureThreshold"] * liveness["periodSeconds"] >= 900
+
+
+def test_a_controller_is_given_the_time_to_read_its_weights(helm: Path) -> None:
+    deployment = render(helm, "--set", "controller.startSeconds=300")[
+        "Deployment/stepback-controller"
+    ]
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    startup = container["startupProbe"]
+    assert startup["failureThreshold"] * startup["periodSeconds"] >= 300
 
 
 def test_a_full_queue_does_not_take_the_endpoint_away(helm: Path) -> None:

@@ -19,6 +19,7 @@ from multiprocessing.synchronize import Event
 import httpx
 
 from tests.probing import answer_times
+from tests.progress import counted
 from tests.trials.base import Controller, controller, problem, verdict
 
 AT_ONCE = 200
@@ -60,7 +61,7 @@ async def flood(target: Controller, floods: int) -> Flooded:
             name = ("alice", "bob")[number % 2]
             return await http.post("/solve", json=body, headers=target.headers(name))
 
-        for number in range(floods):
+        for number in counted(range(floods), "floods"):
             first = number * AT_ONCE
             answers = await asyncio.gather(*map(ask, range(first, first + AT_ONCE)))
             found.statuses.update(answer.status_code for answer in answers)

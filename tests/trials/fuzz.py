@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from stepback_core.schemas import ErrorBody
+from tests.progress import counted
 from tests.trials.base import Controller, controller, verdict
 from tests.trials.fuzz_cases import Case, Fuzzer
 
@@ -126,7 +127,7 @@ async def run(target: Controller, cases: int, seed: int) -> Found:
         places.release()
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(cases):
+        for _ in counted(range(cases), "cases"):
             await places.acquire()
             group.create_task(one(fuzzer.case()))
     return found

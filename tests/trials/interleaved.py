@@ -11,6 +11,7 @@ import sys
 import httpx
 
 from stepback_core.schemas import SolveResult
+from tests.progress import bar
 from tests.trials.asked import is_judged
 from tests.trials.base import Controller, controller, problem, verdict
 
@@ -49,10 +50,13 @@ async def run(target: Controller, searches: int, at_once: int) -> list[str]:
 
     async def one(http: httpx.AsyncClient, number: int) -> list[str]:
         async with places:
-            return await ask(http, target, number)
+            leaks = await ask(http, target, number)
+        progress.update()
+        return leaks
 
-    async with httpx.AsyncClient(base_url=target.url, timeout=120) as http:
-        found = await asyncio.gather(*(one(http, number) for number in range(searches)))
+    with bar("searches", searches) as progress:
+        async with httpx.AsyncClient(base_url=target.url, timeout=120) as http:
+            found = await asyncio.gather(*(one(http, number) for number in range(searches)))
     return [leak for leaks in found for leak in leaks]
 
 

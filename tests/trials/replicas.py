@@ -18,6 +18,7 @@ from random import Random
 import httpx
 
 from stepback_core.schemas import SolveResult
+from tests.progress import bar
 from tests.server.engine.conftest import VllmServer, two_servers
 from tests.trials.asked import Asked, random_search
 from tests.trials.base import Controller, controller, verdict
@@ -87,8 +88,10 @@ class Trial:
         async def one(each: Asked) -> None:
             async with places:
                 await self._search(each)
+            progress.update()
 
-        await asyncio.gather(*map(one, asked))
+        with bar("searches", len(asked)) as progress:
+            await asyncio.gather(*map(one, asked))
 
     async def _search(self, asked: Asked) -> None:
         started = time.monotonic()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import ROOT
+from tests.progress import clock
 from tests.trials.base import Controller, controller, verdict
 
 CASES = 5000
@@ -52,7 +53,8 @@ def main() -> int:
         "reload_root": ROOT / "models",
     }
     with controller("alice", log_level="warning", **small) as target:
-        done = check(target, given.examples)
+        with clock("schema"):
+            done = check(target, given.examples)
         logged, restarts = target.logged(), target.restarts()
     if done.returncode:
         print(done.stdout[-6000:], done.stderr[-2000:])

@@ -15,6 +15,7 @@ from random import Random
 
 import httpx
 
+from tests.progress import clock
 from tests.trials.base import Controller, controller, verdict
 from tests.trials.load import HANG_SECONDS, LIMITED, LIMITS, OWNERS, Load, Tally
 
@@ -53,7 +54,8 @@ async def soak(target: Controller, seconds: float, callers: int, seed: int) -> t
         load = Load(target, http, Random(seed))
         watching = asyncio.create_task(memory.watch(target))
         ends = time.monotonic() + seconds
-        await asyncio.gather(*(load.work(ends) for _ in range(callers)))
+        with clock(f"soak, of {seconds:.0f} s", seconds):
+            await asyncio.gather(*(load.work(ends) for _ in range(callers)))
         watching.cancel()
     return load.tally, memory
 

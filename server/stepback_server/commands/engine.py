@@ -11,9 +11,10 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from stepback_server.checkpoint import Checkpoint, CheckpointError
+from stepback_server.engine.context import with_context
 from stepback_server.engine.handshake import Expected
 from stepback_server.engine.supervisor import Patience, Supervisor, canary
-from stepback_server.engine.vllm_environment import prepare_environment
+from stepback_server.engine.vllm_environment import prepare_environment, threads_for
 from stepback_server.engine.vllm_options import as_flags, engine_options
 from stepback_server.engine.vllm_process import Launcher, serve_vllm
 from stepback_server.observability.logs import VLLM_JSON, configure_logs
@@ -24,16 +25,17 @@ _log = logging.getLogger(__name__)
 
 def engine(arguments: Sequence[str]) -> int:
     """Keep a vLLM server until SIGINT or SIGTERM. Takes the controller's settings: model, host,
-    port, device, kv_cache_mib, max_running, log_level, log_format and engine_api_key. Returns 0,
+    port, device, engine_api_key, log_level, log_format, and all that say how vLLM runs. Returns 0,
     or 2 where they are refused, or 1 where the first server does not start."""
     try:
         settings = _with_port(read_settings(arguments, command="engine"))
-        checkpoint = Checkpoint.open(settings.model)
+        checkpoint = with_context(Checkpoint.open(settings.model), settings)
     except (SettingsError, CheckpointError) as error:
         print(f"stepback engine: {error}", file=sys.stderr)
         return 2
     prepare_environment(
         cpu=settings.device == "cpu",
+        threads=settings.threads or threads_for(settings.model),
         vllm_logging=VLLM_JSON if settings.log_format == "json" else None,
     )
     configure_logs(settings.log_level, settings.log_format)
@@ -105,11 +107,7 @@ def _with_port(settings: Settings) -> Settings:
 def server_flags(settings: Settings, checkpoint: Checkpoint) -> list[str]:
     """What vLLM's server is told on its command line."""
     options = engine_options(
-        checkpoint.folder,
-        context_tokens=checkpoint.context_tokens,
-        cpu=settings.device == "cpu",
-        kv_cache_bytes=settings.kv_cache_mib << 20,
-        max_running=settings.max_running,
+        checkpoint.folder, settings, context_tokens=checkpoint.context_tokens
     ) | {
         "served_model_name": checkpoint.manifest.name,
         "host": settings.host,

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version as distribution_version
 
-from stepback_server.engine.vllm_environment import prepare_environment
+from stepback_server.engine.vllm_environment import prepare_environment, threads_for
 from stepback_server.gateway.keys import KeysError, new_key
 from stepback_server.gc_tuning import settle_heap
 from stepback_server.observability.logs import VLLM_JSON, configure_logs
@@ -18,8 +18,6 @@ from stepback_server.observability.tracing import tracing_or_warning
 from stepback_server.settings import SettingsError, read_settings
 
 _log = logging.getLogger(__name__)
-
-_KEEP_ALIVE_SECONDS = 75
 
 _SECONDS_TO_ANSWER = 10
 """After the grace period: for searches that were cut short, and for readers who are slow."""
@@ -38,6 +36,7 @@ def serve(arguments: Sequence[str]) -> int:
     # Before anything imports torch.
     prepare_environment(
         cpu=settings.device == "cpu",
+        threads=settings.threads or threads_for(settings.model),
         vllm_logging=VLLM_JSON if settings.log_format == "json" else None,
     )
     configure_logs(settings.log_level, settings.log_format)
@@ -48,10 +47,11 @@ def serve(arguments: Sequence[str]) -> int:
     from stepback_server.api.state import state_of
     from stepback_server.app import create_app
     from stepback_server.checkpoint import Checkpoint, CheckpointError
+    from stepback_server.engine.context import with_context
 
     try:
-        checkpoint = Checkpoint.open(settings.model)
-    except CheckpointError as error:
+        checkpoint = with_context(Checkpoint.open(settings.model), settings)
+    except (SettingsError, CheckpointError) as error:
         print(f"stepback serve: {error}", file=sys.stderr)
         return 2
     tracing = tracing_or_warning(os.environ, distribution_version("stepback-llm"))
@@ -103,6 +103,7 @@ def serve(arguments: Sequence[str]) -> int:
             # uvicorn's lines go where all lines go; the access log is our own.
             log_config=None,
             access_log=False,
+            timeout_keep_alive=settings.keep_alive_seconds,
             timeout_graceful_shutdown=_SECONDS_TO_ANSWER,
         )
     )

@@ -3,10 +3,11 @@
 import asyncio
 import itertools
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from vllm import SamplingParams, __version__
+from vllm import SamplingParams, __version__, envs
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMValidationError
@@ -20,6 +21,7 @@ from stepback_server.concurrency import run_all
 from stepback_server.engine.base import (
     Alternative,
     EngineDied,
+    EngineMismatch,
     EngineUnavailable,
     Finish,
     OnSample,
@@ -31,7 +33,9 @@ from stepback_server.engine.base import (
 from stepback_server.engine.cores import Cores
 from stepback_server.engine.death import Death, cause_of, failed_cores
 from stepback_server.engine.output import Output
+from stepback_server.engine.vllm_dtype import supported_dtype
 from stepback_server.engine.vllm_options import engine_options
+from stepback_server.settings import Settings
 
 _BETWEEN_ABORTS = 0.02
 _RESETS = 100
@@ -68,40 +72,30 @@ class EmbeddedEngine:
 
     @classmethod
     def start(
-        cls,
-        checkpoint: Path,
-        *,
-        context_tokens: int,
-        cpu: bool,
-        kv_cache_bytes: int,
-        max_running: int,
+        cls, checkpoint: Path, settings: Settings, *, context_tokens: int
     ) -> "EmbeddedEngine":
         """Load a checkpoint; blocks for seconds. `prepare_environment` must have been called."""
-        options = engine_options(
-            checkpoint,
-            context_tokens=context_tokens,
-            cpu=cpu,
-            kv_cache_bytes=kv_cache_bytes,
-            max_running=max_running,
-        )
+        options = engine_options(checkpoint, settings, context_tokens=context_tokens)
+        options["dtype"] = supported_dtype(options["dtype"])
         counters: list[_StepCounter] = []
 
         def count_steps(config: VllmConfig, engine_index: int = 0) -> _StepCounter:
             counters.append(_StepCounter(config, engine_index))
             return counters[-1]
 
+        # vLLM looks at its variables for every sample: after the start at a copy.
+        envs.disable_envs_cache()
         cores, output = Cores(), Output()
         with output.capture():
             try:
-                llm = AsyncLLM.from_engine_args(
-                    AsyncEngineArgs(**options), stat_loggers=[count_steps]
-                )
+                llm = AsyncLLM.from_engine_args(_arguments(options), stat_loggers=[count_steps])
             except RuntimeError as error:
                 if (death := _death_at_start(str(error), cores, output)) is None:
                     raise
                 raise EngineDied(death) from error
             finally:
                 cores.stop()
+        envs.enable_envs_cache()
         return cls(llm, counters, cores, output)
 
     async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
@@ -194,6 +188,13 @@ class EmbeddedEngine:
         # On the event loop's own thread: from another, vLLM's reader would see its core vanish
         # and log a death before it is told to stop.
         self._llm.shutdown()
+
+
+def _arguments(options: dict[str, Any]) -> AsyncEngineArgs:
+    known = {field.name for field in fields(AsyncEngineArgs)}
+    if unknown := ", ".join(sorted(options.keys() - known)):
+        raise EngineMismatch(f"STEPBACK_VLLM_ARGS: vLLM {__version__} has no argument {unknown}")
+    return AsyncEngineArgs(**options)
 
 
 def _death_at_start(error: str, cores: Cores, output: Output) -> Death | None:

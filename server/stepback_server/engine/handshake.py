@@ -1,6 +1,8 @@
 """What a vLLM server must serve, and whether one does."""
 
+import functools
 import logging
+import ssl
 from dataclasses import dataclass, field
 
 import httpx
@@ -27,6 +29,16 @@ class _Model(BaseModel):
 
 class _Models(BaseModel):
     data: list[_Model]
+
+
+_UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+
+
+@functools.cache
+def trusted_authorities() -> ssl.SSLContext:
+    """Those of SSL_CERT_FILE and SSL_CERT_DIR, or else of the public web. Proxies of the
+    environment do not count: an engine is next door."""
+    return httpx.create_ssl_context()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +86,18 @@ class Expected:
     def _ask(self, address: str) -> httpx.Response:
         try:
             return httpx.get(
-                address, headers=self.headers, timeout=CONTROL_SECONDS, trust_env=False
+                address,
+                headers=self.headers,
+                timeout=CONTROL_SECONDS,
+                trust_env=False,
+                verify=trusted_authorities(),
             )
         except httpx.RequestError as error:
+            if _UNTRUSTED in str(error):
+                raise EngineMismatch(
+                    f"{address}: its certificate is not trusted ({say(error)}): name the file of "
+                    "its authority with SSL_CERT_FILE"
+                ) from error
             raise EngineUnavailable(f"{address} cannot be reached ({say(error)})") from error
 
     def _agree(self, url: str, answer: httpx.Response) -> None:
@@ -94,8 +115,9 @@ class Expected:
             _log.warning("%s does not tell its context: it must be %d", url, self.context_tokens)
         elif served.max_model_len < self.context_tokens:
             raise EngineMismatch(
-                f"{url} has a context of {served.max_model_len} tokens, the checkpoint one of "
-                f"{self.context_tokens}: start it with --max-model-len {self.context_tokens}"
+                f"{url} has a context of {served.max_model_len} tokens, this controller one of "
+                f"{self.context_tokens}: start it with --max-model-len {self.context_tokens}, or "
+                f"this with STEPBACK_CONTEXT_TOKENS={served.max_model_len}"
             )
 
 

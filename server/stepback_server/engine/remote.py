@@ -32,7 +32,7 @@ from stepback_server.engine.completions import (
     Stream,
     request_body,
 )
-from stepback_server.engine.handshake import CONTROL_SECONDS, Expected, say
+from stepback_server.engine.handshake import CONTROL_SECONDS, Expected, say, trusted_authorities
 from stepback_server.request_context import trace_headers
 
 _ABORT_CONNECTIONS = 8
@@ -65,6 +65,7 @@ class Replica:
             timeout=CONTROL_SECONDS,
             limits=httpx.Limits(keepalive_expiry=_KEEP_ALIVE_SECONDS),
             trust_env=False,
+            verify=trusted_authorities(),
         )
 
     @classmethod
@@ -91,7 +92,9 @@ class Replica:
         return aiohttp.ClientSession(
             headers=self._expected.headers,
             connector=aiohttp.TCPConnector(
-                limit=connections, keepalive_timeout=_KEEP_ALIVE_SECONDS
+                limit=connections,
+                keepalive_timeout=_KEEP_ALIVE_SECONDS,
+                ssl=trusted_authorities(),
             ),
             # A router's cookie would hold every search on one of its servers.
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -199,6 +202,7 @@ class Replica:
             headers=self._expected.headers,
             timeout=httpx.Timeout(_RELOAD_SECONDS, connect=CONTROL_SECONDS),
             trust_env=False,
+            verify=trusted_authorities(),
         ) as http:
             try:
                 if (await http.get(_RPC_PATH)).status_code == 404:

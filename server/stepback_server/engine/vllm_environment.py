@@ -1,15 +1,18 @@
 """The environment that vLLM on a CPU needs, set before torch is imported.
 
 With a busy neighbour two spinning OpenMP threads sampled 25 to 50 times slower than one passive
-thread, and the first request for log-probabilities compiled for 14 s: both are measured, neither
-is vLLM's default. A variable that is set already is left alone, but for those that must hold.
+thread with a small model, and the first request for log-probabilities compiled for 14 s: both are
+measured, neither is vLLM's default. A variable that is set already is left alone, but for those
+that must hold.
 """
 
 import os
 from pathlib import Path
 
+_CGROUP = Path("/sys/fs/cgroup/cpu.max")
+_LARGE_BYTES = 256 << 20
+"""Weights from which on a step is long enough for threads to wait for each other."""
 _CPU = {
-    "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
     "TORCH_COMPILE_DISABLE": "1",
     # Matrix kernels, one for each batch size: 1,024 of them hold 370 MiB, which an engine takes ten
@@ -31,12 +34,30 @@ _REQUIRED = {
 }
 
 
-def prepare_environment(*, cpu: bool, vllm_logging: Path | None = None) -> None:
+def prepare_environment(*, cpu: bool, threads: int = 1, vllm_logging: Path | None = None) -> None:
     """Set what is missing, and what is required. Call it before anything imports torch.
-    `vllm_logging` is a logging configuration for vLLM's processes; its own if left out."""
-    wanted = (_CPU | _ALWAYS) if cpu else _ALWAYS
+    `threads` are vLLM's on a CPU. `vllm_logging` is a logging configuration for vLLM's processes;
+    its own if left out."""
+    wanted = (_CPU | _ALWAYS | {"OMP_NUM_THREADS": str(threads)}) if cpu else _ALWAYS
     if vllm_logging is not None:
         wanted = wanted | {"VLLM_LOGGING_CONFIG_PATH": str(vllm_logging)}
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
     os.environ.update(_REQUIRED)
+
+
+def threads_for(model: Path) -> int:
+    """The threads that suit the size of a model's weights: one, or all cores."""
+    size = sum(file.stat().st_size for file in model.glob("*.safetensors"))
+    return _usable_cores() if size >= _LARGE_BYTES else 1
+
+
+def _usable_cores() -> int:
+    """By this process's affinity and its container's limit."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it.
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        quota, period = _CGROUP.read_text().split()
+        return cores if quota == "max" else min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):  # Another version of cgroups, or none.
+        return cores

@@ -1,12 +1,13 @@
 """How vLLM is run: its only definition, in this process or as a server. Imports no vLLM."""
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from stepback_server.settings import Settings
 
 
-def engine_options(
-    checkpoint: Path, *, context_tokens: int, cpu: bool, kv_cache_bytes: int, max_running: int
-) -> dict[str, Any]:
+def engine_options(checkpoint: Path, settings: Settings, *, context_tokens: int) -> dict[str, Any]:
     """vLLM's engine arguments: for an engine in this process, for a server (as flags), and for an
     offline one to compare with."""
     options: dict[str, Any] = {
@@ -14,14 +15,25 @@ def engine_options(
         "skip_tokenizer_init": True,
         "enable_prefix_caching": True,
         "generation_config": "vllm",
-        "max_num_seqs": max_running,
+        "max_num_seqs": settings.max_running,
         "max_model_len": context_tokens,
+        "dtype": settings.dtype,
     }
-    if not cpu:
-        return options
-    return options | {
-        "dtype": "bfloat16",
-        "kv_cache_memory_bytes": kv_cache_bytes,
+    if settings.tensor_parallel > 1:
+        options["tensor_parallel_size"] = settings.tensor_parallel
+    if settings.quantization is not None:
+        options["quantization"] = settings.quantization
+    if settings.device == "cpu":
+        options |= _cpu(settings, context_tokens)
+    else:
+        options["gpu_memory_utilization"] = settings.gpu_memory_share
+    return options | settings.vllm_args
+
+
+def _cpu(settings: Settings, context_tokens: int) -> dict[str, Any]:
+    return {
+        "dtype": "bfloat16" if settings.dtype == "auto" else settings.dtype,
+        "kv_cache_memory_bytes": settings.kv_cache_mib << 20,
         "block_size": 32,
         "enforce_eager": True,
         # A prefill cut in two makes vLLM 0.32 rewind the generator of a seeded request, which a
@@ -39,6 +51,8 @@ def as_flags(options: dict[str, Any]) -> list[str]:
         flag = name.replace("_", "-")
         if isinstance(value, bool):
             flags.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, list):
+            flags += [f"--{flag}", *map(str, cast("list[object]", value))]
         else:
-            flags += [f"--{flag}", str(value)]
+            flags += [f"--{flag}", json.dumps(value) if isinstance(value, dict) else str(value)]
     return flags

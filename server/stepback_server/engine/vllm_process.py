@@ -44,8 +44,12 @@ def serve_vllm(flags: Sequence[str]) -> None:
     """Be vLLM's server."""
     from vllm.utils.system_utils import set_process_title
 
+    from stepback_server.engine.vllm_dtype import supported_dtype
+
     set_process_title("Server")
     sys.argv = [SERVER, *flags]
+    dtype = sys.argv.index("--dtype") + 1
+    sys.argv[dtype] = supported_dtype(sys.argv[dtype])
     runpy.run_module(SERVER, run_name="__main__", alter_sys=True)
 
 

@@ -1,0 +1,79 @@
+"""How long a sequence the engine is made for: what the model allows, and what the machine holds."""
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from stepback_server.checkpoint import Checkpoint
+from stepback_server.settings import Settings, SettingsError
+
+_log = logging.getLogger(__name__)
+
+_USUAL_LONGEST = 32_768
+"""Longer than any trace; models that promise more ask for memory that few machines have."""
+_BLOCK = 32
+_NAME = "STEPBACK_CONTEXT_TOKENS"
+
+
+def with_context(checkpoint: Checkpoint, settings: Settings) -> Checkpoint:
+    """The checkpoint with the context that is served: the operator's, or what fits.
+
+    Raises SettingsError where the operator's is longer than the model's or than the cache.
+    """
+    model, wanted = checkpoint.context_tokens, settings.context_tokens
+    fits = None if settings.engine_urls else _fitting(checkpoint.folder, settings)
+    if wanted is not None:
+        _check(wanted, model, fits, settings)
+        return replace(checkpoint, context_tokens=wanted)
+    served = min(model, _USUAL_LONGEST, fits or model)
+    if served < model:
+        _log.warning(
+            "the model allows a context of %d tokens, %d are served: %s sets another number%s",
+            *(model, served, _NAME),
+            "" if fits is None else ", STEPBACK_KV_CACHE_MIB the memory for it",
+        )
+    return replace(checkpoint, context_tokens=served)
+
+
+def _check(wanted: int, model: int, fits: int | None, settings: Settings) -> None:
+    if wanted > model:
+        raise SettingsError(f"{_NAME}: the model has only {model} positions")
+    if fits is not None and wanted > fits:
+        raise SettingsError(
+            f"{_NAME}: {settings.kv_cache_mib} MiB of key-value cache hold {fits} tokens, not "
+            f"{wanted}: raise STEPBACK_KV_CACHE_MIB"
+        )
+
+
+def _fitting(folder: Path, settings: Settings) -> int | None:
+    """The tokens that the key-value cache on a CPU holds; None where vLLM sizes its own, or the
+    model's shape is not told as usual."""
+    if settings.device != "cpu":
+        return None
+    size = cache_bytes_per_token(cast("dict[str, Any]", json.loads(_config(folder))), settings)
+    if size is None:
+        return None
+    blocks = (settings.kv_cache_mib << 20) // (size * _BLOCK)
+    # vLLM keeps one for itself.
+    return max(_BLOCK, (blocks - 1) * _BLOCK)
+
+
+def _config(folder: Path) -> bytes:
+    return (folder / "config.json").read_bytes()
+
+
+def cache_bytes_per_token(config: dict[str, Any], settings: Settings) -> int | None:
+    """What a token takes in the key-value cache; None where the model's shape is told otherwise
+    than Llama's is."""
+    heads = config.get("num_attention_heads")
+    layers, keys = config.get("num_hidden_layers"), config.get("num_key_value_heads") or heads
+    hidden = config.get("hidden_size")
+    if not (isinstance(heads, int) and isinstance(layers, int) and isinstance(keys, int)):
+        return None
+    size = config.get("head_dim") or (hidden // heads if isinstance(hidden, int) else None)
+    if not isinstance(size, int):
+        return None
+    number_bytes = 4 if settings.dtype == "float32" else 2
+    return 2 * layers * keys * size * number_bytes
