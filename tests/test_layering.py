@@ -17,6 +17,7 @@ PACKAGES = {
     "stepback_training": ("training", {"stepback_core", "stepback_client"}),
 }
 SERVER_LAYERS = [
+    {"setting_values"},
     {"concurrency", "errors", "gc_tuning", "redaction", "settings"},
     {"checkpoint", "request_context", "storage"},
     {"engine", "gateway"},
