@@ -8,12 +8,14 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from stepback_server.api import batch
 from stepback_server.api.cors import with_cors
 from stepback_server.api.docs import install_docs
 from stepback_server.api.endpoints import endpoints_of
 from stepback_server.api.errors import install_error_handlers
 from stepback_server.api.jobs import router as jobs_router
 from stepback_server.api.middleware import BelowPrefix, BodyLimit, BrokenConnections, HeadAsGet
+from stepback_server.api.openai import routes as openai_routes
 from stepback_server.api.page import mount_page
 from stepback_server.api.paths import FILES_PATH, SEARCH_PATHS
 from stepback_server.api.routes import router
@@ -91,8 +93,8 @@ def create_app(
     )
     app.add_middleware(BrokenConnections)
     app.add_middleware(HeadAsGet)
-    app.include_router(router)
-    app.include_router(jobs_router)
+    for each in (router, batch.router, openai_routes.router, jobs_router):
+        app.include_router(each)
     mount_page(app)
     install_docs(app)
     install_error_handlers(app)

@@ -37,6 +37,14 @@ class Checkpoint:
         """The token for what the vocabulary lacks; None where it lacks nothing."""
         return getattr(self.codec.tokenizer, "unk_token_id", None)
 
+    @property
+    def written_at(self) -> int:
+        """When the manifest was written, in seconds since 1970; 0 where the file is gone."""
+        try:
+            return int((self.folder / MANIFEST_NAME).stat().st_mtime)
+        except OSError:
+            return 0
+
     def longest_answer(self, task: str | None) -> int:
         """The most tokens that a branch may generate for a task, or for a bare prompt."""
         of_any = self.manifest.answer_tokens or self.context_tokens

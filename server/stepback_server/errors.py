@@ -77,6 +77,17 @@ ERRORS: dict[str, ErrorKind] = {
         "There is nothing with this id, or it is another key's, or it has expired.",
         "Take an id from the list, with the key that made it.",
     ),
+    "model_not_found": ErrorKind(
+        404,
+        ErrorType.NOT_FOUND,
+        "On OpenAI's routes: another model is served.",
+        "Take a name from `GET /v1/models`, or leave `model` out.",
+    ),
+    "unsupported_parameter": _invalid(
+        "On OpenAI's routes: the server cannot honour this parameter, or this kind of message.",
+        "Leave out what `param` names; what is ignored elsewhere is refused here.",
+        400,
+    ),
     "no_such_path": ErrorKind(
         404, ErrorType.NOT_FOUND, "There is nothing at this path.", "`/docs` lists the paths."
     ),

@@ -5,7 +5,8 @@ from contextlib import suppress
 from hashlib import sha256
 from importlib.metadata import version as distribution_version
 
-from stepback_core.schemas import Model, Readiness, Reload, SolveRequest, SolveResult
+from stepback_core.schemas import Model, Readiness, Reload, SolveRequest, SolveResult, Strategy
+from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import EngineUnavailable
 from stepback_server.engine.supervisor import Keeper
 from stepback_server.gateway.admission import Admission, Urgency, Yielding
@@ -32,6 +33,7 @@ class Service:
         self._served = served
         self._keeper = keeper
         self._grace_seconds = settings.grace_seconds
+        self._max_searches = settings.max_searches
         self._draining = False
         meter = TokenMeter()
         self._admission = Admission(
@@ -116,6 +118,15 @@ class Service:
         fingerprint = sha256(same.model_dump_json().encode()).digest()
         return await self._answers.once(tenant.name, idempotency_key, fingerprint, work)
 
+    async def result(
+        self, request: SolveRequest, tenant: Tenant, idempotency_key: str | None
+    ) -> tuple[SolveResult, bool]:
+        """Return the result, and True as `solve_once` does. Raises what it raises."""
+        if idempotency_key is None:
+            return await self.solve(request, tenant), False
+        content, is_joined = await self.solve_once(request, tenant, idempotency_key)
+        return SolveResult.model_validate_json(content), is_joined
+
     async def watch(
         self, request: SolveRequest, tenant: Tenant, idempotency_key: str | None = None
     ) -> LiveSearch:
@@ -148,7 +159,25 @@ class Service:
             trained_for=manifest.trained_for,
             parameters=manifest.training.get("parameters"),
             digest=checkpoint.digest,
+            created=checkpoint.written_at,
+            max_model_len=checkpoint.context_tokens,
         )
+
+    @property
+    def models(self) -> list[Model]:
+        """The served model, then the same with each strategy in its name."""
+        model = self.model
+        named = [model.model_copy(update={"id": f"{model.id}:{each}"}) for each in Strategy]
+        return [model, *named]
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The checkpoint that is served now."""
+        return self._served.checkpoint
+
+    def at_once(self, tenant: Tenant) -> int:
+        """How many searches of one call may run: as many as its key, or the server, takes."""
+        return min(self._max_searches, tenant.max_searches or self._max_searches)
 
     async def reload(self, path: str) -> Reload:
         """Go on with the weights of another folder: see `Reloader.reload`."""

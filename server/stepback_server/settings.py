@@ -112,6 +112,8 @@ class Settings(BaseModel):
     """Generated tokens of one search: the default and the largest budget."""
     budget_seconds: float = Field(default=120.0, gt=0, le=3600)
     """Seconds of one search: the default and the largest budget."""
+    max_batch: int = Field(default=256, ge=1, le=10_000)
+    """Problems in one call of /solve/batch, and prompts in one of /v1/completions."""
     max_body_bytes: int = Field(default=1 << 20, ge=1024)
     """The largest request body; a larger one is refused with 413."""
     max_nesting: int = Field(default=64, ge=8, le=200)

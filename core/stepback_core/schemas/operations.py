@@ -22,6 +22,10 @@ class Model(ResponseModel):
     FLOPs."""
     digest: str | None = None
     """SHA-256 of the weights that are served: tells two states of one model apart."""
+    created: int = 0
+    """When the weights were written, seconds since 1970."""
+    max_model_len: int | None = None
+    """The longest sequence in tokens, prompt included."""
 
 
 class ModelList(ResponseModel):

@@ -65,6 +65,8 @@ class Budget(RequestModel):
     takes those of 32 full answers if it is left out, or of `breadth` where that is more."""
     seconds: float | None = Field(default=None, gt=0, le=3600, allow_inf_nan=False)
     """Wall time from the start of the search, its time in the queue excluded."""
+    answer_tokens: int | None = Field(default=None, ge=1)
+    """Tokens from the prompt to the end of one branch; the checkpoint has a limit of its own."""
 
 
 def _problem_schema() -> dict[str, Any]:

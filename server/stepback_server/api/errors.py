@@ -5,6 +5,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from stepback_server.api.openai import spelling
 from stepback_server.checkpoint import CheckpointError
 from stepback_server.engine.base import (
     EngineUnavailable,
@@ -134,26 +135,32 @@ def _not_reloaded(
     )
 
 
-def response_of(error: ApiError) -> JSONResponse:
-    """Return the answer to a caller, and note the code for the access log, which counts it."""
+def response_of(error: ApiError, path: str) -> JSONResponse:
+    """Return the answer to a caller of a path, and note the code for the access log, which counts
+    it."""
     note(code=error.code)
+    if spelling.is_openai(path):
+        return JSONResponse(
+            spelling.body_of(error), spelling.status_of(error), spelling.headers_of(error)
+        )
     return JSONResponse(error.body.model_dump(mode="json"), error.status, error.headers)
 
 
-async def _on_validation(_: Request, error: Exception) -> JSONResponse:
+async def _on_validation(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return response_of(invalid(error.errors()))
+    return response_of(invalid(error.errors()), request.url.path)
 
 
-async def _on_http(_: Request, error: Exception) -> JSONResponse:
+async def _on_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if error.status_code == 400:
-        return response_of(unparsable())
+        return response_of(unparsable(), request.url.path)
     code = {404: "no_such_path", 405: "method_not_allowed"}.get(error.status_code, "http_error")
     message = f"{error.detail}: see /docs for the paths and methods."
     headers = dict(error.headers) if error.headers else None
-    return response_of(ApiError(code, message, headers=headers, status=error.status_code))
+    failure = ApiError(code, message, headers=headers, status=error.status_code)
+    return response_of(failure, request.url.path)
 
 
-async def _on_failure(_: Request, error: Exception) -> JSONResponse:
-    return response_of(failure_of(error))
+async def _on_failure(request: Request, error: Exception) -> JSONResponse:
+    return response_of(failure_of(error), request.url.path)

@@ -37,7 +37,7 @@ class BodyLimit:
         limit = self._limits.get(scope["path"], self._limit)
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > limit:
-            await self._refusal(limit)(scope, receive, send)
+            await self._refusal(scope, limit)(scope, receive, send)
             return
         read = 0
 
@@ -53,11 +53,12 @@ class BodyLimit:
         try:
             await self._app(scope, limited, send)
         except _TooLarge:
-            await self._refusal(limit)(scope, receive, send)
+            await self._refusal(scope, limit)(scope, receive, send)
 
-    def _refusal(self, limit: int) -> ASGIApp:
+    def _refusal(self, scope: Scope, limit: int) -> ASGIApp:
         message = f"The body is too large: send at most {limit} bytes."
-        return response_of(ApiError("body_too_large", message, headers={"Connection": "close"}))
+        error = ApiError("body_too_large", message, headers={"Connection": "close"})
+        return response_of(error, scope["path"])
 
 
 class BelowPrefix:

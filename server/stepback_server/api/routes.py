@@ -35,7 +35,12 @@ router = APIRouter(route_class=StrictRoute)
 
 _OF_NO_ROUTE = frozenset({"no_such_path", "method_not_allowed", "http_error"})
 _OF_RELOAD = frozenset(code for code in ERRORS if code.startswith("reload_"))
-_ERRORS = described(ERRORS.keys() - _OF_NO_ROUTE - _OF_RELOAD - {"unknown_id"})
+SEARCH_ERRORS = described(
+    ERRORS.keys()
+    - _OF_NO_ROUTE
+    - _OF_RELOAD
+    - {"unknown_id", "model_not_found", "unsupported_parameter"}
+)
 _ACCEPTED = "With `background`: the search is kept, and runs when it is its turn."
 _RELOAD_ERRORS = described(_OF_RELOAD | OF_ANY_BODY | {"unknown_model", "engine_unavailable"})
 
@@ -62,7 +67,7 @@ IdempotencyKey = Annotated[
 
 @router.post(
     SEARCH_PATH,
-    responses=_ERRORS | {202: {"model": SearchJob, "description": _ACCEPTED}},
+    responses=SEARCH_ERRORS | {202: {"model": SearchJob, "description": _ACCEPTED}},
     response_model=SolveResult,
     tags=["search"],
     dependencies=[Depends(sent_as_json)],
@@ -82,7 +87,7 @@ async def solve(
     try:
         if body.stream:
             live = await until_hang_up(request, service.watch(body, tenant, idempotency_key))
-            headers = _replayed() if live.is_joined else {}
+            headers = replayed_headers() if live.is_joined else {}
             return EventStream(live, headers=headers)
         content, replayed = await until_hang_up(
             request, service.solve_once(body, tenant, idempotency_key)
@@ -92,7 +97,7 @@ async def solve(
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     if not replayed:
         return Response(content, media_type="application/json")
-    return Response(content, headers=_replayed(), media_type="application/json")
+    return Response(content, headers=replayed_headers(), media_type="application/json")
 
 
 async def _in_background(
@@ -110,7 +115,7 @@ def _as_sent(body: SolveRequest) -> str:
     return body.model_dump_json(exclude_unset=True)
 
 
-def _replayed() -> dict[str, str]:
+def replayed_headers() -> dict[str, str]:
     """Headers of an answer that another request's search gave."""
     note(replayed=True)
     return {"Idempotent-Replayed": "true"}
@@ -158,7 +163,7 @@ async def ready(
 @router.get(
     "/metrics",
     response_class=PlainTextResponse,
-    responses={401: _ERRORS[401]},
+    responses={401: SEARCH_ERRORS[401]},
     tags=["operation"],
     dependencies=[Depends(authenticate_for_metrics)],
 )
@@ -178,10 +183,11 @@ async def version(service: TheService) -> Version:
     )
 
 
-@router.get("/v1/models", responses={401: _ERRORS[401]}, tags=["operation"])
+@router.get("/v1/models", responses={401: SEARCH_ERRORS[401]}, tags=["operation"])
 async def models(service: TheService, _: TheTenant) -> ModelList:
-    """The served model and the tasks that it knows."""
-    return ModelList(data=[service.model])
+    """The served model and the tasks that it knows; then the model with each strategy, for clients
+    that can choose nothing but a model."""
+    return ModelList(data=service.models)
 
 
 @router.post(

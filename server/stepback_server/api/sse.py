@@ -4,10 +4,11 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from pydantic import TypeAdapter
+from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from stepback_core.events import ErrorEvent, SolveEvent
@@ -26,18 +27,32 @@ they say nothing, and readers of such streams skip them."""
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
-class EventStream(EventSourceResponse):
-    """Sends a search that has begun. The search ends with its caller, and not the other way round:
-    a caller who reads slowly may take `linger_seconds` longer, then he is cut off."""
+class Work(Protocol):
+    """Work that a stream reports on."""
+
+    async def ended(self) -> None:
+        """Wait for its end."""
+        ...
+
+    async def close(self) -> None:
+        """End it, if it still runs."""
+        ...
+
+
+class WorkStream(StreamingResponse):
+    """Sends what work reports. The work ends with its caller, and not the other way round: a caller
+    who reads slowly may take `linger_seconds` longer, then the stream is cut off."""
 
     def __init__(
         self,
-        live: LiveSearch,
+        live: Work,
+        chunks: AsyncGenerator[bytes],
         *,
+        media_type: str = EventSourceResponse.media_type,
         headers: Mapping[str, str] | None = None,
         linger_seconds: float = 60.0,
     ) -> None:
-        super().__init__(_chunks(live), headers=_HEADERS | dict(headers or {}))
+        super().__init__(chunks, media_type=media_type, headers=_HEADERS | dict(headers or {}))
         self._live = live
         self._linger_seconds = linger_seconds
 
@@ -59,6 +74,19 @@ class EventStream(EventSourceResponse):
     async def _linger(self) -> None:
         await self._live.ended()
         await asyncio.sleep(self._linger_seconds)
+
+
+class EventStream(WorkStream):
+    """Sends a search that has begun, as Stepback's own events."""
+
+    def __init__(
+        self,
+        live: LiveSearch,
+        *,
+        headers: Mapping[str, str] | None = None,
+        linger_seconds: float = 60.0,
+    ) -> None:
+        super().__init__(live, _chunks(live), headers=headers, linger_seconds=linger_seconds)
 
 
 async def _chunks(live: LiveSearch) -> AsyncGenerator[bytes]:

@@ -52,6 +52,10 @@ class Metrics:
         self._refused = self._counter(
             "stepback_refused", "Requests to /solve that ended in an error, by its code", ["code"]
         )
+        self._ignored_fields = self._counter(
+            "stepback_ignored_fields",
+            "Fields of requests to OpenAI's routes that nobody here knows; they were ignored",
+        )
         self._abandoned = self._counter(
             "stepback_abandoned", "Searches, waiting or in flight, whose caller hung up"
         )
@@ -143,6 +147,10 @@ class Metrics:
     def refused(self, code: str) -> None:
         """Count one refusal; `code` is one of the error body's."""
         self._refused.labels(code).inc()
+
+    def ignored(self, fields: int) -> None:
+        """Count fields that a request had and that were ignored."""
+        self._ignored_fields.inc(fields)
 
     def abandoned(self) -> None:
         """Count one search that nobody waits for any more."""

@@ -57,6 +57,7 @@ class Solver:
         ids = encode_prompt(checkpoint, prompt)
         answer = min(checkpoint.context_tokens - len(ids), checkpoint.longest_answer(request.task))
         self._refuse_what_is_too_long(view, answer)
+        answer = min(answer, request.budget.answer_tokens or answer)
         given = encode_steps(checkpoint, request.steps, view, answer)
         limits = Limits(
             tokens=request.budget.tokens or self._tokens_by_default(request, answer),

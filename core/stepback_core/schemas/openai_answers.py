@@ -1,0 +1,237 @@
+"""Answers of the OpenAI-compatible routes, and the chunks of their streams."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from stepback_core.schemas.base import ResponseModel
+from stepback_core.schemas.result import Answer, SolveResult, Status, StopReason, TreeNode, Usage
+
+FinishReason = Literal["stop", "length"]
+
+
+class PromptDetails(ResponseModel):
+    """Details of the prompt's tokens."""
+
+    cached_tokens: int
+    """Those that the engine had in its prefix cache; at most all of them."""
+
+
+class CompletionDetails(ResponseModel):
+    """Details of the generated tokens."""
+
+    reasoning_tokens: int
+    """Those that are not part of the answer: discarded branches."""
+
+
+class OpenAiUsage(ResponseModel):
+    """What a call cost, in OpenAI's terms."""
+
+    prompt_tokens: int
+    """Tokens of the framed prompts."""
+    completion_tokens: int
+    """All generated tokens, those of discarded branches included."""
+    total_tokens: int
+    """Both."""
+    completion_tokens_details: CompletionDetails
+    prompt_tokens_details: PromptDetails
+
+
+class SearchReport(ResponseModel):
+    """How the search went, in the words of `/solve`."""
+
+    id: str
+    """The search's own name."""
+    status: Status
+    stop_reason: StopReason
+    strategy: str
+    """As it was used."""
+    select: str
+    """As it was used."""
+    verified: bool | None
+    """The checker's verdict on the first choice; null without a checker or an answer."""
+    reason: str | None
+    """Why the checker refused it."""
+    answer: Answer | None
+    """The first choice, step by step."""
+    usage: Usage
+    tree: list[TreeNode] | None = None
+    """Where `tree` asks for it."""
+
+    @classmethod
+    def of(cls, result: SolveResult, *, tree: bool) -> "SearchReport":
+        """Report on a result."""
+        answer = result.answer
+        return cls(
+            id=result.id,
+            status=result.status,
+            stop_reason=result.stop_reason,
+            strategy=result.strategy,
+            select=result.select,
+            verified=answer.verified if answer else None,
+            reason=answer.reason if answer else None,
+            answer=answer,
+            usage=result.usage,
+            tree=result.tree if tree else None,
+        )
+
+
+class TokenLogprob(ResponseModel):
+    """One token of an answer."""
+
+    token: str
+    """Its text."""
+    logprob: float
+    """Natural logarithm, of the model's own distribution at temperature 1."""
+    bytes: list[int]
+    """Its text in UTF-8."""
+    top_logprobs: list["TokenLogprob"] = Field(default=[])
+    """Empty: alternatives are not offered."""
+
+
+class ChatLogprobs(ResponseModel):
+    """Log-probabilities of a choice."""
+
+    content: list[TokenLogprob]
+    refusal: None = None
+
+
+class AnswerMessage(ResponseModel):
+    """The assistant's message."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+    """The answer alone; empty where the search found none."""
+    reasoning: str | None = None
+    """The search, a line each: `step ...`, `~~a step taken back~~`, `candidate ...`."""
+    reasoning_content: str | None = None
+    """The same, for clients that know this name."""
+    refusal: None = None
+
+
+class ChatChoice(ResponseModel):
+    """One answer of a chat completion."""
+
+    index: int
+    message: AnswerMessage
+    finish_reason: FinishReason
+    """`stop` for an answer; `length` where there is none."""
+    logprobs: ChatLogprobs | None = None
+
+
+class ChatCompletion(ResponseModel):
+    """The answer of `POST /v1/chat/completions`."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    """Seconds since 1970."""
+    model: str
+    system_fingerprint: str
+    """The first 12 digits of the weights' SHA-256."""
+    choices: list[ChatChoice]
+    usage: OpenAiUsage
+    stepback: SearchReport
+
+
+class CompletionLogprobs(ResponseModel):
+    """Log-probabilities of a completion, as four lists of one length."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]] | None = None
+    """Null: alternatives are not offered."""
+    text_offset: list[int]
+    """Where each token begins in the text."""
+
+
+class CompletionChoice(ResponseModel):
+    """One answer of a completion."""
+
+    index: int
+    """The prompt's place times n, plus the answer's place."""
+    text: str
+    finish_reason: FinishReason | None
+    logprobs: CompletionLogprobs | None = None
+
+
+class Completion(ResponseModel):
+    """The answer of `POST /v1/completions`, and a chunk of its stream."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    """Seconds since 1970."""
+    model: str
+    system_fingerprint: str
+    """The first 12 digits of the weights' SHA-256."""
+    choices: list[CompletionChoice]
+    usage: OpenAiUsage | None = None
+    stepback: SearchReport | list[SearchReport] | None = None
+    """Of one prompt, or of each."""
+
+
+class ChatDelta(ResponseModel):
+    """What a chunk adds."""
+
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+
+
+class ChunkChoice(ResponseModel):
+    """One choice in a chunk."""
+
+    index: int
+    delta: ChatDelta
+    finish_reason: FinishReason | None = None
+    logprobs: ChatLogprobs | None = None
+
+
+class ChatChunk(ResponseModel):
+    """One chunk of a streamed chat completion."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    """Seconds since 1970."""
+    model: str
+    system_fingerprint: str
+    """The first 12 digits of the weights' SHA-256."""
+    choices: list[ChunkChoice]
+    usage: OpenAiUsage | None = None
+    """In the last chunk, where `stream_options.include_usage` asks for it."""
+    stepback: SearchReport | None = None
+    """In the chunk that has the finish reason."""
+
+
+class Tokens(ResponseModel):
+    """The answer of `POST /tokenize`."""
+
+    tokens: list[int]
+    count: int
+    max_model_len: int
+    """The longest sequence, prompt included."""
+    token_strs: list[str] | None = None
+    """Where `return_token_strs` asks for them."""
+
+
+class Text(ResponseModel):
+    """The answer of `POST /detokenize`."""
+
+    prompt: str
+
+
+class TokenizerInfo(ResponseModel):
+    """The answer of `GET /tokenizer_info`."""
+
+    tokenizer_class: str
+    vocab_size: int
+    model_max_length: int
+    bos_token: str | None
+    eos_token: str | None
+    pad_token: str | None
+    unk_token: str | None
+    chat_template: None = None
+    """Prompts are framed by the server."""

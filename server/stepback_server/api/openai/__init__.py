@@ -1,0 +1,1 @@
+"""OpenAI-compatible routes: a chat or completion request becomes requests of `/solve`."""

@@ -1,0 +1,34 @@
+"""Searches of one call that has several."""
+
+from collections.abc import Sequence
+
+from stepback_core.schemas import SolveRequest, SolveResult
+from stepback_server.gateway.rate_limit import Tenant
+from stepback_server.service import Service
+from stepback_server.solve.batch import BatchRun
+
+
+def search_rows(
+    service: Service, searches: Sequence[SolveRequest], tenant: Tenant, key: str | None
+) -> BatchRun:
+    """Begin to search, as many at once as the key may have in flight. Each row of a repeated call
+    joins the same row of the first one."""
+
+    async def solve(place: int) -> SolveResult:
+        row_key = key if key is None or len(searches) == 1 else f"{key}/{place}"
+        result, _ = await service.result(searches[place], tenant, row_key)
+        return result
+
+    return BatchRun(solve, len(searches), at_once=service.at_once(tenant))
+
+
+async def all_results(run: BatchRun, rows: int) -> list[SolveResult]:
+    """Return the results of all rows in their order. Raises what the first failing row raises."""
+    results: dict[int, SolveResult] = {}
+    async for ended in run.rows():
+        if ended is not None:
+            place, result = ended
+            if isinstance(result, Exception):
+                raise result
+            results[place] = result
+    return [results[place] for place in range(rows)]

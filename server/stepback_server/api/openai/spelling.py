@@ -1,0 +1,41 @@
+"""Errors as OpenAI spells them, on the routes that its clients call."""
+
+from typing import Any
+
+from stepback_core.schemas import ErrorType
+from stepback_server.errors import ApiError
+
+_PREFIXES = ("/v1/chat/", "/v1/completions", "/v1/models", "/v1/responses")
+_RELOAD = "/reload"
+"""OpenAI has no such path: Stepback's own client reads its errors."""
+_TOKENIZER = frozenset({"/tokenize", "/detokenize", "/tokenizer_info"})
+_USELESS_TO_RETRY = frozenset({"tokens_per_minute", "internal"})
+"""A spent minute is not over when a client's retries are, and a defect is met again."""
+
+
+def is_openai(path: str) -> bool:
+    """True for the paths of OpenAI's API and of its clients' tokenizers."""
+    if path in _TOKENIZER:
+        return True
+    return path.startswith(_PREFIXES) and not path.endswith(_RELOAD)
+
+
+def status_of(error: ApiError) -> int:
+    """HTTP status: OpenAI knows no 422."""
+    return 400 if error.status == 422 else error.status
+
+
+def body_of(error: ApiError) -> dict[str, Any]:
+    """The body: our names, but for the type of what is wrong with a request."""
+    body = error.body.model_dump(mode="json")
+    if body["error"]["type"] == ErrorType.INVALID_REQUEST.value:
+        body["error"]["type"] = "invalid_request_error"
+    return body
+
+
+def headers_of(error: ApiError) -> dict[str, str]:
+    """The headers: OpenAI's SDK obeys `x-should-retry`."""
+    headers = dict(error.headers or {})
+    if error.code in _USELESS_TO_RETRY:
+        headers["x-should-retry"] = "false"
+    return headers
