@@ -20,7 +20,7 @@ def test_the_client_exports_exactly_this() -> None:
         "AsyncClient",
         "AuthenticationError",
         "BacktrackEvent",
-        "BadKey",
+        "InvalidKey",
         "BadSetting",
         "CandidateEvent",
         "Client",

@@ -12,7 +12,11 @@ from stepback_client.connection import DEFAULT_URL
 from stepback_client.console import show_what_the_output_can
 from stepback_client.environment import server_url
 from stepback_client.errors import StepbackError
-from stepback_client.problem_arguments import QuestionError, add_question_flags, read_question
+from stepback_client.problem_arguments import (
+    ArgumentsError,
+    add_problem_flags,
+    read_problem_arguments,
+)
 from stepback_client.request import Problem, SolveOptions
 from stepback_client.summary import describe
 from stepback_core.schemas import Rollback, Sampling, Select, SolveResult, Status, Strategy
@@ -98,7 +102,7 @@ def solve(arguments: Sequence[str]) -> int:
     does not answer."""
     given = _solve_parser().parse_args(arguments)
     try:
-        question = read_question(given)
+        question = read_problem_arguments(given)
         options = search_options(given) | question.options
         with Client.from_environment(given.url) as client:
             if given.watch:
@@ -110,7 +114,7 @@ def solve(arguments: Sequence[str]) -> int:
     except ValidationError as error:
         print(f"stepback solve: {first_error(error, whole='the request')}", file=sys.stderr)
         return 2
-    except (StepbackError, QuestionError, OSError, UnicodeDecodeError) as error:
+    except (StepbackError, ArgumentsError, OSError, UnicodeDecodeError) as error:
         print(f"stepback solve: {error}", file=sys.stderr)
         return 2
     print(describe(result, question.picture(result)))
@@ -142,7 +146,7 @@ def _solve_parser() -> argparse.ArgumentParser:
         "STEPBACK_HEADERS, one `Name: value` a line.",
     )
     parser.add_argument("numbers", type=int, nargs="*", help="of Countdown: the inputs, each 1..99")
-    add_question_flags(parser)
+    add_problem_flags(parser)
     parser.add_argument("--watch", action="store_true", help="show the search while it runs")
     add_search_flags(parser)
     return parser

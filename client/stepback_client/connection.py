@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from stepback_client.errors import BadKey, BadSetting
+from stepback_client.errors import BadSetting, InvalidKey
 from stepback_client.proxies import proxy_for
 
 T = TypeVar("T")
@@ -108,7 +108,7 @@ def _authorization(api_key: str | None, headers: Mapping[str, str]) -> dict[str,
     if api_key is None:
         return {}
     if not _KEY.fullmatch(api_key):
-        raise BadKey("the API key must be printable ASCII without spaces")
+        raise InvalidKey("the API key must be printable ASCII without spaces")
     if "authorization" in {name.lower() for name in headers}:
         raise BadSetting("give api_key or a header Authorization, not both")
     return {"Authorization": f"Bearer {api_key}"}

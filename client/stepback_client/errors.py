@@ -2,7 +2,7 @@
 
 StepbackError
 ├── BadSetting               an argument or a variable that this client cannot use
-│   └── BadKey               an API key that no header can carry
+│   └── InvalidKey               an API key that no header can carry
 ├── TransportError           no answer: refused, reset, timed out, or not a Stepback server's
 └── ApiError                 an answer with an error body
     ├── InvalidRequest       400, 413, 415, 422: change the request; `param` names the field
@@ -32,7 +32,7 @@ class BadSetting(StepbackError, ValueError):
     """An argument, or a variable of the environment, that this client cannot use."""
 
 
-class BadKey(BadSetting):
+class InvalidKey(BadSetting):
     """An API key that no header can carry. The message does not repeat it."""
 
 

@@ -18,7 +18,7 @@ from stepback_core.tasks import TASKS, Checker, CountdownProblem
 _USAGE = "give --task and --problem, or --prompt, or numbers and --target for Countdown"
 
 
-class QuestionError(ValueError):
+class ArgumentsError(ValueError):
     """A command line that asks nothing, or several things at once."""
 
 
@@ -45,7 +45,7 @@ class Question:
         return task.picture(self.problem, result.answer.steps if result.answer else [])
 
 
-def add_question_flags(parser: argparse.ArgumentParser) -> None:
+def add_problem_flags(parser: argparse.ArgumentParser) -> None:
     """All but `numbers`, Countdown's inputs, which each command has in its own way."""
     parser.add_argument(
         "--task", metavar="NAME", help=f"the task of --problem: {', '.join(TASKS)}, or another "
@@ -60,14 +60,14 @@ def add_question_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", type=int, help="of Countdown: the target, 1..199")
 
 
-def read_question(given: argparse.Namespace) -> Question:
-    """The question of a command line. Raises QuestionError, OSError for a file that cannot be read,
-    and pydantic's ValidationError for a problem that is none."""
+def read_problem_arguments(given: argparse.Namespace) -> Question:
+    """The question of a command line. Raises ArgumentsError, OSError for a file that cannot be
+    read, and pydantic's ValidationError for a problem that is none."""
     asked = (bool(given.numbers), given.problem is not None, given.prompt is not None)
     if sum(asked) != 1 or (given.target is None) == bool(given.numbers):
-        raise QuestionError(_USAGE)
+        raise ArgumentsError(_USAGE)
     if (given.task is None) == (given.problem is not None):
-        raise QuestionError(_USAGE)
+        raise ArgumentsError(_USAGE)
     if given.prompt is not None:
         return Question(prompt=given.prompt)
     if given.problem is None:
@@ -93,9 +93,9 @@ def _read_problem(name: str, given: str) -> BaseModel | Mapping[str, Any]:
     try:
         fields = json.loads(text)
     except json.JSONDecodeError as error:
-        raise QuestionError(f"--problem is no JSON: {error}") from error
+        raise ArgumentsError(f"--problem is no JSON: {error}") from error
     if not isinstance(fields, dict):
-        raise QuestionError("--problem must be one JSON object")
+        raise ArgumentsError("--problem must be one JSON object")
     return cast("dict[str, Any]", fields)
 
 

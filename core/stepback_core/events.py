@@ -12,13 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from stepback_core.schemas import Answer, ErrorDetail, Outcome, Select, SolveResult, Strategy
 
 
-class _Told(BaseModel):
+class _Event(BaseModel):
     """Unknown fields are ignored, so that a client outlives an addition."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, use_attribute_docstrings=True)
 
 
-class SearchLimits(_Told):
+class SearchLimits(_Event):
     """The upper limits of the search, the server's own where the request left them out."""
 
     tokens: int
@@ -29,7 +29,7 @@ class SearchLimits(_Told):
     """Generated tokens from the prompt to one branch's end."""
 
 
-class StartedEvent(_Told):
+class StartedEvent(_Event):
     """The search has its place and its engine. Always first."""
 
     type: Literal["started"] = "started"
@@ -45,7 +45,7 @@ class StartedEvent(_Told):
     """Upper limits of the search."""
 
 
-class StepEvent(_Told):
+class StepEvent(_Event):
     """A branch has a complete step. A branch's steps are told when its sample ends, in order."""
 
     type: Literal["step"] = "step"
@@ -61,7 +61,7 @@ class StepEvent(_Told):
     """P(marker) after the step; None if nothing was written after it."""
 
 
-class StruckStep(_Told):
+class StruckStep(_Event):
     """A step that a rollback takes back."""
 
     index: int
@@ -70,7 +70,7 @@ class StruckStep(_Told):
     """The step; incomplete if the marker came before its end."""
 
 
-class BacktrackEvent(_Told):
+class BacktrackEvent(_Event):
     """A branch ended in the marker and was rolled back, or in a step that is not legal."""
 
     type: Literal["backtrack"] = "backtrack"
@@ -87,7 +87,7 @@ class BacktrackEvent(_Told):
     kept."""
 
 
-class CandidateEvent(_Told):
+class CandidateEvent(_Event):
     """A branch reached an answer."""
 
     type: Literal["candidate"] = "candidate"
@@ -101,7 +101,7 @@ class CandidateEvent(_Told):
     """The answer; its votes are those so far."""
 
 
-class UsageEvent(_Told):
+class UsageEvent(_Event):
     """Running totals of the branches that have ended, a few times a second at most."""
 
     type: Literal["usage"] = "usage"
@@ -117,7 +117,7 @@ class UsageEvent(_Told):
     """Seconds since the search's start."""
 
 
-class ResultEvent(_Told):
+class ResultEvent(_Event):
     """The search has ended. Always last."""
 
     type: Literal["result"] = "result"
@@ -125,7 +125,7 @@ class ResultEvent(_Told):
     """The answer to the same request without `stream`."""
 
 
-class ErrorEvent(_Told):
+class ErrorEvent(_Event):
     """The search failed after it had started. Always last."""
 
     type: Literal["error"] = "error"

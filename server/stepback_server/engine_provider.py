@@ -11,35 +11,37 @@ from stepback_server.engine.base import (
     SampleRequest,
 )
 from stepback_server.engine.handshake import Expected
-from stepback_server.engine.pool import Replicas
-from stepback_server.engine.remote import Replica
+from stepback_server.engine.pool import EnginePool
+from stepback_server.engine.remote import RemoteEngine
 from stepback_server.engine.supervisor import (
-    REMOTE_PATIENCE,
-    Keeper,
+    REMOTE_HEALTH_CHECK,
+    EngineProvider,
     StartEngine,
     Supervisor,
     canary,
 )
-from stepback_server.gc_tuning import settle_heap
+from stepback_server.gc_tuning import tune_gc
 from stepback_server.reload import Served
 from stepback_server.settings import Settings
 
 
-def provide_engines(settings: Settings, served: Served, start_engine: StartEngine | None) -> Keeper:
+def provide_engines(
+    settings: Settings, served: Served, start_engine: StartEngine | None
+) -> EngineProvider:
     work = canary(served.checkpoint.codec.tokens.end_id)
     if start_engine is None and settings.engine_urls:
         return _remote(settings, served, work)
     return Supervisor(start_engine or _embedded(settings, served), work)
 
 
-def _remote(settings: Settings, served: Served, work: SampleRequest) -> Keeper:
+def _remote(settings: Settings, served: Served, work: SampleRequest) -> EngineProvider:
     expected = Expected.of(served.checkpoint, settings)
-    return Replicas(
+    return EnginePool(
         {
             url: Supervisor(
                 partial(_connect, url, expected, served if settings.reload_root else None),
                 work,
-                REMOTE_PATIENCE,
+                REMOTE_HEALTH_CHECK,
                 name=url,
             )
             for url in settings.engine_urls
@@ -50,7 +52,7 @@ def _remote(settings: Settings, served: Served, work: SampleRequest) -> Keeper:
 def _connect(url: str, expected: Expected, served: Served | None) -> OwnedEngine:
     """A server, with the weights that are `served` if it takes any: it may have been started with
     others, or hold those of another controller."""
-    replica = Replica.connect(url, expected)
+    replica = RemoteEngine.connect(url, expected)
     if served is not None:
         with suppress(ReloadNotOffered):
             asyncio.run(replica.reload(served.checkpoint.folder.resolve()))
@@ -72,7 +74,7 @@ def _embedded(settings: Settings, served: Served) -> StartEngine:
         engine = EmbeddedEngine.start(
             checkpoint.folder, settings, context_tokens=checkpoint.context_tokens
         )
-        settle_heap()
+        tune_gc()
         return engine
 
     return start

@@ -7,7 +7,7 @@ _THRESHOLDS = (20_000, 20, 50)
 With Python's own 700 the collector took a quarter of a controller's time under load."""
 
 
-def settle_heap() -> None:
+def tune_gc() -> None:
     """Exempt everything loaded so far from garbage collection: it stays.
 
     Else every full collection walks through the modules, which stops the event loop for a tenth of

@@ -11,15 +11,15 @@ from typing import Any, cast
 from stepback_core.schemas import Reload
 from stepback_server.checkpoint import Checkpoint, CheckpointError, tensor_shapes
 from stepback_server.engine.base import EngineError, ReloadFailed, ReloadNotOffered
-from stepback_server.engine.supervisor import Keeper
+from stepback_server.engine.supervisor import EngineProvider
 from stepback_server.gateway.admission import Admission
 from stepback_server.solve.solver import Solver
 
-_OF_NO_MATTER = frozenset(
+_IGNORED_CONFIG_FIELDS = frozenset(
     {"_name_or_path", "dtype", "torch_dtype", "transformers_version", "use_cache"}
 )
 """Fields of config.json that change nothing of what an engine computes with given weights."""
-_SETTINGS_OF_A_CALL = ("padding", "truncation")
+_TRUNCATION_FIELDS = ("padding", "truncation")
 """Parts of tokenizer.json that say how it was called last, not how it reads a text."""
 
 
@@ -85,13 +85,13 @@ def _agree(new: Checkpoint, part: str, wanted: object, holder: Any) -> None:
 
 def _config(checkpoint: Checkpoint) -> dict[str, Any]:
     fields = _read(checkpoint.folder / "config.json")
-    return {name: value for name, value in fields.items() if name not in _OF_NO_MATTER}
+    return {name: value for name, value in fields.items() if name not in _IGNORED_CONFIG_FIELDS}
 
 
 def _tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
     """tokenizer.json, without what does not count."""
     parts = _read(checkpoint.folder / "tokenizer.json")
-    return {name: part for name, part in parts.items() if name not in _SETTINGS_OF_A_CALL}
+    return {name: part for name, part in parts.items() if name not in _TRUNCATION_FIELDS}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class Reloader:
     def __init__(
         self,
         served: Served,
-        keeper: Keeper,
+        keeper: EngineProvider,
         admission: Admission,
         solver: Solver,
         *,

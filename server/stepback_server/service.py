@@ -8,10 +8,10 @@ from importlib.metadata import version as distribution_version
 from stepback_core.schemas import Model, Readiness, Reload, SolveRequest, SolveResult, Strategy
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import EngineUnavailable
-from stepback_server.engine.supervisor import Keeper
+from stepback_server.engine.supervisor import EngineProvider
 from stepback_server.gateway.admission import Admission, Urgency, Yielding
 from stepback_server.gateway.idempotency import IdempotentAnswers
-from stepback_server.gateway.rate_limit import Tenant, TokenMeter
+from stepback_server.gateway.rate_limit import RateLimiter, Tenant
 from stepback_server.observability.metrics import Live, Metrics
 from stepback_server.observability.telemetry import Telemetry
 from stepback_server.observability.tracing import Tracing
@@ -28,14 +28,18 @@ class Service:
     """Searches, reloads and readiness over one kept engine. `run` it in a task meanwhile."""
 
     def __init__(
-        self, settings: Settings, served: Served, keeper: Keeper, tracing: Tracing | None = None
+        self,
+        settings: Settings,
+        served: Served,
+        keeper: EngineProvider,
+        tracing: Tracing | None = None,
     ) -> None:
         self._served = served
         self._keeper = keeper
         self._grace_seconds = settings.grace_seconds
         self._max_searches = settings.max_searches
         self._draining = False
-        meter = TokenMeter()
+        meter = RateLimiter()
         self._admission = Admission(
             max_searches=settings.max_searches,
             max_queued=settings.max_queued,

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 from stepback_server.setting_values import EngineKey, VllmArgs
 
 ENVIRONMENT_PREFIX = "STEPBACK_"
-_NOT_THE_SERVERS = frozenset(
+_CLIENT_VARIABLES = frozenset(
     {"STEPBACK_URL", "STEPBACK_API_KEY", "STEPBACK_HEADERS", "STEPBACK_TORCH_INDEX"}
 )
 """Names with the prefix that belong to the client and to the install."""
@@ -206,7 +206,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for variable, value in environment.items():
-        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in _NOT_THE_SERVERS:
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in _CLIENT_VARIABLES:
             continue
         if _SERVICE_LINK.fullmatch(variable) or _SERVICE_ADDRESS.fullmatch(f"{variable}={value}"):
             continue

@@ -25,7 +25,7 @@ from stepback_core.schemas import Outcome
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine
 from stepback_server.engine.embedded import EmbeddedEngine
-from stepback_server.search.best_first import BestFirst, Ideas
+from stepback_server.search.best_first import BestFirst, BestFirstConfig
 from stepback_server.search.loop import Limits, Search, Searched
 from stepback_server.search.sampling import Independent
 from stepback_server.search.strategy import SearchStrategy
@@ -41,17 +41,17 @@ _SAMPLES = 256
 """More than any budget here pays for."""
 
 IDEAS = {
-    "best-first search": Ideas(),
-    "without legality": Ideas(legality=False),
-    "without merging": Ideas(merging=False),
-    "without likeliest first": Ideas(likeliest_first=False),
-    "without the marker": Ideas(marker=False),
-    "without widening": Ideas(widening=False),
-    "2 alternatives": Ideas(alternatives=2),
-    "8 alternatives": Ideas(alternatives=8),
-    "chunks of 8 tokens": Ideas(chunk_tokens=8),
-    "no chunks": Ideas(chunk_tokens=_SAMPLES),
-    "stopping at steps": Ideas(stop_at_steps=True),
+    "best-first search": BestFirstConfig(),
+    "without legality": BestFirstConfig(legality=False),
+    "without merging": BestFirstConfig(merging=False),
+    "without likeliest first": BestFirstConfig(likeliest_first=False),
+    "without the marker": BestFirstConfig(marker=False),
+    "without widening": BestFirstConfig(widening=False),
+    "2 alternatives": BestFirstConfig(alternatives=2),
+    "8 alternatives": BestFirstConfig(alternatives=8),
+    "chunks of 8 tokens": BestFirstConfig(chunk_tokens=8),
+    "no chunks": BestFirstConfig(chunk_tokens=_SAMPLES),
+    "stopping at steps": BestFirstConfig(stop_at_steps=True),
 }
 
 MakeStrategy = Callable[[TaskView], SearchStrategy]
@@ -98,12 +98,17 @@ class Bench:
         self._limit = asyncio.Semaphore(in_flight)
 
     def strategies(self) -> dict[str, MakeStrategy]:
-        def best_first(ideas: Ideas) -> MakeStrategy:
+        def best_first(config: BestFirstConfig) -> MakeStrategy:
             return lambda view: BestFirst(
-                16, self._codec.tokens, view, longest=self._answer_tokens, enough=None, ideas=ideas
+                16,
+                self._codec.tokens,
+                view,
+                longest=self._answer_tokens,
+                enough=None,
+                config=config,
             )
 
-        return {name: best_first(ideas) for name, ideas in IDEAS.items()} | {
+        return {name: best_first(config) for name, config in IDEAS.items()} | {
             "best-of-N, temperature 0.7": lambda view: Independent(_SAMPLES, 0.7),
             "best-of-N, temperature 1.0": lambda view: Independent(_SAMPLES, 1.0),
         }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from stepback_server.gc_tuning import settle_heap
+from stepback_server.gc_tuning import tune_gc
 from tests.conftest import children, start_controller, wait_until_ready
 from tests.probing import answer_times
 from tests.server.engine.conftest import VllmServer
@@ -34,7 +34,7 @@ def series(page: str, name: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
-class Replica(VllmServer):
+class PinnedServer(VllmServer):
     """A vLLM server, every thread of it on one core."""
 
     def __init__(self, log: Path, core: int) -> None:
@@ -55,14 +55,14 @@ class Replica(VllmServer):
 
 
 @contextmanager
-def replicas(folder: Path, count: int) -> Iterator[list[Replica]]:
+def replicas(folder: Path, count: int) -> Iterator[list[PinnedServer]]:
     """So many replicas, up, each on a core of its own; whatever else this process starts runs on
     the other cores, where there are any."""
     cores = sorted(os.sched_getaffinity(0))
     with ExitStack() as stack:
-        started: list[Replica] = []
+        started: list[PinnedServer] = []
         for core in cores[:count]:
-            started.append(Replica(folder / f"replica-{core}.txt", core))
+            started.append(PinnedServer(folder / f"replica-{core}.txt", core))
             stack.callback(started[-1].stop)
         del os.environ["VLLM_CPU_OMP_THREADS_BIND"]
         for each in started:
@@ -73,7 +73,7 @@ def replicas(folder: Path, count: int) -> Iterator[list[Replica]]:
 
 
 @contextmanager
-def controller_of(servers: list[Replica], log: Path) -> Iterator[tuple[str, int]]:
+def controller_of(servers: list[PinnedServer], log: Path) -> Iterator[tuple[str, int]]:
     """The URL and the process of a controller over them, for many searches in flight."""
     process, url = start_controller(
         log,
@@ -96,7 +96,7 @@ _PROBES_EVERY = 0.04
 def probe(url: str, seconds: float) -> list[float]:
     """Seconds that `GET /health` took, each time, asked for so long; for a process of its own."""
     # Else a full collection of what was imported here, half a second, is taken for the server's.
-    settle_heap()
+    tune_gc()
     ends = time.monotonic() + seconds
     with httpx.Client(base_url=url) as client:
         return answer_times(

@@ -28,12 +28,12 @@ from stepback_client import AsyncClient
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine, OnSample, Sample, SampleRequest
 from stepback_server.engine.handshake import Expected
-from stepback_server.engine.remote import Replica as RemoteEngine
+from stepback_server.engine.remote import RemoteEngine
 from stepback_training.generators import Split
 from tests.benchmarks.ablation import Bench
 from tests.benchmarks.measuring import both_kinds, problems
 from tests.benchmarks.processes import (
-    Replica,
+    PinnedServer,
     controller_of,
     cpu_seconds,
     probe,
@@ -88,7 +88,7 @@ async def load(url: str, strategy: str, in_flight: int, seconds: float) -> Load:
 
 
 def cost(
-    url: str, pid: int, server: Replica, pool: ProcessPoolExecutor, *load_of: str | int | float
+    url: str, pid: int, server: PinnedServer, pool: ProcessPoolExecutor, *load_of: str | int | float
 ) -> str:
     """A row of the table: a controller under one load."""
     strategy, in_flight, seconds = str(load_of[0]), int(load_of[1]), float(load_of[2])
@@ -114,7 +114,7 @@ def cost(
     )
 
 
-def costs(server: Replica, folder: Path, given: argparse.Namespace) -> None:
+def costs(server: PinnedServer, folder: Path, given: argparse.Namespace) -> None:
     print(
         "| strategy | in flight | searches/s | tokens/s | CPU ms a search | CPU ms a sample "
         "| controller | vLLM's front end | vLLM's core | own time within 2 ms | controller MiB "
@@ -156,7 +156,7 @@ class Timed:
         await self._engine.check()
 
 
-async def between_requests(server: Replica) -> list[float]:
+async def between_requests(server: PinnedServer) -> list[float]:
     """CPU seconds from a sample's end to the search's next wishes, 32 searches in flight."""
     checkpoint = Checkpoint.open(CHECKPOINT)
     engine = RemoteEngine.connect(
@@ -175,7 +175,7 @@ async def between_requests(server: Replica) -> list[float]:
     return timed.seconds
 
 
-def own_time(server: Replica) -> None:
+def own_time(server: PinnedServer) -> None:
     cuts = statistics.quantiles(asyncio.run(between_requests(server)), n=100)
     print(
         "\nThe search itself, from a sample's end to its next wishes: "
@@ -186,7 +186,7 @@ def own_time(server: Replica) -> None:
 # --- one replica and several ---
 
 
-def compare(servers: list[Replica], folder: Path, seconds: float) -> None:
+def compare(servers: list[PinnedServer], folder: Path, seconds: float) -> None:
     """The same load on one replica and on all, in turns."""
     if len(servers) == 1:
         return
@@ -202,7 +202,7 @@ def compare(servers: list[Replica], folder: Path, seconds: float) -> None:
     print(f"\n{len(servers)} replicas / 1: {all_ / one:.2f}")
 
 
-def _under_load(used: Sequence[Replica], url: str, pid: int, seconds: float) -> float:
+def _under_load(used: Sequence[PinnedServer], url: str, pid: int, seconds: float) -> float:
     watched = [pid, *(each.process.pid for each in used), *(each.core_pid for each in used)]
     before = [cpu_seconds(each) for each in watched]
     done = asyncio.run(load(url, "best_first", 32 * len(used), seconds))

@@ -33,8 +33,8 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import OnSample, Sample, SampleRequest
 from stepback_server.engine.embedded import EmbeddedEngine
 from stepback_server.engine.vllm_options import engine_options
-from stepback_server.engine.wrapper import PassingEngine
-from stepback_server.search.best_first import Ideas
+from stepback_server.engine.wrapper import EngineWrapper
+from stepback_server.search.best_first import BestFirstConfig
 from stepback_server.settings import Settings
 from stepback_training.generators import GENERATORS, Split
 from tests.benchmarks.ablation import Bench, start_engine
@@ -85,7 +85,7 @@ def offline(given: argparse.Namespace) -> list[float]:
                 # What was recorded ends where it ended.
                 stop_token_ids=[] if given.running else list(checkpoint.codec.tokens.stop_ids),
                 ignore_eos=True,
-                logprobs=Ideas().alternatives if given.running else 0,
+                logprobs=BestFirstConfig().alternatives if given.running else 0,
                 detokenize=False,
             )
             for _, tokens in wanted
@@ -125,7 +125,7 @@ async def searched(given: argparse.Namespace, checkpoint: Checkpoint) -> list[Wa
     return rounds
 
 
-class Recording(PassingEngine):
+class Recording(EngineWrapper):
     """An engine that remembers what it was asked for, and what came."""
 
     def __init__(self, engine: EmbeddedEngine) -> None:

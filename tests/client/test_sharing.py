@@ -15,10 +15,10 @@ import pytest
 from stepback_client import (
     AsyncClient,
     AuthenticationError,
-    BadKey,
     Client,
     ErrorDetail,
     ErrorType,
+    InvalidKey,
     InvalidRequest,
     Overloaded,
     Retry,
@@ -134,7 +134,7 @@ DETAIL = ErrorDetail(type=ErrorType.OVERLOADED, message="wait", param="p", code=
         InvalidRequest(422, None, None),
         AuthenticationError(401, DETAIL, None),
         TransportError("GET /ready: refused"),
-        BadKey("the API key must be printable"),
+        InvalidKey("the API key must be printable"),
     ],
 )
 def test_an_error_is_the_same_in_another_process(error: StepbackError) -> None:

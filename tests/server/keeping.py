@@ -4,7 +4,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from stepback_server.engine.base import Engine, OnSample
-from stepback_server.engine.supervisor import Keeper
+from stepback_server.engine.supervisor import EngineProvider
 from stepback_server.observability.engine import ObservedEngine
 from stepback_server.observability.metrics import Live, Metrics
 from tests.server.search.scripted import GRAMMAR
@@ -12,7 +12,7 @@ from tests.server.search.scripted import GRAMMAR
 T = TypeVar("T")
 
 
-async def use(keeper: Keeper, work: Callable[[Engine], Coroutine[Any, Any, T]]) -> T:
+async def use(keeper: EngineProvider, work: Callable[[Engine], Coroutine[Any, Any, T]]) -> T:
     """Work with a lent engine."""
     async with keeper.lend() as engine:
         return await work(engine)

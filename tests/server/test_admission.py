@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepback_server.gateway.admission import Admission, OutOfTokens, QueueFull
-from stepback_server.gateway.rate_limit import Tenant, TokenMeter
+from stepback_server.gateway.rate_limit import RateLimiter, Tenant
 
 ALICE, BOB = Tenant("alice"), Tenant("bob")
 
@@ -184,7 +184,7 @@ def test_a_place_given_at_the_moment_its_waiter_leaves_is_passed_on() -> None:
 
 def test_tokens_are_asked_for_at_the_door_and_again_when_a_place_is_free() -> None:
     async def scenario() -> None:
-        meter = TokenMeter(lambda: 0.0)
+        meter = RateLimiter(lambda: 0.0)
         house = House(Admission(max_searches=1, max_queued=4, meter=meter))
         dave = Tenant("dave", tokens_per_minute=60)
         _, waiting = await house.come(dave, 2)

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from stepback_server.app import create_app
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.gateway.keys import KeyRing, KeysError, is_loopback, new_key
-from stepback_server.gateway.rate_limit import Tenant, TokenMeter
+from stepback_server.gateway.rate_limit import RateLimiter, Tenant
 from stepback_server.settings import Settings
 from tests.conftest import CHECKPOINT
 
@@ -147,7 +147,7 @@ def test_loopback_is_told_from_the_world() -> None:
 
 def test_a_bucket_is_charged_what_was_generated_and_says_exactly_when_there_is_room() -> None:
     now = 0.0
-    meter = TokenMeter(lambda: now)
+    meter = RateLimiter(lambda: now)
     tenant = Tenant("alice", tokens_per_minute=600)
     assert meter.wait(tenant) == 0
     meter.charge(tenant, 599)
@@ -163,7 +163,7 @@ def test_a_bucket_is_charged_what_was_generated_and_says_exactly_when_there_is_r
 
 def test_over_time_the_rate_holds_whatever_a_search_costs() -> None:
     now, used = 0.0, 0
-    meter = TokenMeter(lambda: now)
+    meter = RateLimiter(lambda: now)
     tenant = Tenant("alice", tokens_per_minute=60)
     while now < 36_000:
         wait = meter.wait(tenant)
@@ -177,7 +177,7 @@ def test_over_time_the_rate_holds_whatever_a_search_costs() -> None:
 
 def test_a_bucket_never_holds_more_than_a_minute_and_tenants_have_their_own() -> None:
     now = 0.0
-    meter = TokenMeter(lambda: now)
+    meter = RateLimiter(lambda: now)
     alice, bob = Tenant("alice", tokens_per_minute=60), Tenant("bob", tokens_per_minute=60)
     meter.wait(alice)
     now += 3600

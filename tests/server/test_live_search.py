@@ -25,7 +25,7 @@ from stepback_server.api.sse import EventStream
 from stepback_server.engine.base import EngineUnavailable, Finish, Sample
 from stepback_server.observability.access_log import AccessLog
 from stepback_server.search.tree import Branch, State
-from stepback_server.solve.events import Narrator
+from stepback_server.solve.events import EventWriter
 from stepback_server.solve.stream import Feed, LiveSearch
 from tests.client.test_clients import RESULT
 from tests.server.search.scripted import END, GRAMMAR, MARKER, NEWLINE
@@ -83,12 +83,12 @@ def answer_of(branch: Branch) -> Answer:
 
 
 def begin(feed: Feed) -> None:
-    feed.begin(STARTED, Narrator(CODEC, answer_of))
+    feed.begin(STARTED, EventWriter(CODEC, answer_of))
 
 
 def told(*branches: Branch) -> list[dict[str, Any]]:
-    narrator = Narrator(CODEC, answer_of)
-    return [event.model_dump() for each in branches for event in narrator.tell(each)]
+    event_writer = EventWriter(CODEC, answer_of)
+    return [event.model_dump() for each in branches for event in event_writer.tell(each)]
 
 
 def test_a_branch_is_told_by_its_complete_steps_and_its_end() -> None:
@@ -121,9 +121,9 @@ def test_a_marker_alone_takes_back_a_step_that_was_kept() -> None:
 
 def test_what_an_abort_left_unknown_is_part_of_the_totals() -> None:
     cut = branch(0, "ab")
-    narrator = Narrator(CODEC, answer_of)
-    list(narrator.tell(replace(cut, sample=replace(cut.sample, unseen_tokens=5))))
-    assert narrator.usage(1.0).generated_tokens == 2 + 5
+    event_writer = EventWriter(CODEC, answer_of)
+    list(event_writer.tell(replace(cut, sample=replace(cut.sample, unseen_tokens=5))))
+    assert event_writer.usage(1.0).generated_tokens == 2 + 5
 
 
 def test_equal_answers_are_counted_as_votes() -> None:

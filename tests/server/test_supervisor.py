@@ -15,12 +15,12 @@ from stepback_server.engine.base import (
     OwnedEngine,
     SampleRequest,
 )
-from stepback_server.engine.supervisor import Patience, Supervisor
+from stepback_server.engine.supervisor import HealthCheckConfig, Supervisor
 from tests.server.keeping import use
 from tests.server.search.scripted import END, ScriptedEngine
 
 CANARY = SampleRequest(ids=(1,), n=1, max_tokens=1, temperature=0.0, seeds=None, stop_ids=())
-QUICK = Patience(
+QUICK = HealthCheckConfig(
     between_checks=0.01,
     between_canaries=0.02,
     canary_deadline=0.1,

@@ -17,7 +17,7 @@ from stepback_core.tasks import CountdownProblem
 from stepback_core.trace import Grammar
 from stepback_training.collect_errors.first_error import Judge, Tally, summary
 from stepback_training.config import DataRecipe
-from stepback_training.data.model_errors import OwnError, OwnErrorsError, read_own_errors
+from stepback_training.data.model_errors import ModelError, ModelErrorsError, read_model_errors
 from stepback_training.data.samples import read_samples, write_samples
 from stepback_training.generators import GENERATORS, ErrorKind, Split
 from stepback_training.generators.first_error import first_mistake
@@ -47,9 +47,9 @@ def problem_of(split: Split) -> CountdownProblem:
 
 def test_a_line_is_what_it_says() -> None:
     assert TASK.split(PROBLEM) is Split.TRAIN and TASK.reference_paths(PROBLEM)
-    error = OwnError.model_validate(ERROR)
+    error = ModelError.model_validate(ERROR)
     assert error.typed_problem == PROBLEM
-    assert OwnError.model_validate_json(error.model_dump_json()) == error
+    assert ModelError.model_validate_json(error.model_dump_json()) == error
 
 
 @pytest.mark.parametrize(
@@ -76,18 +76,18 @@ def test_a_line_that_must_not_be_believed_is_named(
 ) -> None:
     line = change if isinstance(change, str) else ERROR | change
     file = write(tmp_path / "errors.jsonl", ERROR, line)
-    with pytest.raises(OwnErrorsError) as caught:
-        list(read_own_errors(file))
+    with pytest.raises(ModelErrorsError) as caught:
+        list(read_model_errors(file))
     assert str(caught.value).startswith(f"{file}:2: ") and message in str(caught.value)
     recipe = DataRecipe.model_validate({"samples": 10, "own_errors": {"file": str(file)}})
-    with pytest.raises(OwnErrorsError, match=r"errors\.jsonl:2: "):
+    with pytest.raises(ModelErrorsError, match=r"errors\.jsonl:2: "):
         write_samples(recipe, tmp_path / "samples.jsonl")
     assert not (tmp_path / "samples.jsonl").exists()
 
 
-def some_errors(path: Path, count: int) -> list[OwnError]:
+def some_errors(path: Path, count: int) -> list[ModelError]:
     """A file of exploration errors, each with what might follow it."""
-    errors: list[OwnError] = []
+    errors: list[ModelError] = []
     rng = Random(1)
     for problem in TASK.stream(Split.TRAIN, rng):
         prefix = TASK.reference_paths(problem)[0][:1]
@@ -96,7 +96,7 @@ def some_errors(path: Path, count: int) -> list[OwnError]:
             continue
         following = TASK.follow_up(problem, [*prefix, wrong], rng)
         change = {"prefix": prefix, "wrong_step": wrong, "follow_ups": [following or "1+1=2"]}
-        errors.append(OwnError.model_validate(ERROR | {"problem": problem.model_dump()} | change))
+        errors.append(ModelError.model_validate(ERROR | {"problem": problem.model_dump()} | change))
         if len(errors) == count:
             break
     write(path, *(error.model_dump(mode="json") for error in errors))
@@ -135,7 +135,7 @@ def test_a_task_without_errors_is_named(tmp_path: Path) -> None:
     recipe = DataRecipe.model_validate(
         {"task": "sudoku", "samples": 5, "own_errors": {"file": str(file)}}
     )
-    with pytest.raises(OwnErrorsError, match="no errors of sudoku"):
+    with pytest.raises(ModelErrorsError, match="no errors of sudoku"):
         write_samples(recipe, tmp_path / "samples.jsonl")
 
 
@@ -224,7 +224,7 @@ def test_a_collection_goes_on_where_it_was_cut_short(server: str, tmp_path: Path
         file.write('{"task": "countd')
     assert collect(server, cut, *HOT, "--problems", "12").returncode == 0
     assert cut.read_bytes() == whole.read_bytes()
-    errors = list(read_own_errors(whole))
+    errors = list(read_model_errors(whole))
     assert len({error.key for error in errors}) == len(errors) > 5
     for error in errors:
         assert TASK.split(error.typed_problem) is Split.TRAIN
@@ -268,7 +268,7 @@ def test_what_cannot_be_collected_is_refused(server: str, tmp_path: Path) -> Non
     foreign = write(tmp_path / "foreign.jsonl", ERROR)
     done = collect(server, foreign, "--problems", "1")
     assert done.returncode == 2 and "no collection" in done.stderr
-    assert list(read_own_errors(foreign))
+    assert list(read_model_errors(foreign))
     write(out)
     done = collect(server, out, *HOT, "--problems", "12")
     assert done.returncode == 2 and "has been cut" in done.stderr

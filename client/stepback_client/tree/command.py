@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from stepback_client.cli import add_search_flags, search_options
 from stepback_client.client import Client
 from stepback_client.errors import StepbackError
-from stepback_client.problem_arguments import add_question_flags, read_question, read_text
+from stepback_client.problem_arguments import add_problem_flags, read_problem_arguments, read_text
 from stepback_client.tree import mermaid, svg, text
 from stepback_client.tree.layout import DEFAULT_LIMIT, Outline
 from stepback_core.schemas import SolveResult
@@ -49,7 +49,7 @@ def _asks(given: argparse.Namespace) -> bool:
 
 def _solved(given: argparse.Namespace) -> SolveResult:
     given.numbers = [int(number) for number in given.source]
-    question = read_question(given)
+    question = read_problem_arguments(given)
     options = search_options(given) | question.options
     options |= {"tree": True, "candidates": _ALL_CANDIDATES}
     with Client.from_environment(given.url) as client:
@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE | NUMBER",
         help="a result as JSON, standard input if left out; or the inputs, with --target",
     )
-    add_question_flags(parser)
+    add_problem_flags(parser)
     parser.add_argument("--format", choices=[*_FORMATS], default="text")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write it there")
     parser.add_argument(

@@ -38,7 +38,7 @@ async def authenticate(request: Request, credentials: Credentials) -> Tenant:
     return tenant
 
 
-TheTenant = Annotated[Tenant, Depends(authenticate)]
+CurrentTenant = Annotated[Tenant, Depends(authenticate)]
 
 
 async def authenticate_early(request: Request) -> None:

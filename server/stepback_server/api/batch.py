@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from stepback_core.schemas import SolveRequest, SolveResult
 from stepback_core.schemas.batch import BatchRow, BatchSolveRequest
-from stepback_server.api.authentication import TheTenant
+from stepback_server.api.authentication import CurrentTenant
 from stepback_server.api.body import StrictRoute, sent_as_json
 from stepback_server.api.errors import failure_of
 from stepback_server.api.paths import BATCH_PATH
@@ -47,7 +47,7 @@ async def solve_batch(
     body: BatchSolveRequest,
     request: Request,
     service: TheService,
-    tenant: TheTenant,
+    tenant: CurrentTenant,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Search for the answers to many problems. Few searches run at once, as many as the key may

@@ -19,7 +19,7 @@ from stepback_core.schemas.jobs import (
     SearchJob,
     SearchJobList,
 )
-from stepback_server.api.authentication import TheTenant
+from stepback_server.api.authentication import CurrentTenant
 from stepback_server.api.body import StrictRoute, sent_as_json
 from stepback_server.api.described import OF_ANY_BODY, described
 from stepback_server.api.state import state_of
@@ -59,20 +59,20 @@ LastEventId = Annotated[
 
 @router.get("/v1/searches", responses=described(_LIST))
 async def list_searches(
-    jobs: TheJobs, tenant: TheTenant, limit: Limit = 20, after: After = None
+    jobs: TheJobs, tenant: CurrentTenant, limit: Limit = 20, after: After = None
 ) -> SearchJobList:
     """List this key's searches in the background, the newest first, without their results."""
     return await jobs.searches.list(tenant.name, limit=limit, after=after)
 
 
 @router.get("/v1/searches/{id}", responses=described(_FIND))
-async def get_search(id: str, jobs: TheJobs, tenant: TheTenant) -> SearchJob:
+async def get_search(id: str, jobs: TheJobs, tenant: CurrentTenant) -> SearchJob:
     """Read a search in the background: its result, or its progress."""
     return await jobs.searches.find(tenant.name, id)
 
 
 @router.post("/v1/searches/{id}/cancel", responses=described(_FIND))
-async def cancel_search(id: str, jobs: TheJobs, tenant: TheTenant) -> SearchJob:
+async def cancel_search(id: str, jobs: TheJobs, tenant: CurrentTenant) -> SearchJob:
     """Cancel a search in the background. One that has ended stays as it is."""
     found = await jobs.searches.cancel(tenant.name, id)
     jobs.runner.wake()
@@ -87,7 +87,7 @@ async def cancel_search(id: str, jobs: TheJobs, tenant: TheTenant) -> SearchJob:
 async def follow_search(
     id: str,
     jobs: TheJobs,
-    tenant: TheTenant,
+    tenant: CurrentTenant,
     after: LastEvent = None,
     last_event_id: LastEventId = None,
 ) -> StreamingResponse:
@@ -131,7 +131,7 @@ async def _events(jobs: "OpenedJobs", tenant: str, id: str, after: int) -> Async
 async def create_file(
     request: Request,
     jobs: TheJobs,
-    tenant: TheTenant,
+    tenant: CurrentTenant,
     file: Annotated[UploadFile, File(description="JSON lines.")],
     purpose: Annotated[str, Form(description="`batch`.")],
 ) -> FileObject:
@@ -161,7 +161,7 @@ async def _chunks(file: UploadFile) -> AsyncIterator[bytes]:
 @router.get("/v1/files", responses=described(_LIST))
 async def list_files(
     jobs: TheJobs,
-    tenant: TheTenant,
+    tenant: CurrentTenant,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
     after: After = None,
     purpose: Annotated[str | None, Query(max_length=64)] = None,
@@ -171,13 +171,13 @@ async def list_files(
 
 
 @router.get("/v1/files/{id}", responses=described(_FIND))
-async def get_file(id: str, jobs: TheJobs, tenant: TheTenant) -> FileObject:
+async def get_file(id: str, jobs: TheJobs, tenant: CurrentTenant) -> FileObject:
     """Read a file's description."""
     return await jobs.files.find(tenant.name, id)
 
 
 @router.get("/v1/files/{id}/content", responses=described(_FIND), response_class=StreamingResponse)
-async def get_file_content(id: str, jobs: TheJobs, tenant: TheTenant) -> StreamingResponse:
+async def get_file_content(id: str, jobs: TheJobs, tenant: CurrentTenant) -> StreamingResponse:
     """Read a file."""
     found = await jobs.files.find(tenant.name, id)
     return StreamingResponse(
@@ -188,7 +188,7 @@ async def get_file_content(id: str, jobs: TheJobs, tenant: TheTenant) -> Streami
 
 
 @router.delete("/v1/files/{id}", responses=described(_FIND))
-async def delete_file(id: str, jobs: TheJobs, tenant: TheTenant) -> FileDeleted:
+async def delete_file(id: str, jobs: TheJobs, tenant: CurrentTenant) -> FileDeleted:
     """Delete a file. A batch whose input was read already does not need it."""
     return await jobs.files.delete(tenant.name, id)
 
@@ -199,7 +199,7 @@ async def delete_file(id: str, jobs: TheJobs, tenant: TheTenant) -> FileDeleted:
     dependencies=[Depends(sent_as_json)],
 )
 async def create_batch(
-    body: BatchRequest, request: Request, jobs: TheJobs, tenant: TheTenant
+    body: BatchRequest, request: Request, jobs: TheJobs, tenant: CurrentTenant
 ) -> Batch:
     """Answer every line of a file. Searches whose callers wait go first."""
     known = state_of(request.app).jobs.endpoints
@@ -213,20 +213,20 @@ async def create_batch(
 
 @router.get("/v1/batches", responses=described(_LIST))
 async def list_batches(
-    jobs: TheJobs, tenant: TheTenant, limit: Limit = 20, after: After = None
+    jobs: TheJobs, tenant: CurrentTenant, limit: Limit = 20, after: After = None
 ) -> BatchList:
     """List this key's batches, the newest first."""
     return await jobs.batches.list(tenant.name, limit=limit, after=after)
 
 
 @router.get("/v1/batches/{id}", responses=described(_FIND))
-async def get_batch(id: str, jobs: TheJobs, tenant: TheTenant) -> Batch:
+async def get_batch(id: str, jobs: TheJobs, tenant: CurrentTenant) -> Batch:
     """Read where a batch stands."""
     return await jobs.batches.find(tenant.name, id)
 
 
 @router.post("/v1/batches/{id}/cancel", responses=described(_FIND))
-async def cancel_batch(id: str, jobs: TheJobs, tenant: TheTenant) -> Batch:
+async def cancel_batch(id: str, jobs: TheJobs, tenant: CurrentTenant) -> Batch:
     """Cancel a batch, what is in flight included. The answers so far become its output file."""
     batch = await jobs.batches.cancel(tenant.name, id)
     jobs.runner.wake()

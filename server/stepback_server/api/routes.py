@@ -19,7 +19,7 @@ from stepback_core.schemas import (
 )
 from stepback_core.schemas.jobs import SearchJob
 from stepback_core.trace import PROTOCOL_VERSION
-from stepback_server.api.authentication import TheTenant, authenticate_for_metrics
+from stepback_server.api.authentication import CurrentTenant, authenticate_for_metrics
 from stepback_server.api.body import StrictRoute, sent_as_json
 from stepback_server.api.described import OF_ANY_BODY, described
 from stepback_server.api.middleware import CallerGone, until_hang_up
@@ -33,16 +33,16 @@ from stepback_server.service import Service
 
 router = APIRouter(route_class=StrictRoute)
 
-_OF_NO_ROUTE = frozenset({"no_such_path", "method_not_allowed", "http_error"})
-_OF_RELOAD = frozenset(code for code in ERRORS if code.startswith("reload_"))
+_ROUTING_ERRORS = frozenset({"no_such_path", "method_not_allowed", "http_error"})
+_RELOAD_CODES = frozenset(code for code in ERRORS if code.startswith("reload_"))
 SEARCH_ERRORS = described(
     ERRORS.keys()
-    - _OF_NO_ROUTE
-    - _OF_RELOAD
+    - _ROUTING_ERRORS
+    - _RELOAD_CODES
     - {"unknown_id", "model_not_found", "unsupported_parameter"}
 )
 _ACCEPTED = "With `background`: the search is kept, and runs when it is its turn."
-_RELOAD_ERRORS = described(_OF_RELOAD | OF_ANY_BODY | {"unknown_model", "engine_unavailable"})
+_RELOAD_ERRORS = described(_RELOAD_CODES | OF_ANY_BODY | {"unknown_model", "engine_unavailable"})
 
 
 async def _service(request: Request) -> Service:
@@ -76,7 +76,7 @@ async def solve(
     body: SolveRequest,
     request: Request,
     service: TheService,
-    tenant: TheTenant,
+    tenant: CurrentTenant,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Search for the answer to one problem. With `stream`, tell the search as it runs; with
@@ -184,7 +184,7 @@ async def version(service: TheService) -> Version:
 
 
 @router.get("/v1/models", responses={401: SEARCH_ERRORS[401]}, tags=["operation"])
-async def models(service: TheService, _: TheTenant) -> ModelList:
+async def models(service: TheService, _: CurrentTenant) -> ModelList:
     """The served model and the tasks that it knows; then the model with each strategy, for clients
     that can choose nothing but a model."""
     return ModelList(data=service.models)
@@ -196,7 +196,7 @@ async def models(service: TheService, _: TheTenant) -> ModelList:
     tags=["operation"],
     dependencies=[Depends(sent_as_json)],
 )
-async def reload(name: str, body: ReloadRequest, service: TheService, _: TheTenant) -> Reload:
+async def reload(name: str, body: ReloadRequest, service: TheService, _: CurrentTenant) -> Reload:
     """Load new weights of the served model into the running engines. Searches in flight may end
     first, within the server's grace period; new ones wait."""
     if name != service.model.id:

@@ -32,7 +32,7 @@ _HEADERS: dict[str, dict[str, Any]] = {
         "schema": {"const": "true"},
     },
 }
-_OF_STATUS = {"401": "WWW-Authenticate", "429": "Retry-After", "503": "Retry-After"}
+_STATUS_HEADERS = {"401": "WWW-Authenticate", "429": "Retry-After", "503": "Retry-After"}
 """Header that belongs to an error status."""
 
 
@@ -62,8 +62,8 @@ def _describe_headers(schema: dict[str, Any]) -> None:
         for operation in operations.values():
             for status, answer in operation["responses"].items():
                 names = ["X-Request-Id"]
-                if status in _OF_STATUS and "ErrorBody" in str(answer["content"]):
-                    names.append(_OF_STATUS[status])
+                if status in _STATUS_HEADERS and "ErrorBody" in str(answer["content"]):
+                    names.append(_STATUS_HEADERS[status])
                 if (path, status) == (SEARCH_PATH, "200"):
                     names.append("Idempotent-Replayed")
                 answer["headers"] = {

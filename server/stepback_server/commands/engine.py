@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from stepback_server.checkpoint import Checkpoint, CheckpointError
 from stepback_server.engine.context import with_context
 from stepback_server.engine.handshake import Expected
-from stepback_server.engine.supervisor import Patience, Supervisor, canary
+from stepback_server.engine.supervisor import HealthCheckConfig, Supervisor, canary
 from stepback_server.engine.vllm_environment import prepare_environment, threads_for
 from stepback_server.engine.vllm_options import as_flags, engine_options
-from stepback_server.engine.vllm_process import Launcher, serve_vllm
+from stepback_server.engine.vllm_process import VllmLauncher, serve_vllm
 from stepback_server.observability.logs import VLLM_JSON, configure_logs
 from stepback_server.settings import Settings, SettingsError, read_settings
 
@@ -44,13 +44,13 @@ def engine(arguments: Sequence[str]) -> int:
         # Not a flag: every user of the machine can read those.
         os.environ["VLLM_API_KEY"] = expected.api_key
     flags, url = server_flags(settings, checkpoint), own_url(settings.host, settings.port)
-    launcher = Launcher(serve_vllm, flags, url, expected)
+    launcher = VllmLauncher(serve_vllm, flags, url, expected)
     end_id = checkpoint.codec.tokens.end_id
     supervisor = Supervisor(launcher.start, canary(end_id), patience(os.environ), name=url)
     return asyncio.run(keep(supervisor, launcher))
 
 
-async def keep(supervisor: Supervisor, launcher: Launcher) -> int:
+async def keep(supervisor: Supervisor, launcher: VllmLauncher) -> int:
     """Keep a server up until a signal. Returns 1 where there is none to begin with."""
     running = asyncio.create_task(supervisor.run())
 
@@ -69,13 +69,13 @@ async def keep(supervisor: Supervisor, launcher: Launcher) -> int:
     return 1
 
 
-def patience(environment: Mapping[str, str]) -> Patience:
+def patience(environment: Mapping[str, str]) -> HealthCheckConfig:
     """How closely a server of our own is watched: a check is a request."""
-    usual = Patience(between_checks=1.0)
+    usual = HealthCheckConfig(between_checks=1.0)
     if environment.get("VLLM_SERVER_DEV_MODE", "0") == "0":
         return usual
     # It may be told to load new weights, and stands still meanwhile, for as long as they are large.
-    return Patience(between_checks=1.0, canary_deadline=usual.reload_deadline)
+    return HealthCheckConfig(between_checks=1.0, canary_deadline=usual.reload_deadline)
 
 
 def own_url(host: str, port: int) -> str:

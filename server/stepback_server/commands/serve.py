@@ -12,7 +12,7 @@ from importlib.metadata import version as distribution_version
 
 from stepback_server.engine.vllm_environment import prepare_environment, threads_for
 from stepback_server.gateway.keys import KeysError, new_key
-from stepback_server.gc_tuning import settle_heap
+from stepback_server.gc_tuning import tune_gc
 from stepback_server.observability.logs import VLLM_JSON, configure_logs
 from stepback_server.observability.tracing import tracing_or_warning
 from stepback_server.settings import SettingsError, read_settings
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 _SECONDS_TO_ANSWER = 10
 """After the grace period: for searches that were cut short, and for readers who are slow."""
-_BETWEEN_LOOKS = 0.1
+_POLL_SECONDS = 0.1
 """Seconds within which a second SIGINT ends the grace period."""
 
 
@@ -80,14 +80,14 @@ def serve(arguments: Sequence[str]) -> int:
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload_keys)
             await super().startup(sockets)
-            settle_heap()
+            tune_gc()
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             # Before uvicorn closes its listener: until then whoever asks is told, by `/ready` and
             # by `/solve`, that the server is shutting down, and is not refused a connection.
             draining = asyncio.create_task(state_of(app).drain())
             while not (draining.done() or self.force_exit):
-                await asyncio.wait({draining}, timeout=_BETWEEN_LOOKS)
+                await asyncio.wait({draining}, timeout=_POLL_SECONDS)
             draining.cancel()
             await super().shutdown(sockets)
 

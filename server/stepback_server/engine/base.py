@@ -3,7 +3,7 @@
 EngineError
 ├── EngineUnavailable   not started yet, dead, or shut down: try again later (503)
 │   ├── EngineDied      a process of ours, whose end is known
-│   └── NeverBegun      the same, before anything of the request was generated
+│   └── EngineNotReached      the same, before anything of the request was generated
 ├── EngineMismatch      none, or another one than configured: the operator's fault, at the start
 ├── PromptRefused       the engine cannot take these ids: the caller's fault (422)
 ├── ReloadNotOffered    the engine takes no new weights while it runs (501)
@@ -53,7 +53,7 @@ class EngineDied(EngineUnavailable):
         self.death: Death = death
 
 
-class NeverBegun(EngineUnavailable):
+class EngineNotReached(EngineUnavailable):
     """The engine did not take the request: nothing of it was generated."""
 
 
@@ -135,7 +135,7 @@ class Sample:
         return len(self.ids) + self.unseen_tokens
 
 
-NOTHING = Sample(index=0, ids=(), logprobs=(), finish=Finish.STOP, cached_tokens=0)
+EMPTY_SAMPLE = Sample(index=0, ids=(), logprobs=(), finish=Finish.STOP, cached_tokens=0)
 """The continuation of a text that has ended."""
 
 OnSample = Callable[[Sample], None]

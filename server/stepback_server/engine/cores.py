@@ -5,7 +5,7 @@ import threading
 import time
 from multiprocessing.process import BaseProcess
 
-_BETWEEN_LOOKS = 0.05
+_POLL_SECONDS = 0.05
 _STATUS_SECONDS = 5.0
 """A core that has closed its connections may still be writing a core dump."""
 
@@ -37,11 +37,11 @@ class Cores:
         """The same, of one that is about to end; blocks for that."""
         deadline = time.monotonic() + seconds
         while (status := self.status()) is None and time.monotonic() < deadline:
-            time.sleep(_BETWEEN_LOOKS)
+            time.sleep(_POLL_SECONDS)
         return status
 
     def _gather(self) -> None:
-        while not self._stopped.wait(_BETWEEN_LOOKS):
+        while not self._stopped.wait(_POLL_SECONDS):
             self._look()
 
     def _look(self) -> None:

@@ -39,7 +39,7 @@ from stepback_server.settings import Settings
 
 _BETWEEN_ABORTS = 0.02
 _RESETS = 100
-_BETWEEN_RESETS = 0.02
+_RESET_POLL_SECONDS = 0.02
 _FINISH = {"stop": Finish.STOP, "length": Finish.LENGTH, "abort": Finish.ABORTED}
 
 
@@ -178,7 +178,7 @@ class EmbeddedEngine:
         for _ in range(_RESETS):
             if await self._llm.reset_prefix_cache():
                 return
-            await asyncio.sleep(_BETWEEN_RESETS)
+            await asyncio.sleep(_RESET_POLL_SECONDS)
         raise ReloadFailed("its prefix cache is in use, and still holds states of the old weights")
 
     async def close(self, *, kill: bool) -> None:

@@ -66,7 +66,7 @@ class Expected:
     def headers(self) -> dict[str, str]:
         return {} if self.api_key is None else {"Authorization": f"Bearer {self.api_key}"}
 
-    def version_at(self, url: str) -> str:
+    def check_server(self, url: str) -> str:
         """vLLM's version at a server that serves this; "unknown" where it does not tell.
 
         Blocks. Raises EngineUnavailable where there is no server, EngineMismatch where it is

@@ -21,7 +21,7 @@ _PR_SET_PDEATHSIG = 1
 """prctl(2): the signal that the kernel sends when the parent has gone."""
 _SPAWNED = "--multiprocessing-fork"
 """End of the command line of a process that `multiprocessing` spawns."""
-_BETWEEN_LOOKS = 0.1
+_POLL_SECONDS = 0.1
 
 
 @functools.cache
@@ -42,6 +42,6 @@ def die_with_parent() -> None:
 def _watch() -> None:
     # vLLM is imported as the process unpickles what it is to do: only then does it know its parent.
     while (parent := multiprocessing.parent_process()) is None:
-        time.sleep(_BETWEEN_LOOKS)
+        time.sleep(_POLL_SECONDS)
     multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)

@@ -13,7 +13,7 @@ _KEPT_LINES = 8
 _LINE_CHARACTERS = 300
 _CHUNK = 1 << 16
 _DRAIN_SECONDS = 5.0
-_BETWEEN_LOOKS = 0.01
+_POLL_SECONDS = 0.01
 _STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
 _capturing = threading.Lock()
 """File descriptors 1 and 2 belong to the whole process: one capture at a time."""
@@ -47,7 +47,7 @@ class Output:
         """The last lines, once all has been read that was written; blocks for a moment."""
         deadline = time.monotonic() + _DRAIN_SECONDS
         while any(pipe.is_pending for pipe in self._pipes) and time.monotonic() < deadline:
-            time.sleep(_BETWEEN_LOOKS)
+            time.sleep(_POLL_SECONDS)
         return tuple(self._lines)
 
 

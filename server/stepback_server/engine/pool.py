@@ -14,9 +14,9 @@ from pathlib import Path
 from stepback_server.concurrency import run_all
 from stepback_server.engine.base import (
     Engine,
+    EngineNotReached,
     EngineUnavailable,
     Finish,
-    NeverBegun,
     OnSample,
     ReloadFailed,
     ReloadNotOffered,
@@ -33,12 +33,12 @@ _SUSPECT_DELAY_SECONDS = 0.1
 """Time for an engine to recover that failed somebody, where there is none but it."""
 
 
-class Replicas:
+class EnginePool:
     """Supervised engines that serve the same model, and their keeper."""
 
     def __init__(self, supervisors: Mapping[str, Supervisor]) -> None:
         self._supervisors = supervisors
-        self._searches = set[HomedEngine]()
+        self._searches = set[SessionEngine]()
 
     async def run(self) -> None:
         """Watch every replica until cancelled. Raises EngineMismatch where one that answers at the
@@ -53,12 +53,12 @@ class Replicas:
     def engine(self) -> Engine:
         """All of them. Raises EngineUnavailable where none is up."""
         self.ensure_up()
-        return HomedEngine(self)
+        return SessionEngine(self)
 
     @asynccontextmanager
     async def lend(self) -> AsyncGenerator[Engine]:
         self.ensure_up()
-        search = HomedEngine(self)
+        search = SessionEngine(self)
         self._searches.add(search)
         try:
             yield search
@@ -74,7 +74,7 @@ class Replicas:
         """The home of a search that begins, or has lost its own. Raises EngineUnavailable where no
         replica is up."""
         up = {name: each for name, each in self._supervisors.items() if each.up}
-        well = {name: each for name, each in up.items() if not each.doubted}
+        well = {name: each for name, each in up.items() if not each.suspect}
         name = choose(tree, {name: self._load(each) for name, each in (well or up).items()})
         if name is None:
             raise self._unavailable()
@@ -108,7 +108,7 @@ class Replicas:
     async def check(self) -> None:
         """Raises EngineUnavailable, with every replica's reason, where none is up and well: one
         that has just failed a request must show that it works first."""
-        if all(each.doubted or not each.up for each in self._supervisors.values()):
+        if all(each.suspect or not each.up for each in self._supervisors.values()):
             raise self._unavailable()
 
     @property
@@ -133,7 +133,7 @@ class Replicas:
         return EngineUnavailable("; ".join(reasons), public="no engine is up", retry_after=soonest)
 
 
-class HomedEngine:
+class SessionEngine:
     """The engine seam for one search over several engines.
 
     Sampling has no side effects, so that what is lost with an engine may be sampled by another one
@@ -141,7 +141,7 @@ class HomedEngine:
     whether he has more. He gets it back as lost, with the most that it can have cost.
     """
 
-    def __init__(self, pool: Replicas) -> None:
+    def __init__(self, pool: EnginePool) -> None:
         self._pool = pool
         self.home: Supervisor | None = None
         """The supervisor whose engine has the search's prefixes in its cache."""
@@ -167,7 +167,7 @@ class HomedEngine:
         except EngineUnavailable as error:
             _log.warning("%d samples were lost: %s", len(missing), error)
             self._leave(home)
-            cost = 0 if isinstance(error, NeverBegun) else request.max_tokens
+            cost = 0 if isinstance(error, EngineNotReached) else request.max_tokens
             for index in sorted(missing):
                 deliver(_lost(index, cost))
 
@@ -175,13 +175,13 @@ class HomedEngine:
         home = self.home
         if home is None or not home.up:
             self.home = home = self._pool.choose(tree)
-            if home.doubted:
+            if home.suspect:
                 await asyncio.sleep(_SUSPECT_DELAY_SECONDS)
         return home
 
     def _leave(self, home: Supervisor) -> None:
         """After a loss there; others of this search may have moved already."""
-        home.doubted = True
+        home.suspect = True
         if self.home is home:
             self.home = None
 

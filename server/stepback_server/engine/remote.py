@@ -16,9 +16,9 @@ from pydantic import BaseModel
 from stepback_server.concurrency import Alarm, Interrupted
 from stepback_server.engine.aborts import Aborts
 from stepback_server.engine.base import (
+    EngineNotReached,
     EngineUnavailable,
     Finish,
-    NeverBegun,
     OnSample,
     PromptRefused,
     ReloadFailed,
@@ -43,13 +43,13 @@ _RPC_PATH = "/collective_rpc"
 """Of vLLM's development mode alone, as is the next."""
 _FORGET_PATH = "/reset_prefix_cache"
 _RESETS = 100
-_BETWEEN_RESETS = 0.02
+_RESET_POLL_SECONDS = 0.02
 _REFUSED = (400, 413, 422)
 _NOT_TAKEN = (404, 429)
 _NOT_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
-class Replica:
+class RemoteEngine:
     """The engine seam over one vLLM server. Make it with `connect`."""
 
     def __init__(self, url: str, expected: Expected, version: str = "unknown") -> None:
@@ -69,13 +69,13 @@ class Replica:
         )
 
     @classmethod
-    def connect(cls, url: str, expected: Expected) -> "Replica":
+    def connect(cls, url: str, expected: Expected) -> "RemoteEngine":
         """Ask a server what it serves, and what it is; blocks, for seconds at most.
 
         Raises EngineUnavailable where there is no server yet, EngineMismatch where it is another
         one than expected.
         """
-        return cls(url, expected, expected.version_at(url))
+        return cls(url, expected, expected.check_server(url))
 
     @cached_property
     def _sampling(self) -> aiohttp.ClientSession:
@@ -134,7 +134,7 @@ class Replica:
                             raise EngineUnavailable(f"{self.url} has aborted a request")
                         deliver(sample)
         except _NOT_CONNECTED as error:
-            raise NeverBegun(f"{self.url} cannot be reached ({say(error)})") from error
+            raise EngineNotReached(f"{self.url} cannot be reached ({say(error)})") from error
         except (aiohttp.ClientError, HttpProcessingError) as error:
             raise EngineUnavailable(f"{self.url} was lost ({say(error)})") from error
         except AnswerError as error:
@@ -155,7 +155,7 @@ class Replica:
             raise PromptRefused(message)
         # vLLM answers 200 before it samples; but a proxy may have lost an answer that had begun.
         never_begun = answer.status in _NOT_TAKEN or _said(body) is not None
-        lost = NeverBegun if never_begun else EngineUnavailable
+        lost = EngineNotReached if never_begun else EngineUnavailable
         raise lost(f"{self.url} answers {answer.status}: {message}")
 
     async def _abort_on(self, stop: asyncio.Event, name: str, in_vain: Alarm) -> None:
@@ -227,7 +227,7 @@ class Replica:
             answer = await http.post(_FORGET_PATH)
             if answer.status_code == 200 and answer.json().get("success"):
                 return
-            await asyncio.sleep(_BETWEEN_RESETS)
+            await asyncio.sleep(_RESET_POLL_SECONDS)
         raise ReloadFailed(f"{self.url} does not forget what it cached of the old weights")
 
     async def close(self, *, kill: bool) -> None:

@@ -16,8 +16,8 @@ from stepback_server.engine.base import (
     Engine,
     EngineDied,
     EngineError,
+    EngineNotReached,
     EngineUnavailable,
-    NeverBegun,
     OwnedEngine,
     ReloadFailed,
     SampleRequest,
@@ -26,7 +26,7 @@ from stepback_server.engine.death import Death
 
 _log = logging.getLogger(__name__)
 
-_LOOK_AGAIN = 2
+_MIN_RETRY_AFTER = 2
 _SAME_DEATHS = 3
 """Starts in a row that die the same way: another one would too."""
 
@@ -34,7 +34,7 @@ StartEngine = Callable[[], OwnedEngine]
 """Brings an engine up, or to a server that is; blocks for seconds, so it runs in a thread."""
 
 
-class Keeper(Protocol):
+class EngineProvider(Protocol):
     """Whoever keeps the engine of a service alive, and lends it."""
 
     async def run(self) -> None: ...
@@ -77,7 +77,7 @@ class Keeper(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class HealthCheckConfig:
     """How closely an engine is watched, in seconds."""
 
     between_checks: float = 0.25
@@ -92,7 +92,7 @@ class Patience:
     """How long a start should take, until one was measured."""
 
 
-REMOTE_PATIENCE = Patience(between_checks=1.0, longest_backoff=5.0, expected_start=2.0)
+REMOTE_HEALTH_CHECK = HealthCheckConfig(between_checks=1.0, longest_backoff=5.0, expected_start=2.0)
 """A server over HTTP costs a request to check, and nothing to come back to."""
 
 
@@ -108,13 +108,13 @@ class Supervisor:
         self,
         start_engine: StartEngine,
         canary: SampleRequest,
-        patience: Patience | None = None,
+        patience: HealthCheckConfig | None = None,
         *,
         name: str = "the engine",
     ) -> None:
         self._start_engine = start_engine
         self._canary = canary
-        self._patience = patience or Patience()
+        self._patience = patience or HealthCheckConfig()
         self._name = name
         self._engine: OwnedEngine | None = None
         self._lost = Alarm()
@@ -130,7 +130,7 @@ class Supervisor:
         """Seconds of the last start."""
         self._due = time.monotonic() + self._start_seconds
         """When the engine should be up, while there is none."""
-        self.doubted = False
+        self.suspect = False
         """Whether it failed somebody, and no check has found it well since."""
         self.restarts = 0
         self.version = "unknown"
@@ -169,7 +169,7 @@ class Supervisor:
 
     def ensure_up(self) -> None:
         if self._engine is None:
-            raise self._unavailable(NeverBegun)
+            raise self._unavailable(EngineNotReached)
 
     async def reload(self, checkpoint: Path) -> bool:
         async with self._attention:
@@ -187,9 +187,9 @@ class Supervisor:
 
     @property
     def engine(self) -> OwnedEngine:
-        """The engine at work. Raises NeverBegun where there is none."""
+        """The engine at work. Raises EngineNotReached where there is none."""
         if self._engine is None:
-            raise self._unavailable(NeverBegun)
+            raise self._unavailable(EngineNotReached)
         return self._engine
 
     def _unavailable(self, kind: type[EngineUnavailable] = EngineUnavailable) -> EngineUnavailable:
@@ -203,7 +203,7 @@ class Supervisor:
     @property
     def seconds_until_up(self) -> int:
         """Seconds until a start ends, judged by the last one; if overdue, until the next look."""
-        return max(_LOOK_AGAIN, math.ceil(self._due - time.monotonic()))
+        return max(_MIN_RETRY_AFTER, math.ceil(self._due - time.monotonic()))
 
     def _expect(self, wait: float = 0.0) -> None:
         """Expect the next start to begin in `wait` seconds."""
@@ -232,7 +232,7 @@ class Supervisor:
                 await (await starting).close(kill=False)
             raise
         await self._prove(engine)
-        self._engine, self._lost, self.doubted = engine, Alarm(), False
+        self._engine, self._lost, self.suspect = engine, Alarm(), False
         self._death = None
         self._deaths.clear()
         self.version = engine.version
@@ -267,7 +267,7 @@ class Supervisor:
                         progress = await engine.progress()
                 except EngineError as error:
                     return error
-                self.doubted = False
+                self.suspect = False
         return EngineUnavailable(f"{self._name} was discarded")
 
     async def _hangs(self, engine: OwnedEngine) -> bool:

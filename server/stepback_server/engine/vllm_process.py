@@ -24,16 +24,16 @@ from stepback_server.engine.death import Death, cause_of, core_report, failed_co
 from stepback_server.engine.handshake import Expected
 from stepback_server.engine.orphan import die_with_parent
 from stepback_server.engine.output import Output
-from stepback_server.engine.remote import Replica
-from stepback_server.engine.wrapper import PassingEngine
+from stepback_server.engine.remote import RemoteEngine
+from stepback_server.engine.wrapper import EngineWrapper
 
 # `vllm serve` wants the metadata of a distribution called vllm, which the CPU wheel lacks.
 SERVER = "vllm.entrypoints.openai.api_server"
-_BETWEEN_TRIES = 0.5
+_RETRY_SECONDS = 0.5
 _STOP_SECONDS = 10.0
 """That a server has to end by itself; a container's stop must allow for it."""
 _KILL_SECONDS = 10.0
-_BETWEEN_LOOKS = 0.02
+_POLL_SECONDS = 0.02
 _BETWEEN_CORE_LOOKS = 0.2
 
 Serve = Callable[[Sequence[str]], None]
@@ -96,7 +96,7 @@ class ServerProcess:
         self._process.join()
         deadline = time.monotonic() + _KILL_SECONDS
         while _is_left(pid) and time.monotonic() < deadline:
-            time.sleep(_BETWEEN_LOOKS)
+            time.sleep(_POLL_SECONDS)
 
 
 def _is_left(group: int) -> bool:
@@ -128,10 +128,10 @@ def _report_core() -> None:
         sys.stderr.write(f"{core_report(status)}\n")
 
 
-class ChildServer(PassingEngine):
+class ChildEngine(EngineWrapper):
     """The engine seam over a server that is ours to end."""
 
-    def __init__(self, replica: Replica, process: ServerProcess) -> None:
+    def __init__(self, replica: RemoteEngine, process: ServerProcess) -> None:
         super().__init__(replica)
         self._replica = replica
         self._process = process
@@ -167,7 +167,7 @@ class ChildServer(PassingEngine):
         await asyncio.to_thread(self._process.kill if kill else self._process.stop)
 
 
-class Launcher:
+class VllmLauncher:
     """Starts a server, as often as it is told, always on the same address."""
 
     def __init__(self, serve: Serve, flags: Sequence[str], url: str, expected: Expected) -> None:
@@ -177,13 +177,13 @@ class Launcher:
         self._expected = expected
         self._given_up = threading.Event()
 
-    def start(self) -> ChildServer:
+    def start(self) -> ChildEngine:
         """A server that answers; blocks for as long as it loads, unless `give_up` is called.
         Raises EngineDied where it ends instead, EngineMismatch where it answers as another than
         expected."""
         process = ServerProcess(self._serve, self._flags)
         try:
-            return ChildServer(self._connect(process), process)
+            return ChildEngine(self._connect(process), process)
         except BaseException:
             process.kill()
             raise
@@ -192,10 +192,10 @@ class Launcher:
         """End a start that is under way, and every later one."""
         self._given_up.set()
 
-    def _connect(self, process: ServerProcess) -> Replica:
-        while not self._given_up.wait(_BETWEEN_TRIES):
+    def _connect(self, process: ServerProcess) -> RemoteEngine:
+        while not self._given_up.wait(_RETRY_SECONDS):
             if process.has_ended and (death := process.death()):
                 raise EngineDied(death)
             with suppress(EngineUnavailable):
-                return Replica.connect(self._url, self._expected)
+                return RemoteEngine.connect(self._url, self._expected)
         raise EngineMismatch("the start was given up")

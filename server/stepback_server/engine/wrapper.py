@@ -5,7 +5,7 @@ import asyncio
 from stepback_server.engine.base import Engine, OnSample, SampleRequest
 
 
-class PassingEngine:
+class EngineWrapper:
     """Passes every call on."""
 
     def __init__(self, engine: Engine) -> None:

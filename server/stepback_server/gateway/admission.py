@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from stepback_server.gateway.rate_limit import ANYONE, Tenant, TokenMeter
+from stepback_server.gateway.rate_limit import ANYONE, RateLimiter, Tenant
 
 
 class Urgency(IntEnum):
@@ -90,7 +90,7 @@ class Admission:
         max_searches: int,
         max_queued: int,
         max_seconds: float = 60.0,
-        meter: TokenMeter | None = None,
+        meter: RateLimiter | None = None,
         waited: Callable[[float], None] = lambda seconds: None,
         yielding: Yielding | None = None,
     ) -> None:
@@ -99,7 +99,7 @@ class Admission:
         self._max_searches = max_searches
         self._max_queued = max_queued
         self._max_seconds = max_seconds
-        self._meter = meter or TokenMeter()
+        self._meter = meter or RateLimiter()
         self._waited = waited
         self._lanes: OrderedDict[str, _Lane] = OrderedDict()
         """By tenant, the one that was served longest ago first."""

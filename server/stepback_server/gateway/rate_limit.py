@@ -29,7 +29,7 @@ class _Level:
     at: float
 
 
-class TokenMeter:
+class RateLimiter:
     """One token bucket a tenant: a minute's worth at most, filled steadily.
 
     What a search will cost is not known before it ran. So it may start while the bucket holds

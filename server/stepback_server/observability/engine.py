@@ -6,12 +6,12 @@ from contextlib import nullcontext
 
 from stepback_core.trace import TokenGrammar
 from stepback_server.engine.base import Engine, OnSample, Sample, SampleRequest
-from stepback_server.engine.wrapper import PassingEngine
+from stepback_server.engine.wrapper import EngineWrapper
 from stepback_server.observability.metrics import Metrics
 from stepback_server.observability.tracing import Tracing
 
 
-class ObservedEngine(PassingEngine):
+class ObservedEngine(EngineWrapper):
     """Reports each sample, measures the rounds of one search, and makes a span of each.
 
     A round is one call of `sample`. The controller's own time of a round is everything that the

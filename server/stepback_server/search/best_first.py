@@ -29,15 +29,15 @@ from math import exp, log1p
 from stepback_core.schemas import Outcome
 from stepback_core.trace import TokenGrammar
 from stepback_server.engine.base import Alternative, Finish
-from stepback_server.search.strategy import Expansion, StepView
+from stepback_server.search.strategy import Expansion, StateView
 from stepback_server.search.tree import Branch, State
 
-_UNTHINKABLE = -11.5
+_MIN_LOGPROB = -11.5
 """Turns below this log-probability, one in 100,000, are not kept: none would ever be sampled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ideas:
+class BestFirstConfig:
     """What the search is made of: what can be turned off, to measure what it is worth, and two
     numbers."""
 
@@ -80,11 +80,11 @@ class BestFirst:
         self,
         breadth: int,
         grammar: TokenGrammar,
-        view: StepView | None,
+        view: StateView | None,
         *,
         longest: int,
         enough: int | None,
-        ideas: Ideas = Ideas(),
+        config: BestFirstConfig = BestFirstConfig(),
         root: State | None = None,
     ) -> None:
         self._breadth = breadth
@@ -92,7 +92,7 @@ class BestFirst:
         self._view = view
         self._longest = longest
         self._enough = enough
-        self._ideas = ideas
+        self._config = config
         self._order = itertools.count()
         self._turns: list[tuple[float, int, _Turn]] = []
         root = root or State()
@@ -113,9 +113,9 @@ class BestFirst:
                     state,
                     1,
                     0.0,
-                    alternatives=self._ideas.alternatives,
-                    max_tokens=self._ideas.chunk_tokens,
-                    stop_at_steps=self._ideas.stop_at_steps,
+                    alternatives=self._config.alternatives,
+                    max_tokens=self._config.chunk_tokens,
+                    stop_at_steps=self._config.stop_at_steps,
                 )
             )
         return picked
@@ -146,7 +146,7 @@ class BestFirst:
     def _may_ask(self) -> bool:
         if self._enough is not None and self._answers >= self._enough:
             return False
-        width = 1 + self._failed // 2 if self._ideas.widening else self._breadth
+        width = 1 + self._failed // 2 if self._config.widening else self._breadth
         return self._asked - self._recorded < min(self._breadth, width)
 
     def _best_state(self) -> State | None:
@@ -187,12 +187,12 @@ class BestFirst:
         others: tuple[Alternative, ...],
     ) -> None:
         """Keep the other tokens of one position, with the likelihood of the text before it."""
-        if not self._ideas.marker:
+        if not self._config.marker:
             likelihood -= self._log_share_beside_the_marker(branch, position, others)
         for token, logprob in others:
-            if token != self._grammar.marker_id and logprob > _UNTHINKABLE:
+            if token != self._grammar.marker_id and logprob > _MIN_LOGPROB:
                 order = next(self._order)
-                priority = likelihood + logprob if self._ideas.likeliest_first else -order
+                priority = likelihood + logprob if self._config.likeliest_first else -order
                 turn = _Turn(branch, position, token, logprob)
                 heapq.heappush(self._turns, (-priority, order, turn))
 
@@ -212,12 +212,12 @@ class BestFirst:
         return object() if self._view is None else self._view.state(ids)
 
     def _is_illegal(self, state: Hashable | None) -> bool:
-        return state is None and self._ideas.legality
+        return state is None and self._config.legality
 
     def _was_reached(self, state: Hashable | None, ids: tuple[int, ...]) -> bool:
         """Whether another path has led to a state, and left as much room; it counts as reached
         now. The end of a text is no state of its own."""
-        if state is None or not self._ideas.merging or ids[-1] == self._grammar.end_id:
+        if state is None or not self._config.merging or ids[-1] == self._grammar.end_id:
             return False
         if self._reached.get(state, len(ids) + 1) <= len(ids):
             return True

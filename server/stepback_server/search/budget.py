@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(slots=True)
-class TokenPurse:
+class TokenBudget:
     """Tokens that a search may still generate. Reserve before sampling, return the unused."""
 
     available: int

@@ -12,7 +12,7 @@ from stepback_core.schemas import StopReason
 from stepback_core.trace import TokenGrammar
 from stepback_server.concurrency import task_group
 from stepback_server.engine.base import (
-    NOTHING,
+    EMPTY_SAMPLE,
     Engine,
     EngineError,
     EngineUnavailable,
@@ -20,7 +20,7 @@ from stepback_server.engine.base import (
     Sample,
     SampleRequest,
 )
-from stepback_server.search.budget import TokenPurse
+from stepback_server.search.budget import TokenBudget
 from stepback_server.search.strategy import Expansion, SearchStrategy
 from stepback_server.search.tree import Branch, Tree
 
@@ -91,8 +91,8 @@ class Search:
         self._tree = Tree()
         self._spent = Spent()
         self._observe = observe
-        self._purse = TokenPurse(limits.tokens)
-        self._paying = asyncio.Lock()
+        self._budget = TokenBudget(limits.tokens)
+        self._budget_turn = asyncio.Lock()
         self._returned = asyncio.Event()
         self._recorded = asyncio.Event()
         self._expanding = self._counted = 0
@@ -172,26 +172,26 @@ class Search:
 
     async def _expand(self, expansion: Expansion, numbers: list[int]) -> None:
         if expansion.state.ids and expansion.state.ids[-1] in self._grammar.stop_ids:
-            self._record(Branch.of(self._grammar, numbers[0], expansion.state, NOTHING))
+            self._record(Branch.of(self._grammar, numbers[0], expansion.state, EMPTY_SAMPLE))
         else:
-            await self._pay(expansion, numbers)
+            await self._sample_within_budget(expansion, numbers)
         self._expanding -= 1
         self._recorded.set()
 
-    async def _pay(
+    async def _sample_within_budget(
         self, expansion: Expansion, numbers: list[int], attempts: int = _ATTEMPTS
     ) -> None:
         """Sample a state's continuations: all at once where the budget allows it, else each part as
         soon as others return what they did not use. Expansions are paid in their order."""
         room = self._room(expansion)
-        async with asyncio.TaskGroup() as parts, self._paying:
+        async with asyncio.TaskGroup() as parts, self._budget_turn:
             while numbers and room > 0 and not self._stop.is_set():
                 self._returned.clear()
-                count, tokens = self._purse.reserve(len(numbers), room)
+                count, tokens = self._budget.reserve(len(numbers), room)
                 if count:
                     part, numbers = numbers[:count], numbers[count:]
                     parts.create_task(self._sample(expansion, part, tokens, attempts))
-                elif self._purse.is_empty:
+                elif self._budget.is_empty:
                     self._finish(StopReason.TOKEN_BUDGET)
                 else:
                     await self._returned.wait()
@@ -232,12 +232,12 @@ class Search:
         finally:
             self._settle(outstanding * tokens, 0)
         if lost:
-            await self._make_up_for(expansion, sorted(lost), attempts - 1)
+            await self._resample_lost(expansion, sorted(lost), attempts - 1)
 
-    async def _make_up_for(self, expansion: Expansion, lost: list[int], attempts: int) -> None:
+    async def _resample_lost(self, expansion: Expansion, lost: list[int], attempts: int) -> None:
         """Ask for lost samples again, with what the budget has left: the loss is paid for too."""
         if attempts:
-            await self._pay(expansion, lost, attempts)
+            await self._sample_within_budget(expansion, lost, attempts)
         else:
             self._fail(EngineUnavailable(f"{len(lost)} samples were lost {_ATTEMPTS} times"))
 
@@ -264,7 +264,7 @@ class Search:
         self._recorded.set()
 
     def _settle(self, reserved: int, used: int) -> None:
-        self._purse.settle(reserved, used)
+        self._budget.settle(reserved, used)
         self._returned.set()
 
     def _request(self, expansion: Expansion, numbers: list[int], tokens: int) -> SampleRequest:

@@ -7,10 +7,10 @@ from random import Random
 from stepback_core.schemas import Sampling, Select, SolveRequest, Strategy
 from stepback_core.trace import TokenGrammar
 from stepback_server.search.beam import Beam
-from stepback_server.search.best_first import BestFirst, Ideas
+from stepback_server.search.best_first import BestFirst, BestFirstConfig
 from stepback_server.search.sampling import Independent, Majority
 from stepback_server.search.self_backtracking import Sampler, SelfBacktracking
-from stepback_server.search.strategy import SearchStrategy, StepView
+from stepback_server.search.strategy import SearchStrategy, StateView
 from stepback_server.search.tree import Branch, State
 
 
@@ -20,7 +20,7 @@ class Setup:
 
     request: SolveRequest
     grammar: TokenGrammar
-    view: StepView | None
+    view: StateView | None
     """What the task says of steps; None for a bare prompt."""
     tokens_per_branch: int
     ends_at_a_win: bool
@@ -41,7 +41,7 @@ def _best_first(setup: Setup) -> SearchStrategy:
         setup.view,
         longest=setup.tokens_per_branch,
         enough=None if setup.ends_at_a_win else breadth,
-        ideas=Ideas(marker=not setup.request.ignore_marker),
+        config=BestFirstConfig(marker=not setup.request.ignore_marker),
         root=setup.root,
     )
 

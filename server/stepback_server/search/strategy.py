@@ -27,7 +27,7 @@ class Expansion:
     """Whether a continuation ends with its first step."""
 
 
-class StepView(Protocol):
+class StateView(Protocol):
     """A task's judgement of the states of one problem."""
 
     def state(self, ids: Sequence[int]) -> Hashable | None:

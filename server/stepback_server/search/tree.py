@@ -85,7 +85,7 @@ class Branch:
         return self.state.logprobs + self.sample.logprobs
 
     @property
-    def told_ids(self) -> tuple[int, ...]:
+    def shown_ids(self) -> tuple[int, ...]:
         """The ids without what came behind an illegal step."""
         return self.ids[: self.illegal_at]
 

@@ -16,11 +16,11 @@ from stepback_core.trace import TraceCodec
 from stepback_server.search.tree import Branch
 
 
-def told_steps(codec: TraceCodec, branch: Branch) -> list[str]:
+def shown_steps(codec: TraceCodec, branch: Branch) -> list[str]:
     """All steps of a branch; of one that is illegal, those up to the step that is."""
     if branch.outcome is Outcome.ILLEGAL:
-        return codec.ended_steps(branch.told_ids)
-    return codec.decode_steps(branch.told_ids)
+        return codec.ended_steps(branch.shown_ids)
+    return codec.decode_steps(branch.shown_ids)
 
 
 def kept_steps(codec: TraceCodec, branch: Branch) -> int:
@@ -34,7 +34,7 @@ def p_marker(codec: TraceCodec, branch: Branch, steps: int) -> list[float | None
     return after + [None] * (steps - len(after))
 
 
-class Narrator:
+class EventWriter:
     """Tells one search's branches, each once, in the order in which they ended."""
 
     def __init__(self, codec: TraceCodec, answer_of: Callable[[Branch], Answer]) -> None:
@@ -71,7 +71,7 @@ class Narrator:
         self._backtracks += branch.outcome is Outcome.BACKTRACK
 
     def _steps(self, branch: Branch, kept: int) -> Iterator[StepEvent]:
-        steps = self._codec.ended_steps(branch.told_ids)
+        steps = self._codec.ended_steps(branch.shown_ids)
         after = p_marker(self._codec, branch, len(steps))
         for index in range(kept, len(steps)):
             yield StepEvent(
@@ -83,7 +83,7 @@ class Narrator:
             )
 
     def _backtrack(self, branch: Branch, kept: int) -> BacktrackEvent:
-        steps = told_steps(self._codec, branch)
+        steps = shown_steps(self._codec, branch)
         good = len(steps) - 1
         if branch.outcome is Outcome.BACKTRACK:
             good = len(self._codec.decode_steps(branch.roll_back(self._codec.tokens).ids))

@@ -10,7 +10,7 @@ from stepback_server.search.tree import State
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class AcceptedRequest:
     """What to search for, and how to judge it."""
 
     id: str

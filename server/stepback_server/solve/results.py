@@ -9,8 +9,8 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_server.search.loop import Searched
 from stepback_server.search.ranking import Candidate, Judge, rank
 from stepback_server.search.tree import Branch
-from stepback_server.solve.events import kept_steps, p_marker, told_steps
-from stepback_server.solve.order import Order
+from stepback_server.solve.events import kept_steps, p_marker, shown_steps
+from stepback_server.solve.order import AcceptedRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Results:
     """Results of one order's search."""
 
     checkpoint: Checkpoint
-    order: Order
+    order: AcceptedRequest
 
     def of(self, searched: Searched, seconds_queued: float) -> SolveResult:
         """Return the result of a search that has ended."""
@@ -93,7 +93,7 @@ class Results:
 
     def _node(self, branch: Branch) -> TreeNode:
         codec = self.checkpoint.codec
-        kept, steps = kept_steps(codec, branch), told_steps(codec, branch)
+        kept, steps = kept_steps(codec, branch), shown_steps(codec, branch)
         shared = len(branch.state.shared_ids)
         return TreeNode(
             id=branch.node,
@@ -104,7 +104,7 @@ class Results:
             outcome=branch.outcome,
             score=branch.score,
             kept_tokens=shared - branch.state.given if self.order.request.logprobs else None,
-            **self._tokens(branch, shared, len(branch.told_ids)),
+            **self._tokens(branch, shared, len(branch.shown_ids)),
         )
 
 

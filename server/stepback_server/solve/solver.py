@@ -28,8 +28,8 @@ from stepback_server.search.registry import STRATEGIES, Setup
 from stepback_server.search.task_view import TaskView
 from stepback_server.search.tree import Branch, State
 from stepback_server.settings import Settings
-from stepback_server.solve.events import Narrator
-from stepback_server.solve.order import Order
+from stepback_server.solve.events import EventWriter
+from stepback_server.solve.order import AcceptedRequest
 from stepback_server.solve.results import Results
 from stepback_server.solve.stream import Feed
 from stepback_server.solve.texts import encode_prompt, encode_steps, invalid_field
@@ -48,7 +48,7 @@ class Solver:
         self._searches: set[Search] = set()
         self._is_ending = False
 
-    def accept(self, request: SolveRequest) -> Order:
+    def accept(self, request: SolveRequest) -> AcceptedRequest:
         """Check what the schema cannot. Raises ApiError with the field at fault."""
         self._refuse_what_is_not_served(request)
         request = self._with_defaults_in_range(request)
@@ -64,7 +64,7 @@ class Solver:
             seconds=request.budget.seconds or self._settings.budget_seconds,
             tokens_per_branch=answer,
         )
-        return Order(
+        return AcceptedRequest(
             id=f"s-{uuid.uuid4().hex}",
             request=request,
             prompt_ids=ids,
@@ -100,7 +100,11 @@ class Solver:
         return unlike_training(trained, view.problem)
 
     async def solve(
-        self, order: Order, engine: Engine, seconds_queued: float, feed: Feed | None = None
+        self,
+        order: AcceptedRequest,
+        engine: Engine,
+        seconds_queued: float,
+        feed: Feed | None = None,
     ) -> SolveResult:
         """Search and answer, and feed whoever watches. Raises EngineError; cancelling it aborts
         the engine's work."""
@@ -136,7 +140,7 @@ class Solver:
             observe=feed.record if feed else lambda branch: None,
         )
         if feed:
-            feed.begin(self._started(order), self._narrator(order))
+            feed.begin(self._started(order), self._event_writer(order))
         self._searches.add(search)
         if self._is_ending:
             search.cancel()
@@ -146,10 +150,12 @@ class Solver:
             self._searches.discard(search)
         return Results(self._checkpoint, order).of(searched, seconds_queued)
 
-    def retell(self, request: SolveRequest, result: SolveResult) -> tuple[StartedEvent, Narrator]:
+    def retell(
+        self, request: SolveRequest, result: SolveResult
+    ) -> tuple[StartedEvent, EventWriter]:
         """What a feed begins with for a search that has its result already."""
         order = self.accept(request)
-        return self._started(order).model_copy(update={"id": result.id}), self._narrator(order)
+        return self._started(order).model_copy(update={"id": result.id}), self._event_writer(order)
 
     def cancel_all(self) -> None:
         """End every search, those in flight and any still to come, with the best that it has."""
@@ -240,7 +246,7 @@ class Solver:
             return request.select
         return Select.VERIFIED if judge else Select.PERPLEXITY
 
-    def _started(self, order: Order) -> StartedEvent:
+    def _started(self, order: AcceptedRequest) -> StartedEvent:
         return StartedEvent(
             id=order.id,
             model=self._checkpoint.manifest.name,
@@ -249,9 +255,9 @@ class Solver:
             limits=SearchLimits(**asdict(order.limits)),
         )
 
-    def _narrator(self, order: Order) -> Narrator:
+    def _event_writer(self, order: AcceptedRequest) -> EventWriter:
         results = Results(self._checkpoint, order)
-        return Narrator(self._checkpoint.codec, lambda branch: results.rank([branch])[0].answer)
+        return EventWriter(self._checkpoint.codec, lambda branch: results.rank([branch])[0].answer)
 
 
 def _if_given(request: SolveRequest, field: str) -> int | None:

@@ -15,7 +15,7 @@ from typing import Any
 from stepback_core.events import ProgressEvent, ResultEvent, StartedEvent
 from stepback_core.schemas import SolveResult
 from stepback_server.search.tree import Branch
-from stepback_server.solve.events import Narrator
+from stepback_server.solve.events import EventWriter
 
 
 class Feed:
@@ -24,15 +24,15 @@ class Feed:
     def __init__(self) -> None:
         self.branches = deque[Branch]()
         """Those that the reader has not taken yet, in the order in which they ended."""
-        self.beginning: tuple[StartedEvent, Narrator] | None = None
+        self.beginning: tuple[StartedEvent, EventWriter] | None = None
         """None until the search begins."""
         self.is_joined = False
         """True if the search is another request's: then there is the result alone."""
         self._news = asyncio.Event()
 
-    def begin(self, started: StartedEvent, narrator: Narrator) -> None:
-        """The search begins; `narrator` tells what is recorded from now on."""
-        self.beginning = started, narrator
+    def begin(self, started: StartedEvent, event_writer: EventWriter) -> None:
+        """The search begins; `event_writer` tells what is recorded from now on."""
+        self.beginning = started, event_writer
         self.wake()
 
     def record(self, branch: Branch) -> None:
@@ -100,13 +100,13 @@ class LiveSearch:
                 self._task.result()
             if not await feed.news(self._heartbeat_seconds):
                 yield None
-        started, narrator = feed.beginning
+        started, event_writer = feed.beginning
         began = time.monotonic()
         yield started
         usage_due, is_untold = began + self._usage_seconds, False
         while feed.branches or not self._task.done():
             if feed.branches:
-                for event in narrator.tell(feed.branches.popleft()):
+                for event in event_writer.tell(feed.branches.popleft()):
                     yield event
                 is_untold = True
                 await asyncio.sleep(0)  # What has piled up may be much; let others run too.
@@ -116,7 +116,7 @@ class LiveSearch:
                 if not came and not is_untold:
                     yield None
             if is_untold and (now := time.monotonic()) >= usage_due:
-                yield narrator.usage(now - began)
+                yield event_writer.usage(now - began)
                 usage_due, is_untold = now + self._usage_seconds, False
         yield ResultEvent(result=self._task.result())
 

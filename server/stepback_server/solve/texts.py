@@ -5,7 +5,7 @@ from unicodedata import name
 
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.errors import ApiError
-from stepback_server.search.strategy import StepView
+from stepback_server.search.strategy import StateView
 
 
 def encode_prompt(checkpoint: Checkpoint, prompt: str) -> tuple[int, ...]:
@@ -21,7 +21,7 @@ def encode_prompt(checkpoint: Checkpoint, prompt: str) -> tuple[int, ...]:
 
 
 def encode_steps(
-    checkpoint: Checkpoint, steps: Sequence[str], view: StepView | None, most: int
+    checkpoint: Checkpoint, steps: Sequence[str], view: StateView | None, most: int
 ) -> tuple[int, ...]:
     """Return the ids of given steps, at most `most` less one. Raises ApiError that names the step
     at fault: one that cannot be written, or that the task does not allow."""

@@ -12,9 +12,9 @@ import pytest
 from stepback_server.engine.base import (
     Engine,
     EngineMismatch,
+    EngineNotReached,
     EngineUnavailable,
     Finish,
-    NeverBegun,
     OnSample,
     OwnedEngine,
     PromptRefused,
@@ -23,8 +23,8 @@ from stepback_server.engine.base import (
     Sample,
     SampleRequest,
 )
-from stepback_server.engine.pool import Replicas, choose, runs
-from stepback_server.engine.supervisor import Patience, Supervisor
+from stepback_server.engine.pool import EnginePool, choose, runs
+from stepback_server.engine.supervisor import HealthCheckConfig, Supervisor
 from stepback_server.search.loop import Limits, Search, Searched
 from stepback_server.search.sampling import Independent
 from tests.server.keeping import charged as charged_engine
@@ -32,8 +32,10 @@ from tests.server.keeping import use
 from tests.server.search.scripted import END, GRAMMAR, ScriptedEngine
 
 CANARY = SampleRequest(ids=(1,), n=1, max_tokens=1, temperature=0.0, seeds=None, stop_ids=())
-QUICK = Patience(between_checks=0.01, between_canaries=10, first_backoff=0.01, longest_backoff=0.02)
-SLOW = Patience(between_checks=60.0)
+QUICK = HealthCheckConfig(
+    between_checks=0.01, between_canaries=10, first_backoff=0.01, longest_backoff=0.02
+)
+SLOW = HealthCheckConfig(between_checks=60.0)
 
 
 class Server(ScriptedEngine):
@@ -91,7 +93,7 @@ class Server(ScriptedEngine):
             raise PromptRefused("too long")
         if not self.lives or self.is_busy:
             self.refused += 1
-            raise NeverBegun("it cannot be reached")
+            raise EngineNotReached("it cannot be reached")
         return await super().sample(request, stop, mortal)
 
 
@@ -108,14 +110,14 @@ def request(n: int = 8, tree: str = "a tree", ids: tuple[int, ...] = (7,)) -> Sa
     )
 
 
-Scenario = Callable[[Replicas], Coroutine[Any, Any, None]]
+Scenario = Callable[[EnginePool], Coroutine[Any, Any, None]]
 
 
 def with_replicas(
-    servers: dict[str, Server], scenario: Scenario, patience: Patience = QUICK
+    servers: dict[str, Server], scenario: Scenario, patience: HealthCheckConfig = QUICK
 ) -> None:
     async def run() -> None:
-        replicas = Replicas(
+        replicas = EnginePool(
             {
                 name: Supervisor(server.start, CANARY, patience, name=name)
                 for name, server in servers.items()
@@ -143,7 +145,7 @@ async def ask(engine: Engine, asked: SampleRequest) -> list[Sample]:
     return got
 
 
-async def sample(replicas: Replicas, asked: SampleRequest) -> list[Sample]:
+async def sample(replicas: EnginePool, asked: SampleRequest) -> list[Sample]:
     """In a search of its own."""
     return await use(replicas, lambda engine: ask(engine, asked))
 
@@ -173,7 +175,7 @@ def test_a_tree_stays_where_it_is_and_trees_are_spread() -> None:
         for _ in range(3):
             await ask(engine, asked)
 
-    async def scenario(replicas: Replicas) -> None:
+    async def scenario(replicas: EnginePool) -> None:
         for number in range(90):
             asked = request(1, tree=f"tree {number}")
             await use(replicas, lambda engine, asked=asked: thrice(engine, asked))
@@ -194,7 +196,7 @@ def test_searches_side_by_side_are_spread_evenly_and_stay_where_they_are() -> No
         await may_end[number].wait()
         await ask(engine, asked)
 
-    async def scenario(replicas: Replicas) -> None:
+    async def scenario(replicas: EnginePool) -> None:
         searches = [
             asyncio.create_task(use(replicas, lambda engine, n=number: linger(engine, n)))
             for number in range(8)
@@ -238,7 +240,7 @@ def test_what_a_lost_replica_did_not_deliver_comes_from_another_with_the_same_se
     for server in servers.values():
         server.lives = 3
 
-    async def scenario(replicas: Replicas) -> None:
+    async def scenario(replicas: EnginePool) -> None:
         whole = await use(replicas, lambda engine: search(engine, n=3))
         servers["a"].lives = servers["b"].lives = 3
         for server in servers.values():
@@ -263,7 +265,7 @@ def test_what_was_lost_is_paid_for_and_the_budget_holds_for_the_whole_fleet(toke
     servers = {"a": Server(), "b": Server()}
     charged: list[Sample] = []
 
-    async def scenario(replicas: Replicas) -> None:
+    async def scenario(replicas: EnginePool) -> None:
         def work(engine: Engine) -> Coroutine[Any, Any, Searched]:
             for server in servers.values():
                 server.lives = 3 if server is servers["a"] else 1_000_000
@@ -288,7 +290,7 @@ def test_what_was_lost_is_paid_for_and_the_budget_holds_for_the_whole_fleet(toke
 def test_a_dead_replica_is_tried_once_and_by_no_other_search_until_it_was_found_well() -> None:
     servers = {"a": Server(), "b": Server()}
 
-    async def scenario(replicas: Replicas) -> None:
+    async def scenario(replicas: EnginePool) -> None:
         servers["a"].lives = 0
         for _ in range(20):
             assert (await use(replicas, search)).spent.generated == 16
@@ -300,7 +302,7 @@ def test_a_dead_replica_is_tried_once_and_by_no_other_search_until_it_was_found_
 def test_a_replica_that_failed_once_is_used_again_when_a_check_has_found_it_well() -> None:
     servers = {"a": Server(), "b": Server()}
 
-    async def scenario(replicas: Replicas) -> None:
+    async def scenario(replicas: EnginePool) -> None:
         servers["a"].is_busy = True
         while not servers["a"].refused:
             await use(replicas, search)
@@ -316,7 +318,7 @@ def test_a_replica_that_failed_once_is_used_again_when_a_check_has_found_it_well
 def test_a_fleet_whose_only_replica_has_just_failed_does_not_call_itself_ready() -> None:
     servers = {"a": Server()}
 
-    async def scenario(replicas: Replicas) -> None:
+    async def scenario(replicas: EnginePool) -> None:
         await replicas.engine.check()
         servers["a"].lives = 0
         await sample(replicas, request(1))
@@ -329,7 +331,7 @@ def test_a_fleet_whose_only_replica_has_just_failed_does_not_call_itself_ready()
 def test_what_never_began_costs_nothing() -> None:
     servers = {"a": Server()}
 
-    async def scenario(replicas: Replicas) -> None:
+    async def scenario(replicas: EnginePool) -> None:
         servers["a"].lives = 0
         lost = await sample(replicas, request(2))
         assert [(each.finish, each.generated_tokens) for each in lost] == [(Finish.LOST, 0)] * 2
@@ -340,7 +342,7 @@ def test_what_never_began_costs_nothing() -> None:
 def test_when_none_is_left_the_caller_is_told_and_a_replica_that_returns_is_used() -> None:
     servers = {"a": Server(), "b": Server()}
 
-    async def scenario(replicas: Replicas) -> None:
+    async def scenario(replicas: EnginePool) -> None:
         for server in servers.values():
             server.lives = 0
         with pytest.raises(EngineUnavailable):
@@ -360,7 +362,7 @@ def test_a_replica_that_is_not_up_at_the_start_is_awaited() -> None:
     servers = {"a": Server(), "b": Server()}
     servers["b"].lives = 0
 
-    async def scenario(replicas: Replicas) -> None:
+    async def scenario(replicas: EnginePool) -> None:
         assert len(await sample(replicas, request())) == 8
         servers["b"].lives = 1000
         await until(lambda: replicas.up == 2)
@@ -372,13 +374,13 @@ def test_a_replica_that_is_not_up_at_the_start_is_awaited() -> None:
 def test_a_server_of_something_else_ends_the_start_and_is_left_out_later() -> None:
     wrong = Server()
     wrong.mismatched = True
-    replicas = Replicas({"a": Supervisor(wrong.start, CANARY, QUICK)})
+    replicas = EnginePool({"a": Supervisor(wrong.start, CANARY, QUICK)})
     with pytest.raises(EngineMismatch, match="another model"):
         asyncio.run(replicas.run())
     servers = {"a": Server(), "b": Server()}
     servers["b"].lives = 0
 
-    async def scenario(replicas: Replicas) -> None:
+    async def scenario(replicas: EnginePool) -> None:
         await until(lambda: servers["b"].starts > 1)
         servers["b"].mismatched = True
         tried = servers["b"].starts
@@ -391,7 +393,7 @@ def test_a_server_of_something_else_ends_the_start_and_is_left_out_later() -> No
 def test_a_refused_prompt_is_not_tried_elsewhere() -> None:
     servers = {"a": Server(), "b": Server()}
 
-    async def scenario(replicas: Replicas) -> None:
+    async def scenario(replicas: EnginePool) -> None:
         with pytest.raises(PromptRefused):
             await sample(replicas, request(ids=(666,)))
 
@@ -410,7 +412,7 @@ def test_neighbours_are_asked_for_together() -> None:
 def test_new_weights_go_to_every_replica() -> None:
     servers = {"a": Server(), "b": Server()}
 
-    async def scenario(replicas: Replicas) -> None:
+    async def scenario(replicas: EnginePool) -> None:
         assert await replicas.reload(Path("new"))
         assert not await replicas.reload(Path("new"))
 
@@ -422,7 +424,7 @@ def test_replicas_that_differ_after_a_reload_are_connected_anew() -> None:
     """Where the first takes no weights nothing has changed; later on some of them have."""
     servers = {"a": Server(), "b": Server()}
 
-    async def scenario(replicas: Replicas) -> None:
+    async def scenario(replicas: EnginePool) -> None:
         servers["a"].takes_weights = False
         with pytest.raises(ReloadNotOffered):
             await replicas.reload(Path("new"))

@@ -18,7 +18,7 @@ from stepback_server.engine.base import EngineMismatch
 from stepback_server.engine.handshake import Expected
 expected = Expected(model="m", context_tokens=256, api_key=None, connections=1)
 try:
-    print(expected.version_at(sys.argv[1]))
+    print(expected.check_server(sys.argv[1]))
 except EngineMismatch as error:
     print(error)
 """

@@ -16,7 +16,7 @@ from stepback_client import AsyncClient, Client, CountdownProblem, SolveResult
 from stepback_core.tasks import TASKS
 from stepback_server.engine.base import EngineMismatch, EngineUnavailable, Sample, SampleRequest
 from stepback_server.engine.handshake import Expected
-from stepback_server.engine.remote import Replica
+from stepback_server.engine.remote import RemoteEngine
 from tests.conftest import CHECKPOINT, SERVED, held_out
 from tests.server.engine.conftest import Fleet, VllmServer
 
@@ -142,7 +142,7 @@ def test_the_likeliest_tokens_are_told_at_every_position(
     servers: tuple[VllmServer, VllmServer],
 ) -> None:
     async def sample(temperature: float, n: int) -> list[Sample]:
-        replica, samples = Replica.connect(servers[0].url, EXPECTED), list[Sample]()
+        replica, samples = RemoteEngine.connect(servers[0].url, EXPECTED), list[Sample]()
         request = SampleRequest(
             ids=(4, 5, 6),
             n=n,
@@ -184,9 +184,9 @@ def test_a_server_of_another_model_or_a_shorter_context_is_refused_by_name(
         ),
     ):
         with pytest.raises(EngineMismatch, match=message):
-            Replica.connect(url, expected)
+            RemoteEngine.connect(url, expected)
     with pytest.raises(EngineUnavailable, match="cannot be reached"):
-        Replica.connect("http://127.0.0.1:9", EXPECTED)
+        RemoteEngine.connect("http://127.0.0.1:9", EXPECTED)
 
 
 def test_a_controller_for_another_model_does_not_start(

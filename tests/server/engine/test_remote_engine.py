@@ -15,9 +15,9 @@ from starlette.routing import Route
 
 from stepback_server.engine.base import (
     EngineMismatch,
+    EngineNotReached,
     EngineUnavailable,
     Finish,
-    NeverBegun,
     PromptRefused,
     ReloadFailed,
     ReloadNotOffered,
@@ -25,7 +25,7 @@ from stepback_server.engine.base import (
     SampleRequest,
 )
 from stepback_server.engine.handshake import Expected
-from stepback_server.engine.remote import Replica
+from stepback_server.engine.remote import RemoteEngine
 from stepback_server.request_context import ONWARD
 from tests.conftest import free_port
 
@@ -149,7 +149,7 @@ def with_server(scenario: Callable[[FakeVllm, str], Coroutine[Any, Any, None]]) 
 
 
 async def sample(url: str, stop: asyncio.Event | None = None) -> list[Sample]:
-    replica, samples = await asyncio.to_thread(Replica.connect, url, EXPECTED), list[Sample]()
+    replica, samples = await asyncio.to_thread(RemoteEngine.connect, url, EXPECTED), list[Sample]()
     try:
         await replica.sample(REQUEST, stop or asyncio.Event(), samples.append)
     finally:
@@ -168,7 +168,7 @@ def test_where_a_request_cannot_be_aborted_by_name_its_connection_is_dropped() -
             samples[each.index] = each
             stop.set()
 
-        replica = Replica(url, EXPECTED)
+        replica = RemoteEngine(url, EXPECTED)
         await replica.sample(REQUEST, stop, stop_at_the_first)
         await replica.close(kill=False)
         assert samples[1].finish is Finish.STOP and samples[1].generated_tokens == 2
@@ -237,7 +237,7 @@ def test_an_answer_that_cannot_be_read_loses_the_server(answer: Response) -> Non
         fake.answer = lambda: answer
         with pytest.raises(EngineUnavailable) as lost:
             await sample(url)
-        assert not isinstance(lost.value, NeverBegun)
+        assert not isinstance(lost.value, EngineNotReached)
 
     with_server(scenario)
 
@@ -247,7 +247,7 @@ def test_a_server_whose_word_on_itself_cannot_be_read_is_lost() -> None:
     undecodable = Response(b"no gzip", headers={"content-encoding": "gzip"})
 
     async def scenario(fake: FakeVllm, url: str) -> None:
-        replica = Replica(url, EXPECTED)
+        replica = RemoteEngine(url, EXPECTED)
         assert await replica.progress() == 7
         await replica.check()
         for value in ("many", "NaN", "+Inf"):
@@ -268,7 +268,7 @@ def test_a_request_that_was_not_taken_has_cost_nothing() -> None:
 
     async def scenario(fake: FakeVllm, url: str) -> None:
         said = {"error": {"message": "EngineCore encountered an issue"}}
-        replica = Replica(url, EXPECTED)
+        replica = RemoteEngine(url, EXPECTED)
         for answer, never_begun in (
             (Response("busy", 429), True),
             (JSONResponse(said, 503), True),
@@ -279,10 +279,10 @@ def test_a_request_that_was_not_taken_has_cost_nothing() -> None:
             fake.answer = lambda answer=answer: answer
             with pytest.raises(EngineUnavailable) as lost:
                 await replica.sample(REQUEST, asyncio.Event(), lambda sample: None)
-            assert isinstance(lost.value, NeverBegun) is never_begun
+            assert isinstance(lost.value, EngineNotReached) is never_begun
         await replica.close(kill=False)
-        nowhere = Replica("http://127.0.0.1:9", EXPECTED)
-        with pytest.raises(NeverBegun):
+        nowhere = RemoteEngine("http://127.0.0.1:9", EXPECTED)
+        with pytest.raises(EngineNotReached):
             await nowhere.sample(REQUEST, asyncio.Event(), lambda sample: None)
         await nowhere.close(kill=False)
 
@@ -292,9 +292,9 @@ def test_a_request_that_was_not_taken_has_cost_nothing() -> None:
 def test_no_cookie_of_a_router_holds_all_searches_at_one_of_its_servers() -> None:
     async def scenario(fake: FakeVllm, url: str) -> None:
         fake.answer = fake.set_cookie
-        replica = Replica(url, EXPECTED)
+        replica = RemoteEngine(url, EXPECTED)
         for _ in range(2):
-            with pytest.raises(NeverBegun):
+            with pytest.raises(EngineNotReached):
                 await replica.sample(REQUEST, asyncio.Event(), lambda sample: None)
         await replica.close(kill=False)
         assert fake.cookies == {None}
@@ -318,10 +318,10 @@ def test_a_refusal_is_the_callers_fault_or_the_servers() -> None:
 
 def test_a_server_tells_its_version_unless_something_before_it_does_not() -> None:
     async def scenario(fake: FakeVllm, url: str) -> None:
-        connected = await asyncio.to_thread(Replica.connect, url, EXPECTED)
+        connected = await asyncio.to_thread(RemoteEngine.connect, url, EXPECTED)
         assert connected.version == "0.32.0"
         fake.told_version = Response("no such path", 404)
-        connected = await asyncio.to_thread(Replica.connect, url, EXPECTED)
+        connected = await asyncio.to_thread(RemoteEngine.connect, url, EXPECTED)
         assert connected.version == "unknown"
 
     with_server(scenario)
@@ -332,11 +332,11 @@ def test_a_router_that_does_not_tell_the_context_is_taken_at_its_word(
 ) -> None:
     async def scenario(fake: FakeVllm, url: str) -> None:
         fake.told_context = None
-        await asyncio.to_thread(Replica.connect, url, EXPECTED)
+        await asyncio.to_thread(RemoteEngine.connect, url, EXPECTED)
         assert "does not tell its context: it must be 16" in caplog.text
         fake.told_context = 15
         with pytest.raises(EngineMismatch, match="a context of 15 tokens"):
-            await asyncio.to_thread(Replica.connect, url, EXPECTED)
+            await asyncio.to_thread(RemoteEngine.connect, url, EXPECTED)
 
     with_server(scenario)
 
@@ -346,14 +346,14 @@ def test_a_wrong_key_is_told_by_the_name_of_its_setting() -> None:
 
     async def scenario(fake: FakeVllm, url: str) -> None:
         with pytest.raises(EngineMismatch, match="STEPBACK_ENGINE_API_KEY"):
-            await asyncio.to_thread(Replica.connect, url, keyless)
+            await asyncio.to_thread(RemoteEngine.connect, url, keyless)
 
     with_server(scenario)
 
 
 def test_new_weights_go_to_a_server_in_its_development_mode() -> None:
     async def scenario(fake: FakeVllm, url: str) -> None:
-        replica = Replica(url, EXPECTED)
+        replica = RemoteEngine(url, EXPECTED)
         with pytest.raises(ReloadNotOffered):
             await replica.reload(Path("/new"))
         fake.weights, fake.busy = "/old", 2
@@ -367,6 +367,6 @@ def test_new_weights_go_to_a_server_in_its_development_mode() -> None:
             await replica.reload(Path("/new"))
         await replica.close(kill=False)
         with pytest.raises(EngineUnavailable):
-            await Replica("http://127.0.0.1:9", EXPECTED).reload(Path("/new"))
+            await RemoteEngine("http://127.0.0.1:9", EXPECTED).reload(Path("/new"))
 
     with_server(scenario)

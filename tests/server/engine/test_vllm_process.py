@@ -25,15 +25,15 @@ from stepback_server.commands.engine import own_url, patience
 from stepback_server.engine.base import EngineDied, EngineUnavailable
 from stepback_server.engine.death import Death
 from stepback_server.engine.handshake import Expected
-from stepback_server.engine.remote import Replica
-from stepback_server.engine.supervisor import Patience, Supervisor, canary
-from stepback_server.engine.vllm_process import ChildServer, Launcher, Serve
+from stepback_server.engine.remote import RemoteEngine
+from stepback_server.engine.supervisor import HealthCheckConfig, Supervisor, canary
+from stepback_server.engine.vllm_process import ChildEngine, Serve, VllmLauncher
 from stepback_server.settings import Settings
 from tests.conftest import CHECKPOINT, children, free_port, wait_until_ok
 
 EXPECTED = Expected(model="m", context_tokens=16, api_key=None, connections=4)
 SERVERS = ("spawn_main", "VLLM::Server")
-QUICK = Patience(
+QUICK = HealthCheckConfig(
     between_checks=0.05,
     between_canaries=0.1,
     canary_deadline=0.5,
@@ -112,10 +112,10 @@ def _app() -> Starlette:
 # --- the tests ---
 
 
-def launcher_of(serve: Serve, *flags: str) -> tuple[Launcher, str]:
+def launcher_of(serve: Serve, *flags: str) -> tuple[VllmLauncher, str]:
     port = free_port()
     url = own_url("0.0.0.0", port)
-    return Launcher(serve, [str(port), *flags], url, EXPECTED), url
+    return VllmLauncher(serve, [str(port), *flags], url, EXPECTED), url
 
 
 def lives(pid: int) -> bool:
@@ -132,7 +132,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def supervised(
-    launcher: Launcher, url: str, scenario: Callable[[Supervisor], Coroutine[Any, Any, None]]
+    launcher: VllmLauncher, url: str, scenario: Callable[[Supervisor], Coroutine[Any, Any, None]]
 ) -> None:
     async def run() -> None:
         supervisor = Supervisor(launcher.start, canary(2), QUICK, name=url)
@@ -192,7 +192,7 @@ def test_starts_that_die_of_the_same_signal_are_tried_three_times() -> None:
     launcher, url = launcher_of(meet_an_illegal_instruction)
     starts = 0
 
-    def start() -> ChildServer:
+    def start() -> ChildEngine:
         nonlocal starts
         starts += 1
         return launcher.start()
@@ -245,7 +245,7 @@ def test_a_server_that_has_ended_is_lost_whatever_answers_in_its_place() -> None
         with pytest.raises(EngineUnavailable):
             while True:
                 await server.check()
-        assert isinstance(server, ChildServer)
+        assert isinstance(server, ChildEngine)
         await server.close(kill=True)
 
     asyncio.run(scenario())
@@ -266,7 +266,10 @@ def test_a_server_is_watched_where_this_machine_reaches_it(host: str, url: str) 
 
 def test_a_server_that_takes_new_weights_may_stand_still_for_as_long_as_they_load() -> None:
     assert patience({}).canary_deadline == 10
-    assert patience({"VLLM_SERVER_DEV_MODE": "1"}).canary_deadline == Patience().reload_deadline
+    assert (
+        patience({"VLLM_SERVER_DEV_MODE": "1"}).canary_deadline
+        == HealthCheckConfig().reload_deadline
+    )
 
 
 def test_a_port_that_is_taken_is_refused() -> None:
@@ -307,7 +310,7 @@ def test_vllms_server_with_a_stopped_core_is_replaced_and_dies_with_the_command(
         core = core_below(command.pid)
         assert core != first and not lives(first)
         expected = Expected.of(Checkpoint.open(CHECKPOINT), Settings.read({}))
-        assert Replica.connect(url, expected).version != "unknown"
+        assert RemoteEngine.connect(url, expected).version != "unknown"
         command.kill()
         command.wait()
         deadline = time.monotonic() + 300

@@ -8,9 +8,9 @@ import pytest
 
 from stepback_core.schemas import Outcome, StopReason
 from stepback_server.engine.base import OnSample, SampleRequest
-from stepback_server.search.best_first import BestFirst, Ideas
+from stepback_server.search.best_first import BestFirst, BestFirstConfig
 from stepback_server.search.loop import Limits, Search, Searched
-from stepback_server.search.strategy import StepView
+from stepback_server.search.strategy import StateView
 from stepback_server.search.tree import Branch
 from tests.server.search.scripted import END, GRAMMAR, MARKER, NEWLINE
 from tests.server.search.toy_model import Table, ToyEngine
@@ -50,9 +50,9 @@ class View:
 
 
 def search(
-    view: StepView | None = None,
+    view: StateView | None = None,
     *,
-    ideas: Ideas = Ideas(),  # noqa: B008
+    config: BestFirstConfig = BestFirstConfig(),  # noqa: B008
     breadth: int = 4,
     enough: int | None = None,
     tokens: int = 1000,
@@ -63,7 +63,7 @@ def search(
     engine: ToyEngine | None = None,
 ) -> tuple[Searched, ToyEngine]:
     engine = engine or ToyEngine(table, PROMPT, END, order)
-    strategy = BestFirst(breadth, GRAMMAR, view, longest=20, enough=enough, ideas=ideas)
+    strategy = BestFirst(breadth, GRAMMAR, view, longest=20, enough=enough, config=config)
     searching = Search(
         engine=engine,
         strategy=strategy,
@@ -98,8 +98,8 @@ class StalledEngine(ToyEngine):
 
 def test_a_win_does_not_wait_for_a_branch_that_was_asked_for_before_it() -> None:
     engine = StalledEngine(TABLE, PROMPT, END)
-    ideas = Ideas(widening=False)
-    searched, _ = search(engine=engine, seed=None, ideas=ideas, is_win=ends(C))
+    config = BestFirstConfig(widening=False)
+    searched, _ = search(engine=engine, seed=None, config=config, is_win=ends(C))
     assert searched.stop_reason is StopReason.SOLVED and searched.seconds < 5
 
 
@@ -152,9 +152,11 @@ def test_without_a_check_it_ends_with_enough_answers() -> None:
     assert len(searched.tree.branches) < len(search()[0].tree.branches)
 
 
-@pytest.mark.parametrize("ideas", [Ideas(), Ideas(widening=False), Ideas(chunk_tokens=1)])
-def test_the_tree_does_not_depend_on_what_ends_first(ideas: Ideas) -> None:
-    trees = [search(View(C), order=order, ideas=ideas, is_win=ends(D))[0] for order in range(12)]
+@pytest.mark.parametrize(
+    "config", [BestFirstConfig(), BestFirstConfig(widening=False), BestFirstConfig(chunk_tokens=1)]
+)
+def test_the_tree_does_not_depend_on_what_ends_first(config: BestFirstConfig) -> None:
+    trees = [search(View(C), order=order, config=config, is_win=ends(D))[0] for order in range(12)]
     assert trees[0].stop_reason is StopReason.SOLVED
     assert all(each.tree == trees[0].tree for each in trees)
 
@@ -167,13 +169,13 @@ def answers(searched: Searched) -> set[tuple[int, ...]]:
 @pytest.mark.parametrize("view", [None, View(), View(C)])
 @pytest.mark.parametrize("chunk", [1, 2, 3])
 def test_an_answer_in_chunks_is_the_same_answer(chunk: int, view: View | None) -> None:
-    whole, _ = search(view, ideas=Ideas())
-    chunked, _ = search(view, ideas=Ideas(chunk_tokens=chunk))
+    whole, _ = search(view, config=BestFirstConfig())
+    chunked, _ = search(view, config=BestFirstConfig(chunk_tokens=chunk))
     assert answers(chunked) == answers(whole)
 
 
 def test_stopping_at_steps_writes_nothing_behind_an_illegal_one() -> None:
-    searched, _ = search(View(A), ideas=Ideas(stop_at_steps=True))
+    searched, _ = search(View(A), config=BestFirstConfig(stop_at_steps=True))
     assert all(branch.ids[0] != A or len(branch.ids) == 2 for branch in searched.tree.branches)
     assert any(branch.ids[-1] == END for branch in searched.tree.branches)
 
@@ -196,17 +198,17 @@ def test_tokens_that_the_search_chose_were_not_generated() -> None:
 
 
 def test_each_idea_can_be_turned_off() -> None:
-    everything = Ideas()
+    everything = BestFirstConfig()
     plain = starts(search(View(C))[0])
     for off in ("legality", "merging", "likeliest_first", "marker", "widening"):
         without = replace(everything, **{off: False})
-        assert starts(search(View(C), ideas=without)[0]) != plain, off
+        assert starts(search(View(C), config=without)[0]) != plain, off
 
 
 def test_an_illegal_step_is_what_a_branch_is_said_to_end_in() -> None:
     searched, _ = search(View(A))
     first = searched.tree.branches[0]
-    assert (first.outcome, first.told_ids) == (Outcome.ILLEGAL, (A, NEWLINE))
+    assert (first.outcome, first.shown_ids) == (Outcome.ILLEGAL, (A, NEWLINE))
     assert first.ids == (A, NEWLINE, MARKER)
     assert all(A not in branch.ids for branch in searched.tree.answers)
 
@@ -226,7 +228,10 @@ def test_a_long_answer_in_chunks_stays_one_continuation_at_a_time() -> None:
         tuple(flat): {END: 1.0},
     }
     searched, engine = search(
-        table=table, ideas=Ideas(chunk_tokens=2), breadth=16, is_win=lambda branch: ends(A)(branch)
+        table=table,
+        config=BestFirstConfig(chunk_tokens=2),
+        breadth=16,
+        is_win=lambda branch: ends(A)(branch),
     )
     assert searched.stop_reason is StopReason.SOLVED
     assert len(engine.requests) == 10
@@ -263,5 +268,5 @@ def test_an_answer_that_was_reached_before_counts_where_answers_end_the_search()
 
 
 def test_an_engine_that_tells_no_alternatives_gives_the_greedy_answer() -> None:
-    searched, _ = search(ideas=Ideas(alternatives=0))
+    searched, _ = search(config=BestFirstConfig(alternatives=0))
     assert [branch.ids for branch in searched.tree.branches] == [(A, NEWLINE, MARKER)]

@@ -11,7 +11,7 @@ import pytest
 
 from stepback_client import AsyncClient, InvalidRequest, Retry
 from stepback_core.schemas import StopReason, Strategy
-from stepback_training.evaluate.measurement import Measured, WrongController, measure
+from stepback_training.evaluate.measurement import Measured, WrongServer, measure
 from stepback_training.evaluate.plan import Setting
 from stepback_training.sampling.bounded_gather import Interrupted, Stopped, WeightsChanged
 from stepback_training.sampling.journal import JournalError
@@ -149,6 +149,6 @@ def test_what_was_asked_of_who_knows_which_weights_is_dropped(tmp_path: Path) ->
 
 
 def test_a_model_of_another_task_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(WrongController, match="made knows maze"):
+    with pytest.raises(WrongServer, match="made knows maze"):
         ask(Controller(task="maze"), tmp_path / "e.jsonl")
     assert not (tmp_path / "e.jsonl").exists()

@@ -22,7 +22,7 @@ from stepback_core.validation import first_error
 from stepback_training.collect_errors.collect import collect
 from stepback_training.collect_errors.collection import Collection, CollectionError, Plan
 from stepback_training.collect_errors.first_error import summary
-from stepback_training.data.model_errors import OwnErrorsError
+from stepback_training.data.model_errors import ModelErrorsError
 from stepback_training.generators import GENERATORS
 from stepback_training.sampling.cli import INTERRUPTED, add_controller_flags, positive, say
 
@@ -43,7 +43,7 @@ def errors(arguments: Sequence[str]) -> int:
         return say("errors", f"{error}; the same command goes on from here", 1)
     except ValidationError as error:
         return say("errors", first_error(error, whole="--options"), 2)
-    except (CollectionError, OwnErrorsError, OSError, ValueError) as error:
+    except (CollectionError, ModelErrorsError, OSError, ValueError) as error:
         return say("errors", str(error), 2)
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -33,7 +33,7 @@ async def collect(
 ) -> Collection:
     """Ask until the file has the errors of so many problems; `advance` hears of each.
 
-    Raises CollectionError, OwnErrorsError and StepbackError; what was collected stays.
+    Raises CollectionError, ModelErrorsError and StepbackError; what was collected stays.
     """
     collection = Collection.open(path, plan)
     done = collection.progress.problems

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from stepback_training.atomic_files import write_whole
 from stepback_training.collect_errors.first_error import Tally
-from stepback_training.data.model_errors import OwnError, read_own_errors
+from stepback_training.data.model_errors import ModelError, read_model_errors
 from stepback_training.generators import GENERATORS, Split
 
 
@@ -63,7 +63,7 @@ class Collection:
     @classmethod
     def open(cls, path: Path, plan: Plan) -> "Collection":
         """Begin a file, or go on with it. Raises CollectionError where it belongs to another plan,
-        and OwnErrorsError where it has been changed."""
+        and ModelErrorsError where it has been changed."""
         path.parent.mkdir(parents=True, exist_ok=True)
         size = path.stat().st_size if path.exists() else 0
         if not _beside(path).exists():
@@ -83,9 +83,9 @@ class Collection:
         with path.open("ab") as file:
             file.truncate(progress.size)
         resumed = progress.model_copy(update={"plan": plan})
-        return cls(path, resumed, {error.key for error in read_own_errors(path)})
+        return cls(path, resumed, {error.key for error in read_model_errors(path)})
 
-    def add(self, errors: list[OwnError], tally: Tally) -> None:
+    def add(self, errors: list[ModelError], tally: Tally) -> None:
         """Append what is new of one problem's errors, then say so beside the file."""
         new = [error for error in _distinct(errors) if error.key not in self.keys]
         with self.path.open("ab") as file:
@@ -104,5 +104,5 @@ def _beside(path: Path) -> Path:
     return path.with_name(path.name + ".progress.json")
 
 
-def _distinct(errors: list[OwnError]) -> list[OwnError]:
+def _distinct(errors: list[ModelError]) -> list[ModelError]:
     return list({error.key: error for error in reversed(errors)}.values())[::-1]

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from stepback_client import TreeNode
 from stepback_core.schemas import Outcome
 from stepback_core.tasks import Reason
-from stepback_training.data.model_errors import OwnError, is_teachable
+from stepback_training.data.model_errors import ModelError, is_teachable
 from stepback_training.generators import ErrorKind, Generator
 from stepback_training.generators.first_error import Mistake, first_mistake
 
@@ -52,13 +52,13 @@ class Judge:
             tally.unended += 1
         return mistake
 
-    def judge(self, problem: BaseModel, node: TreeNode, tally: Tally) -> OwnError | None:
+    def judge(self, problem: BaseModel, node: TreeNode, tally: Tally) -> ModelError | None:
         """Count one path of a training problem; its first wrong step, where it may be taught."""
         mistake = self.count(problem, node, tally)
         steps = self._whole_steps(problem, node)
         if mistake is None or not is_teachable(self._task, problem, steps[: mistake.index + 1]):
             return None
-        return OwnError(
+        return ModelError(
             task=self._task.name,
             problem=problem.model_dump(mode="json"),
             prefix=steps[: mistake.index],

@@ -43,7 +43,7 @@ class Recipe(BaseModel, extra="forbid", frozen=True):
     """Only `stepback improve` reads it."""
 
     @model_validator(mode="after")
-    def _rounds_train_as_they_can(self) -> "Recipe":
+    def _check_improve_train(self) -> "Recipe":
         try:
             _ = self.round_train
         except ValidationError as error:
@@ -66,7 +66,7 @@ class Recipe(BaseModel, extra="forbid", frozen=True):
         return self
 
     @model_validator(mode="after")
-    def _adapts_what_it_can(self) -> "Recipe":
+    def _check_lora(self) -> "Recipe":
         if self.lora and self.base is None:
             raise ValueError("[lora] adapts a [base]; a [scratch] model has nothing to keep")
         if self.lora and self.train.optimizer == "muon":

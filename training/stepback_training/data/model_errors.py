@@ -23,11 +23,11 @@ from stepback_training.generators import GENERATORS, ErrorKind, Generator, Split
 from stepback_training.generators.first_error import Mistake, first_mistake
 
 
-class OwnErrorsError(ValueError):
+class ModelErrorsError(ValueError):
     """A file that is not a model's own errors; the message names file, line and what is wrong."""
 
 
-class OwnError(BaseModel):
+class ModelError(BaseModel):
     """The first wrong step that a model took on a problem, and what it wrote behind it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -59,7 +59,7 @@ class OwnError(BaseModel):
         return GENERATORS[self.task]
 
     @model_validator(mode="after")
-    def _is_an_error_of_a_training_problem(self) -> Self:
+    def _check_error(self) -> Self:
         if self.task not in GENERATORS:
             raise ValueError(f"task: there is no {self.task!r}; known: {', '.join(GENERATORS)}")
         try:
@@ -92,25 +92,25 @@ def is_teachable(task: Generator[Any], problem: BaseModel, steps: list[str]) -> 
     return is_text and not task.ends_held_out(problem, steps)
 
 
-def read_own_errors(file: Path) -> Iterator[OwnError]:
-    """Read and judge a file line by line. Raises OwnErrorsError."""
+def read_model_errors(file: Path) -> Iterator[ModelError]:
+    """Read and judge a file line by line. Raises ModelErrorsError."""
     try:
         for number, line in enumerate(json_lines(file), start=1):
             try:
-                yield OwnError.model_validate_json(line)
+                yield ModelError.model_validate_json(line)
             except ValidationError as error:
                 what = first_error(error, whole="the line")
-                raise OwnErrorsError(f"{file}:{number}: {what}") from error
+                raise ModelErrorsError(f"{file}:{number}: {what}") from error
     except NotJsonLines as error:
-        raise OwnErrorsError(str(error)) from error
+        raise ModelErrorsError(str(error)) from error
     except OSError as error:
-        raise OwnErrorsError(f"{file}: cannot be read ({error.strerror})") from error
+        raise ModelErrorsError(f"{file}: cannot be read ({error.strerror})") from error
 
 
-def own_errors_of(recipe: DataRecipe) -> Mapping[str, list[OwnError]]:
+def own_errors_of(recipe: DataRecipe) -> Mapping[str, list[ModelError]]:
     """By task, what the recipe's file holds; nothing where it names none.
 
-    Raises OwnErrorsError for a file that is none, or that has nothing of the recipe's tasks.
+    Raises ModelErrorsError for a file that is none, or that has nothing of the recipe's tasks.
     """
     if recipe.own_errors is None:
         return {}
@@ -118,14 +118,14 @@ def own_errors_of(recipe: DataRecipe) -> Mapping[str, list[OwnError]]:
     written = file.stat().st_mtime_ns if file.exists() else 0
     found = _read_once(file, written)
     if found.keys().isdisjoint(recipe.names):
-        raise OwnErrorsError(f"{file}: it has no errors of {' or '.join(recipe.names)}")
+        raise ModelErrorsError(f"{file}: it has no errors of {' or '.join(recipe.names)}")
     return found
 
 
 @lru_cache(maxsize=4)
-def _read_once(file: Path, written: int) -> Mapping[str, list[OwnError]]:
+def _read_once(file: Path, written: int) -> Mapping[str, list[ModelError]]:
     """One reading for all chunks of a process, as long as the file stays as it was written."""
-    found: dict[str, list[OwnError]] = {}
-    for error in read_own_errors(file):
+    found: dict[str, list[ModelError]] = {}
+    for error in read_model_errors(file):
         found.setdefault(error.task, []).append(error)
     return found

@@ -67,7 +67,7 @@ class Sample(BaseModel):
 def write_samples(recipe: DataRecipe, path: Path, *, processes: int | None = None) -> None:
     """Write the recipe's samples as JSONL; the same recipe gives the same bytes with any number of
     processes. The file appears under its name only when it is whole. Raises TraceError,
-    OwnErrorsError and OSError."""
+    ModelErrorsError and OSError."""
     # These are read before anything is written, and before processes are forked that need them.
     held_out(recipe)
     own_errors_of(recipe)

@@ -87,7 +87,7 @@ class Trace(BaseModel):
     wrong_after: int | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")
-    def _knows_where_the_wrong_step_comes(self) -> Self:
+    def _check_wrong_after(self) -> Self:
         if (self.wrong_step is None) != (self.wrong_after is None):
             raise ValueError("wrong_step and wrong_after: give both or neither")
         if self.wrong_after is not None and self.wrong_after > len(self.steps):

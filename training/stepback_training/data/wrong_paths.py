@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from stepback_training.config import DataRecipe
-from stepback_training.data.model_errors import OwnError, own_errors_of
+from stepback_training.data.model_errors import ModelError, own_errors_of
 from stepback_training.generators import ErrorKind, Generator
 
 
@@ -24,14 +24,14 @@ class WrongPath:
 class Mistakes:
     """Draws wrong paths for one task, as a recipe says."""
 
-    def __init__(self, task: Generator[Any], recipe: DataRecipe, own: Sequence[OwnError]) -> None:
+    def __init__(self, task: Generator[Any], recipe: DataRecipe, own: Sequence[ModelError]) -> None:
         self._task = task
         self._recipe = recipe
         self._own = own
 
     @classmethod
     def of(cls, task: Generator[Any], recipe: DataRecipe) -> "Mistakes":
-        """Reads the model's own errors, if the recipe has any. Raises OwnErrorsError."""
+        """Reads the model's own errors, if the recipe has any. Raises ModelErrorsError."""
         return cls(task, recipe, own_errors_of(recipe).get(task.name, []))
 
     def draw(self, problem: BaseModel, path: list[str], rng: Random) -> WrongPath | None:

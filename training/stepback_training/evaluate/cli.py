@@ -12,7 +12,7 @@ from stepback_client import AsyncClient, BadSetting, StepbackError
 from stepback_core.validation import first_error
 from stepback_training.evaluate.evaluation import Evaluation, EvaluationError
 from stepback_training.evaluate.flags import parser, read_plan
-from stepback_training.evaluate.measurement import Measured, WrongController, measure
+from stepback_training.evaluate.measurement import Measured, WrongServer, measure
 from stepback_training.evaluate.plan import Plan
 from stepback_training.sampling.bounded_gather import PATIENCE, Stopped, WeightsChanged
 from stepback_training.sampling.cli import (
@@ -48,7 +48,7 @@ def evaluate(arguments: Sequence[str]) -> int:
         journal = given.out.with_suffix(".jsonl")
         kept = f"what was done is in {journal}, and the same command goes on from it"
         return say_stopped("evaluate", stopped, kept)
-    except (JournalError, WrongController, BadSetting) as error:
+    except (JournalError, WrongServer, BadSetting) as error:
         return say("evaluate", error, 2)
     except KeyboardInterrupt:
         return INTERRUPTED

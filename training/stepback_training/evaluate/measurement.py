@@ -25,7 +25,7 @@ _SCORE_TOLERANCE = 0.005
 """Nats a token. The same weights differ by less from batch to batch."""
 
 
-class WrongController(ValueError):
+class WrongServer(ValueError):
     """The controller cannot be asked what the plan says."""
 
 
@@ -61,7 +61,7 @@ async def measure(
     """Ask each problem what the journal at `path` does not hold yet, until `stop` is set.
 
     `run` is what the journal is to say of this process. Raises Stopped, StepbackError where the
-    controller cannot even be asked who it is, JournalError, WeightsChanged and WrongController.
+    controller cannot even be asked who it is, JournalError, WeightsChanged and WrongServer.
     """
     controller, model, greedy = await _get_to_know(client, plan, asked[0])
     identity = {
@@ -100,7 +100,7 @@ async def _get_to_know(
     model = (await client.models()).data[0]
     if plan.task not in model.tasks:
         known = ", ".join(model.tasks) or "none by name"
-        raise WrongController(f"task: the model {model.id} knows {known}, and not {plan.task}")
+        raise WrongServer(f"task: the model {model.id} knows {known}, and not {plan.task}")
     result = await client.solve(first.problem, strategy=Strategy.GREEDY, select=Select.PERPLEXITY)
     answer = result.answer
     greedy = {"text": answer.text, "score": answer.score} if answer else {}

@@ -81,7 +81,7 @@ class Setting(_Plain):
         return options
 
     @model_validator(mode="after")
-    def _is_one_the_server_may_take(self) -> Self:
+    def _check_request(self) -> Self:
         options = self.request(0.7, 0)
         budget = {"tokens": options.pop("tokens")} if "tokens" in options else {}
         asked = {**options, "budget": budget, "task": "any", "problem": {}}

@@ -20,7 +20,7 @@ from stepback_core.schemas.openai_answers import (
     TokenizerInfo,
     Tokens,
 )
-from stepback_server.api.authentication import TheTenant
+from stepback_server.api.authentication import CurrentTenant
 from stepback_server.api.body import StrictRoute, sent_as_json
 from stepback_server.api.described import described
 from stepback_server.api.middleware import CallerGone, until_hang_up
@@ -71,7 +71,7 @@ async def chat_completions(
     body: ChatRequest,
     request: Request,
     service: TheService,
-    tenant: TheTenant,
+    tenant: CurrentTenant,
     idempotency_key: IdempotencyKey = None,
     budget_tokens: BudgetHeader = None,
 ) -> Response:
@@ -106,7 +106,7 @@ async def completions(
     body: CompletionRequest,
     request: Request,
     service: TheService,
-    tenant: TheTenant,
+    tenant: CurrentTenant,
     idempotency_key: IdempotencyKey = None,
     budget_tokens: BudgetHeader = None,
 ) -> Response:
@@ -129,7 +129,7 @@ async def completions(
 
 
 @router.get("/v1/models/{name:path}", responses={401: _ERRORS[401], 404: _ERRORS[404]})
-async def model(name: str, service: TheService, _: TheTenant) -> Model:
+async def model(name: str, service: TheService, _: CurrentTenant) -> Model:
     """Return one entry of `/v1/models`."""
     found = next((each for each in service.models if each.id == name), None)
     if found is None:
@@ -140,19 +140,19 @@ async def model(name: str, service: TheService, _: TheTenant) -> Model:
 
 
 @router.post("/tokenize", responses=_ERRORS, dependencies=[Depends(sent_as_json)])
-async def tokenize(body: TokenizeRequest, service: TheService, _: TheTenant) -> Tokens:
+async def tokenize(body: TokenizeRequest, service: TheService, _: CurrentTenant) -> Tokens:
     """Return the token ids of a text."""
     return tokenizer.tokenize(body, service.checkpoint)
 
 
 @router.post("/detokenize", responses=_ERRORS, dependencies=[Depends(sent_as_json)])
-async def detokenize(body: DetokenizeRequest, service: TheService, _: TheTenant) -> Text:
+async def detokenize(body: DetokenizeRequest, service: TheService, _: CurrentTenant) -> Text:
     """Return the text of token ids."""
     return tokenizer.detokenize(body, service.checkpoint)
 
 
 @router.get("/tokenizer_info", responses={401: _ERRORS[401]})
-async def tokenizer_info(service: TheService, _: TheTenant) -> TokenizerInfo:
+async def tokenizer_info(service: TheService, _: CurrentTenant) -> TokenizerInfo:
     """Describe the tokenizer, for clients that would else need its files."""
     return tokenizer.describe(service.checkpoint)
 
@@ -162,7 +162,7 @@ async def tokenizer_info(service: TheService, _: TheTenant) -> TokenizerInfo:
     methods=["GET", "POST", "DELETE"],
     include_in_schema=False,
 )
-async def responses(rest: str, _: TheTenant) -> Response:
+async def responses(rest: str, _: CurrentTenant) -> Response:
     """Refuse the Responses API with the way that there is."""
     raise ApiError(
         "no_such_path",
