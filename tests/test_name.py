@@ -41,7 +41,7 @@ def pages() -> Iterator[tuple[Path, str]]:
         "`pip install --upgrade 'stepback[server]'`",
         "uv pip install stepback==1.0",
         "install stepback, then",
-        "docker run stepback/cpu:0.1.0",
+        "docker run stepback/cpu:0.2.0",
     ],
 )
 def test_the_search_finds_what_must_not_be_there(line: str) -> None:
@@ -53,7 +53,7 @@ def test_the_search_finds_what_must_not_be_there(line: str) -> None:
     [
         "pip install 'stepback-llm[server]'",
         "helm install stepback deploy/helm/stepback",
-        "docker run stepback-llm/cpu:0.1.0",
+        "docker run stepback-llm/cpu:0.2.0",
         "pip install --python /opt/stepback/bin/python x",
     ],
 )

@@ -13,8 +13,8 @@ from stepback_client import Client, StepbackError
 from tests.conftest import ROOT, free_port
 
 PROJECT = "stepback-image-test"
-CONTROLLER = "stepback-llm/controller:0.1.0"
-CPU = "stepback-llm/cpu:0.1.0"
+CONTROLLER = "stepback-llm/controller:0.2.0"
+CPU = "stepback-llm/cpu:0.2.0"
 
 
 def docker(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:

@@ -123,7 +123,7 @@ def test_the_controller_knows_every_engine_by_its_own_name(helm: Path) -> None:
     )
     [container] = engines["spec"]["template"]["spec"]["containers"]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 2
-    assert container["image"] == "stepback-llm/cuda:0.1.0"
+    assert container["image"] == "stepback-llm/cuda:0.2.0"
     assert {"name": "STEPBACK_TENSOR_PARALLEL", "value": "2"} in container["env"]
 
 
