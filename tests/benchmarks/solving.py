@@ -160,10 +160,8 @@ def start_engine(checkpoint: Checkpoint, running: int) -> EmbeddedEngine:
     """Start vLLM on a CPU as a controller does, for so many sequences at once."""
     return EmbeddedEngine.start(
         checkpoint.folder,
+        Settings(max_running=running),
         context_tokens=checkpoint.context_tokens,
-        cpu=True,
-        kv_cache_bytes=Settings().kv_cache_mib << 20,
-        max_running=running,
     )
 
 

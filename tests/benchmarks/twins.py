@@ -70,7 +70,9 @@ def main() -> int:
         "version 2, trained and tested": (lambda grid: not is_test_now(grid), is_test_now),
     }
     for name, sides in cases.items():
-        print(f"{name}: {twins(*sides, given.training, given.problems)}", flush=True)
+        trained, tested = sides
+        found = twins(trained, tested, given.training, given.problems)
+        print(f"{name}: {found}", flush=True)
     return 0
 
 

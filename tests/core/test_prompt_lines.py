@@ -5,14 +5,15 @@ from random import Random
 
 import pytest
 
-from stepback_core.tasks import TASKS, Split
+from stepback_core.tasks import TASKS
 from stepback_core.tasks.prompt_lines import read_prompt_line
+from stepback_training.generators import GENERATORS, Split
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_each_prompt_names_its_problem_again(name: str) -> None:
     task = TASKS[name]
-    for problem in islice(task.stream(Split.TEST_SEEN, Random(3)), 20):
+    for problem in islice(GENERATORS[name].stream(Split.TEST_SEEN, Random(3)), 20):
         line = task.prompt(problem)
         found = read_prompt_line(line, TASKS)
         assert found is not None and found[0] == name

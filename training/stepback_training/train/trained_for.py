@@ -5,8 +5,8 @@ from itertools import islice
 from random import Random
 from typing import Any
 
-from stepback_core.tasks import TASKS, Split
 from stepback_training.config import Recipe
+from stepback_training.generators import GENERATORS, Split
 
 _DRAWN = 64
 Range = tuple[int, int]
@@ -19,12 +19,12 @@ def trained_for(recipe: Recipe) -> dict[str, dict[str, Range]]:
     return {
         task.name: _ranges(task.name, task.options)
         for task in recipe.data.tasks
-        if task.name in TASKS
+        if task.name in GENERATORS
     }
 
 
 def _ranges(name: str, options: Mapping[str, Any]) -> dict[str, Range]:
-    task = TASKS[name].with_options(options)
+    task = GENERATORS[name].with_options(options)
     ranges: dict[str, Range] = {}
     for problem in islice(task.stream(Split.TRAIN, Random(0)), _DRAWN):
         for field, value in problem.model_dump().items():
