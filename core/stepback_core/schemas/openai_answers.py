@@ -2,8 +2,6 @@
 
 from typing import Literal
 
-from pydantic import Field
-
 from stepback_core.schemas.base import ResponseModel
 from stepback_core.schemas.result import Answer, SolveResult, Status, StopReason, TreeNode, Usage
 
@@ -76,26 +74,6 @@ class SearchReport(ResponseModel):
         )
 
 
-class TokenLogprob(ResponseModel):
-    """One token of an answer."""
-
-    token: str
-    """Its text."""
-    logprob: float
-    """Natural logarithm, of the model's own distribution at temperature 1."""
-    bytes: list[int]
-    """Its text in UTF-8."""
-    top_logprobs: list["TokenLogprob"] = Field(default=[])
-    """Empty: alternatives are not offered."""
-
-
-class ChatLogprobs(ResponseModel):
-    """Log-probabilities of a choice."""
-
-    content: list[TokenLogprob]
-    refusal: None = None
-
-
 class AnswerMessage(ResponseModel):
     """The assistant's message."""
 
@@ -116,7 +94,7 @@ class ChatChoice(ResponseModel):
     message: AnswerMessage
     finish_reason: FinishReason
     """`stop` for an answer; `length` where there is none."""
-    logprobs: ChatLogprobs | None = None
+    logprobs: None = None
 
 
 class ChatCompletion(ResponseModel):
@@ -134,17 +112,6 @@ class ChatCompletion(ResponseModel):
     stepback: SearchReport
 
 
-class CompletionLogprobs(ResponseModel):
-    """Log-probabilities of a completion, as four lists of one length."""
-
-    tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]] | None = None
-    """Null: alternatives are not offered."""
-    text_offset: list[int]
-    """Where each token begins in the text."""
-
-
 class CompletionChoice(ResponseModel):
     """One answer of a completion."""
 
@@ -152,7 +119,7 @@ class CompletionChoice(ResponseModel):
     """The prompt's place times n, plus the answer's place."""
     text: str
     finish_reason: FinishReason | None
-    logprobs: CompletionLogprobs | None = None
+    logprobs: None = None
 
 
 class Completion(ResponseModel):
@@ -186,7 +153,7 @@ class ChunkChoice(ResponseModel):
     index: int
     delta: ChatDelta
     finish_reason: FinishReason | None = None
-    logprobs: ChatLogprobs | None = None
+    logprobs: None = None
 
 
 class ChatChunk(ResponseModel):

@@ -78,6 +78,7 @@ def test_the_least_effort_is_greedy_and_so_is_a_models_name(server: str) -> None
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"store": True}, "store"),
         ({"n": 2, "best_of": 3}, "best_of"),
+        ({"logprobs": True}, "logprobs"),
         ({"messages": [{"role": "system", "content": "x"}, *CHAT["messages"]]}, "messages.0.role"),
         ({"messages": CHAT["messages"] * 2}, "messages.1"),
         (

@@ -32,7 +32,6 @@ class Wanted:
     stops: tuple[str, ...]
     reasoning: bool
     tree: bool
-    logprobs: bool
     usage: bool
     """Whether a stream ends with one more chunk."""
 
@@ -55,6 +54,7 @@ class Translator:
 
     def chat(self, body: ChatRequest, budget_header: int | None) -> Translated:
         """Translate a chat request. Raises ApiError."""
+        _refuse_logprobs(bool(body.logprobs))
         text, unknown = text_of(body.messages)
         unknown += count_unknown(body.extra)
         fields = self._search_fields(body, budget_header)
@@ -64,11 +64,12 @@ class Translator:
             raise _invalid("max_tokens", "it differs from max_completion_tokens; give one of them")
         reasoning = body.include_reasoning is not False
         search = self._search(body, problem, fields, longest, body.reasoning_effort, reasoning)
-        wanted = self._wanted(body, fields, reasoning=reasoning, logprobs=bool(body.logprobs))
+        wanted = self._wanted(body, fields, reasoning=reasoning)
         return Translated([search], wanted, unknown)
 
     def completion(self, body: CompletionRequest, budget_header: int | None) -> Translated:
         """Translate a completion request, a search for each prompt. Raises ApiError."""
+        _refuse_logprobs(body.logprobs is not None)
         unknown = count_unknown(body.extra)
         fields = self._search_fields(body, budget_header)
         prompts = prompts_of(body.prompt, self._checkpoint.codec, self._settings.max_batch)
@@ -81,10 +82,7 @@ class Translator:
             )
             for prompt in prompts
         ]
-        logprobs = body.logprobs is not None
-        return Translated(
-            searches, self._wanted(body, fields, reasoning=False, logprobs=logprobs), unknown
-        )
+        return Translated(searches, self._wanted(body, fields, reasoning=False), unknown)
 
     @property
     def _tasks(self) -> list[str]:
@@ -195,7 +193,6 @@ class Translator:
         fields: Mapping[str, Any],
         *,
         reasoning: bool,
-        logprobs: bool,
     ) -> Wanted:
         best_of = body.extra.get("best_of")
         if best_of is not None and best_of != (body.n or 1):
@@ -209,7 +206,6 @@ class Translator:
             stops=_stops(body.stop),
             reasoning=reasoning,
             tree=fields.get("tree") is True,
-            logprobs=logprobs,
             usage=options is not None and options.include_usage is True,
         )
 
@@ -240,3 +236,8 @@ def _stops(stop: str | list[str] | None) -> tuple[str, ...]:
 
 def _invalid(param: str, message: str) -> ApiError:
     return ApiError("invalid_value", f"{param}: {message}", param=param)
+
+
+def _refuse_logprobs(asked: bool) -> None:
+    if asked:
+        raise unsupported("logprobs", "`POST /solve` gives them, with `logprobs: true`")
