@@ -142,7 +142,7 @@ def test_a_gguf_file_is_dequantised_to_the_weights_that_it_holds(tmp_path: Path)
     assert 0 < np.abs(found - written).max() < np.abs(written).max() / 100
     model.save_pretrained(tmp_path / "plain")
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
-    assert np.array_equal(found, again.get_input_embeddings().weight.detach().numpy())
+    assert np.array_equal(found, again.get_input_embeddings().weight.detach().numpy())  # pyright: ignore
 
 
 def test_a_package_that_is_not_there_is_named() -> None:

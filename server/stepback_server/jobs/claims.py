@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, case, func, select, update
+from sqlalchemy import BindParameter, ColumnElement, bindparam, case, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stepback_server.jobs.job import OPEN, Job, JobAnswer, State, Tokens
@@ -91,7 +91,9 @@ class Claims:
         mine = (JOBS.c.number == bindparam("of"), JOBS.c.owner == bindparam("by"))
         ended = update(JOBS).where(*mine, JOBS.c.state == State.RUNNING)
         rows = [{"of": job.number, "by": owner} | _ended(answer) for job, answer in answered]
-        columns = {name: bindparam(name) for name in rows[0] if name not in ("of", "by")}
+        columns: dict[str, BindParameter[Any]] = {
+            name: bindparam(name) for name in rows[0] if name not in ("of", "by")
+        }
         async with self._database.begin() as connection:
             await connection.execute(
                 ended.values(columns | {"owner": None, "ended": self._database.now}), rows

@@ -9,6 +9,9 @@ branch_labels = None
 depends_on = None
 
 
+_SECONDS: sa.Double[float] = sa.Double()
+
+
 def upgrade() -> None:
     op.create_table(
         "batches",
@@ -21,8 +24,8 @@ def upgrade() -> None:
         sa.Column("metadata", sa.JSON(), nullable=True),
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("owner", sa.Text(), nullable=True),
-        sa.Column("created", sa.Double(), nullable=False),
-        sa.Column("expires", sa.Double(), nullable=False),
+        sa.Column("created", _SECONDS, nullable=False),
+        sa.Column("expires", _SECONDS, nullable=False),
         sa.Column("times", sa.JSON(), nullable=False),
         sa.Column("errors", sa.JSON(), nullable=True),
         sa.Column("output_file", sa.Text(), nullable=True),
@@ -45,7 +48,7 @@ def upgrade() -> None:
     op.create_table(
         "controllers",
         sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("heartbeat", sa.Double(), nullable=False),
+        sa.Column("heartbeat", _SECONDS, nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_controllers")),
     )
     op.create_table(
@@ -55,8 +58,8 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("purpose", sa.Text(), nullable=False),
         sa.Column("bytes", sa.BigInteger(), nullable=False),
-        sa.Column("created", sa.Double(), nullable=False),
-        sa.Column("expires", sa.Double(), nullable=True),
+        sa.Column("created", _SECONDS, nullable=False),
+        sa.Column("expires", _SECONDS, nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_files")),
     )
     with op.batch_alter_table("files", schema=None) as batch_op:
@@ -94,9 +97,9 @@ def upgrade() -> None:
         sa.Column("owner", sa.Text(), nullable=True),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("cancelling", sa.Boolean(), nullable=False),
-        sa.Column("created", sa.Double(), nullable=False),
-        sa.Column("started", sa.Double(), nullable=True),
-        sa.Column("ended", sa.Double(), nullable=True),
+        sa.Column("created", _SECONDS, nullable=False),
+        sa.Column("started", _SECONDS, nullable=True),
+        sa.Column("ended", _SECONDS, nullable=True),
         sa.Column("status", sa.Integer(), nullable=True),
         sa.Column("answer", sa.Text(), nullable=True),
         sa.Column("input_tokens", sa.BigInteger(), nullable=False),
