@@ -53,9 +53,9 @@ class ApiError(StepbackError):
         super().__init__(detail.message if detail else f"HTTP {status} without an error body")
         self.status = status
         self.detail = detail
-        """The error body; None where the answer had none of ours."""
+        """The error body; None if the answer had none of ours."""
         self.request_id = request_id
-        """The request's name in the server's log; None where the server gave none."""
+        """The request's name in the server's log; None if the server gave none."""
         self.code = detail.code if detail else None
         self.param = detail.param if detail else None
         self.retry_after = retry_after
@@ -124,7 +124,7 @@ def error_of(
 
 
 def seconds_to_wait(headers: Mapping[str, str]) -> float | None:
-    """The seconds of Retry-After, which has a number or, from some gateways, a date; None where it
+    """The seconds of Retry-After, which has a number or, from some gateways, a date; None if it
     is absent or neither."""
     said = headers.get("Retry-After", "").strip()
     if said.isdecimal():

@@ -52,7 +52,7 @@ class Retry:
     def wait(self, tried: int, response: httpx.Response | None) -> float | None:
         """Seconds to wait before the next try; None to give up.
 
-        `response` is None where the connection was refused or lost.
+        `response` is None if the connection was refused or lost.
         """
         if tried >= self.attempts:
             return None

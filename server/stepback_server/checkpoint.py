@@ -34,7 +34,7 @@ class Checkpoint:
 
     @property
     def unknown_id(self) -> int | None:
-        """The token for what the vocabulary lacks; None where it lacks nothing."""
+        """The token for what the vocabulary lacks; None if it lacks nothing."""
         return getattr(self.codec.tokenizer, "unk_token_id", None)
 
     @property

@@ -43,9 +43,9 @@ class SearchReport(ResponseModel):
     status: Status
     stop_reason: StopReason
     strategy: str
-    """As it was used."""
+    """Value in use."""
     select: str
-    """As it was used."""
+    """Value in use."""
     verified: bool | None
     """The checker's verdict on the first choice; null without a checker or an answer."""
     reason: str | None

@@ -47,9 +47,9 @@ class Answer(ResponseModel):
     """Mean log-probability a token, of everything after the prompt and the given steps;
     perplexity is exp(-score)."""
     verified: bool | None
-    """The checker's strict verdict; None where the task has none."""
+    """The checker's strict verdict; None if the task has none."""
     lax: bool | None = None
-    """The verdict of the paper's lax checker; None where the task has none."""
+    """The verdict of the paper's lax checker; None if the task has none."""
     reason: str | None = None
     """Why the checker refused: `not_reached`, `wrong_arithmetic`, `wall`, `conflict`, ..."""
     votes: int = 1
@@ -115,7 +115,7 @@ class TreeNode(ResponseModel):
     """Natural log-probability of each of `token_ids`, before temperature."""
     p_marker: list[float | None] = Field(default=[])
     """P(marker) after each of `steps`: 0 where it is less likely than each token that the engine
-    named, None where nothing was written after the step."""
+    named, None if nothing was written after the step."""
     score: float | None
     """Mean log-probability a token, from the prompt to this branch's end."""
 
@@ -131,9 +131,9 @@ class SolveResult(ResponseModel):
     stop_reason: StopReason
     """`solved`, `exhausted`, `token_budget`, `deadline`, or `cancelled` by a server that stops."""
     strategy: Strategy
-    """As it was used."""
+    """Value in use."""
     select: Select
-    """As it was used."""
+    """Value in use."""
     model: str
     """The model that answered."""
     digest: str | None = None
@@ -143,10 +143,10 @@ class SolveResult(ResponseModel):
     prompt_token_ids: list[int] | None = None
     """The framed prompt and the given steps as the model reads them; only with `logprobs`."""
     answer: Answer | None
-    """The chosen candidate; None where no branch reached an end."""
+    """The chosen candidate; None if no branch reached an end."""
     candidates: list[Answer]
     """The first `candidates` distinct answers, best first, the chosen one among them."""
     usage: Usage
-    """What it cost."""
+    """Its cost."""
     tree: list[TreeNode] | None = None
     """Every branch, in order of asking, where the request wanted it."""

@@ -48,7 +48,7 @@ def _check(wanted: int, model: int, fits: int | None, settings: Settings) -> Non
 
 
 def _fitting(folder: Path, settings: Settings) -> int | None:
-    """The tokens that the key-value cache on a CPU holds; None where vLLM sizes its own, or the
+    """The tokens that the key-value cache on a CPU holds; None if vLLM sizes its own, or the
     model's shape is not told as usual."""
     if settings.device != "cpu":
         return None
@@ -65,7 +65,7 @@ def _config(folder: Path) -> bytes:
 
 
 def cache_bytes_per_token(config: dict[str, Any], settings: Settings) -> int | None:
-    """What a token takes in the key-value cache; None where the model's shape is told otherwise
+    """What a token takes in the key-value cache; None if the model's shape is told otherwise
     than Llama's is."""
     heads = config.get("num_attention_heads")
     layers, keys = config.get("num_hidden_layers"), config.get("num_key_value_heads") or heads

@@ -256,7 +256,7 @@ class _ErrorBody(BaseModel):
 
 
 def _said(body: bytes) -> str | None:
-    """What vLLM says in its error body; None where it is none of vLLM's."""
+    """What vLLM says in its error body; None if it is none of vLLM's."""
     try:
         return _ErrorBody.model_validate_json(body).error.message
     except ValueError:

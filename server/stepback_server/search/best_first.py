@@ -73,7 +73,7 @@ class _Turn:
 
 
 class BestFirst:
-    """See the module. `view` is None where no task can judge; `enough` answers end the search
+    """See the module. `view` is None if no task can judge; `enough` answers end the search
     where no check does; a state of `longest` ids or more is not continued."""
 
     def __init__(
@@ -150,7 +150,7 @@ class BestFirst:
         return self._asked - self._recorded < min(self._breadth, width)
 
     def _best_state(self) -> State | None:
-        """The state to continue next; None where none is left."""
+        """The state to continue next; None if none is left."""
         while self._cut:
             if len((state := self._cut.pop()).ids) < self._longest:
                 return state

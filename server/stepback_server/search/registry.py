@@ -26,7 +26,7 @@ class Setup:
     ends_at_a_win: bool
     """Whether a checked answer ends the search."""
     select: Select
-    """As it is used."""
+    """Value in use."""
     answer_of: Callable[[Branch], Hashable]
     """Equal for branches that end in the same answer."""
     root: State

@@ -103,7 +103,7 @@ class SelfBacktracking:
         return rejected
 
     def _kept(self, branch: Branch) -> State | None:
-        """The state that a branch is rolled back to; None where it was visited before."""
+        """The state that a branch is rolled back to; None if it was visited before."""
         if self._rollback is Rollback.MARKER:
             state = branch.roll_back(self._grammar)
             is_fresh = len(state.ids) > len(self._root.ids) and state.ids not in self._visited

@@ -96,7 +96,7 @@ class Branch:
 
     @property
     def score(self) -> float | None:
-        """Mean log-probability a token after the given ones; None where nothing was written."""
+        """Mean log-probability a token after the given ones; None if nothing was written."""
         written = len(self.logprobs) - self.state.given
         return sum(self.logprobs) / written if written else None
 

@@ -41,7 +41,7 @@ class BatchRun:
             self._ended.put_nowait((place, result))
 
     async def rows(self) -> AsyncGenerator[Ended | None]:
-        """Each row once, in order of ending; None where nothing ended for long."""
+        """Each row once, in order of ending; None if nothing ended for long."""
         for _ in range(self._count):
             ended: Ended | None = None
             while ended is None:

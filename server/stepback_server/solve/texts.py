@@ -58,7 +58,7 @@ def _check(checkpoint: Checkpoint, field: str, text: str, reserved: str | None) 
 
 
 def _first_unknown(checkpoint: Checkpoint, text: str) -> int | None:
-    """The place of the first character that the vocabulary lacks; None where it lacks none."""
+    """The place of the first character that the vocabulary lacks; None if it lacks none."""
     unknown = checkpoint.unknown_id
 
     def lacks(part: str) -> bool:

@@ -36,7 +36,7 @@ class Mistakes:
 
     def draw(self, problem: BaseModel, path: list[str], rng: Random) -> WrongPath | None:
         """A wrong path that begins as a right one of this problem, or one of the model's own, of
-        another problem. None where there is no wrong step."""
+        another problem. None if there is no wrong step."""
         own = self._recipe.own_errors
         if own is not None and self._own and rng.random() < own.share:
             return self._draw_own(rng)
@@ -60,7 +60,7 @@ class Mistakes:
         return WrongPath(self._task.checker.prompt(problem), prefix, steps[len(prefix) :])
 
     def _draw_claim(self, problem: BaseModel, path: list[str], rng: Random) -> WrongPath | None:
-        """A wrong path whose last step claims the goal. None where there is no way to one."""
+        """A wrong path whose last step claims the goal. None if there is no way to one."""
         prefix = path[: rng.randrange(len(path))]
         steps = list(prefix)
         while (claim := self._task.false_claim(problem, steps, rng)) is None:

@@ -52,7 +52,7 @@ class Choice(_Kept):
     lax: bool
     """The paper's checker. It is no weaker on Countdown: it takes every copy of a used number."""
     failure: Failure | str | None
-    """Why strict refused; None where it accepted."""
+    """Why strict refused; None if it accepted."""
     claims: bool
     """Whether the answer says that it reaches the goal."""
 

@@ -43,7 +43,7 @@ class Row(_Said):
     accuracy: dict[Rule, Accuracy]
     """By the rule that chooses the answer."""
     pass_at_n: Accuracy | None
-    """Whether any candidate is right; None where the checker ended the search."""
+    """Whether any candidate is right; None if the checker ended the search."""
     failures: dict[Rule, Failures]
     stop_reasons: dict[StopReason, int]
     tokens: Spread

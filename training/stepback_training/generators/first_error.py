@@ -25,7 +25,7 @@ def first_mistake(
     checker: Checker[Any], problem: BaseModel, steps: Sequence[str]
 ) -> Mistake | None:
     """The first step that is illegal, or after which the goal of a solvable problem is out of
-    reach. None where there is none: the steps solve the problem, or can still go on to."""
+    reach. None if there is none: the steps solve the problem, or can still go on to."""
     for index, step in enumerate(steps):
         reason = checker.check_step(problem, steps[:index], step)
         if reason is not None:

@@ -55,7 +55,7 @@ class MazeProblem(BaseModel):
 
 
 def _flaw(rows: Sequence[str]) -> str | None:
-    """What keeps rows from being a maze; None where they are one."""
+    """What keeps rows from being a maze; None if they are one."""
     height, width = len(rows), len(rows[0])
     text = "".join(rows)
     for number, row in enumerate(rows, start=1):

@@ -85,7 +85,7 @@ def _parts(items: Sequence[str], size: int) -> list[Sequence[str]]:
 
 
 def _read(grid: Grid, step: str) -> tuple[int, int] | None:
-    """The place and the digit of a step; None where it is malformed or not of this grid."""
+    """The place and the digit of a step; None if it is malformed or not of this grid."""
     side = side_of(grid)
     if _STEP.fullmatch(step) is None:
         return None

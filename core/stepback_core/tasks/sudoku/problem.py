@@ -47,7 +47,7 @@ def _grid(rows: list[str]) -> Grid:
 
 
 def _flaw(rows: list[str]) -> str | None:
-    """What keeps rows from being a puzzle; None where they are one."""
+    """What keeps rows from being a puzzle; None if they are one."""
     side = len(rows)
     if side not in _SIDES:
         return f"there are {side} rows; a Sudoku has 4 or 9"

@@ -12,7 +12,7 @@ _SHARE_OF_NEAR_CLAIMS = 0.5
 
 
 def exploration_error(state: State, target: int, unseen: frozenset[int], rng: Random) -> str | None:
-    """A legal step after which the target cannot be reached; None where there is none."""
+    """A legal step after which the target cannot be reached; None if there is none."""
     dead = [
         step
         for step, after in moves(state)
@@ -77,7 +77,7 @@ def _is_available(state: State, operands: tuple[int, int]) -> bool:
 
 def follow_up(state: State, target: int, unseen: frozenset[int], rng: Random) -> str | None:
     """A legal step from a state that wrong steps claim, half of the time one from which the target
-    seems to be in reach, if there is any; None where no step is left."""
+    seems to be in reach, if there is any; None if no step is left."""
     legal = [(step, after) for step, after in moves(state) if not ends_in(unseen, state, step)]
     if rng.random() < _SHARE_TOWARDS_THE_TARGET:
         legal = [(step, after) for step, after in legal if target in reachable(after)] or legal
@@ -86,7 +86,7 @@ def follow_up(state: State, target: int, unseen: frozenset[int], rng: Random) ->
 
 def false_claim(state: State, target: int, unseen: frozenset[int], rng: Random) -> str | None:
     """An equation of the last two numbers made to end in the target, half of the time the one that
-    is least far from it, as a model makes them; None where more numbers are left, or where training
+    is least far from it, as a model makes them; None if more numbers are left, or where training
     may not show that end."""
     if len(state) != 2 or target in unseen:
         return None

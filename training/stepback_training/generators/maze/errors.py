@@ -13,7 +13,7 @@ _SHARE_TOWARDS_THE_GOAL = 0.5
 
 
 def exploration_error(ways: Ways, way: Sequence[Cell], goal: Cell, rng: Random) -> str | None:
-    """A step into a branch from which the goal cannot be reached without going back; None where
+    """A step into a branch from which the goal cannot be reached without going back; None if
     there is no such branch."""
     here = way[-1]
     ahead = [cell for cell in ways[here] if cell not in way]
@@ -22,7 +22,7 @@ def exploration_error(ways: Ways, way: Sequence[Cell], goal: Cell, rng: Random) 
 
 
 def computational_error(ways: Ways, way: Sequence[Cell], rng: Random) -> str | None:
-    """A good move with a cell that it does not lead to, mostly a near one; None where the way is
+    """A good move with a cell that it does not lead to, mostly a near one; None if the way is
     stuck."""
     ahead = [cell for cell in ways[way[-1]] if cell not in way]
     if not ahead:
@@ -34,7 +34,7 @@ def computational_error(ways: Ways, way: Sequence[Cell], rng: Random) -> str | N
 
 
 def rule_violation(ways: Ways, way: Sequence[Cell], rng: Random) -> str | None:
-    """A move through a wall, or back to where the way has been; None where neither is possible."""
+    """A move through a wall, or back to where the way has been; None if neither is possible."""
     here = way[-1]
     beyond = [cell for move in MOVES if (cell := target(here, move)) in ways]
     walled = [cell for cell in beyond if cell not in ways[here]]

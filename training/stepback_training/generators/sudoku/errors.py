@@ -19,7 +19,7 @@ _SHARE_OVERWRITING = 0.3
 
 
 def exploration_error(grid: Grid, rng: Random) -> str | None:
-    """A digit without conflict after which the grid cannot be filled; None where there is none."""
+    """A digit without conflict after which the grid cannot be filled; None if there is none."""
     masks = candidates(grid)
     open_places = [place for place, mask in masks.items() if mask.bit_count() > 1]
     rng.shuffle(open_places)
@@ -53,7 +53,7 @@ def rule_violation(grid: Grid, rng: Random) -> str | None:
 
 def follow_up(grid: Grid, rng: Random) -> str | None:
     """A digit without conflict in a grid with wrong ones, half of the time in the narrowest cell;
-    None where no cell takes one."""
+    None if no cell takes one."""
     masks = {place: mask for place, mask in candidates(grid).items() if mask}
     if not masks:
         return None
