@@ -149,6 +149,7 @@ def test_a_family_that_vllm_does_not_serve_is_refused_before_its_weights_are_rea
         _from_base(BaseModelChoice(path=str(tmp_path)))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_what_vllm_serves_is_what_its_registry_says() -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as known
 

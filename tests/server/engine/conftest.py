@@ -95,7 +95,7 @@ def light_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str
     """Every installed package but torch and vLLM; to be used by `python -S`."""
     links = tmp_path_factory.mktemp("site-packages")
     for package in Path(httpx.__file__).parents[1].iterdir():
-        is_ours = package.name.startswith("stepback-") and package.suffix == ".dist-info"
+        is_ours = package.name.startswith("stepback_llm-") and package.suffix == ".dist-info"
         if is_ours or not package.name.startswith(_HEAVY):
             (links / package.name).symlink_to(package)
     paths = [links, *(ROOT / folder for folder in ("core", "client", "server"))]
