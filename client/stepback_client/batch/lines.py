@@ -46,6 +46,11 @@ class GrowingLines:
         self._file.flush()
         os.fsync(self._file.fileno())
 
+    def begin(self, head: dict[str, Any]) -> None:
+        """Write the first line of a new file, which `take_back` leaves."""
+        self.append(head)
+        self._found = self._file.seek(0, os.SEEK_END)
+
     def take_back(self) -> None:
         """Drop what was appended since the lines were read."""
         self._file.truncate(self._found)

@@ -78,7 +78,7 @@ def opened(path: Path, identity: dict[str, Any], kind: type[T]) -> Generator[Jou
             # As it would read from the file: tuples are lists there.
             _agree(path, lines[0], json.loads(json.dumps(identity)))
         else:
-            file.append({"format": FORMAT, "identity": identity})
+            file.begin({"format": FORMAT, "identity": identity})
         yield Journal(file, kind, lines[1:])
 
 
