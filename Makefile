@@ -18,6 +18,9 @@ serve: $(INSTALLED)  ## the controller on 127.0.0.1:8000
 test: $(INSTALLED)   ## the whole test suite
 	$(BIN)/pytest
 
+test-fast: $(INSTALLED)  ## what needs no engine and no training
+	$(BIN)/pytest -m 'not docker and not slow'
+
 image-test: $(INSTALLED)  ## build the images, run the compose stack, drive it
 	deploy/image-test.sh $(BIN)/python
 

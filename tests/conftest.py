@@ -30,6 +30,43 @@ SERVED = Manifest.read(CHECKPOINT).name
 
 prepare_environment(cpu=True)
 
+_ENGINE_FIXTURES = {"server", "loadable", "servers", "fleet", "two_fleets"}
+_SLOW_MODULES = {
+    "deploy/test_images.py",
+    "docs/test_notebooks.py",
+    "server/engine/test_amx.py",
+    "server/engine/test_embedded.py",
+    "server/engine/test_ends.py",
+    "server/engine/test_launch.py",
+    "server/engine/test_remote.py",
+    "server/engine/test_settings.py",
+    "server/engine/test_vllm_process.py",
+    "server/observability/test_process.py",
+    "server/test_faults.py",
+    "server/test_operation.py",
+    "server/test_solve_options.py",
+    "training/test_adapter.py",
+    "training/test_bases.py",
+    "training/test_import.py",
+    "training/test_improve.py",
+    "training/test_multitask.py",
+    "training/test_own_errors.py",
+    "training/test_processes.py",
+    "training/test_run.py",
+    "training/test_sft.py",
+    "training/evaluate/test_evaluate.py",
+}
+"""Modules that start engines, or train."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts an engine or trains: `make test-fast` leaves it out."""
+    for item in items:
+        module = item.path.relative_to(ROOT / "tests").as_posix()
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if fixtures & _ENGINE_FIXTURES or module in _SLOW_MODULES or "/jobs/" in module:
+            item.add_marker(pytest.mark.slow)
+
 
 START_SECONDS = 500
 """For a start on a machine with other work: a quiet one takes twelve."""
