@@ -30,16 +30,14 @@ SERVED = Manifest.read(CHECKPOINT).name
 
 prepare_environment(cpu=True)
 
-_ENGINE_FIXTURES = {"server", "loadable", "servers", "fleet", "two_fleets"}
+_ENGINE_FIXTURES = {"server", "loadable", "servers", "fleet"}
 _SLOW_MODULES = {
     "deploy/test_images.py",
     "docs/test_notebooks.py",
     "server/engine/test_amx.py",
-    "server/engine/test_embedded.py",
     "server/engine/test_ends.py",
     "server/engine/test_launch.py",
     "server/engine/test_remote.py",
-    "server/engine/test_settings.py",
     "server/engine/test_vllm_process.py",
     "server/observability/test_process.py",
     "server/test_faults.py",
