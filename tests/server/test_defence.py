@@ -229,13 +229,14 @@ def test_an_error_is_not_kept(guarded: Guarded) -> None:
 def test_one_of_two_hangs_up_then_both(guarded: Guarded) -> None:
     slow = BODY | {
         "strategy": "self_backtracking",
+        "sampling": "independent",
         "select": "perplexity",
         "breadth": 256,
         "backtracks": 16,
     }
 
     async def scenario() -> None:
-        async with httpx.AsyncClient(base_url=guarded.url, timeout=60) as http:
+        async with httpx.AsyncClient(base_url=guarded.url, timeout=300) as http:
 
             async def state() -> dict[str, Any]:
                 return (await http.get("/ready")).json()
@@ -305,7 +306,7 @@ def test_two_tenants_interleaved_get_each_his_own(guarded: Guarded) -> None:
         strategy = ("greedy", "best_of_n", "majority")[number % 3]
         breadth = 2 + number % 5
         result = await client.solve(
-            problem, strategy=strategy, breadth=breadth, tree=True, seed=number
+            problem, strategy=strategy, breadth=breadth, tree=True, seed=number, widening=False
         )
         assert result.strategy == strategy
         assert result.usage.engine_requests == (1 if strategy == "greedy" else breadth)
