@@ -74,7 +74,7 @@ def branch(number: int, text: str, state: State | None = None) -> Branch:
         finish=Finish.ABORTED if outcome is Outcome.UNFINISHED else Finish.STOP,
         cached_tokens=2,
     )
-    return Branch(number, state or State(), sample, outcome)
+    return Branch.of(GRAMMAR, number, state or State(), sample)
 
 
 def answer_of(branch: Branch) -> Answer:
@@ -88,7 +88,11 @@ def begin(feed: Feed) -> None:
 
 def told(*branches: Branch) -> list[dict[str, Any]]:
     event_writer = EventWriter(CODEC, answer_of)
-    return [event.model_dump() for each in branches for event in event_writer.tell(each)]
+    return [
+        event.model_dump(exclude={"p_marker"})
+        for each in branches
+        for event in event_writer.tell(each)
+    ]
 
 
 def test_a_branch_is_told_by_its_complete_steps_and_its_end() -> None:
