@@ -28,11 +28,6 @@ class Checkpoint:
     """SHA-256 of the weights."""
 
     @property
-    def reserved_texts(self) -> list[str]:
-        """What a caller's text must not contain: it would be read as a token of control."""
-        return list(self.codec.control_texts)
-
-    @property
     def unknown_id(self) -> int | None:
         """The token for what the vocabulary lacks; None if it lacks nothing."""
         return getattr(self.codec.tokenizer, "unk_token_id", None)

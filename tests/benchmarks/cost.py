@@ -25,7 +25,7 @@ from pydantic import BaseModel
 
 from stepback_core.trace import TokenGrammar
 from stepback_server.checkpoint import Checkpoint
-from stepback_server.engine.base import Engine, OnSample, SampleRequest
+from stepback_server.engine.base import Engine
 from stepback_server.engine.embedded import EmbeddedEngine
 from stepback_server.search.best_first import BestFirst
 from stepback_server.search.loop import Limits, Search, Searched
@@ -35,6 +35,7 @@ from stepback_server.search.strategy import SearchStrategy
 from stepback_server.settings import Settings
 from stepback_training.generators import GENERATORS, Generator, Split
 from tests.benchmarks.ablation import Bench, start_engine
+from tests.benchmarks.counting import CountingEngine
 from tests.benchmarks.measuring import TASK, both_kinds
 from tests.conftest import CHECKPOINT
 from tests.progress import clock
@@ -45,24 +46,6 @@ _HEADER = (
     + "| --- " * 8
     + "|"
 )
-
-
-class Counting:
-    """An engine that counts the prompt tokens that it is asked to know."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.prompted = 0
-
-    async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
-        self.prompted += request.n * len(request.ids)
-        await self._engine.sample(request, stop, deliver)
-
-    async def running(self) -> int:
-        return await self._engine.running()
-
-    async def check(self) -> None:
-        await self._engine.check()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +98,7 @@ async def _budgets(
     try:
         for budget in budgets:
             for name in _SEARCHES:
-                counting = Counting(engine)
+                counting = CountingEngine(engine)
                 bench = Bench(counting, checkpoint, in_flight=32, task=task)
                 row = await bench.measure(name, bench.strategies()[name], budget, asked)
                 cost = Cost(counting.prompted, list(row.searched))
@@ -205,7 +188,7 @@ async def _measure(engine: Engine, shape: Shape, grammar: TokenGrammar, vocabula
             shape.breadth, grammar, None, longest=longest, enough=shape.breadth
         )
     for name, strategy in ways.items():
-        counting = Counting(engine)
+        counting = CountingEngine(engine)
         prompt = tuple(Random(f"{shape} {name}").choices(range(2, vocabulary), k=shape.prompt))
         searched = await Search(
             engine=counting,

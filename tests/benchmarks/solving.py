@@ -15,11 +15,12 @@ from pydantic import BaseModel
 
 from stepback_core.schemas import Answer, SolveRequest
 from stepback_server.checkpoint import Checkpoint
-from stepback_server.engine.base import Engine, OnSample, SampleRequest
+from stepback_server.engine.base import Engine
 from stepback_server.engine.embedded import EmbeddedEngine
 from stepback_server.settings import Settings
 from stepback_server.solve.solver import Solver
 from stepback_training.generators import Generator
+from tests.benchmarks.counting import CountingEngine
 
 MOST_CANDIDATES = 1024
 _SECONDS = 3600.0
@@ -64,24 +65,6 @@ class Row:
 
     def mean(self, what: str) -> float:
         return sum(getattr(each, what) for each in self.asked) / len(self.asked)
-
-
-class _Counting:
-    """An engine that counts the prompt tokens of one search."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.prompted = 0
-
-    async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
-        self.prompted += request.n * len(request.ids)
-        await self._engine.sample(request, stop, deliver)
-
-    async def running(self) -> int:
-        return await self._engine.running()
-
-    async def check(self) -> None:
-        await self._engine.check()
 
 
 class Desk:
@@ -132,7 +115,7 @@ class Desk:
                 **options,
             }
         )
-        counting = _Counting(self._engine)
+        counting = CountingEngine(self._engine)
         async with self._limit:
             result = await self._solver.solve(self._solver.accept(request), counting, 0.0)
         usage = result.usage
