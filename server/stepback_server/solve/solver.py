@@ -213,7 +213,8 @@ class Solver:
         if request.task not in served:
             raise ApiError(
                 "unknown_task",
-                f"task: the model knows {', '.join(served)}; give one of these, or a prompt."
+                f"task: the model does not know {request.task!r} but {', '.join(served)}; "
+                "give one of these, or a prompt."
                 if served
                 else "task: the model knows no task by name; give a prompt.",
                 param="task",
