@@ -29,6 +29,8 @@ _log = logging.getLogger(__name__)
 
 _COUNT_SECONDS = 1.0
 """A replica that hangs must not hold up the question if there is a working one."""
+_MAX_LOSSES = 3
+"""A prefix whose samples are lost with so many engines in a row may be what kills them."""
 _SUSPECT_DELAY_SECONDS = 0.1
 """Time for an engine to recover that failed somebody, where there is none but it."""
 
@@ -136,15 +138,18 @@ class EnginePool:
 class SessionEngine:
     """The engine seam for one search over several engines.
 
-    Sampling has no side effects, so that what is lost with an engine may be sampled by another one
-    with the same seeds. It is not done here: a loss costs tokens, and whoever asked must say
-    whether he has more. He gets it back as lost, with the most that it can have cost.
+    Sampling has no side effects, so that samples lost with one engine may be drawn from another
+    with the same seeds. A loss costs tokens, which only the search's budget can grant again: a lost
+    sample is delivered as LOST, with its worst-case cost, and the search asks for it again.
     """
 
     def __init__(self, pool: EnginePool) -> None:
         self._pool = pool
         self.home: Supervisor | None = None
         """The supervisor whose engine has the search's prefixes in its cache."""
+        self._homes_lost = 0
+        self._losses: dict[tuple[int, ...], set[int]] = {}
+        """Homes, by number, that each prefix was lost with since it last gave a sample."""
 
     async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
         await run_all([self._sample_run(request, run, stop, deliver) for run in runs(request)])
@@ -152,24 +157,34 @@ class SessionEngine:
     async def _sample_run(
         self, request: SampleRequest, run: range, stop: asyncio.Event, deliver: OnSample
     ) -> None:
-        """Sample some neighbours of the request's n, in one HTTP request."""
+        """Sample some neighbours of the request's n, in one HTTP request.
+
+        Raises EngineUnavailable where no engine is up, or the prefix was lost with several."""
         missing = set(run)
 
         def pass_on(sample: Sample) -> None:
+            self._losses.pop(request.ids, None)
             index = run.start + sample.index
             missing.discard(index)
             deliver(replace(sample, index=index))
 
         home = await self._find_home(request.tree)
+        number = self._homes_lost
         try:
             async with home.lend() as engine:
                 await engine.sample(_part(request, run), stop, pass_on)
         except EngineUnavailable as error:
             _log.warning("%d samples were lost: %s", len(missing), error)
             self._leave(home)
+            losses = self._losses.setdefault(request.ids, set())
+            losses.add(number)
             cost = 0 if isinstance(error, EngineNotReached) else request.max_tokens
             for index in sorted(missing):
                 deliver(_lost(index, cost))
+            if len(losses) >= _MAX_LOSSES:
+                raise EngineUnavailable(
+                    f"{len(missing)} samples were lost {_MAX_LOSSES} times"
+                ) from error
 
     async def _find_home(self, tree: str) -> Supervisor:
         home = self.home
@@ -184,6 +199,7 @@ class SessionEngine:
         home.suspect = True
         if self.home is home:
             self.home = None
+            self._homes_lost += 1
 
     async def running(self) -> int:
         return await self._pool.running()

@@ -3,31 +3,21 @@
 import asyncio
 import itertools
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import sha256
 
 from stepback_core.schemas import StopReason
 from stepback_core.trace import TokenGrammar
 from stepback_server.concurrency import task_group
-from stepback_server.engine.base import (
-    EMPTY_SAMPLE,
-    Engine,
-    EngineError,
-    EngineUnavailable,
-    Finish,
-    Sample,
-    SampleRequest,
-)
+from stepback_server.engine.base import EMPTY_SAMPLE, Engine, EngineError, Finish, Sample
 from stepback_server.search.budget import TokenBudget
+from stepback_server.search.in_order import InOrder
+from stepback_server.search.sample_requests import SampleRequests
 from stepback_server.search.strategy import Expansion, SearchStrategy
 from stepback_server.search.tree import Branch, Tree
 
 _SECONDS_TO_ABORT = 1.0
 """An engine that lives ends a sample within milliseconds; a dead one is not waited for."""
-_ATTEMPTS = 3
-"""How often a sample is asked for, should engines be lost with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +40,13 @@ class Spent:
     cached: int = 0
     prefilled: int = 0
     """Tokens of prompts and kept prefixes that the engine computed, its cache having none."""
+
+    def add(self, sample: Sample, prefix_tokens: int) -> None:
+        """Add what a sample of a prefix has cost."""
+        self.generated += sample.generated_tokens
+        self.cached += sample.cached_tokens
+        if sample.generated_tokens:
+            self.prefilled += prefix_tokens - sample.cached_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +77,9 @@ class Search:
         self._engine = engine
         self._strategy = strategy
         self._grammar = grammar
-        self._prompt_ids = prompt_ids
+        self._requests = SampleRequests(grammar, prompt_ids, seed)
         self._limits = limits
-        self._first_seed = None if seed is None else _first_seed(seed)
-        # A prefix that another search has left in the cache was computed in other batches, and
-        # differs from one that is computed now in its last bits.
-        self._salt = "" if seed is None else uuid.uuid4().hex
         self._is_win = is_win
-        self._name = uuid.uuid4().hex
         self._tree = Tree()
         self._spent = Spent()
         self._observe = observe
@@ -95,12 +87,11 @@ class Search:
         self._budget_turn = asyncio.Lock()
         self._returned = asyncio.Event()
         self._recorded = asyncio.Event()
-        self._expanding = self._counted = 0
+        self._expanding = 0
         self._picked: list[Expansion] = []
-        self._early: dict[int, Branch] = {}
         # A seed asks for the same tree each time, whichever sample ends first; the price is that a
         # branch waits for those that were asked for before it.
-        self._in_order = seed is not None
+        self._early = None if seed is None else InOrder()
         self._stop = asyncio.Event()
         self._reason = StopReason.EXHAUSTED
         self._numbers = itertools.count()
@@ -147,9 +138,9 @@ class Search:
                 if not self._expanding:
                     break
                 await self._recorded.wait()
-        # Where the search ended before a lost sample was made up for, later ones still count.
-        for number in sorted(self._early):
-            self._count(self._early[number])
+        # Where the search ended before a lost sample was sampled again, later ones still count.
+        for branch in self._early.rest() if self._early else ():
+            self._count(branch)
 
     def cancel(self) -> None:
         """End now, with the best so far."""
@@ -174,13 +165,11 @@ class Search:
         if expansion.state.ids and expansion.state.ids[-1] in self._grammar.stop_ids:
             self._record(Branch.of(self._grammar, numbers[0], expansion.state, EMPTY_SAMPLE))
         else:
-            await self._sample_within_budget(expansion, numbers)
+            await self._sample(expansion, numbers)
         self._expanding -= 1
         self._recorded.set()
 
-    async def _sample_within_budget(
-        self, expansion: Expansion, numbers: list[int], attempts: int = _ATTEMPTS
-    ) -> None:
+    async def _sample(self, expansion: Expansion, numbers: list[int]) -> None:
         """Sample a state's continuations: all at once where the budget allows it, else each part as
         soon as others return what they did not use. Expansions are paid in their order."""
         room = self._room(expansion)
@@ -190,7 +179,7 @@ class Search:
                 count, tokens = self._budget.reserve(len(numbers), room)
                 if count:
                     part, numbers = numbers[:count], numbers[count:]
-                    parts.create_task(self._sample(expansion, part, tokens, attempts))
+                    parts.create_task(self._sample_part(expansion, part, tokens))
                 elif self._budget.is_empty:
                     self._finish(StopReason.TOKEN_BUDGET)
                 else:
@@ -201,9 +190,9 @@ class Search:
         room = self._limits.tokens_per_branch - len(expansion.state.ids)
         return room if expansion.max_tokens is None else min(room, expansion.max_tokens)
 
-    async def _sample(
-        self, expansion: Expansion, numbers: list[int], tokens: int, attempts: int
-    ) -> None:
+    async def _sample_part(self, expansion: Expansion, numbers: list[int], tokens: int) -> None:
+        """Sample as many continuations as were reserved for. Those that the engine reports as lost
+        are still to be sampled, from what the budget has left."""
         self._spent.requests += len(numbers)
         outstanding, lost = len(numbers), list[int]()
 
@@ -211,11 +200,7 @@ class Search:
             nonlocal outstanding
             outstanding -= 1
             self._settle(tokens, sample.generated_tokens)
-            self._spent.generated += sample.generated_tokens
-            self._spent.cached += sample.cached_tokens
-            if sample.generated_tokens:
-                prefix = len(self._prompt_ids) + len(expansion.state.ids)
-                self._spent.prefilled += prefix - sample.cached_tokens
+            self._spent.add(sample, self._requests.prefix_tokens(expansion))
             if sample.finish is Finish.LOST:
                 lost.append(numbers[sample.index])
                 return
@@ -223,37 +208,24 @@ class Search:
             if sample.finish is Finish.LENGTH and tokens < self._room(expansion):
                 self._finish(StopReason.TOKEN_BUDGET)
 
+        request = self._requests.of(expansion, numbers, tokens)
         try:
-            await self._engine.sample(
-                self._request(expansion, numbers, tokens), self._stop, deliver
-            )
+            await self._engine.sample(request, self._stop, deliver)
         except EngineError as error:
             self._fail(error)
         finally:
             self._settle(outstanding * tokens, 0)
         if lost:
-            await self._resample_lost(expansion, sorted(lost), attempts - 1)
-
-    async def _resample_lost(self, expansion: Expansion, lost: list[int], attempts: int) -> None:
-        """Ask for lost samples again, with what the budget has left: the loss is paid for too."""
-        if attempts:
-            await self._sample_within_budget(expansion, lost, attempts)
-        else:
-            self._fail(EngineUnavailable(f"{len(lost)} samples were lost {_ATTEMPTS} times"))
+            await self._sample(expansion, sorted(lost))
 
     def _record(self, branch: Branch) -> None:
         """Count a branch, with a seed in its turn; nothing after a win."""
-        if not self._in_order:
-            self._count(branch)
-            return
-        self._early[branch.number] = branch
-        while (following := self._early.pop(self._counted, None)) is not None:
+        for following in self._early.add(branch) if self._early else (branch,):
             self._count(following)
 
     def _count(self, branch: Branch) -> None:
         if self._reason is StopReason.SOLVED:
             return
-        self._counted += 1
         told = self._strategy.record(branch)
         self._tree.branches.append(told)
         self._observe(told)
@@ -266,26 +238,3 @@ class Search:
     def _settle(self, reserved: int, used: int) -> None:
         self._budget.settle(reserved, used)
         self._returned.set()
-
-    def _request(self, expansion: Expansion, numbers: list[int], tokens: int) -> SampleRequest:
-        grammar = self._grammar
-        steps = tuple(sorted(grammar.separator_ids)) if expansion.stop_at_steps else ()
-        return SampleRequest(
-            ids=self._prompt_ids + expansion.state.ids,
-            n=len(numbers),
-            max_tokens=tokens,
-            temperature=expansion.temperature,
-            seeds=None
-            if self._first_seed is None
-            else tuple(self._first_seed + number for number in numbers),
-            stop_ids=grammar.stop_ids + steps,
-            alternatives=expansion.alternatives,
-            tree=self._name,
-            salt=self._salt,
-        )
-
-
-def _first_seed(seed: int) -> int:
-    """The seed of a search's sample 0; the others follow it, as they do within one request of an
-    engine. Hashed into 62 bits, so that searches with neighbouring seeds share no sample."""
-    return int.from_bytes(sha256(str(seed).encode()).digest()[:8]) >> 2

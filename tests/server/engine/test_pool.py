@@ -339,6 +339,35 @@ def test_what_never_began_costs_nothing() -> None:
     with_replicas(servers, scenario, SLOW)
 
 
+def test_a_prefix_that_is_lost_with_every_engine_is_given_up() -> None:
+    servers = {"a": Server(), "b": Server()}
+
+    async def scenario(replicas: EnginePool) -> None:
+        for server in servers.values():
+            server.is_busy = True
+        with pytest.raises(EngineUnavailable, match="8 samples were lost 3 times"):
+            await use(replicas, search)
+        assert sum(server.refused for server in servers.values()) == 3
+
+    with_replicas(servers, scenario, SLOW)
+
+
+def test_losses_that_samples_lie_between_are_no_reason_to_give_up() -> None:
+    servers = {"a": Server()}
+
+    async def scenario(replicas: EnginePool) -> None:
+        async def work(engine: Engine) -> None:
+            for _ in range(4):
+                for is_busy in (True, True, False):
+                    servers["a"].is_busy = is_busy
+                    await ask(engine, request(2))
+
+        await use(replicas, work)
+        assert servers["a"].refused == 8
+
+    with_replicas(servers, scenario, SLOW)
+
+
 def test_when_none_is_left_the_caller_is_told_and_a_replica_that_returns_is_used() -> None:
     servers = {"a": Server(), "b": Server()}
 

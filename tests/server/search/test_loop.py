@@ -311,10 +311,3 @@ def test_what_was_paid_for_counts_where_the_budget_has_nothing_left_for_what_was
     assert searched.stop_reason is StopReason.TOKEN_BUDGET
     assert [branch.number for branch in searched.tree.answers] == [1, 2, 3]
     assert searched.spent.generated == 80
-
-
-def test_what_every_engine_is_lost_with_is_given_up() -> None:
-    engine = LosingEngine(always(*ANSWER), *[{0}] * 9)
-    with pytest.raises(EngineUnavailable, match="1 samples were lost 3 times"):
-        run(search(engine, Independent(2, 0.7)))
-    assert [request.n for request in engine.requests] == [2, 1, 1]
