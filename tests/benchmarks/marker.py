@@ -23,7 +23,7 @@ from stepback_core.schemas import Outcome, Select
 from stepback_core.tasks import CountdownProblem
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Alternative, Finish, Sample
-from stepback_server.search.ranking import rank
+from stepback_server.search.ranking import Judgement, rank
 from stepback_server.search.strategy import Expansion
 from stepback_server.search.tree import Branch, State
 from stepback_training.sampling.statistics import Pairs, wilson
@@ -142,7 +142,7 @@ def choose(
             select,
             lambda branch: codec.decode_steps(branch.ids),
             codec.grammar.separator,
-            lambda steps: TASK.checker.check(problem, steps),
+            lambda steps: Judgement.of_verdict(TASK.checker.check(problem, steps)),
             lambda branch: branch.confidence(codec.tokens),
         )
         return [bool(candidate.answer.verified) for candidate in ranked]

@@ -19,7 +19,7 @@ def test_a_model_of_traces_alone_knows_no_task_and_asks_for_a_prompt() -> None:
     with pytest.raises(ApiError, match="no task by name; give a prompt") as refused:
         solver.accept(SolveRequest(task="maze", problem={}))
     assert refused.value.status == 404
-    assert solver.accept(SolveRequest(prompt="countdown:3,5=15")).judge is None
+    assert solver.accept(SolveRequest(prompt="countdown:3,5=15")).check is None
 
 
 def test_a_branch_may_be_as_long_as_the_answers_of_its_task() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from stepback_core.schemas import StopReason
@@ -18,6 +18,10 @@ from stepback_server.search.tree import Branch, Tree
 
 _SECONDS_TO_ABORT = 1.0
 """An engine that lives ends a sample within milliseconds; a dead one is not waited for."""
+
+Appraise = Callable[[Sequence[Branch], asyncio.Event], Awaitable[Sequence[Branch]]]
+"""Awaits whatever takes time to say of new branches: verdicts, scores. Gives the same branches,
+with what is said of them or without; at once when the event is set. Raises nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +77,10 @@ class Search:
         seed: int | None,
         is_win: Callable[[Branch], bool],
         observe: Callable[[Branch], None] = lambda branch: None,
+        appraise: Appraise | None = None,
     ) -> None:
+        """`appraise` is awaited between the engine and the strategy, one call at a time: what comes
+        meanwhile goes into the next one."""
         self._engine = engine
         self._strategy = strategy
         self._grammar = grammar
@@ -89,6 +96,10 @@ class Search:
         self._recorded = asyncio.Event()
         self._expanding = 0
         self._picked: list[Expansion] = []
+        self._appraise = appraise
+        self._arrived: list[Branch] = []
+        self._appraising: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
         # A seed asks for the same tree each time, whichever sample ends first; the price is that a
         # branch waits for those that were asked for before it.
         self._early = None if seed is None else InOrder()
@@ -117,8 +128,10 @@ class Search:
             raise
         finally:
             deadline.cancel()
-            growing.cancel()
-            await asyncio.gather(growing, return_exceptions=True)
+            unfinished = [growing, *([self._appraising] if self._appraising else [])]
+            for task in unfinished:
+                task.cancel()
+            await asyncio.gather(*unfinished, return_exceptions=True)
         if self._error is not None:
             raise self._error
         growing.result()
@@ -135,9 +148,11 @@ class Search:
                     numbers = [next(self._numbers) for _ in range(expansion.n)]
                     self._expanding += 1
                     group.create_task(self._expand(expansion, numbers))
-                if not self._expanding:
+                if not self._expanding and not self._is_appraising:
                     break
                 await self._recorded.wait()
+        if self._appraising is not None:
+            await self._appraising
         # Where the search ended before a lost sample was sampled again, later ones still count.
         for branch in self._early.rest() if self._early else ():
             self._count(branch)
@@ -148,6 +163,8 @@ class Search:
 
     def _finish(self, reason: StopReason) -> None:
         """Stop, for the first reason that is given."""
+        if reason is not StopReason.TOKEN_BUDGET:
+            self._hurry.set()
         if not self._stop.is_set():
             self._reason = reason
             self._stop.set()
@@ -163,7 +180,7 @@ class Search:
 
     async def _expand(self, expansion: Expansion, numbers: list[int]) -> None:
         if expansion.state.ids and expansion.state.ids[-1] in self._grammar.stop_ids:
-            self._record(Branch.of(self._grammar, numbers[0], expansion.state, EMPTY_SAMPLE))
+            self._arrive(Branch.of(self._grammar, numbers[0], expansion.state, EMPTY_SAMPLE))
         else:
             await self._sample(expansion, numbers)
         self._expanding -= 1
@@ -204,7 +221,7 @@ class Search:
             if sample.finish is Finish.LOST:
                 lost.append(numbers[sample.index])
                 return
-            self._record(Branch.of(self._grammar, numbers[sample.index], expansion.state, sample))
+            self._arrive(Branch.of(self._grammar, numbers[sample.index], expansion.state, sample))
             if sample.finish is Finish.LENGTH and tokens < self._room(expansion):
                 self._finish(StopReason.TOKEN_BUDGET)
 
@@ -217,6 +234,30 @@ class Search:
             self._settle(outstanding * tokens, 0)
         if lost:
             await self._sample(expansion, sorted(lost))
+
+    def _arrive(self, branch: Branch) -> None:
+        """Record a branch, once it is appraised where anything takes time to say of it."""
+        if self._appraise is None:
+            self._record(branch)
+            return
+        self._arrived.append(branch)
+        if not self._is_appraising:
+            work = self._appraise_arrived(self._appraise)
+            self._appraising = asyncio.create_task(work)
+            self._appraising.add_done_callback(lambda _: self._recorded.set())
+
+    @property
+    def _is_appraising(self) -> bool:
+        if self._appraising is not None and self._appraising.done():
+            self._appraising.result()
+            self._appraising = None
+        return self._appraising is not None
+
+    async def _appraise_arrived(self, appraise: Appraise) -> None:
+        while self._arrived:
+            arrived, self._arrived = self._arrived, []
+            for branch in await appraise(arrived, self._hurry):
+                self._record(branch)
 
     def _record(self, branch: Branch) -> None:
         """Count a branch, with a seed in its turn; nothing after a win."""

@@ -7,8 +7,24 @@ from stepback_core.schemas import Answer, Select
 from stepback_core.tasks import Verdict
 from stepback_server.search.tree import Branch
 
-Judge = Callable[[Sequence[str]], Verdict]
-"""The task's checker, bound to the problem."""
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Everything that is known of an answer's worth, whoever says it."""
+
+    verified: bool | None = None
+    """None where nothing can tell, or what could has failed."""
+    lax: bool | None = None
+    reason: str | None = None
+
+    @classmethod
+    def of_verdict(cls, verdict: Verdict) -> "Judgement":
+        """Repeat a task's checker."""
+        return cls(verdict.strict, verdict.lax, verdict.reason)
+
+
+Judge = Callable[[Sequence[str]], Judgement]
+"""Gives what is known of an answer's steps, without waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +40,7 @@ def rank(
     select: Select,
     steps_of: Callable[[Branch], list[str]],
     separator: str,
-    judge: Judge | None,
+    judge: Judge,
     confidence_of: Callable[[Branch], float] = lambda branch: 1.0,
 ) -> list[Candidate]:
     """The distinct answers, best first. Equal steps are one answer with several votes."""
@@ -43,18 +59,18 @@ def _candidate(
     steps: list[str],
     group: list[Branch],
     separator: str,
-    judge: Judge | None,
+    judge: Judge,
     confidences: list[float],
 ) -> Candidate:
-    verdict = judge(steps) if judge else None
+    judgement = judge(steps)
     best = max(group, key=_score)
     answer = Answer(
         text=separator.join(steps),
         steps=steps,
         score=_score(best),
-        verified=verdict.strict if verdict else None,
-        lax=verdict.lax if verdict else None,
-        reason=verdict.reason if verdict else None,
+        verified=judgement.verified,
+        lax=judgement.lax,
+        reason=judgement.reason,
         votes=len(group),
         confidence=max(confidences),
         weight=sum(confidences),

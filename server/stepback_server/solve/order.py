@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from stepback_core.schemas import Select, SolveRequest
 from stepback_server.search.loop import Limits
-from stepback_server.search.ranking import Judge
 from stepback_server.search.task_view import TaskView
 from stepback_server.search.tree import State
+from stepback_server.solve.verdicts import Check
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,8 @@ class AcceptedRequest:
     prompt_ids: tuple[int, ...]
     root: State
     """The given steps."""
-    judge: Judge | None
+    check: Check | None
+    """None for a bare prompt."""
     view: TaskView | None
     select: Select
     limits: Limits

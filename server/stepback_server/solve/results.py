@@ -19,6 +19,7 @@ class Results:
 
     checkpoint: Checkpoint
     order: AcceptedRequest
+    judge: Judge
 
     def of(self, searched: Searched, seconds_queued: float) -> SolveResult:
         """Return the result of a search that has ended."""
@@ -28,7 +29,7 @@ class Results:
         chosen = candidates[0] if candidates else None
         return SolveResult(
             id=order.id,
-            status=_status(chosen, order.judge),
+            status=_status(chosen),
             stop_reason=searched.stop_reason,
             strategy=request.strategy,
             select=order.select,
@@ -50,7 +51,7 @@ class Results:
             self.order.select,
             lambda branch: codec.decode_steps(branch.ids),
             codec.grammar.separator,
-            self.order.judge,
+            self.judge,
             lambda branch: branch.confidence(codec.tokens),
         )
 
@@ -108,9 +109,9 @@ class Results:
         )
 
 
-def _status(chosen: Answer | None, judge: Judge | None) -> Status:
+def _status(chosen: Answer | None) -> Status:
     if chosen is None:
         return Status.UNSOLVED
-    if judge is None:
+    if chosen.verified is None:
         return Status.UNVERIFIED
     return Status.SOLVED if chosen.verified else Status.UNSOLVED

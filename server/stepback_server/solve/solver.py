@@ -23,7 +23,6 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine
 from stepback_server.errors import ApiError, invalid
 from stepback_server.search.loop import Limits, Search
-from stepback_server.search.ranking import Judge
 from stepback_server.search.registry import STRATEGIES, Setup
 from stepback_server.search.task_view import TaskView
 from stepback_server.search.tree import Branch, State
@@ -33,6 +32,7 @@ from stepback_server.solve.order import AcceptedRequest
 from stepback_server.solve.results import Results
 from stepback_server.solve.stream import Feed
 from stepback_server.solve.texts import encode_prompt, encode_steps, invalid_field
+from stepback_server.solve.verdicts import Check, Verdicts
 
 _ANSWERS_BY_DEFAULT = 32
 """Best-first search without a token budget may spend the tokens of so many full answers, or of
@@ -52,7 +52,7 @@ class Solver:
         """Check what the schema cannot. Raises ApiError with the field at fault."""
         self._refuse_what_is_not_served(request)
         request = self._with_defaults_in_range(request)
-        prompt, judge, view = self._read_problem(request)
+        prompt, check, view = self._read_problem(request)
         checkpoint = self._checkpoint
         ids = encode_prompt(checkpoint, prompt)
         answer = min(checkpoint.context_tokens - len(ids), checkpoint.longest_answer(request.task))
@@ -69,9 +69,9 @@ class Solver:
             request=request,
             prompt_ids=ids,
             root=State.of_given(given),
-            judge=judge,
+            check=check,
             view=view,
-            select=self._choose_select(request, judge),
+            select=self._choose_select(request, check),
             limits=limits,
             warning=self._warning(view),
         )
@@ -109,13 +109,15 @@ class Solver:
         """Search and answer, and feed whoever watches. Raises EngineError; cancelling it aborts
         the engine's work."""
         request, codec = order.request, self._checkpoint.codec
-        judge = order.judge if order.select is Select.VERIFIED else None
+        verdicts = Verdicts(order.check)
+        results = Results(self._checkpoint, order, verdicts.of)
+        ends_at_a_win = order.select is Select.VERIFIED
 
         def is_win(branch: Branch) -> bool:
             return (
-                judge is not None
+                ends_at_a_win
                 and branch.outcome is Outcome.ANSWER
-                and judge(codec.decode_steps(branch.ids)).strict
+                and verdicts.of(codec.decode_steps(branch.ids)).verified is True
             )
 
         search = Search(
@@ -126,7 +128,7 @@ class Solver:
                     grammar=codec.tokens,
                     view=order.view,
                     tokens_per_branch=order.limits.tokens_per_branch,
-                    ends_at_a_win=judge is not None,
+                    ends_at_a_win=ends_at_a_win,
                     select=order.select,
                     root=order.root,
                     answer_of=lambda branch: tuple(codec.decode_steps(branch.ids)),
@@ -138,9 +140,10 @@ class Solver:
             seed=request.seed,
             is_win=is_win,
             observe=feed.record if feed else lambda branch: None,
+            appraise=verdicts.appraise,
         )
         if feed:
-            feed.begin(self._started(order), self._event_writer(order))
+            feed.begin(self._started(order), self._event_writer(results))
         self._searches.add(search)
         if self._is_ending:
             search.cancel()
@@ -148,14 +151,16 @@ class Solver:
             searched = await search.run()
         finally:
             self._searches.discard(search)
-        return Results(self._checkpoint, order).of(searched, seconds_queued)
+        return results.of(searched, seconds_queued)
 
     def retell(
         self, request: SolveRequest, result: SolveResult
     ) -> tuple[StartedEvent, EventWriter]:
         """What a feed begins with for a search that has its result already."""
         order = self.accept(request)
-        return self._started(order).model_copy(update={"id": result.id}), self._event_writer(order)
+        started = self._started(order).model_copy(update={"id": result.id})
+        results = Results(self._checkpoint, order, Verdicts(order.check).of)
+        return started, self._event_writer(results)
 
     def cancel_all(self) -> None:
         """End every search, those in flight and any still to come, with the best that it has."""
@@ -206,7 +211,7 @@ class Solver:
             return min(most, max(_ANSWERS_BY_DEFAULT, request.breadth) * answer)
         return most
 
-    def _read_problem(self, request: SolveRequest) -> tuple[str, Judge | None, TaskView | None]:
+    def _read_problem(self, request: SolveRequest) -> tuple[str, Check | None, TaskView | None]:
         if request.prompt is not None:
             return request.prompt, None, None
         served = self._checkpoint.manifest.tasks
@@ -227,7 +232,7 @@ class Solver:
         view = TaskView(task, problem, self._checkpoint.codec)
         return task.prompt(problem), lambda steps: task.check(problem, steps), view
 
-    def _choose_select(self, request: SolveRequest, judge: Judge | None) -> Select:
+    def _choose_select(self, request: SolveRequest, check: Check | None) -> Select:
         if request.strategy is Strategy.MAJORITY:
             if request.select not in (None, *VOTES):
                 raise invalid_field("select", "invalid_value", "the strategy majority always votes")
@@ -245,7 +250,7 @@ class Solver:
             )
         if request.select is not None:
             return request.select
-        return Select.VERIFIED if judge else Select.PERPLEXITY
+        return Select.VERIFIED if check else Select.PERPLEXITY
 
     def _started(self, order: AcceptedRequest) -> StartedEvent:
         return StartedEvent(
@@ -256,8 +261,7 @@ class Solver:
             limits=SearchLimits(**asdict(order.limits)),
         )
 
-    def _event_writer(self, order: AcceptedRequest) -> EventWriter:
-        results = Results(self._checkpoint, order)
+    def _event_writer(self, results: Results) -> EventWriter:
         return EventWriter(self._checkpoint.codec, lambda branch: results.rank([branch])[0].answer)
 
 

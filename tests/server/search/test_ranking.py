@@ -1,9 +1,9 @@
 """Ranking candidates."""
 
 from stepback_core.schemas import Outcome, Select
-from stepback_core.tasks import Reason, Verdict
+from stepback_core.tasks import Reason
 from stepback_server.engine.base import Finish, Sample
-from stepback_server.search.ranking import rank
+from stepback_server.search.ranking import Judgement, rank
 from stepback_server.search.tree import Branch, State
 
 
@@ -21,9 +21,13 @@ BRANCHES = [
 ]
 
 
-def judge(steps: object) -> Verdict:
+def judge(steps: object) -> Judgement:
     right = steps == [str(RIGHT)]
-    return Verdict(right, right, None if right else Reason.NOT_REACHED)
+    return Judgement(right, right, None if right else Reason.NOT_REACHED)
+
+
+def unknown(steps: object) -> Judgement:
+    return Judgement()
 
 
 def order(select: Select) -> list[int]:
@@ -43,7 +47,7 @@ def test_each_selection_prefers_its_own() -> None:
 
 
 def test_equal_answers_are_one_with_votes() -> None:
-    ranked = rank(BRANCHES, Select.VOTE, lambda b: [str(b.ids[0])], "\n", None)
+    ranked = rank(BRANCHES, Select.VOTE, lambda b: [str(b.ids[0])], "\n", unknown)
     assert [candidate.answer.votes for candidate in ranked] == [2, 1, 1]
     assert ranked[0].answer.verified is None
     assert ranked[0].branch in BRANCHES[1:3]
@@ -56,7 +60,7 @@ def test_equal_answers_have_the_best_confidence_and_the_sum_of_them() -> None:
         Select.WEIGHTED_VOTE,
         lambda b: [str(b.ids[0])],
         "\n",
-        None,
+        unknown,
         lambda b: confidences[b.number],
     )
     agreed = next(each.answer for each in ranked if each.answer.steps == [str(AGREED)])
