@@ -85,7 +85,7 @@ class Settings(BaseModel):
     context_tokens: OptionalCount = None
     """The longest sequence, prompt included; none: the model's own, or what the cache holds."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """Numbers of the model; auto: bfloat16, and on a GPU without it float16."""
+    """Numbers of the model; auto: bfloat16; float32 on a CPU and float16 on a GPU without it."""
     gpu_memory_share: float = Field(default=0.9, gt=0, le=1)
     """Share of a GPU's memory that vLLM takes."""
     tensor_parallel: int = Field(default=1, ge=1)

@@ -14,6 +14,7 @@ from stepback_client import AsyncClient, Client, CountdownProblem, SolveResult, 
 from stepback_core.manifest import Manifest
 from stepback_core.schemas import Outcome, Select
 from stepback_core.tasks import TASKS
+from stepback_server.engine.cpu_dtype import cpu_dtype
 from tests.conftest import CHECKPOINT, held_out
 
 PROBLEM = CountdownProblem(numbers=[3, 5, 7, 25], target=41)
@@ -199,7 +200,7 @@ def test_scores_are_the_models_own_log_probabilities(client: Client) -> None:
 
     from stepback_core.trace import TraceCodec
 
-    model = AutoModelForCausalLM.from_pretrained(CHECKPOINT, dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(CHECKPOINT, dtype=cpu_dtype("auto"))
     grammar = Manifest.read(CHECKPOINT).grammar
     codec = TraceCodec.of(grammar, AutoTokenizer.from_pretrained(CHECKPOINT))
     result = client.solve(PROBLEM, select="perplexity", temperature=1.3, candidates=8, seed=2)
@@ -353,7 +354,7 @@ def test_searches_side_by_side_keep_their_own_options(server: str) -> None:
         assert result.strategy == ("greedy" if number % 2 else "best_of_n")
         assert result.usage.engine_requests == (1 if number % 2 else 2 + number)
     greedy = {json.dumps(r.answer and r.answer.steps) for r in results[1::2]}
-    assert len(greedy) <= 2  # bfloat16 may break a tie another way in another batch
+    assert len(greedy) <= 2  # rounding may break a tie another way in another batch
 
 
 def test_scores_are_finite(client: Client) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from stepback_server.checkpoint import Checkpoint
+from stepback_server.engine.cpu_dtype import cpu_dtype
 from stepback_server.settings import Settings, SettingsError
 
 _log = logging.getLogger(__name__)
@@ -75,5 +76,6 @@ def cache_bytes_per_token(config: dict[str, Any], settings: Settings) -> int | N
     size = config.get("head_dim") or (hidden // heads if isinstance(hidden, int) else None)
     if not isinstance(size, int):
         return None
-    number_bytes = 4 if settings.dtype == "float32" else 2
+    dtype = cpu_dtype(settings.dtype) if settings.device == "cpu" else settings.dtype
+    number_bytes = 4 if dtype == "float32" else 2
     return 2 * layers * keys * size * number_bytes

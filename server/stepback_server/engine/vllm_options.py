@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
+from stepback_server.engine.cpu_dtype import cpu_dtype
 from stepback_server.settings import Settings
 
 
@@ -32,7 +33,7 @@ def engine_options(checkpoint: Path, settings: Settings, *, context_tokens: int)
 
 def _cpu(settings: Settings, context_tokens: int) -> dict[str, Any]:
     return {
-        "dtype": "bfloat16" if settings.dtype == "auto" else settings.dtype,
+        "dtype": cpu_dtype(settings.dtype),
         "kv_cache_memory_bytes": settings.kv_cache_mib << 20,
         "block_size": 32,
         "enforce_eager": True,

@@ -9,6 +9,7 @@ import pytest
 
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.context import with_context
+from stepback_server.engine.cpu_dtype import cpu_dtype
 from stepback_server.engine.vllm_environment import threads_for
 from stepback_server.engine.vllm_options import as_flags, engine_options
 from stepback_server.settings import Settings, SettingsError
@@ -31,11 +32,11 @@ def long_model(tmp_path: Path) -> Checkpoint:
 def test_a_model_of_131072_positions_is_served_with_what_the_cache_holds(
     long_model: Checkpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
-    served = with_context(long_model, read(kv_cache_mib="64"))
+    served = with_context(long_model, read(kv_cache_mib="64", dtype="bfloat16"))
     assert 1024 < served.context_tokens < 131_072 and served.context_tokens % 32 == 0
     assert "131072" in caplog.text and str(served.context_tokens) in caplog.text
     assert "STEPBACK_CONTEXT_TOKENS" in caplog.text
-    twice = with_context(long_model, read(kv_cache_mib="128")).context_tokens
+    twice = with_context(long_model, read(kv_cache_mib="128", dtype="bfloat16")).context_tokens
     assert twice == pytest.approx(2 * served.context_tokens, abs=64)
     half = with_context(long_model, read(kv_cache_mib="64", dtype="float32")).context_tokens
     assert half == pytest.approx(served.context_tokens / 2, abs=64)
@@ -87,7 +88,7 @@ def test_on_a_cpu_other_arguments_come_last() -> None:
     options = engine_options(
         Path("m"), read(vllm_args='{"max_num_batched_tokens": 512}'), context_tokens=64
     )
-    assert options["max_num_batched_tokens"] == 512 and options["dtype"] == "bfloat16"
+    assert options["max_num_batched_tokens"] == 512 and options["dtype"] == cpu_dtype("auto")
 
 
 @pytest.mark.parametrize(
