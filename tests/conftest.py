@@ -121,7 +121,7 @@ def wait_until_ok(address: str, process: subprocess.Popen[bytes], log: Path) -> 
     while time.monotonic() < deadline:
         assert process.poll() is None, f"the process stopped:\n{log.read_text()[-3000:]}"
         try:
-            if httpx.get(address, timeout=60).status_code == 200:
+            if httpx.get(address, timeout=300).status_code == 200:
                 return
         except httpx.TransportError:
             pass

@@ -75,7 +75,7 @@ def test_a_tree_is_drawn_from_a_result_and_from_a_search(
     body = {"task": "countdown", "problem": {"numbers": [3, 5, 7, 25], "target": 41}, "tree": True}
     body |= {"seed": 3, "select": "perplexity", "candidates": 1024, "breadth": 1}
     file = tmp_path / "result.json"
-    file.write_bytes(httpx.post(f"{server}/solve", json=body, timeout=60).content)
+    file.write_bytes(httpx.post(f"{server}/solve", json=body, timeout=300).content)
     from_file = stepback("tree", str(file), "--format", form)
     assert from_file.returncode == 0, from_file.stderr
     # The same but for the seconds in the caption.
@@ -92,7 +92,7 @@ def test_a_tree_is_drawn_from_a_result_and_from_a_search(
 def test_what_has_no_tree_is_refused_in_one_line(given: str, named: str, server: str) -> None:
     if given == "no tree":
         body = {"prompt": "countdown:3,5=15", "strategy": "greedy"}
-        given = json.dumps(httpx.post(f"{server}/solve", json=body, timeout=60).json())
+        given = json.dumps(httpx.post(f"{server}/solve", json=body, timeout=300).json())
     done = subprocess.run(
         [sys.executable, "-m", "stepback_client.cli", "tree", "-"],
         input=given, capture_output=True, text=True, timeout=500, check=False,

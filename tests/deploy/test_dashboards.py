@@ -48,9 +48,9 @@ def promtool(*arguments: str | Path, folder: Path = PROMETHEUS) -> None:
 
 
 def test_every_metric_that_is_shown_or_watched_exists(server: str) -> None:
-    body = {"task": "countdown", "problem": {"numbers": [3, 5], "target": 15}}
-    httpx.post(f"{server}/solve", json=body, timeout=60).raise_for_status()
-    page = httpx.get(f"{server}/metrics", timeout=60).text
+    body = {"task": "countdown", "problem": {"numbers": [4, 16, 25, 82], "target": 95}}
+    httpx.post(f"{server}/solve", json=body, timeout=300).raise_for_status()
+    page = httpx.get(f"{server}/metrics", timeout=300).text
     existing = {re.split(r"[{ ]", line)[0] for line in page.splitlines() if line[:1] != "#"}
     shown = [*dashboard_expressions(), *(rule["expr"] for rule in alerts())]
     named = {name for expression in shown for name in _NAME.findall(expression)}

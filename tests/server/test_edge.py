@@ -39,7 +39,7 @@ def ask(*requests: tuple[str, str, dict[str, Any]], **settings: Any) -> list[htt
         async with (
             app.router.lifespan_context(app),
             httpx.AsyncClient(
-                transport=httpx.ASGITransport(app), base_url="http://c", timeout=60
+                transport=httpx.ASGITransport(app), base_url="http://c", timeout=300
             ) as client,
         ):
             await asyncio.sleep(0.1)  # until the engine has been tried
@@ -182,7 +182,7 @@ def test_a_full_queue_is_not_ready_for_a_search_and_is_for_traffic() -> None:
         async with (
             app.router.lifespan_context(app),
             httpx.AsyncClient(
-                transport=httpx.ASGITransport(app), base_url="http://c", timeout=60
+                transport=httpx.ASGITransport(app), base_url="http://c", timeout=300
             ) as client,
         ):
             async with asyncio.timeout(120):

@@ -129,12 +129,12 @@ def test_the_page_needs_no_vllm() -> None:
         "assert b'stepback_engines_up 1.0' in metrics().render()\n"
         "assert 'vllm' not in sys.modules\n"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=300)
 
 
 def test_a_search_is_counted_with_its_rounds_and_one_given_up_as_abandoned(server: str) -> None:
     def page() -> str:
-        return httpx.get(f"{server}/metrics", timeout=60).text
+        return httpx.get(f"{server}/metrics", timeout=300).text
 
     body = {"task": "countdown", "problem": {"numbers": [3, 5, 7, 25], "target": 41}}
     slow = body | {
@@ -144,7 +144,7 @@ def test_a_search_is_counted_with_its_rounds_and_one_given_up_as_abandoned(serve
         "select": "perplexity",
     }
     before = page()
-    assert httpx.post(f"{server}/solve", json=body, timeout=60).status_code == 200
+    assert httpx.post(f"{server}/solve", json=body, timeout=300).status_code == 200
     after = page()
     names = ("engine_round_seconds", "controller_seconds", "answer_steps", "kept_steps")
     for name in names:

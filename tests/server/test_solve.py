@@ -311,7 +311,7 @@ def test_a_caller_who_hangs_up_stops_the_engines_work_for_him(server: str) -> No
     }
 
     async def hang_up() -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        async with httpx.AsyncClient(base_url=server, timeout=60) as http:
+        async with httpx.AsyncClient(base_url=server, timeout=300) as http:
             call = asyncio.create_task(http.post("/solve", json=body))
             during: dict[str, Any] = {"running": 0}
             while not during["running"]:

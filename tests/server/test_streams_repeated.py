@@ -44,7 +44,7 @@ def with_house(scenario: Callable[[House], Coroutine[Any, Any, None]]) -> None:
         async with (
             app.router.lifespan_context(app),
             httpx.AsyncClient(
-                transport=httpx.ASGITransport(app), base_url="http://c", timeout=60
+                transport=httpx.ASGITransport(app), base_url="http://c", timeout=300
             ) as http,
         ):
             while (await http.get("/ready")).status_code != 200:  # noqa: ASYNC110 - no event for it

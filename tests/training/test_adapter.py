@@ -173,6 +173,6 @@ def test_the_whole_line_with_adapters_resumed_and_served(tmp_path: Path, samples
     assert 0 < facts["trained_parameters"] < facts["parameters"] / 2
     with controller(tmp_path / "log.txt", killed / "model") as url:
         body = {"task": "countdown", "problem": {"numbers": [3, 5, 7, 25], "target": 41}}
-        response = httpx.post(f"{url}/solve", json=body, timeout=60)
+        response = httpx.post(f"{url}/solve", json=body, timeout=300)
     assert response.status_code == 200
     assert response.json()["usage"]["generated_tokens"] > 0

@@ -177,7 +177,7 @@ def test_where_there_are_no_locks_data_is_written_and_training_says_what_it_need
         "sys.exit(cli.train(['--recipe', 'r.toml', '--data', 's.jsonl', '--out', 'run']))"
     )
     run = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=500, check=False
     )
     assert run.returncode == 2
     assert run.stderr.startswith("stepback train: training needs Linux")

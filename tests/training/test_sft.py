@@ -209,6 +209,6 @@ def test_the_whole_line_from_a_base_model_to_an_answer(tmp_path: Path) -> None:
         assert codec.decode_steps(ids) == steps
     with controller(tmp_path / "log.txt", folder) as url:
         body = {"task": "countdown", "problem": {"numbers": [3, 5, 7, 25], "target": 41}}
-        response = httpx.post(f"{url}/solve", json=body, timeout=60)
+        response = httpx.post(f"{url}/solve", json=body, timeout=300)
     assert response.status_code == 200
     assert response.json()["usage"]["generated_tokens"] > 0

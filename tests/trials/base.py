@@ -97,7 +97,7 @@ def controller(
             yield Controller(process, url, log, {name: key for name, (key, _) in made.items()})
         finally:
             process.terminate()
-            process.wait(timeout=60)
+            process.wait(timeout=300)
 
 
 def _resident_mib(process: psutil.Process) -> float:

@@ -31,7 +31,7 @@ def probe(url: str, stop: Event, results: "multiprocessing.Queue[list[float]]") 
 
     def ask() -> None:
         if not hasattr(own, "http"):
-            own.http = httpx.Client(base_url=url, timeout=60)
+            own.http = httpx.Client(base_url=url, timeout=300)
         assert own.http.get("/health").status_code == 200
 
     results.put(answer_times(ask, stop.is_set))

@@ -54,7 +54,7 @@ class VllmServer:
         self.process.wait()
 
     def metric(self, name: str) -> int:
-        lines = httpx.get(f"{self.url}/metrics", timeout=60).text.splitlines()
+        lines = httpx.get(f"{self.url}/metrics", timeout=300).text.splitlines()
         return sum(round(float(li.rpartition(" ")[2])) for li in lines if li.startswith(name + "{"))
 
     @property

@@ -87,7 +87,7 @@ def test_nothing_runs_or_waits_half_a_second_after_the_end(
     served: Served, body: dict[str, Any], end: End
 ) -> None:
     async def scenario() -> None:
-        async with httpx.AsyncClient(timeout=60) as http:
+        async with httpx.AsyncClient(timeout=300) as http:
             await served.until_idle(http)
             call = asyncio.create_task(http.post(f"{served.url}/solve", json=body))
             assert await served.was_seen(http, call), "it ended before it was seen at work"
@@ -100,7 +100,7 @@ def test_nothing_runs_or_waits_half_a_second_after_the_end(
 def test_nor_after_the_wins_of_the_default_search(served: Served) -> None:
     async def scenario() -> int:
         wins = 0
-        async with httpx.AsyncClient(timeout=60) as http:
+        async with httpx.AsyncClient(timeout=300) as http:
             for problem in held_out(12):
                 body = {"task": "countdown", "problem": problem.model_dump()}
                 call = asyncio.create_task(http.post(f"{served.url}/solve", json=body))

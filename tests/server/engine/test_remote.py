@@ -32,7 +32,7 @@ def client(fleet: Fleet) -> Iterator[Client]:
 
 
 def up(fleet: Fleet) -> int:
-    lines = httpx.get(f"{fleet.url}/metrics", timeout=60).text.splitlines()
+    lines = httpx.get(f"{fleet.url}/metrics", timeout=300).text.splitlines()
     [line] = [each for each in lines if each.startswith("stepback_engines_up ")]
     return round(float(line.split()[1]))
 
@@ -121,6 +121,7 @@ def test_a_tree_stays_on_one_replica(client: Client, fleet: Fleet) -> None:
     """By vLLM's own count; the other one has worked on nothing but canaries of one token."""
     homes: set[int] = set()
     for number in range(12):
+        started = time.monotonic()
         before = [each.metric("vllm:generation_tokens_total") for each in fleet.servers]
         result = client.solve(
             PROBLEM,
@@ -132,7 +133,8 @@ def test_a_tree_stays_on_one_replica(client: Client, fleet: Fleet) -> None:
         after = [each.metric("vllm:generation_tokens_total") for each in fleet.servers]
         grown = [b - a for a, b in zip(before, after, strict=True)]
         assert max(grown) >= result.usage.generated_tokens > 100
-        assert min(grown) < 5
+        # A canary every three seconds, and one that was under way.
+        assert min(grown) <= 2 + (time.monotonic() - started) / 3
         homes.add(grown.index(max(grown)))
     # A chance of 1 in 2048 that all trees have the same home.
     assert homes == {0, 1}
@@ -220,13 +222,13 @@ def solve_side_by_side(fleet: Fleet, fault: Callable[[], None]) -> list[SolveRes
     """32 searches, and a fault in the middle of them."""
 
     async def all_at_once() -> list[SolveResult]:
-        async with AsyncClient(fleet.url, timeout=100) as client:
+        async with AsyncClient(fleet.url, timeout=800) as client:
             searches = [
                 asyncio.create_task(
                     client.solve(
                         problem,
                         strategy="self_backtracking",
-                        breadth=64,
+                        breadth=24,
                         seed=number,
                         select="perplexity",
                         tree=True,
@@ -246,7 +248,7 @@ def assert_all_correct(results: list[SolveResult]) -> None:
     for result, problem in zip(results, held_out(32), strict=True):
         assert result.stop_reason == "exhausted"
         # Every sample of every round, with those that were lost made up for.
-        assert result.tree and len(result.tree) % 64 == 1
+        assert result.tree and len(result.tree) % 24 == 1
         assert result.usage.engine_requests >= len(result.tree) - 1
         assert result.answer is not None
         assert CHECKER.check(problem, result.answer.steps).strict == (result.status == "solved")
@@ -259,12 +261,12 @@ def test_a_replica_killed_in_the_middle_of_32_searches_loses_none_and_is_taken_b
     lost = fleet.servers[0]
     assert_all_correct(solve_side_by_side(fleet, lambda: lost.send(signal.SIGKILL)))
     assert up(fleet) == 1
-    assert httpx.get(f"{fleet.url}/ready", timeout=60).json()["ready"]
+    assert httpx.get(f"{fleet.url}/ready", timeout=300).json()["ready"]
     lost.stop()
     lost.start()
     lost.wait_until_up()
     wait_until(lambda: up(fleet) == 2)
-    assert httpx.get(f"{fleet.url}/ready", timeout=60).json()["restarts"] == 1
+    assert httpx.get(f"{fleet.url}/ready", timeout=300).json()["restarts"] == 1
 
 
 @pytest.mark.timeout(900)
@@ -290,16 +292,16 @@ def test_when_all_replicas_are_gone_ready_says_so_and_recovers_by_itself(fleet: 
         for each in fleet.servers:
             each.send(signal.SIGSTOP)
         wait_until(lambda: up(fleet) == 0)
-        ready = httpx.get(f"{fleet.url}/ready", timeout=60)
+        ready = httpx.get(f"{fleet.url}/ready", timeout=300)
         assert ready.status_code == 503
         assert ready.json()["reason"] == "no engine is up"
         assert not any(each.url in ready.text for each in fleet.servers)
-        refused = httpx.post(f"{fleet.url}/solve", json=body, timeout=60)
+        refused = httpx.post(f"{fleet.url}/solve", json=body, timeout=300)
         assert refused.status_code == 503
         assert refused.json()["error"]["code"] == "engine_unavailable"
     finally:
         for each in fleet.servers:
             each.send(signal.SIGCONT)
     wait_until(lambda: up(fleet) == 2)
-    assert httpx.post(f"{fleet.url}/solve", json=body, timeout=60).status_code == 200
+    assert httpx.post(f"{fleet.url}/solve", json=body, timeout=300).status_code == 200
     os.kill(fleet.pid, 0)

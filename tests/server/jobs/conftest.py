@@ -72,7 +72,7 @@ class Controllers:
             process.terminate()
         for process in self.processes:
             try:
-                process.wait(timeout=30)
+                process.wait(timeout=300)
             finally:
                 process.kill()
 
@@ -90,7 +90,7 @@ def jobs_server(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """A client of one controller for the tests that only ask; it is open to all."""
     started = Controllers(engine, tmp_path_factory.mktemp("jobs"))
     _, url = started.start()
-    with httpx.Client(base_url=url, timeout=60) as client:
+    with httpx.Client(base_url=url, timeout=300) as client:
         yield client
     started.stop()
 

@@ -79,7 +79,7 @@ def test_a_cancelled_batch_keeps_its_answers_and_names_what_has_none(
     controllers: Controllers,
 ) -> None:
     _, url = controllers.start(batch_searches=2)
-    with httpx.Client(base_url=url, timeout=60) as client:
+    with httpx.Client(base_url=url, timeout=300) as client:
         begun = begin(client, upload(client, *(line(f"r{n}") for n in range(2000))))
         batch_in(client, begun["id"], "in_progress")
         answer = client.post(f"/v1/batches/{begun['id']}/cancel").json()
@@ -95,7 +95,7 @@ def test_a_cancelled_batch_keeps_its_answers_and_names_what_has_none(
 
 def test_a_batch_that_is_not_done_in_time_expires(controllers: Controllers) -> None:
     _, url = controllers.start(batch_searches=1)
-    with httpx.Client(base_url=url, timeout=60) as client:
+    with httpx.Client(base_url=url, timeout=300) as client:
         file = upload(client, *(line(f"r{n}") for n in range(2000)))
         begun = begin(client, file, completion_window="2s")
         batch = batch_in(client, begun["id"], "expired")

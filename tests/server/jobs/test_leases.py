@@ -20,19 +20,19 @@ PROBES = 100
 def test_a_batch_survives_a_controller_that_is_killed_three_times(
     controllers: Controllers,
 ) -> None:
-    with httpx.Client(base_url=controllers.engine) as engine:
+    with httpx.Client(base_url=controllers.engine, timeout=300) as engine:
         before = engine.get("/told").json()["samples"]
         process, url = controllers.start(batch_searches=IN_FLIGHT)
-        with httpx.Client(base_url=url, timeout=60) as client:
+        with httpx.Client(base_url=url, timeout=300) as client:
             file = upload(client, *(line(f"r{number}") for number in range(LINES)))
             id = begin(client, file)["id"]
         for kill in range(3):
-            with httpx.Client(base_url=url, timeout=60) as client:
+            with httpx.Client(base_url=url, timeout=300) as client:
                 _wait_for_answers(client, id, (kill + 1) * LINES // 6)
             process.send_signal(signal.SIGKILL)
             process.wait()
             process, url = controllers.start(batch_searches=IN_FLIGHT)
-        with httpx.Client(base_url=url, timeout=60) as client:
+        with httpx.Client(base_url=url, timeout=300) as client:
             batch = batch_in(client, id, BatchStatus.COMPLETED)
             output = [json.loads(each) for each in lines_of(client, batch["output_file_id"])]
         assert [each["custom_id"] for each in output] == [f"r{n}" for n in range(LINES)]

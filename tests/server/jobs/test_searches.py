@@ -87,7 +87,7 @@ def test_the_list_comes_in_pages_the_newest_first(jobs_server: httpx.Client) -> 
 
 def test_a_cancelled_search_ends_without_a_result(controllers: Controllers) -> None:
     _, url = controllers.start(max_searches=1)
-    with httpx.Client(base_url=url, timeout=60) as client:
+    with httpx.Client(base_url=url, timeout=300) as client:
         ids = [ask(client)["id"] for _ in range(40)]
         last = ids[-1]
         client.post(f"/v1/searches/{last}/cancel")
@@ -105,7 +105,7 @@ def test_the_jobs_of_another_key_do_not_exist(controllers: Controllers, tmp_path
     file.write_text("\n".join(line for _, line in keys.values()))
     _, url = controllers.start(keys_file=file)
     one, two = (
-        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=60)
+        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=300)
         for key, _ in keys.values()
     )
     with one, two:
@@ -124,7 +124,7 @@ def test_the_jobs_of_another_key_do_not_exist(controllers: Controllers, tmp_path
 
 def test_a_server_without_jobs_never_loads_their_database(controllers: Controllers) -> None:
     process, url = controllers.start()
-    assert httpx.post(f"{url}/solve", json=BODY, timeout=60).status_code == 200
+    assert httpx.post(f"{url}/solve", json=BODY, timeout=300).status_code == 200
     loaded = Path(f"/proc/{process.pid}/maps").read_text()
     assert "sqlalchemy" not in loaded and "_sqlite3" not in loaded
     assert not (controllers.folder / "jobs.db").exists()

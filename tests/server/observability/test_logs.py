@@ -36,7 +36,7 @@ def ask(path: str, **headers: str) -> httpx.Response:
 
     async def run() -> httpx.Response:
         async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(app), base_url="http://test", timeout=60
+            transport=httpx.ASGITransport(app), base_url="http://test", timeout=300
         ) as http:
             return await http.get(path, headers=headers)
 

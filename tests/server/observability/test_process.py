@@ -54,7 +54,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
 
 def _ask(url: str) -> tuple[httpx.Response, list[httpx.Response]]:
     def solve(body: dict[str, Any], **headers: str) -> httpx.Response:
-        return httpx.post(f"{url}/solve", json=body, headers=headers, timeout=60)
+        return httpx.post(f"{url}/solve", json=body, headers=headers, timeout=300)
 
     named = {"X-Request-Id": "mine-1", "traceparent": f"00-{TRACE}-{PARENT}-01"}
     answer = solve(

@@ -80,7 +80,7 @@ def test_without_the_variable_nothing_of_opentelemetry_is_imported() -> None:
         "assert Tracing.from_environment({}, '1') is None\n"
         "assert 'opentelemetry' not in sys.modules\n"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=300)
 
 
 def test_a_missing_extra_is_named() -> None:

@@ -123,7 +123,7 @@ def test_what_changes_nothing_is_accepted_and_the_unknown_is_counted(server: str
 
 
 def ignored(server: str) -> float:
-    lines = httpx.get(f"{server}/metrics").text.splitlines()
+    lines = httpx.get(f"{server}/metrics", timeout=300).text.splitlines()
     return float(next(li for li in lines if li.startswith("stepback_ignored_fields_total"))[30:])
 
 
@@ -176,13 +176,13 @@ def test_a_completion_that_cannot_be_given_is_refused(server: str, fields: dict[
 
 
 def test_models_have_entries_of_their_own(server: str) -> None:
-    data = httpx.get(f"{server}/v1/models").json()["data"]
+    data = httpx.get(f"{server}/v1/models", timeout=300).json()["data"]
     assert [each["id"] for each in data][:2] == [SERVED, f"{SERVED}:best_first"]
     for each in data:
-        assert httpx.get(f"{server}/v1/models/{each['id']}").json() == each
+        assert httpx.get(f"{server}/v1/models/{each['id']}", timeout=300).json() == each
         assert each["created"] > 0 and each["max_model_len"] == 256
-    assert httpx.head(f"{server}/v1/models/{SERVED}").status_code == 200
-    missing = httpx.get(f"{server}/v1/models/some/other")
+    assert httpx.head(f"{server}/v1/models/{SERVED}", timeout=300).status_code == 200
+    missing = httpx.get(f"{server}/v1/models/some/other", timeout=300)
     assert missing.status_code == 404 and missing.json()["error"]["code"] == "model_not_found"
 
 

@@ -68,8 +68,8 @@ def whole(server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_file_says_what_was_asked_of_whom(server: str, whole: Path) -> None:
     said = json.loads(whole.read_text())
-    assert said["controller"] == httpx.get(f"{server}/version", timeout=60).json()
-    assert said["model"] == httpx.get(f"{server}/v1/models", timeout=60).json()["data"][0]
+    assert said["controller"] == httpx.get(f"{server}/version", timeout=300).json()
+    assert said["model"] == httpx.get(f"{server}/v1/models", timeout=300).json()["data"][0]
     assert said["plan"]["seed"] == 5
     [process] = said["runs"]
     assert re.fullmatch("[0-9a-f]{40}", process["commit"]) and process["dirty"] in (True, False)
