@@ -17,6 +17,7 @@ from stepback_training.generators.first_error import Mistake, first_mistake
 # Each task as it comes, and its generator's other sides.
 VARIANTS: dict[str, Generator[Any]] = {
     **GENERATORS,
+    "countdown, of five numbers": GENERATORS["countdown"].with_options({"numbers": 5}),
     "maze, small and perfect": GENERATORS["maze"].with_options(
         {"smallest": 3, "largest": 4, "loops": 0}
     ),

@@ -4,21 +4,35 @@ from collections.abc import Callable
 from random import Random
 
 from stepback_core.tasks.countdown.arithmetic import State, moves, reachable, results
+from stepback_training.generators.countdown.small_results import can_reach
 
 _STRANGERS = range(1, 100)
 _SHARE_OF_FLOORED_DIVISIONS = 0.2
 _SHARE_TOWARDS_THE_TARGET = 0.5
 _SHARE_OF_NEAR_CLAIMS = 0.5
+_MOST_WITH_EVERY_STEP = 4
+"""Numbers of a state up to which all of its steps are looked at; of more, a few drawn ones."""
+_STEPS_TRIED = 12
 
 
 def exploration_error(state: State, target: int, unseen: frozenset[int], rng: Random) -> str | None:
-    """A legal step after which the target cannot be reached; None if there is none."""
+    """A legal step after which the target cannot be reached; None if none is found."""
+    if len(state) > _MOST_WITH_EVERY_STEP:
+        return _drawn_dead_end(state, target, rng)
     dead = [
         step
         for step, after in moves(state)
         if target not in reachable(after) and not ends_in(unseen, state, step)
     ]
     return rng.choice(dead) if dead else None
+
+
+def _drawn_dead_end(state: State, target: int, rng: Random) -> str | None:
+    """A dead end among a few drawn steps: to judge every step of many numbers takes a second."""
+    drawn = list(moves(state))
+    rng.shuffle(drawn)
+    tried = drawn[:_STEPS_TRIED]
+    return next((step for step, after in tried if not can_reach(after, target)), None)
 
 
 def ends_in(unseen: frozenset[int], state: State, step: str) -> bool:
@@ -80,7 +94,7 @@ def follow_up(state: State, target: int, unseen: frozenset[int], rng: Random) ->
     seems to be in reach, if there is any; None if no step is left."""
     legal = [(step, after) for step, after in moves(state) if not ends_in(unseen, state, step)]
     if rng.random() < _SHARE_TOWARDS_THE_TARGET:
-        legal = [(step, after) for step, after in legal if target in reachable(after)] or legal
+        legal = [(step, after) for step, after in legal if can_reach(after, target)] or legal
     return rng.choice(legal)[0] if legal else None
 
 

@@ -16,6 +16,10 @@ def paths(state: State, target: int) -> Iterator[list[str]]:
                 yield [step, *tail]
 
 
-def plainness(path: list[str]) -> tuple[int, list[str]]:
+Plainness = tuple[int, list[str]]
+"""A path's largest result, and the path."""
+
+
+def plainness(path: list[str]) -> Plainness:
     """Orders paths by their largest result: small numbers are easier to compute with."""
     return max(int(step.rpartition("=")[2]) for step in path), path
