@@ -25,6 +25,7 @@ SERVER_LAYERS = [
     {"jobs", "solve"},
     {"reload"},
     {"engine_provider"},
+    {"pipeline"},
     {"service"},
     {"api"},
     {"app", "local"},

@@ -1,7 +1,6 @@
-"""The service that the routes call: accept, admit, search, answer."""
+"""The service that the routes call: searches, reloads, readiness."""
 
-import asyncio
-from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from importlib.metadata import version as distribution_version
 
@@ -15,13 +14,12 @@ from stepback_server.gateway.rate_limit import RateLimiter, Tenant
 from stepback_server.observability.metrics import Live, Metrics
 from stepback_server.observability.telemetry import Telemetry
 from stepback_server.observability.tracing import Tracing
+from stepback_server.pipeline import STOPPING, SearchPipeline
 from stepback_server.reload import Reloader, Served
 from stepback_server.request_context import note
 from stepback_server.settings import Settings
 from stepback_server.solve.solver import Solver
 from stepback_server.solve.stream import Feed, LiveSearch
-
-_STOPPING = "the server is shutting down"
 
 
 class Service:
@@ -38,7 +36,6 @@ class Service:
         self._keeper = keeper
         self._grace_seconds = settings.grace_seconds
         self._max_searches = settings.max_searches
-        self._draining = False
         meter = RateLimiter()
         self._admission = Admission(
             max_searches=settings.max_searches,
@@ -48,7 +45,7 @@ class Service:
             waited=lambda seconds: self.metrics.queued(seconds),
             yielding=Yielding(settings.batch_floor, settings.batch_searches),
         )
-        self.metrics = Metrics(
+        self.metrics: Metrics = Metrics(
             Live(
                 searching=lambda: self._admission.searching,
                 queued=lambda: self._admission.queued,
@@ -57,13 +54,18 @@ class Service:
             )
         )
         grammar = served.checkpoint.codec.tokens
-        self._telemetry = Telemetry(self.metrics, tracing, grammar, meter.charge)
         self._answers = IdempotentAnswers(
             max_results=settings.idempotency_results,
             max_bytes=settings.idempotency_mib << 20,
             seconds=settings.idempotency_seconds,
         )
         self._solver = Solver(served.checkpoint, settings)
+        self._pipeline = SearchPipeline(
+            solver=self._solver,
+            admission=self._admission,
+            engines=keeper,
+            telemetry=Telemetry(self.metrics, tracing, grammar, meter.charge),
+        )
         self._reloader = Reloader(
             served,
             keeper,
@@ -80,7 +82,7 @@ class Service:
     def check(self, request: SolveRequest) -> None:
         """Refuse what could never be searched for. Raises ApiError."""
         self._solver.accept(request)
-        self._refuse_while_draining()
+        self._pipeline.refuse_while_draining()
 
     async def solve(
         self,
@@ -90,18 +92,7 @@ class Service:
         urgency: Urgency = Urgency.CALLER,
     ) -> SolveResult:
         """Accept, admit, search, answer. Raises ApiError, Refused and EngineError."""
-        with self._telemetry.search(request, tenant) as seen:
-            order = self._solver.accept(request)
-            # At once, before a place in the queue that would be waited for in vain.
-            self._keeper.ensure_up()
-            self._refuse_while_draining()
-            async with self._admission.slot(tenant, urgency) as seconds_queued:
-                self._refuse_while_draining()
-                async with self._keeper.lend() as lent:
-                    with seen.engine(lent, len(order.prompt_ids)) as engine:
-                        result = await self._solver.solve(order, engine, seconds_queued, feed)
-            seen.answered(result)
-        return result
+        return await self._pipeline.solve(request, tenant, feed, urgency)
 
     async def solve_once(
         self,
@@ -113,13 +104,12 @@ class Service:
         """Return the result as JSON, and True where an earlier request with the same key, streamed
         or not, has given it. Raises what `solve` does, and IdempotencyMismatch."""
 
-        async def work() -> bytes:
-            return (await self.solve(request, tenant, feed)).model_dump_json().encode()
-
         if idempotency_key is None:
-            return await work(), False
+            result = await self._pipeline.solve(request, tenant, feed)
+            return result.model_dump_json().encode(), False
         same = request.model_copy(update={"stream": False})
         fingerprint = sha256(same.model_dump_json().encode()).digest()
+        work = partial(self._pipeline.solve_as_json, request, tenant, feed)
         return await self._answers.once(tenant.name, idempotency_key, fingerprint, work)
 
     async def result(
@@ -185,27 +175,19 @@ class Service:
 
     async def reload(self, path: str) -> Reload:
         """Go on with the weights of another folder: see `Reloader.reload`."""
-        self._refuse_while_draining()
+        self._pipeline.refuse_while_draining()
         return await self._reloader.reload(path)
 
     async def drain(self) -> None:
         """Take no more searches; those in flight may go on for the grace period, then they return
         the best that they have."""
-        self._draining = True
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._grace_seconds):
-                await self._admission.idle.wait()
-        self._solver.cancel_all()
-
-    def _refuse_while_draining(self) -> None:
-        if self._draining:
-            raise EngineUnavailable(_STOPPING, public=_STOPPING)
+        await self._pipeline.drain(self._grace_seconds)
 
     async def readiness(self, *, though_full: bool = False) -> Readiness:
         """Whether a search would be taken now; `though_full`: or refused for the queue's sake."""
         full = self._admission.is_full
         reason = "the queue is full" if full and not though_full else None
-        reason = _STOPPING if self._draining else reason
+        reason = STOPPING if self._pipeline.is_draining else reason
         running = 0
         try:
             engine = self._keeper.engine

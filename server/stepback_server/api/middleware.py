@@ -1,5 +1,6 @@
 """Limits at the edge: the size of a body, the life of a caller and of his connection; HEAD."""
 
+import asyncio
 import logging
 from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
@@ -9,7 +10,7 @@ from h11 import LocalProtocolError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stepback_server.api.errors import response_of
-from stepback_server.concurrency import Interrupted, run_unless
+from stepback_server.concurrency import Alarm, Interrupted
 from stepback_server.errors import ApiError
 
 _log = logging.getLogger(__name__)
@@ -123,12 +124,18 @@ class _TooLarge(BaseException):
 
 async def until_hang_up(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Do the work unless the caller hangs up first: then cancel it and raise CallerGone."""
+    gone = Alarm()
+    watcher = asyncio.create_task(_ring_on_hang_up(request, gone))
     try:
-        return await run_unless(work, _hang_up(request))
+        async with gone.interrupts():
+            return await work
     except Interrupted:
         raise CallerGone from None
+    finally:
+        watcher.cancel()
 
 
-async def _hang_up(request: Request) -> None:
+async def _ring_on_hang_up(request: Request, gone: Alarm) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    gone.ring()

@@ -8,7 +8,7 @@ from stepback_core.trace import TokenGrammar
 from stepback_server.engine.base import Engine, OnSample, Sample, SampleRequest
 from stepback_server.engine.wrapper import EngineWrapper
 from stepback_server.observability.metrics import Metrics
-from stepback_server.observability.tracing import Tracing
+from stepback_server.observability.tracing import RoundSpan, Tracing
 
 
 class ObservedEngine(EngineWrapper):
@@ -52,25 +52,25 @@ class ObservedEngine(EngineWrapper):
         kept_steps = len(self._grammar.step_ends(request.ids[self._prompt_tokens :]))
         self._metrics.expanding(kept_steps, request.n)
         started = time.perf_counter()
+        traced = nullcontext() if self._tracing is None else self._tracing.round(request)
         try:
-            await self._sample(request, stop, deliver)
+            with traced as span:
+                await super().sample(request, stop, self._observed(deliver, span))
         finally:
             self._at_work -= 1
             self._metrics.round(time.perf_counter() - started)
 
-    async def _sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
-        with nullcontext() if self._tracing is None else self._tracing.round(request) as span:
+    def _observed(self, deliver: OnSample, span: RoundSpan | None) -> OnSample:
+        def observed(sample: Sample) -> None:
+            begun = time.perf_counter()
+            self._on_sample(sample)
+            if span is not None:
+                span.delivered(sample)
+            deliver(sample)
+            self._handed_over = time.perf_counter()
+            self._own += self._handed_over - begun
 
-            def observed(sample: Sample) -> None:
-                begun = time.perf_counter()
-                self._on_sample(sample)
-                if span is not None:
-                    span.delivered(sample)
-                deliver(sample)
-                self._handed_over = time.perf_counter()
-                self._own += self._handed_over - begun
-
-            await super().sample(request, stop, observed)
+        return observed
 
     def finish(self) -> None:
         """End the last round's own time: the search is over, its answer written."""

@@ -147,7 +147,8 @@ class Search:
                 for expansion in picked:
                     numbers = [next(self._numbers) for _ in range(expansion.n)]
                     self._expanding += 1
-                    group.create_task(self._expand(expansion, numbers))
+                    expanding = group.create_task(self._expand(expansion, numbers))
+                    expanding.add_done_callback(self._expanded)
                 if not self._expanding and not self._is_appraising:
                     break
                 await self._recorded.wait()
@@ -178,17 +179,16 @@ class Search:
             self._finish(StopReason.CANCELLED)
             asyncio.get_running_loop().call_later(_SECONDS_TO_ABORT, self._growing.cancel)
 
-    async def _expand(self, expansion: Expansion, numbers: list[int]) -> None:
-        if expansion.state.ids and expansion.state.ids[-1] in self._grammar.stop_ids:
-            self._arrive(Branch.of(self._grammar, numbers[0], expansion.state, EMPTY_SAMPLE))
-        else:
-            await self._sample(expansion, numbers)
+    def _expanded(self, _: asyncio.Task[None]) -> None:
         self._expanding -= 1
         self._recorded.set()
 
-    async def _sample(self, expansion: Expansion, numbers: list[int]) -> None:
+    async def _expand(self, expansion: Expansion, numbers: list[int]) -> None:
         """Sample a state's continuations: all at once where the budget allows it, else each part as
         soon as others return what they did not use. Expansions are paid in their order."""
+        if expansion.state.ids and expansion.state.ids[-1] in self._grammar.stop_ids:
+            self._arrive(Branch.of(self._grammar, numbers[0], expansion.state, EMPTY_SAMPLE))
+            return
         room = self._room(expansion)
         async with asyncio.TaskGroup() as parts, self._budget_turn:
             while numbers and room > 0 and not self._stop.is_set():
@@ -196,7 +196,7 @@ class Search:
                 count, tokens = self._budget.reserve(len(numbers), room)
                 if count:
                     part, numbers = numbers[:count], numbers[count:]
-                    parts.create_task(self._sample_part(expansion, part, tokens))
+                    parts.create_task(self._sample(expansion, part, tokens))
                 elif self._budget.is_empty:
                     self._finish(StopReason.TOKEN_BUDGET)
                 else:
@@ -207,7 +207,7 @@ class Search:
         room = self._limits.tokens_per_branch - len(expansion.state.ids)
         return room if expansion.max_tokens is None else min(room, expansion.max_tokens)
 
-    async def _sample_part(self, expansion: Expansion, numbers: list[int], tokens: int) -> None:
+    async def _sample(self, expansion: Expansion, numbers: list[int], tokens: int) -> None:
         """Sample as many continuations as were reserved for. Those that the engine reports as lost
         are still to be sampled, from what the budget has left."""
         self._spent.requests += len(numbers)
@@ -233,7 +233,7 @@ class Search:
         finally:
             self._settle(outstanding * tokens, 0)
         if lost:
-            await self._sample(expansion, sorted(lost))
+            await self._expand(expansion, sorted(lost))
 
     def _arrive(self, branch: Branch) -> None:
         """Record a branch, once it is appraised where anything takes time to say of it."""
