@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -24,17 +23,16 @@ from tqdm import tqdm
 from stepback_core.schemas import Outcome
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine
-from stepback_server.engine.embedded import EmbeddedEngine
 from stepback_server.search.best_first import BestFirst, BestFirstConfig
 from stepback_server.search.loop import Limits, Search, Searched
 from stepback_server.search.sampling import Independent
 from stepback_server.search.strategy import SearchStrategy
 from stepback_server.search.task_view import TaskView
 from stepback_server.search.tree import Branch
-from stepback_server.settings import Settings
 from stepback_training.generators import Generator
 from stepback_training.sampling.statistics import wilson
 from tests.benchmarks.measuring import KINDS, TASK, both_kinds
+from tests.benchmarks.solving import start_engine
 from tests.conftest import CHECKPOINT
 
 _SAMPLES = 256
@@ -149,14 +147,9 @@ class Bench:
         ).run()
 
 
-def start_engine(checkpoint: Checkpoint, folder: Path) -> EmbeddedEngine:
-    """As a controller starts it by default."""
-    return EmbeddedEngine.start(folder, Settings(), context_tokens=checkpoint.context_tokens)
-
-
 async def measure_all(given: argparse.Namespace) -> None:
     checkpoint = Checkpoint.open(CHECKPOINT)
-    engine = start_engine(checkpoint, CHECKPOINT)
+    engine = start_engine(checkpoint)
     try:
         bench = Bench(engine, checkpoint, given.in_flight)
         strategies = bench.strategies()

@@ -34,9 +34,10 @@ from stepback_server.search.self_backtracking import SelfBacktracking
 from stepback_server.search.strategy import SearchStrategy
 from stepback_server.settings import Settings
 from stepback_training.generators import GENERATORS, Generator, Split
-from tests.benchmarks.ablation import Bench, start_engine
+from tests.benchmarks.ablation import Bench
 from tests.benchmarks.counting import CountingEngine
 from tests.benchmarks.measuring import TASK, both_kinds
+from tests.benchmarks.solving import start_engine
 from tests.conftest import CHECKPOINT
 from tests.progress import clock
 
@@ -92,7 +93,7 @@ async def _budgets(
     """A row for each search under each budget."""
     prompts = [len(checkpoint.codec.encode_prompt(task.checker.prompt(each))) for each in asked]
     length = f"{sum(prompts) / len(prompts):.0f}"
-    engine = start_engine(checkpoint, checkpoint.folder)
+    engine = start_engine(checkpoint)
     more = "cached share | solved | new a solved one |"
     print(_HEADER.replace("cached share |", more).strip() + " --- | --- |")
     try:

@@ -139,12 +139,11 @@ def _settings() -> Settings:
     return Settings(max_breadth=1024, budget_seconds=_SECONDS)
 
 
-def start_engine(checkpoint: Checkpoint, running: int) -> EmbeddedEngine:
-    """Start vLLM on a CPU as a controller does, for so many sequences at once."""
+def start_engine(checkpoint: Checkpoint, running: int | None = None) -> EmbeddedEngine:
+    """Start vLLM on a CPU as a controller does, for `running` sequences at once if given."""
+    settings = Settings() if running is None else Settings(max_running=running)
     return EmbeddedEngine.start(
-        checkpoint.folder,
-        Settings(max_running=running),
-        context_tokens=checkpoint.context_tokens,
+        checkpoint.folder, settings, context_tokens=checkpoint.context_tokens
     )
 
 

@@ -37,7 +37,8 @@ from stepback_server.engine.wrapper import EngineWrapper
 from stepback_server.search.best_first import BestFirstConfig
 from stepback_server.settings import Settings
 from stepback_training.generators import GENERATORS, Split
-from tests.benchmarks.ablation import Bench, start_engine
+from tests.benchmarks.ablation import Bench
+from tests.benchmarks.solving import start_engine
 from tests.conftest import CHECKPOINT, controller
 from tests.progress import counted
 
@@ -112,7 +113,7 @@ def sampled(given: argparse.Namespace, checkpoint: Checkpoint) -> list[Wanted]:
 
 async def searched(given: argparse.Namespace, checkpoint: Checkpoint) -> list[Wanted]:
     """What best-first search asks for, round by round, and how much each sample wrote."""
-    recording = Recording(start_engine(checkpoint, CHECKPOINT))
+    recording = Recording(start_engine(checkpoint))
     bench = Bench(recording, checkpoint, given.in_flight)
     search = bench.strategies()["best-first search"]
     longest = checkpoint.longest_answer(TASK.name)

@@ -74,6 +74,17 @@ class SearchReport(ResponseModel):
         )
 
 
+class OpenAiAnswer(ResponseModel):
+    """Fields that every answer and every chunk of a stream begins with."""
+
+    id: str
+    created: int
+    """Seconds since 1970."""
+    model: str
+    system_fingerprint: str
+    """The first 12 digits of the weights' SHA-256."""
+
+
 class AnswerMessage(ResponseModel):
     """The assistant's message."""
 
@@ -97,16 +108,10 @@ class ChatChoice(ResponseModel):
     logprobs: None = None
 
 
-class ChatCompletion(ResponseModel):
+class ChatCompletion(OpenAiAnswer):
     """The answer of `POST /v1/chat/completions`."""
 
-    id: str
     object: Literal["chat.completion"] = "chat.completion"
-    created: int
-    """Seconds since 1970."""
-    model: str
-    system_fingerprint: str
-    """The first 12 digits of the weights' SHA-256."""
     choices: list[ChatChoice]
     usage: OpenAiUsage
     stepback: SearchReport
@@ -122,16 +127,10 @@ class CompletionChoice(ResponseModel):
     logprobs: None = None
 
 
-class Completion(ResponseModel):
+class Completion(OpenAiAnswer):
     """The answer of `POST /v1/completions`, and a chunk of its stream."""
 
-    id: str
     object: Literal["text_completion"] = "text_completion"
-    created: int
-    """Seconds since 1970."""
-    model: str
-    system_fingerprint: str
-    """The first 12 digits of the weights' SHA-256."""
     choices: list[CompletionChoice]
     usage: OpenAiUsage | None = None
     stepback: SearchReport | list[SearchReport] | None = None
@@ -156,16 +155,10 @@ class ChunkChoice(ResponseModel):
     logprobs: None = None
 
 
-class ChatChunk(ResponseModel):
+class ChatChunk(OpenAiAnswer):
     """One chunk of a streamed chat completion."""
 
-    id: str
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
-    created: int
-    """Seconds since 1970."""
-    model: str
-    system_fingerprint: str
-    """The first 12 digits of the weights' SHA-256."""
     choices: list[ChunkChoice]
     usage: OpenAiUsage | None = None
     """In the last chunk, where `stream_options.include_usage` asks for it."""

@@ -10,70 +10,88 @@ from typing import Any
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from stepback_client import (
-    AsyncClient,
-    AuthenticationError,
-    BadSetting,
-    InvalidRequest,
-    NotFound,
-    StepbackError,
-)
+from stepback_client import AsyncClient, BadSetting, Model, StepbackError
 from stepback_core.validation import first_error
 from stepback_training.collect_errors.collect import collect
-from stepback_training.collect_errors.collection import Collection, CollectionError, Plan
-from stepback_training.collect_errors.first_error import summary
-from stepback_training.data.model_errors import ModelErrorsError
+from stepback_training.collect_errors.collection import Plan, open_collection
+from stepback_training.collect_errors.first_error import Tally, summary
 from stepback_training.generators import GENERATORS
-from stepback_training.sampling.cli import INTERRUPTED, add_controller_flags, positive, say
+from stepback_training.sampling.bounded_gather import PATIENCE, Stopped, WeightsChanged
+from stepback_training.sampling.cli import (
+    INTERRUPTED,
+    add_controller_flags,
+    drain_on_signals,
+    positive,
+    say,
+    say_stopped,
+    status_of,
+)
+
+_GOES_ON = "the same command goes on from here"
 
 
 def errors(arguments: Sequence[str]) -> int:
-    """Collect wrong steps from a running controller as JSONL. Returns 0; 1 where the server fails
-    on the way, what was collected so far being kept; 2 for what is refused."""
+    """Collect wrong steps from a running controller as JSONL. Returns 0; 1 for what failed on the
+    way; 2 for what was refused; 130 where its user stopped it. What was collected is kept."""
     given = _parser().parse_args(arguments)
     try:
         options = json.loads(given.options)
         GENERATORS[given.task].with_options(options)
-        collection = asyncio.run(_collect(given, options))
-    except (AuthenticationError, InvalidRequest, NotFound) as error:
-        return say("errors", str(error), 2)
-    except BadSetting as error:
-        return say("errors", error, 2)
-    except StepbackError as error:
-        return say("errors", f"{error}; the same command goes on from here", 1)
+        tally, count = asyncio.run(_collect(given, options))
+    except Stopped as stopped:
+        return say_stopped("errors", stopped, _GOES_ON)
     except ValidationError as error:
         return say("errors", first_error(error, whole="--options"), 2)
-    except (CollectionError, ModelErrorsError, OSError, ValueError) as error:
-        return say("errors", str(error), 2)
+    except (BadSetting, ValueError) as error:
+        return say("errors", error, 2)
+    except (StepbackError, WeightsChanged, OSError) as error:
+        return say("errors", f"{error}; {_GOES_ON}", status_of(error))
     except KeyboardInterrupt:
         return INTERRUPTED
-    print(summary(collection.progress.tally))
-    print(f"{len(collection.keys)} different wrong steps in {collection.path}")
+    print(summary(tally))
+    print(f"{count} different wrong steps in {given.out}")
     return 0
 
 
-async def _collect(given: argparse.Namespace, options: dict[str, Any]) -> Collection:
-    async with AsyncClient.from_environment(given.url) as client:
-        models = (await client.models()).data
-        if not any(given.task in model.tasks for model in models):
-            raise CollectionError(f"--task: {given.url} serves no model that knows {given.task}")
-        plan = Plan(
-            task=given.task,
-            options=options,
-            samples=given.samples,
-            temperature=given.temperature,
-            seed=given.seed,
-            model=models[0].id,
-        )
-        with tqdm(total=given.problems, unit="problem") as bar:
-            return await collect(
+async def _collect(given: argparse.Namespace, options: dict[str, Any]) -> tuple[Tally, int]:
+    """Return how the paths ended, and the number of different errors."""
+    model = await _served(given.url, given.task)
+    plan = Plan(
+        task=given.task,
+        options=options,
+        samples=given.samples,
+        temperature=given.temperature,
+        seed=given.seed,
+        model=model.id,
+    )
+    stop = asyncio.Event()
+    drain_on_signals("errors", stop)
+    with (
+        open_collection(given.out, plan, model.digest) as collection,
+        tqdm(total=given.problems, unit="problem") as bar,
+    ):
+        async with AsyncClient.from_environment(given.url, retry=PATIENCE) as client:
+            await collect(
                 client,
                 plan,
-                given.out,
+                collection,
                 given.problems,
+                digest=model.digest,
                 in_flight=given.in_flight,
+                stop=stop,
                 advance=bar.update,
             )
+        return collection.tally, len(collection.errors)
+
+
+async def _served(url: str, task: str) -> Model:
+    """Return the served model. Raises ValueError where it does not know the task."""
+    # Without the collection's patience: a wrong address should show at once.
+    async with AsyncClient.from_environment(url) as client:
+        models = (await client.models()).data
+    if not any(task in model.tasks for model in models):
+        raise ValueError(f"--task: {url} serves no model that knows {task}")
+    return models[0]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,73 +5,64 @@ judges each up to its first wrong step. A collection that was cut short goes on 
 """
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from contextlib import aclosing
+from collections.abc import Callable
 from itertools import islice
-from pathlib import Path
-from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from stepback_client import AsyncClient, Select, SolveResult, Strategy
-from stepback_training.collect_errors.collection import Collection, Plan
-from stepback_training.collect_errors.first_error import Judge
+from stepback_client import AsyncClient, Select, Strategy
+from stepback_training.collect_errors.collection import Collection, Plan, ProblemErrors
+from stepback_training.collect_errors.first_error import Judge, Tally
 from stepback_training.generators import GENERATORS
-
-T = TypeVar("T")
+from stepback_training.sampling.bounded_gather import ask_each, finished, of_these_weights
+from stepback_training.sampling.provenance import this_process
 
 
 async def collect(
     client: AsyncClient,
     plan: Plan,
-    path: Path,
+    collection: Collection,
     problems: int,
     *,
+    digest: str | None,
     in_flight: int,
+    stop: asyncio.Event,
     advance: Callable[[int], object],
-) -> Collection:
-    """Ask until the file has the errors of so many problems; `advance` hears of each.
+) -> None:
+    """Ask until the collection has the errors of `problems` problems, or `stop` is set; call
+    `advance` after each.
 
-    Raises CollectionError, ModelErrorsError and StepbackError; what was collected stays.
+    Raises Stopped, StepbackError and WeightsChanged. The file of errors is written in any case.
     """
-    collection = Collection.open(path, plan)
-    done = collection.progress.problems
-    advance(min(done, problems))
     judge = Judge(GENERATORS[plan.task])
 
-    async def ask(number: int, problem: BaseModel) -> tuple[BaseModel, SolveResult]:
-        return problem, await client.solve(
-            problem,
-            strategy=Strategy.BEST_OF_N,
-            select=Select.PERPLEXITY,
-            breadth=plan.samples,
-            temperature=plan.temperature,
-            seed=(plan.seed * 1_000_003 + number) % 2**31,
-            tree=True,
+    async def ask(numbered: tuple[int, BaseModel]) -> ProblemErrors:
+        number, problem = numbered
+        result = finished(
+            await client.solve(
+                problem,
+                strategy=Strategy.BEST_OF_N,
+                select=Select.PERPLEXITY,
+                breadth=plan.samples,
+                temperature=plan.temperature,
+                seed=(plan.seed * 1_000_003 + number) % 2**31,
+                tree=True,
+            )
         )
+        tally = Tally()
+        judged = [judge.judge(problem, node, tally) for node in result.tree or [] if node.id]
+        return ProblemErrors(tally=tally, errors=[error for error in judged if error is not None])
 
-    asked = enumerate(islice(plan.problems, done, problems), start=done)
-    async with aclosing(_in_order((ask(*each) for each in asked), in_flight)) as results:
-        async for problem, result in results:
-            tally = collection.progress.tally.model_copy(deep=True)
-            errors = [judge.judge(problem, node, tally) for node in result.tree or [] if node.id]
-            collection.add([error for error in errors if error is not None], tally)
-            advance(1)
-    return collection
+    def keep(numbered: tuple[int, BaseModel], outcome: ProblemErrors) -> None:
+        collection.add(numbered[0], outcome)
+        advance(1)
 
-
-async def _in_order(calls: Iterator[Coroutine[Any, Any, T]], in_flight: int) -> AsyncGenerator[T]:
-    """The results in the order of the calls, of which so many run at a time."""
-    running: deque[asyncio.Task[T]] = deque()
+    numbered = enumerate(islice(plan.problems, problems))
+    left = [(number, problem) for number, problem in numbered if not collection.has(number)]
+    advance(problems - len(left))
+    collection.journal.begin_run({**this_process(), "in_flight": in_flight})
     try:
-        for call in calls:
-            running.append(asyncio.create_task(call))
-            if len(running) == in_flight:
-                yield await running.popleft()
-        while running:
-            yield await running.popleft()
+        async with of_these_weights(client, digest, collection.journal):
+            await ask_each(left, ask, keep, in_flight=in_flight, stop=stop)
     finally:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        collection.write()

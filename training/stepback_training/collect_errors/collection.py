@@ -1,25 +1,22 @@
-"""A collection on disk: a file of errors, and beside it whose it is and how far it has got."""
+"""A collection on disk: a journal of problems asked, and the file of errors made from it."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from stepback_training.atomic_files import write_whole
 from stepback_training.collect_errors.first_error import Tally
-from stepback_training.data.model_errors import ModelError, read_model_errors
+from stepback_training.data.model_errors import ModelError
 from stepback_training.generators import GENERATORS, Split
-
-
-class CollectionError(ValueError):
-    """A collection that cannot go on where it was; the message says what to do."""
+from stepback_training.sampling.journal import Journal, JournalError, Key, opened
 
 
 class Plan(BaseModel):
-    """What is asked, of which model. A file belongs to one plan."""
+    """Settings of a collection. A file belongs to one plan."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,69 +37,65 @@ class Plan(BaseModel):
         return task.stream(Split.TRAIN, Random(f"errors:{self.seed}"))
 
 
-class _Progress(BaseModel):
-    """Beside the file: what it belongs to, and how much of it is whole."""
+class ProblemErrors(BaseModel):
+    """Outcome of one problem: how its paths ended, and the wrong steps that may be taught."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    plan: Plan
-    problems: int = 0
-    size: int = 0
-    """Bytes of the file."""
-    tally: Tally = Tally()
+    tally: Tally
+    errors: list[ModelError]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Collection:
-    """The file, open at its end, and what it holds."""
+    """The file of errors and the journal that it is made from."""
 
     path: Path
-    progress: _Progress
-    keys: set[tuple[Any, ...]] = field(default_factory=set[tuple[Any, ...]])
+    journal: Journal[ProblemErrors]
 
-    @classmethod
-    def open(cls, path: Path, plan: Plan) -> "Collection":
-        """Begin a file, or go on with it. Raises CollectionError where it belongs to another plan,
-        and ModelErrorsError where it has been changed."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        size = path.stat().st_size if path.exists() else 0
-        if not _beside(path).exists():
-            if size:
-                raise CollectionError(f"{path} is there, and is no collection: use another file")
-            begun = cls(path, _Progress(plan=plan))
-            begun._say_so()
-            return begun
-        progress = _Progress.model_validate_json(_beside(path).read_bytes())
-        if progress.plan != plan and progress.problems:
-            raise CollectionError(
-                f"{path} was begun with {progress.plan!r}: go on with that, or use another file"
-            )
-        if size < progress.size:
-            raise CollectionError(f"{path} has been cut: use another file")
-        # What a killed process wrote past its last whole problem comes again.
-        with path.open("ab") as file:
-            file.truncate(progress.size)
-        resumed = progress.model_copy(update={"plan": plan})
-        return cls(path, resumed, {error.key for error in read_model_errors(path)})
+    def has(self, number: int) -> bool:
+        """Whether the paths of a problem are judged already."""
+        return _key(number) in self.journal.outcomes
 
-    def add(self, errors: list[ModelError], tally: Tally) -> None:
-        """Append what is new of one problem's errors, then say so beside the file."""
-        new = [error for error in _distinct(errors) if error.key not in self.keys]
-        with self.path.open("ab") as file:
-            file.write(b"".join(e.model_dump_json().encode() + b"\n" for e in new))
-        self.keys.update(error.key for error in new)
-        self.progress.problems += 1
-        self.progress.size = self.path.stat().st_size
-        self.progress.tally = tally
-        self._say_so()
+    def add(self, number: int, outcome: ProblemErrors) -> None:
+        """Keep the outcome of a problem."""
+        self.journal.add(_key(number), outcome)
 
-    def _say_so(self) -> None:
-        write_whole(_beside(self.path), [self.progress.model_dump_json(indent=2), "\n"])
+    @property
+    def tally(self) -> Tally:
+        """How all paths ended."""
+        return Tally.total(each.tally for each in self._outcomes)
+
+    @property
+    def errors(self) -> list[ModelError]:
+        """The different errors, in the order of their problems."""
+        found = [error for outcome in self._outcomes for error in outcome.errors]
+        return list({error.key: error for error in reversed(found)}.values())[::-1]
+
+    def write(self) -> None:
+        """Write the file of errors, as far as the journal goes."""
+        write_whole(self.path, (error.model_dump_json() + "\n" for error in self.errors))
+
+    @property
+    def _outcomes(self) -> list[ProblemErrors]:
+        outcomes = self.journal.outcomes
+        return [outcomes[key] for key in sorted(outcomes, key=lambda key: key[2])]
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(path.name + ".progress.json")
+@contextmanager
+def open_collection(path: Path, plan: Plan, digest: str | None) -> Generator[Collection]:
+    """Begin a collection, or go on with it; `digest` is of the served weights.
+
+    Raises JournalError where the file is not a collection, belongs to another plan or other
+    weights, or another process writes it.
+    """
+    journal = path.with_name(f"{path.name}.journal.jsonl")
+    if not journal.exists() and path.exists() and path.stat().st_size:
+        raise JournalError(f"{path} is there, and is no collection: use another file")
+    identity = {"plan": plan.model_dump(mode="json"), "digest": digest}
+    with opened(journal, identity, ProblemErrors) as held:
+        yield Collection(path, held)
 
 
-def _distinct(errors: list[ModelError]) -> list[ModelError]:
-    return list({error.key: error for error in reversed(errors)}.values())[::-1]
+def _key(number: int) -> Key:
+    return "errors", Split.TRAIN, number

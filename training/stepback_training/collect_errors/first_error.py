@@ -1,5 +1,6 @@
-"""What a task makes of a model's sampled paths: solved, or wrong from which step on."""
+"""The first wrong step of each sampled path, judged by the task."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -13,7 +14,7 @@ from stepback_training.generators.first_error import Mistake, first_mistake
 
 
 class Tally(BaseModel):
-    """What the paths so far were."""
+    """How many paths ended in which way."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -22,21 +23,39 @@ class Tally(BaseModel):
     errors: dict[ErrorKind, int] = {}
     """Paths by the kind of their first wrong step."""
     noticed: dict[ErrorKind, int] = {}
-    """Of these, how many had the marker straight behind that step."""
+    """Of these, how many had the marker right after that step."""
     false_alarms: int = 0
-    """Paths that end in the marker behind right steps."""
+    """Paths that end in the marker after right steps."""
     unended: int = 0
     """Paths without a wrong step that end too soon, or were cut."""
 
+    @classmethod
+    def total(cls, tallies: Iterable["Tally"]) -> "Tally":
+        """Add up the tallies of many problems."""
+        total = cls()
+        for each in tallies:
+            total.paths += each.paths
+            total.solved += each.solved
+            total.false_alarms += each.false_alarms
+            total.unended += each.unended
+            _add(total.errors, each.errors)
+            _add(total.noticed, each.noticed)
+        return total
+
+
+def _add(total: dict[ErrorKind, int], counts: dict[ErrorKind, int]) -> None:
+    for kind, count in counts.items():
+        total[kind] = total.get(kind, 0) + count
+
 
 class Judge:
-    """Tells what a task makes of sampled paths."""
+    """Judges sampled paths by their task."""
 
     def __init__(self, task: Generator[Any]) -> None:
         self._task = task
 
     def count(self, problem: BaseModel, node: TreeNode, tally: Tally) -> Mistake | None:
-        """Count one path; its first wrong step, where there is one."""
+        """Count one path; return its first wrong step, if there is one."""
         tally.paths += 1
         steps = self._whole_steps(problem, node)
         mistake = first_mistake(self._task.checker, problem, steps)
@@ -53,7 +72,7 @@ class Judge:
         return mistake
 
     def judge(self, problem: BaseModel, node: TreeNode, tally: Tally) -> ModelError | None:
-        """Count one path of a training problem; its first wrong step, where it may be taught."""
+        """Count one path of a training problem; return its first wrong step if it may be taught."""
         mistake = self.count(problem, node, tally)
         steps = self._whole_steps(problem, node)
         if mistake is None or not is_teachable(self._task, problem, steps[: mistake.index + 1]):
@@ -94,7 +113,7 @@ def _is_noticed(node: TreeNode, steps: list[str], mistake: Mistake) -> bool:
 
 
 def summary(tally: Tally) -> str:
-    """What the paths were, in lines of text."""
+    """Return the tally in lines of text."""
     total = max(1, tally.paths)
     lines = [f"{tally.paths} paths: {100 * tally.solved / total:.1f} % solve their problem"]
     for kind, count in tally.errors.items():
@@ -102,5 +121,5 @@ def summary(tally: Tally) -> str:
         share = 100 * count / total
         lines.append(f"{share:.1f} % first go wrong by {kind}; the marker follows {seen:.1f} %")
     alarms, unended = 100 * tally.false_alarms / total, 100 * tally.unended / total
-    lines.append(f"{alarms:.1f} % have the marker behind right steps, {unended:.1f} % do not end")
+    lines.append(f"{alarms:.1f} % have the marker after right steps, {unended:.1f} % do not end")
     return "\n".join(lines)
