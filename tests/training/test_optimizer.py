@@ -33,13 +33,23 @@ def test_a_batch_that_is_cut_up_gives_the_same(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("options", [{}, {"weight_decay": 0.0}, {"nesterov": False}])
-def test_matrices_of_one_shape_take_the_steps_that_they_take_alone(options: dict[str, Any]) -> None:
-    together, alone = (
-        steps(BatchedMuon, **options),
-        steps(Muon, adjust_lr_fn="match_rms_adamw", **options),
-    )
-    for ours, theirs in zip(together, alone, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+def test_matrices_of_one_shape_take_the_steps_that_they_take_alone(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stepback_training.train.muon.has_fast_bfloat16", lambda _: True)
+    assert _furthest_from_torch(options) < 1e-4
+
+
+def test_in_float32_the_steps_differ_by_rounding_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step is 3e-3 large; bfloat16, which torch's own takes, keeps 8 bits of it."""
+    monkeypatch.setattr("stepback_training.train.muon.has_fast_bfloat16", lambda _: False)
+    assert 0 < _furthest_from_torch({}) < 3e-4
+
+
+def _furthest_from_torch(options: dict[str, Any]) -> float:
+    together = steps(BatchedMuon, **options)
+    alone = steps(Muon, adjust_lr_fn="match_rms_adamw", **options)
+    return max((a - b).abs().max().item() for a, b in zip(together, alone, strict=True))
 
 
 def test_a_matrix_without_a_gradient_stays_as_it_is() -> None:

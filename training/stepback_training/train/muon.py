@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
+from stepback_training.train.precision import has_fast_bfloat16
+
 _BATCH = 1 << 24
 """Elements of a batch at most: enough to keep a GPU busy, little memory beside a large model."""
 
@@ -67,10 +69,13 @@ def orthogonalized(
     matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
 ) -> Tensor:
     """Each of `matrices` [n, rows, columns] with its singular values brought close to 1, by the
-    Newton-Schulz iteration in bfloat16 that torch.optim.Muon takes for a single one."""
+    Newton-Schulz iteration that torch.optim.Muon takes for a single one: in bfloat16, as there,
+    but in float32 on a device that emulates it."""
     a, b, c = coefficients
     is_tall = matrices.shape[-2] > matrices.shape[-1]
-    found = (matrices.mT if is_tall else matrices).bfloat16()
+    found = matrices.mT if is_tall else matrices
+    if has_fast_bfloat16(matrices.device):
+        found = found.bfloat16()
     found = found / torch.linalg.vector_norm(found, dim=(-2, -1), keepdim=True).clamp(min=eps)
     for _ in range(steps):
         gram = found @ found.mT

@@ -22,6 +22,7 @@ from stepback_training.train.checkpoint import resumable, sync, told_of_full_dis
 from stepback_training.train.isolation import takes_added_masks
 from stepback_training.train.muon import MuonWithAdamW
 from stepback_training.train.packing import PackedRows
+from stepback_training.train.precision import has_fast_bfloat16
 from stepback_training.train.shared_prompts import Collator
 
 _log = logging.getLogger(__name__)
@@ -217,11 +218,6 @@ def _schedule_options(fit: TrainRecipe, steps: int) -> dict[str, Any]:
 
 
 def _in_bf16(fit: TrainRecipe) -> bool:
-    return _has_bf16() if fit.precision == "auto" else fit.precision == "bf16"
-
-
-def _has_bf16() -> bool:
-    """Whether bfloat16 is fast here: on a GPU that has it, or a CPU with the instructions."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    return bool(torch.cpu._is_avx512_bf16_supported())  # pyright: ignore[reportPrivateUsage]
+    if fit.precision != "auto":
+        return fit.precision == "bf16"
+    return has_fast_bfloat16(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
