@@ -81,11 +81,13 @@ COPY --from=cpu-dependencies /opt/stepback /opt/stepback
 COPY --from=application /opt/stepback /opt/stepback
 
 
-# The official image brings Python, torch, vLLM and what the controller needs beside them.
+# The official image brings Python, torch and vLLM with all that it needs; the lock has the rest.
 FROM ${VLLM_IMAGE} AS cuda
 COPY --from=application /wheels /tmp/wheels
-RUN python3 -m pip install --no-cache-dir --no-deps --break-system-packages /tmp/wheels/*.whl \
-    && rm -r /tmp/wheels \
+COPY requirements-cuda.lock /tmp/
+RUN python3 -m pip install --no-cache-dir --no-deps --break-system-packages \
+        -r /tmp/requirements-cuda.lock /tmp/wheels/*.whl \
+    && rm -r /tmp/wheels /tmp/requirements-cuda.lock \
     && python3 -c "import stepback_client.cli, stepback_server.app, stepback_server.commands.engine" \
     && python3 -c "import opentelemetry.exporter.otlp.proto.http.trace_exporter" \
     && useradd --system --uid 10001 --user-group --no-create-home --home-dir /tmp stepback \

