@@ -51,6 +51,7 @@ _COMMANDS = {
 }
 
 
+# Flags of `solve` that are fields of the request, sent only where given.
 _OPTIONS = (
     "steps",
     "strategy",
@@ -67,7 +68,6 @@ _OPTIONS = (
     "tokens",
     "seconds",
 )
-"""Flags of `solve` that are fields of the request, sent only where given."""
 
 
 def main() -> int:
@@ -122,7 +122,7 @@ def solve(arguments: Sequence[str]) -> int:
 
 
 def search_options(given: argparse.Namespace) -> SolveOptions:
-    """What the flags of `add_search_flags` ask for."""
+    """Return the options that the flags of `add_search_flags` give."""
     options: SolveOptions = {}
     for name in _OPTIONS:
         if getattr(given, name) is not None:
@@ -153,7 +153,7 @@ def _solve_parser() -> argparse.ArgumentParser:
 
 
 def add_search_flags(parser: argparse.ArgumentParser) -> None:
-    """Where the controller is and how it is to search."""
+    """Add the flags of the controller's address and of the search."""
     parser.add_argument(
         "--url",
         default=server_url(),

@@ -17,11 +17,11 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_TIMEOUT = httpx.Timeout(720.0, connect=5.0)
 """Ten minutes of searching, since a caller who names no `seconds` gets the server's own limit, with
 a minute in the queue and a minute to spare. Grows with the `seconds` of a call."""
+# Seconds in the queue, as a server allows them by default, and as much to spare.
 _BESIDES_SEARCHING = 120.0
-"""Seconds in the queue, as a server allows them by default, and as much to spare."""
+# Idle connections are dropped before a server's or a gateway's 5 s, so that none is reused as it
+# closes.
 _LIMITS = httpx.Limits(max_connections=256, keepalive_expiry=4.0)
-"""Idle connections are dropped before a server's or a gateway's 5 s, so that none is reused as it
-closes."""
 _KEY = re.compile(r"[!-~]+")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[!-~]([\t -~]*[!-~])?|")
@@ -85,7 +85,7 @@ class Connection:
             raise BadSetting(f"SSL_CERT_FILE, SSL_CERT_DIR: {error}") from error
 
     def timeout_for(self, seconds: float | None, *, stream: bool = False) -> httpx.Timeout:
-        """The timeout of a call that asks for so many seconds of searching.
+        """Return the timeout of a call that may search for `seconds`.
 
         Raises BadSetting where the caller's own is shorter: the search would be paid for and its
         answer lost. A stream is never silent for long, so it needs no more time.

@@ -3,12 +3,12 @@
 import codecs
 import sys
 
+# Signs of the tree and of pictures in ASCII.
 _PLAIN = {
     "✓": "+", "●": "*", "✗": "x", "↩": "<", "⊘": "!", "…": "...",
     "│": "|", "├": "|", "└": "`", "─": "-", "·": "-", "\N{MULTIPLICATION SIGN}": "x",
     "\N{RIGHT SINGLE QUOTATION MARK}": "'", "→": "->", "←": "<-", "↑": "^", "↓": "v",
 }  # fmt: skip
-"""Signs of the tree and of pictures in ASCII."""
 
 
 def show_what_the_output_can() -> None:

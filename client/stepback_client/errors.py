@@ -1,4 +1,4 @@
-"""What the client raises.
+"""Errors of the client.
 
 StepbackError
 ├── BadSetting               an argument or a variable that this client cannot use

@@ -36,8 +36,8 @@ _STYLES = {
     Role.UNFINISHED: "dim",
 }
 _REDRAW_SECONDS = 0.1
+# Terminal lines next to the tree.
 _OTHER_LINES = 4
-"""Terminal lines next to the tree."""
 
 
 @dataclass(slots=True)

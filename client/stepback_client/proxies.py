@@ -14,8 +14,8 @@ import httpx
 from stepback_client.errors import BadSetting
 
 _SCHEMES = {"http", "https", "socks5", "socks5h"}
+# `socks` is how desktops write version 5.
 _SOCKS = {"socks": "socks5h", "socks5": "socks5", "socks5h": "socks5h"}
-"""`socks` is how desktops write version 5."""
 
 
 def proxy_for(url: httpx.URL) -> str | None:

@@ -13,18 +13,18 @@ from stepback_client.errors import no_answer, seconds_to_wait
 LOST = (httpx.NetworkError, httpx.RemoteProtocolError)
 """A connection that was refused or broke, the answer lost with it. A timeout is none: its caller
 set it and wants to know."""
+# From a proxy whose server restarts, closed a kept connection, or took too long; 52x are
+# Cloudflare's own.
 _GATEWAY = frozenset({502, 504, *range(520, 525)})
-"""From a proxy whose server restarts, closed a kept connection, or took too long; 52x are
-Cloudflare's own."""
 _RETRIED = frozenset({429, 503}) | _GATEWAY
 
 Outcome = httpx.Response | httpx.HTTPError
-"""What one try comes to."""
+"""Outcome of one try."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """How often and how patiently 429, 502, 503, 504 and lost connections are tried again.
+    """Retry policy for 429, 502, 503, 504 and lost connections.
 
     A search has no side effects, so one whose engine died on the way is tried again too. One whose
     answer was lost is not paid twice by the controller that searched: each call has an

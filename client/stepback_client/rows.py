@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
+# How a row of pandas, a named tuple, values of pyarrow, and arrays and scalars of numpy and torch
+# become plain ones.
 _CONVERSIONS = ("to_dict", "_asdict", "to_pydict", "as_py", "tolist")
-"""How a row of pandas, a named tuple, values of pyarrow, and arrays and scalars of numpy and torch
-become plain ones."""
 
 
 def plain(value: Any) -> Any:

@@ -193,8 +193,8 @@ class TraceCodec:
         return complete, rest
 
 
+# Steps of characters that each vocabulary has, for one separator or another.
 _PROBES = (("1+2=3", "3+4=7"), ("ab", "cd"))
-"""Steps of characters that each vocabulary has, for one separator or another."""
 
 
 def _prefix_of(tokenizer: Tokenizer) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What the server knows of the model that it serves."""
+    """The checkpoint that the server serves."""
 
     folder: Path
     manifest: Manifest
@@ -146,6 +146,7 @@ def _agree_on_size(
         )
 
 
+# Config fields in which vLLM finds the longest sequence, by family.
 _CONTEXT_FIELDS = (
     "max_position_embeddings",
     "n_positions",
@@ -156,9 +157,8 @@ _CONTEXT_FIELDS = (
     "max_seq_length",
     "seq_len",
 )
-"""Where vLLM looks for the longest sequence, family by family."""
+# vLLM's own choice for families that set no limit (ALiBi, as Bloom has it).
 _CONTEXT_WITHOUT = 2048
-"""vLLM's own choice for families that set no limit (ALiBi, as Bloom has it)."""
 
 
 def _context(folder: Path, config: dict[str, Any]) -> int:

@@ -12,13 +12,13 @@ from stepback_core.schemas import ErrorBody, ErrorDetail, ErrorType
 
 @dataclass(frozen=True, slots=True)
 class ErrorKind:
-    """What one code of the error body stands for."""
+    """Meaning of one code of the error body."""
 
     status: int
     type: ErrorType
     meaning: str
     remedy: str
-    """What the caller, or the operator, does about it."""
+    """Remedy for the caller or the operator."""
 
 
 def _invalid(meaning: str, remedy: str, status: int = 422) -> ErrorKind:

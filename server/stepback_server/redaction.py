@@ -4,8 +4,8 @@ import re
 
 KEY_PREFIX = "stepback_"
 """Shows a leaked key for what it is."""
+# Also as a part of a URL.
 _LIKE_A_KEY = re.compile(rf"{KEY_PREFIX[:-1]}(?:_|%5f)[^\s/?&,;]*", re.IGNORECASE)
-"""Also as a part of a URL."""
 
 
 def hide_keys(text: str) -> str:

@@ -15,12 +15,12 @@ from stepback_server.engine.supervisor import EngineProvider
 from stepback_server.gateway.admission import Admission
 from stepback_server.solve.solver import Solver
 
+# Fields of config.json that change nothing of what an engine computes with given weights.
 _IGNORED_CONFIG_FIELDS = frozenset(
     {"_name_or_path", "dtype", "torch_dtype", "transformers_version", "use_cache"}
 )
-"""Fields of config.json that change nothing of what an engine computes with given weights."""
+# Parts of tokenizer.json that say how it was called last, not how it reads a text.
 _TRUNCATION_FIELDS = ("padding", "truncation")
-"""Parts of tokenizer.json that say how it was called last, not how it reads a text."""
 
 
 class PathRefused(Exception):

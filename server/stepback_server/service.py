@@ -144,7 +144,7 @@ class Service:
 
     @property
     def model(self) -> Model:
-        """What is served now."""
+        """The served model."""
         checkpoint = self._served.checkpoint
         manifest = checkpoint.manifest
         return Model(
@@ -212,5 +212,5 @@ class Service:
 
     @property
     def vllm_version(self) -> str:
-        """Of the engines, once one was up."""
+        """Version of the engines' vLLM, once one was up."""
         return self._keeper.version

@@ -17,6 +17,7 @@ def _read_key(text: object) -> object:
     return key or None
 
 
+# vLLM's arguments that have a setting of their own.
 _OURS = {
     "model": "STEPBACK_MODEL",
     "host": "STEPBACK_HOST",
@@ -30,14 +31,13 @@ _OURS = {
     "tensor_parallel_size": "STEPBACK_TENSOR_PARALLEL",
     "quantization": "STEPBACK_QUANTIZATION",
 }
-"""vLLM's arguments that have a setting of their own."""
+# vLLM's arguments that a search depends on.
 _REQUIRED = frozenset(
     {
         *("served_model_name", "skip_tokenizer_init", "enable_prefix_caching", "generation_config"),
         *("enable_prompt_tokens_details", "enable_scale_out"),
     }
 )
-"""vLLM's arguments that a search depends on."""
 
 
 def _read_vllm_args(text: object) -> object:

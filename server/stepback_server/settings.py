@@ -12,17 +12,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 from stepback_server.setting_values import EngineKey, VllmArgs
 
 ENVIRONMENT_PREFIX = "STEPBACK_"
+# Names with the prefix that belong to the client and to the install.
 _CLIENT_VARIABLES = frozenset(
     {"STEPBACK_URL", "STEPBACK_API_KEY", "STEPBACK_HEADERS", "STEPBACK_TORCH_INDEX"}
 )
-"""Names with the prefix that belong to the client and to the install."""
 
 
 _SERVICE_LINK = re.compile(
     r"STEPBACK_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
 )
+# Variables that Kubernetes sets in each pod for a Service whose name begins with stepback.
 _SERVICE_ADDRESS = re.compile(r"STEPBACK_(\w+_)?PORT=(tcp|udp|sctp)://.*", re.DOTALL)
-"""Variables that Kubernetes sets in each pod for a Service whose name begins with stepback."""
 
 
 class SettingsError(ValueError):
@@ -75,7 +75,7 @@ class Settings(BaseModel):
     """Origins whose web pages may call this server, such as http://localhost:5173, separated by
     commas; * for every one; none: no page of another origin may."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where vLLM runs: cpu or cuda."""
+    """Device of vLLM: cpu or cuda."""
     engine_urls: EngineUrls = ()
     """vLLM servers to sample from, their addresses separated by commas; none: vLLM runs in here."""
     engine_api_key: EngineKey = None
@@ -91,7 +91,8 @@ class Settings(BaseModel):
     tensor_parallel: int = Field(default=1, ge=1)
     """GPUs over which the model is spread."""
     quantization: OptionalText = None
-    """Of the weights, by vLLM's name for it (fp8, bitsandbytes); none: as the checkpoint says."""
+    """Quantization of the weights, by vLLM's name for it (fp8, bitsandbytes); none: as the
+    checkpoint says."""
     vllm_args: VllmArgs = {}
     """Any other argument of vLLM, as a JSON object: {"max_num_batched_tokens": 4096}."""
     threads: OptionalCount = None
@@ -121,7 +122,7 @@ class Settings(BaseModel):
     keys_file: Path | None = None
     """TOML with a hashed key a line, as `stepback keys new` prints it; read again on SIGHUP."""
     keys: SecretStr = SecretStr("")
-    """The text of such a file, beside it or instead of it. Without any key the server is open."""
+    """The text of such a file, in addition to it or instead. Without any key the server is open."""
     metrics_need_key: bool = False
     """Whether /metrics needs a key too; Prometheus usually reads it from inside."""
     idempotency_results: int = Field(default=256, ge=0)
@@ -136,7 +137,7 @@ class Settings(BaseModel):
     reload_root: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
     """Folder that new weights may be loaded from while the server runs; none: they may not."""
     database_url: SecretStr = SecretStr("sqlite:///stepback.db")
-    """Where jobs are kept: sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/NAME for several
+    """Database of jobs: sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/NAME for several
     controllers."""
     lease_seconds: float = Field(default=15.0, ge=1, le=600)
     """A controller that is silent for so long is taken for dead; others go on with its jobs."""
@@ -153,9 +154,9 @@ class Settings(BaseModel):
     keep_alive_seconds: int = Field(default=75, ge=1, le=3600)
     """How long an idle connection is kept; longer than the proxies in front keep theirs."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Of the server's own log: debug, info, warning or error."""
+    """Level of the server's own log: debug, info, warning or error."""
     log_format: Literal["text", "json"] = "text"
-    """Of the log: text for a person, or json, one object a line, for a collector."""
+    """Format of the log: text for a person, or json, one object a line, for a collector."""
 
     @classmethod
     def read(

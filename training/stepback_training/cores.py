@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
+# More processes than these do not pay for their start.
 _MOST = 16
-"""More processes than these do not pay for their start."""
 _CGROUP = Path("/sys/fs/cgroup/cpu.max")
 
 

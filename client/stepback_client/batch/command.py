@@ -27,7 +27,7 @@ from stepback_core.validation import first_error
 INTERRUPTED = 130
 
 Answer = dict[str, Any]
-"""Of one line: its `result`, or its `error`."""
+"""The `result` or the `error` of one line."""
 Solve = Callable[[dict[str, Any]], Awaitable[Answer]]
 
 

@@ -18,8 +18,8 @@ A = TypeVar("A")
 
 PATIENCE = Retry(attempts=10, first_wait=0.5, longest_wait=30.0, patience=600.0)
 """About two minutes: an engine that died is up again by then; or what the server asks for."""
+# Seconds that other searches may still take: one that is being tried again may take minutes.
 _AFTER_A_FAILURE = 20.0
-"""Seconds that other searches may still take: one that is being tried again may take minutes."""
 
 
 class Stopped(Exception):

@@ -17,8 +17,8 @@ from stepback_core.schemas import SolveResult
 from stepback_core.validation import first_error
 
 _FORMATS = {"text": text.render, "mermaid": mermaid.render, "svg": svg.render}
+# So that every answer comes with its verdict.
 _ALL_CANDIDATES = 1024
-"""So that every answer comes with its verdict."""
 
 
 def tree(arguments: Sequence[str]) -> int:
@@ -36,7 +36,7 @@ def tree(arguments: Sequence[str]) -> int:
 
 
 def caption(result: SolveResult) -> str:
-    """What was searched, how, and what came of it."""
+    """Describe a search: its problem, strategy and outcome."""
     usage = result.usage
     cost = f"{usage.generated_tokens} tokens · {usage.seconds_searching:.2f} s"
     return f"{result.model} · {result.strategy} · {result.status} · {cost}"

@@ -16,13 +16,13 @@ from stepback_client.tree.text import SIGNS, notes
 Element = ElementTree.Element
 
 _ROW, _CHIP, _TOP, _LEFT = 30, 22, 92, 74
+# Width of a character, in the units of the picture, of the 12 px monospace face.
 _CHARACTER = 7.25
-"""Width of a character, in the units of the picture, of the 12 px monospace face."""
+# The same of the proportional face of the notes, about.
 _NOTE_CHARACTER = 6.2
-"""The same of the proportional face of the notes, about."""
 _PAD, _GAP, _BEND = 9, 34, 8
+# Characters of a step; the rest is in the tooltip.
 _LONGEST = 26
-"""Characters of a step; the rest is in the tooltip."""
 # What XML 1.0 does not allow at all.
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 

@@ -48,11 +48,11 @@ class SearchJob(ResponseModel):
     created_at: int
     """Seconds since 1970."""
     started_at: int | None
-    """Of the last attempt, where a controller was lost meanwhile."""
+    """Start of the last attempt: a search begins again where its controller was lost."""
     ended_at: int | None
     """Once it has ended."""
     attempts: int
-    """How often it was begun: more than once where a controller was lost."""
+    """Number of attempts: more than one where a controller was lost."""
     cancelling: bool
     """It is to be cancelled and has not ended yet."""
     request: dict[str, JsonValue]
@@ -62,13 +62,13 @@ class SearchJob(ResponseModel):
     progress: SearchProgress | None = None
     """Totals so far, while it runs."""
     result: SolveResult | None = None
-    """What the same request without `background` is answered with."""
+    """Answer of the same request without `background`."""
     error: ErrorDetail | None = None
-    """Of one that failed."""
+    """Error of a failed search."""
 
 
 class Page(ResponseModel):
-    """What all lists have in common."""
+    """Fields that all lists share."""
 
     object: Literal["list"] = "list"
     first_id: str | None = None
@@ -100,7 +100,7 @@ class FileObject(ResponseModel):
     expires_at: int | None
     """When it is deleted; null is never."""
     filename: str
-    """As it was uploaded."""
+    """Name of the uploaded file."""
     purpose: Literal["batch", "batch_output"]
     """`batch` for input, `batch_output` for output."""
     status: Literal["processed"] = "processed"
@@ -153,11 +153,11 @@ class BatchError(ResponseModel):
     """A fault of the input file."""
 
     code: str
-    """What a program can match on."""
+    """Name of the error, for programs to match on."""
     line: int | None
     """The line at fault, from 1."""
     message: str
-    """What to do about it."""
+    """The fault and its remedy."""
     param: str | None
     """The field at fault."""
 
@@ -185,7 +185,7 @@ class InputTokens(ResponseModel):
     """Details of the input tokens."""
 
     cached_tokens: int
-    """Those that the engine did not compute anew."""
+    """Tokens that the engine had in its prefix cache."""
 
 
 class OutputTokens(ResponseModel):
@@ -196,16 +196,16 @@ class OutputTokens(ResponseModel):
 
 
 class BatchUsage(ResponseModel):
-    """What a batch cost."""
+    """Cost of a batch."""
 
     input_tokens: int
-    """Of the framed prompts."""
+    """Tokens of the framed prompts."""
     input_tokens_details: InputTokens
-    """Of these."""
+    """Details of the number above."""
     output_tokens: int
     """Every sampled token."""
     output_tokens_details: OutputTokens
-    """Of these."""
+    """Details of the number above."""
     total_tokens: int
     """Both."""
 
@@ -226,9 +226,9 @@ class Batch(ResponseModel):
     input_file_id: str
     """The requests."""
     completion_window: str
-    """As it was asked for."""
+    """The window that the request names."""
     status: BatchStatus
-    """Where it stands."""
+    """State of the batch."""
     output_file_id: str | None
     """The answers, once it has ended and where there is one."""
     error_file_id: str | None
@@ -238,7 +238,7 @@ class Batch(ResponseModel):
     in_progress_at: int | None
     """The lines began."""
     expires_at: int
-    """What is left then expires."""
+    """Deadline; lines left by then expire."""
     finalizing_at: int | None
     """The files are being written."""
     completed_at: int | None
@@ -254,9 +254,9 @@ class Batch(ResponseModel):
     request_counts: BatchCounts
     """Its lines so far."""
     usage: BatchUsage
-    """What they cost so far."""
+    """Cost so far."""
     metadata: dict[str, str] | None
-    """As it was sent."""
+    """Metadata of the request."""
 
 
 class BatchList(Page):
@@ -276,7 +276,7 @@ class BatchLine(RequestModel):
     url: str
     """The endpoint of the batch."""
     body: dict[str, JsonValue]
-    """What that endpoint takes."""
+    """Body for that endpoint."""
 
 
 class LineResponse(ResponseModel):
@@ -305,7 +305,7 @@ class BatchOutputLine(ResponseModel):
     id: str
     """Its own name."""
     custom_id: str
-    """That of its request."""
+    """`custom_id` of the request."""
     response: LineResponse | None
     """The answer."""
     error: LineError | None

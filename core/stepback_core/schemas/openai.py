@@ -52,7 +52,7 @@ class StreamOptions(_OpenRequest):
 
 
 class _GenerationRequest(_OpenRequest):
-    """What both routes take. `model_extra` holds the rest, fields of `/solve` included."""
+    """Fields of both routes. `model_extra` holds the rest, fields of `/solve` included."""
 
     model: str | None = Field(default=None, max_length=512)
     """A name from `/v1/models`: the served model, or `NAME:STRATEGY`. The served one by default."""
@@ -61,7 +61,7 @@ class _GenerationRequest(_OpenRequest):
     max_tokens: int | None = Field(default=None, ge=1)
     """The longest answer. The whole search is limited by `budget.tokens`."""
     temperature: float | None = Field(default=None, ge=0, le=2, allow_inf_nan=False)
-    """Of strategies that sample; 0 is greedy."""
+    """Sampling temperature; 0 is greedy."""
     seed: int | None = Field(default=None, ge=-_SEED, lt=_SEED)
     """Any 64-bit integer; folded into 31 bits."""
     stop: str | list[str] | None = None

@@ -23,7 +23,7 @@ class CompletionDetails(ResponseModel):
 
 
 class OpenAiUsage(ResponseModel):
-    """What a call cost, in OpenAI's terms."""
+    """Cost of a call in OpenAI's terms."""
 
     prompt_tokens: int
     """Tokens of the framed prompts."""
@@ -54,7 +54,7 @@ class SearchReport(ResponseModel):
     """The first choice, step by step."""
     usage: Usage
     tree: list[TreeNode] | None = None
-    """Where `tree` asks for it."""
+    """The tree, if `tree` asks for it."""
 
     @classmethod
     def of(cls, result: SolveResult, *, tree: bool) -> "SearchReport":
@@ -134,11 +134,11 @@ class Completion(OpenAiAnswer):
     choices: list[CompletionChoice]
     usage: OpenAiUsage | None = None
     stepback: SearchReport | list[SearchReport] | None = None
-    """Of one prompt, or of each."""
+    """Report of one prompt, or a list of them."""
 
 
 class ChatDelta(ResponseModel):
-    """What a chunk adds."""
+    """Text that a chunk adds."""
 
     role: Literal["assistant"] | None = None
     content: str | None = None
@@ -174,7 +174,7 @@ class Tokens(ResponseModel):
     max_model_len: int
     """The longest sequence, prompt included."""
     token_strs: list[str] | None = None
-    """Where `return_token_strs` asks for them."""
+    """Texts of the tokens, if `return_token_strs` asks for them."""
 
 
 class Text(ResponseModel):

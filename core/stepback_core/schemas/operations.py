@@ -34,14 +34,14 @@ class ModelList(ResponseModel):
 
 
 class Version(ResponseModel):
-    """What runs here."""
+    """Versions of the server, its engine and its model."""
 
     stepback: str
     """This distribution's version."""
     vllm: str
     """The engines' version; "unknown" until one was up."""
     protocol: int
-    """Of `stepback.json`."""
+    """Version of the format of `stepback.json`."""
     model: str
     """The served model's name."""
     digest: str | None = None
@@ -49,7 +49,7 @@ class Version(ResponseModel):
 
 
 class ReloadRequest(RequestModel):
-    """Where a model's new weights are."""
+    """Request to load new weights."""
 
     path: str = Field(min_length=1, max_length=4096)
     """A checkpoint folder of the same model, under the server's `STEPBACK_RELOAD_ROOT`: absolute,
@@ -57,7 +57,7 @@ class ReloadRequest(RequestModel):
 
 
 class Reload(ResponseModel):
-    """What came of loading new weights."""
+    """Result of loading new weights."""
 
     model: str
     """The model's name, which stays."""
@@ -88,4 +88,4 @@ class Readiness(ResponseModel):
     running: int
     """Continuations that the engine is working on."""
     restarts: int
-    """How often a lost engine was replaced."""
+    """Number of lost engines that were replaced."""

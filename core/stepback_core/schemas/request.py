@@ -47,7 +47,7 @@ class Sampling(StrEnum):
 
 
 class Rollback(StrEnum):
-    """What `self_backtracking` rolls back. All but `marker` are controls for experiments."""
+    """Unit that `self_backtracking` rolls back. All but `marker` are controls for experiments."""
 
     MARKER = "marker"
     """Samples that ended in the marker, by their last step."""
@@ -176,8 +176,8 @@ class SolveRequest(RequestModel):
     for distinct ones. If left out, `beam` for `self_backtracking`, as published, else
     `independent`, as `majority` always does."""
     rollback: Annotated[Rollback, Field(strict=False)] = Rollback.MARKER
-    """What `self_backtracking` rolls back: `marker` as published; `random_step` and `random_branch`
-    are controls."""
+    """Unit that `self_backtracking` rolls back: `marker` as published; `random_step` and
+    `random_branch` are controls."""
     widening: bool = True
     """`best_of_n` whose search a checker ends: one sample in flight at first, then more with those
     that failed. `majority`: no more samples than can decide the vote. Else all N at once."""
@@ -186,7 +186,7 @@ class SolveRequest(RequestModel):
     ignore_marker: bool = False
     """Whether `best_first` orders texts as if the marker had no probability: a control."""
     temperature: float = Field(default=0.7, ge=0, le=2, allow_inf_nan=False)
-    """Of the sampling; scores are always of the model's own distribution. 0 is greedy: one
+    """Sampling temperature; scores are always of the model's own distribution. 0 is greedy: one
     independent sample of a state, or the N likeliest ones of a beam. `greedy` and `best_first`
     ignore it."""
     seed: int | None = Field(default=None, ge=0, lt=2**31)

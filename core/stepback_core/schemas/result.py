@@ -60,31 +60,31 @@ class Answer(ResponseModel):
     weight: float = 1.0
     """The sum of its candidates' `confidence`: what `weighted_vote` counts."""
     token_ids: list[int] | None = None
-    """What follows `prompt_token_ids`, the end token included; only with `logprobs`."""
+    """Token ids after `prompt_token_ids`, the end token included; only with `logprobs`."""
     logprobs: list[float] | None = None
     """Natural log-probability of each of `token_ids`, before temperature."""
 
 
 class Usage(ResponseModel):
-    """What a search cost. Token counts are as the engine counts them."""
+    """Cost of a search. Token counts are as the engine counts them."""
 
     prompt_tokens: int
-    """Of the framed prompt and the given steps, once."""
+    """Tokens of the framed prompt and the given steps, once."""
     generated_tokens: int
     """Every sampled token, stop tokens included."""
     discarded_tokens: int
     """Generated tokens that are not part of the returned answer. Tokens of the answer that
     `best_first` put there itself were not generated."""
     cached_tokens: int
-    """Tokens that the engine did not compute anew, its prefix cache had them; summed over all
-    requests, kept prefixes of rolled-back branches included."""
+    """Tokens that the engine had in its prefix cache, summed over all requests, kept prefixes of
+    rolled-back branches included."""
     prefilled_tokens: int = 0
     """Tokens of prompts and kept prefixes that the engine computed, summed over all requests."""
     forwarded_tokens: int = 0
     """All tokens that went through the model: `prefilled_tokens` and `generated_tokens`. Times two
     and times the model's `parameters`, these are the FLOPs of its matrices."""
     engine_requests: int
-    """Samples asked of the engine."""
+    """Samples requested from the engine."""
     backtracks: int
     """Branches that ended in the marker."""
     seconds_queued: float
@@ -103,7 +103,7 @@ class TreeNode(ResponseModel):
     kept_steps: int
     """How many of the parent's steps came before this branch."""
     steps: list[str]
-    """What came after the kept part, up to a step that is illegal; of the root the given steps."""
+    """Steps after the kept part, up to an illegal one; for the root, the given steps."""
     outcome: Outcome | None
     """`answer`, `backtrack`, `illegal` or `unfinished`; None for the root."""
     kept_tokens: int | None = None

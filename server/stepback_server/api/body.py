@@ -14,9 +14,9 @@ from stepback_server.api.authentication import authenticate, authenticate_early
 from stepback_server.api.state import state_of
 from stepback_server.errors import ERRORS, ApiError
 
+# One that has no end counts to the end of the body, and no character is looked at twice: a hostile
+# body takes no longer than another.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
-"""One that has no end counts to the end of the body, and no character is looked at twice: a hostile
-body takes no longer than another."""
 _OPENING, _CLOSING = b"[{", b"]}"
 _NO_BRACKETS = bytes(set(range(256)) - set(_OPENING + _CLOSING))
 
@@ -30,9 +30,9 @@ class _TooDeep(HTTPException):
 
 
 class _StrictRequest(Request):
-    """Reads JSON with pydantic's parser: numbers of 4,300 digits, and only text that can be encoded
-    again, so no half of a surrogate pair. ValueError says otherwise. How deep it may be is counted
-    before, since a parser spends a level of its stack on each.
+    """Reads JSON with pydantic's parser. Raises ValueError for numbers over 4,300 digits, lone
+    surrogates, and nesting that is too deep; that is counted first, since a parser spends a level
+    of its stack on each.
 
     A name that stands twice in an object counts as it stands last, as RFC 8259 lets a reader do.
     """

@@ -18,8 +18,8 @@ from stepback_server.solve.stream import Feed, LiveSearch
 
 _log = logging.getLogger(__name__)
 _TRY_AGAIN = frozenset({"queue_full", "tokens_per_minute", "engine_unavailable"})
+# Until the next try, where a refusal does not say.
 _SECONDS = 1.0
-"""Until the next try, where a refusal does not say."""
 
 
 def endpoints_of(service: Service) -> dict[str, Endpoint]:

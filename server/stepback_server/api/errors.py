@@ -55,8 +55,10 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 def failure_of(error: Exception) -> ApiError:
-    """What a search that raised is answered with. A defect is logged by whoever answers; what a
-    caller may not know of engines is noted for the request's line in the log."""
+    """Return the error that a failed search is answered with.
+
+    The caller logs a defect. Details of engines, which callers may not know, go to the access log.
+    """
     match error:
         case ApiError():
             return error

@@ -32,8 +32,8 @@ _HEADERS: dict[str, dict[str, Any]] = {
         "schema": {"const": "true"},
     },
 }
+# Header that belongs to an error status.
 _STATUS_HEADERS = {"401": "WWW-Authenticate", "429": "Retry-After", "503": "Retry-After"}
-"""Header that belongs to an error status."""
 
 
 def schema_of(app: FastAPI, settings: Settings, tasks: Collection[str]) -> dict[str, Any]:

@@ -107,10 +107,9 @@ def _encode(event: SolveEvent) -> bytes:
 
 
 def with_events(schema: dict[str, Any]) -> dict[str, Any]:
-    """The OpenAPI schema with the events in it, beside the result of `POST /solve`: what each event
-    is on the wire, the JSON in its data as the `contentSchema` of that. OpenAPI 3.1, other than
-    3.2 with its `itemSchema`, has no word for a sequence: readers take `schema` for one event's.
-    """
+    """Add the events to the OpenAPI schema, next to the result of `POST /solve`."""
+    # OpenAPI 3.1, unlike 3.2 with its `itemSchema`, has no word for a sequence: `schema` is one
+    # event on the wire, and `contentSchema` the JSON in its data.
     events = TypeAdapter[Any](SolveEvent).json_schema(
         mode="serialization", ref_template="#/components/schemas/{model}"
     )

@@ -24,9 +24,8 @@ _log = logging.getLogger(__name__)
 
 
 def engine(arguments: Sequence[str]) -> int:
-    """Keep a vLLM server until SIGINT or SIGTERM. Takes the controller's settings: model, host,
-    port, device, engine_api_key, log_level, log_format, and all that say how vLLM runs. Returns 0,
-    or 2 where they are refused, or 1 where the first server does not start."""
+    """Keep a vLLM server until SIGINT or SIGTERM. Returns 0, 2 for bad settings, or 1 where the
+    first server does not start."""
     try:
         settings = _with_port(read_settings(arguments, command="engine"))
         checkpoint = with_context(Checkpoint.open(settings.model), settings)
@@ -79,7 +78,7 @@ def patience(environment: Mapping[str, str]) -> HealthCheckConfig:
 
 
 def own_url(host: str, port: int) -> str:
-    """Where this machine reaches a server that listens there."""
+    """Return the URL by which this machine reaches a server that listens there."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -105,7 +104,7 @@ def _with_port(settings: Settings) -> Settings:
 
 
 def server_flags(settings: Settings, checkpoint: Checkpoint) -> list[str]:
-    """What vLLM's server is told on its command line."""
+    """Return the command line of vLLM's server."""
     options = engine_options(
         checkpoint.folder, settings, context_tokens=checkpoint.context_tokens
     ) | {

@@ -19,10 +19,10 @@ from stepback_server.settings import SettingsError, read_settings
 
 _log = logging.getLogger(__name__)
 
+# After the grace period: for searches that were cut short, and for readers who are slow.
 _SECONDS_TO_ANSWER = 10
-"""After the grace period: for searches that were cut short, and for readers who are slow."""
+# Seconds within which a second SIGINT ends the grace period.
 _POLL_SECONDS = 0.1
-"""Seconds within which a second SIGINT ends the grace period."""
 
 
 def serve(arguments: Sequence[str]) -> int:

@@ -7,9 +7,9 @@ import aiohttp
 
 from stepback_server.engine.completions import ABORT_PATH
 
+# How long an abort by name is tried before the connection is dropped instead: a search must end
+# within moments of its deadline, also where a router brings its aborts to another server.
 _SECONDS = 0.3
-"""How long an abort by name is tried before the connection is dropped instead: a search must end
-within moments of its deadline, also where a router brings its aborts to another server."""
 _BETWEEN = 0.02
 
 

@@ -63,16 +63,16 @@ def request_body(request: SampleRequest, *, model: str, name: str) -> bytes:
     return to_json(body)
 
 
+# Bytes: a whole continuation, with its log-probabilities.
 _LONGEST_LINE = 1 << 24
-"""Bytes: a whole continuation, with its log-probabilities."""
 
 
 class Lines:
     """Cuts a stream of bytes into its lines."""
 
     def __init__(self) -> None:
+        # Bytes of a line that has not ended.
         self._pieces: list[bytes] = []
-        """Bytes of a line that has not ended."""
         self._length = 0
 
     def cut(self, data: bytes) -> list[str]:

@@ -12,8 +12,8 @@ from stepback_server.settings import Settings, SettingsError
 
 _log = logging.getLogger(__name__)
 
+# Longer than any trace; models that promise more ask for memory that few machines have.
 _USUAL_LONGEST = 32_768
-"""Longer than any trace; models that promise more ask for memory that few machines have."""
 _BLOCK = 32
 _NAME = "STEPBACK_CONTEXT_TOKENS"
 
@@ -66,8 +66,7 @@ def _config(folder: Path) -> bytes:
 
 
 def cache_bytes_per_token(config: dict[str, Any], settings: Settings) -> int | None:
-    """What a token takes in the key-value cache; None if the model's shape is told otherwise
-    than Llama's is."""
+    """Return the bytes of a token in the key-value cache; None for shapes unlike Llama's."""
     heads = config.get("num_attention_heads")
     layers, keys = config.get("num_hidden_layers"), config.get("num_key_value_heads") or heads
     hidden = config.get("hidden_size")

@@ -6,8 +6,8 @@ import time
 from multiprocessing.process import BaseProcess
 
 _POLL_SECONDS = 0.05
+# A core that has closed its connections may still be writing a core dump.
 _STATUS_SECONDS = 5.0
-"""A core that has closed its connections may still be writing a core dump."""
 
 
 class Cores:

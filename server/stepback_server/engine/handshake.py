@@ -1,4 +1,4 @@
-"""What a vLLM server must serve, and whether one does."""
+"""Handshake with a vLLM server: it must serve the expected model."""
 
 import functools
 import logging
@@ -43,7 +43,7 @@ def trusted_authorities() -> ssl.SSLContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """What every server must serve."""
+    """The model and settings that every server must have."""
 
     model: str
     context_tokens: int
@@ -122,5 +122,5 @@ class Expected:
 
 
 def say(error: Exception) -> str:
-    """What an error says; of one that says nothing, what it is."""
+    """Return an error's text, or its type where it has none."""
     return str(error) or type(error).__name__

@@ -17,10 +17,10 @@ import sys
 import threading
 import time
 
+# prctl(2): the signal that the kernel sends when the parent has gone.
 _PR_SET_PDEATHSIG = 1
-"""prctl(2): the signal that the kernel sends when the parent has gone."""
+# End of the command line of a process that `multiprocessing` spawns.
 _SPAWNED = "--multiprocessing-fork"
-"""End of the command line of a process that `multiprocessing` spawns."""
 _POLL_SECONDS = 0.1
 
 

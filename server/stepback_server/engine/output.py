@@ -15,8 +15,8 @@ _CHUNK = 1 << 16
 _DRAIN_SECONDS = 5.0
 _POLL_SECONDS = 0.01
 _STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
+# File descriptors 1 and 2 belong to the whole process: one capture at a time.
 _capturing = threading.Lock()
-"""File descriptors 1 and 2 belong to the whole process: one capture at a time."""
 
 
 class Output:

@@ -27,12 +27,12 @@ from stepback_server.engine.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
 
+# A replica that hangs must not hold up the question if there is a working one.
 _COUNT_SECONDS = 1.0
-"""A replica that hangs must not hold up the question if there is a working one."""
+# A prefix that is lost with this many engines in a row may be what kills them.
 _MAX_LOSSES = 3
-"""A prefix whose samples are lost with so many engines in a row may be what kills them."""
+# Time for an engine to recover that failed somebody, where there is none but it.
 _SUSPECT_DELAY_SECONDS = 0.1
-"""Time for an engine to recover that failed somebody, where there is none but it."""
 
 
 class EnginePool:
@@ -148,8 +148,8 @@ class SessionEngine:
         self.home: Supervisor | None = None
         """The supervisor whose engine has the search's prefixes in its cache."""
         self._homes_lost = 0
+        # Homes, by number, that each prefix was lost with since it last gave a sample.
         self._losses: dict[tuple[int, ...], set[int]] = {}
-        """Homes, by number, that each prefix was lost with since it last gave a sample."""
 
     async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
         await run_all([self._sample_run(request, run, stop, deliver) for run in runs(request)])

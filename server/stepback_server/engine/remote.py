@@ -36,11 +36,11 @@ from stepback_server.engine.handshake import CONTROL_SECONDS, Expected, say, tru
 from stepback_server.request_context import trace_headers
 
 _ABORT_CONNECTIONS = 8
+# Below the server's 5 s, or a request may meet a connection that is just being closed.
 _KEEP_ALIVE_SECONDS = 2.0
-"""Below the server's 5 s, or a request may meet a connection that is just being closed."""
 _RELOAD_SECONDS = 600.0
+# Path that only vLLM's development mode has; so has the next.
 _RPC_PATH = "/collective_rpc"
-"""Of vLLM's development mode alone, as is the next."""
 _FORGET_PATH = "/reset_prefix_cache"
 _RESETS = 100
 _RESET_POLL_SECONDS = 0.02
@@ -256,7 +256,7 @@ class _ErrorBody(BaseModel):
 
 
 def _said(body: bytes) -> str | None:
-    """What vLLM says in its error body; None if it is none of vLLM's."""
+    """Return the message of vLLM's error body; None if the body is another."""
     try:
         return _ErrorBody.model_validate_json(body).error.message
     except ValueError:
@@ -264,5 +264,5 @@ def _said(body: bytes) -> str | None:
 
 
 def _message(body: bytes) -> str:
-    """What vLLM says in its error body, or the beginning of a body that is none."""
+    """Return the message of vLLM's error body, or the beginning of another body."""
     return _said(body) or " ".join(body.decode(errors="replace")[:200].split())

@@ -27,8 +27,8 @@ from stepback_server.engine.death import Death
 _log = logging.getLogger(__name__)
 
 _MIN_RETRY_AFTER = 2
+# Starts in a row that die the same way: another one would too.
 _SAME_DEATHS = 3
-"""Starts in a row that die the same way: another one would too."""
 
 StartEngine = Callable[[], OwnedEngine]
 """Brings an engine up, or to a server that is; blocks for seconds, so it runs in a thread."""
@@ -118,18 +118,18 @@ class Supervisor:
         self._name = name
         self._engine: OwnedEngine | None = None
         self._lost = Alarm()
+        # Held while the engine is checked or changed: one at a time.
         self._attention = asyncio.Lock()
-        """Held while the engine is checked or changed: one at a time."""
         self._reason = f"{name} is still starting"
         self._public = "the engine is still starting"
+        # How the last engine ended, where it is known and there is no other yet.
         self._death: Death | None = None
-        """How the last engine ended, where it is known and there is no other yet."""
+        # Causes of death of the starts since an engine was up.
         self._deaths: list[str] = []
-        """Causes of death of the starts since an engine was up."""
+        # Seconds of the last start.
         self._start_seconds = self._patience.expected_start
-        """Seconds of the last start."""
+        # When the engine should be up, while there is none.
         self._due = time.monotonic() + self._start_seconds
-        """When the engine should be up, while there is none."""
         self.suspect = False
         """Whether it failed somebody, and no check has found it well since."""
         self.restarts = 0

@@ -6,8 +6,8 @@ from vllm.platforms import current_platform
 
 _log = logging.getLogger(__name__)
 
+# Compute capability 8.0: Ampere. T4, V100 and RTX 20 are older.
 _BFLOAT16_CAPABILITY = 80
-"""Compute capability 8.0: Ampere. T4, V100 and RTX 20 are older."""
 
 
 def supported_dtype(dtype: str) -> str:

@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup/cpu.max")
+# Weights from which on a step is long enough for threads to wait for each other.
 _LARGE_BYTES = 256 << 20
-"""Weights from which on a step is long enough for threads to wait for each other."""
 _CPU = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "TORCH_COMPILE_DISABLE": "1",

@@ -30,8 +30,8 @@ from stepback_server.engine.wrapper import EngineWrapper
 # `vllm serve` wants the metadata of a distribution called vllm, which the CPU wheel lacks.
 SERVER = "vllm.entrypoints.openai.api_server"
 _RETRY_SECONDS = 0.5
+# Seconds for a server to end by itself; a container's stop must allow for it.
 _STOP_SECONDS = 10.0
-"""That a server has to end by itself; a container's stop must allow for it."""
 _KILL_SECONDS = 10.0
 _POLL_SECONDS = 0.02
 _BETWEEN_CORE_LOOKS = 0.2

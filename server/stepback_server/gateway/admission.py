@@ -101,13 +101,13 @@ class Admission:
         self._max_seconds = max_seconds
         self._meter = meter or RateLimiter()
         self._waited = waited
+        # By tenant, the one that was served longest ago first.
         self._lanes: OrderedDict[str, _Lane] = OrderedDict()
-        """By tenant, the one that was served longest ago first."""
+        # Mean seconds of a search; a guess until the first has ended.
         self._mean_seconds = 1.0
-        """Mean seconds of a search; a guess until the first has ended."""
         self._ended = 0
+        # When the searches in flight began, the oldest first.
         self._begun: dict[object, float] = {}
-        """When the searches in flight began, the oldest first."""
         self.searching = 0
         self.idle = asyncio.Event()
         """Set while no search is in flight."""
@@ -119,8 +119,8 @@ class Admission:
             Urgency.BATCH: deque(),
         }
         self._batch_searching = 0
+        # When, by the loop's clock, the last search ended that was of no batch.
         self._quiet_since = -math.inf
-        """When, by the loop's clock, the last search ended that was of no batch."""
 
     @property
     def queued(self) -> int:
@@ -313,10 +313,9 @@ class Admission:
             raise OutOfTokens(wait)
 
     def _retry_after(self, lane: _Lane) -> int:
-        """When a place in the queue should be free for one more of this lane's refused, and not
-        only for those who were refused before: they are told to come one after the other, at the
-        pace at which the lane's searches end. In whole seconds, `max_seconds` at most, since
-        nobody knows who will come back."""
+        """Return the seconds after which a refused request of this lane should come again."""
+        # Staggered: refused requests come back one at a time, at the pace at which the lane's
+        # searches end. Capped at `max_seconds`, since not all of them will come back.
         now = _now()
         waits = min(now + self._max_seconds, max(lane.promised, self._next_end(now)))
         lane.promised = waits + self._mean_seconds / self._share(lane, now)

@@ -44,7 +44,7 @@ COUNTS = (
         for name in ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
     ),
 )
-"""What the lines of a batch add up to."""
+"""Sums over the lines of a batch."""
 
 
 class Batches:

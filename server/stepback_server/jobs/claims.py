@@ -23,7 +23,7 @@ class Claims:
         self._last_tenant = ""
 
     async def claim(self, owner: str, *, searches: int, lines: int) -> list[Job]:
-        """Claim so many background searches, the oldest first, and so many lines of batches."""
+        """Claim up to this many background searches and lines of batches, the oldest first."""
         claimed: list[Job] = []
         async with self._database.begin() as connection:
             if searches > 0:

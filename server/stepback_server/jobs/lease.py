@@ -24,8 +24,8 @@ class Lease:
         self._database = database
         self.seconds = seconds
         self.owner = ""
+        # Since when, monotonic, heartbeats have come without a gap.
         self._begun = 0.0
-        """Since when, monotonic, heartbeats have come without a gap."""
         self._last = 0.0
 
     async def begin(self) -> None:

@@ -20,10 +20,10 @@ from stepback_server.storage.errors import StorageUnavailable
 
 _log = logging.getLogger(__name__)
 
+# Between looks for what other controllers have queued or cancelled.
 _POLL_SECONDS = 1.0
-"""Between looks for what other controllers have queued or cancelled."""
+# Seconds; an engine may say that it comes back later, and come sooner.
 _LONGEST_WAIT = 30.0
-"""Seconds; an engine may say that it comes back later, and come sooner."""
 
 
 class Runner:
@@ -124,7 +124,7 @@ class Runner:
         await _again_and_again(claim, _POLL_SECONDS, self._room)
 
     async def _claim(self) -> bool:
-        """Begin what there is room for; True where there may be more."""
+        """Begin jobs as far as there is room; return True where there may be more."""
         owner = self._lease.owner
         lines = sum(1 for job, _ in self._running.values() if job.batch is not None)
         room_for_searches = self._most_searches - (len(self._running) - lines)

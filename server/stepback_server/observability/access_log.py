@@ -18,8 +18,8 @@ from stepback_server.request_context import (
 
 _log = logging.getLogger("stepback_server.access")
 
+# Asked every few seconds, for ever: worth a line only where they fail.
 _PROBES = frozenset({"/health", "/ready", "/metrics"})
-"""Asked every few seconds, for ever: worth a line only where they fail."""
 _LONGEST_PATH = 200
 
 

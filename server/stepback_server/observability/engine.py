@@ -41,8 +41,8 @@ class ObservedEngine(EngineWrapper):
         self._on_sample = on_sample
         self._at_work = 0
         self._own = 0.0
+        # When the engine last gave control to the search.
         self._handed_over = time.perf_counter()
-        """When the engine last gave control to the search."""
         self._is_first = True
 
     async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:

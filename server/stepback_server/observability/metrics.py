@@ -1,5 +1,5 @@
-"""What the server counts, for Prometheus. Every label has few values, whatever callers send; the
-names of keys are the operator's own."""
+"""Prometheus metrics of the server. Every label has few values, whatever callers send; the names of
+keys are the operator's own."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Described:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Live:
-    """What is read when Prometheus asks, and kept elsewhere."""
+    """Values that are kept elsewhere and read when Prometheus asks."""
 
     searching: Callable[[], float]
     queued: Callable[[], float]
@@ -39,7 +39,7 @@ class Live:
 
 
 class Metrics:
-    """The server's own metrics, in a registry of their own; the engine's stand beside them."""
+    """The server's own metrics, in a separate registry from the engine's."""
 
     def __init__(self, live: Live) -> None:
         self._registry = CollectorRegistry()

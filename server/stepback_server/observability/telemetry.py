@@ -35,8 +35,8 @@ class SearchTelemetry:
         self._span = span
         self._tenant = tenant
         self._charge = charge
+        # Generated tokens that are not yet known to be kept or discarded.
         self._unsettled = 0
-        """Generated tokens that are not yet known to be kept or discarded."""
 
     @contextmanager
     def engine(self, engine: Engine, prompt_tokens: int) -> Generator[Engine]:

@@ -28,8 +28,8 @@ from stepback_server.search.strategy import Expansion
 from stepback_server.search.tree import Branch, State
 
 _ALTERNATIVES = 8
+# Share that is left for the tokens that the engine does not name, at least.
 _LEAST = 1e-12
-"""Share that is left for the tokens that the engine does not name, at least."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,14 +32,13 @@ from stepback_server.engine.base import Alternative, Finish
 from stepback_server.search.strategy import Expansion, StateView
 from stepback_server.search.tree import Branch, State
 
+# Turns below this log-probability, one in 100,000, are not kept: none would ever be sampled.
 _MIN_LOGPROB = -11.5
-"""Turns below this log-probability, one in 100,000, are not kept: none would ever be sampled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BestFirstConfig:
-    """What the search is made of: what can be turned off, to measure what it is worth, and two
-    numbers."""
+    """Ablation switches and two tuning parameters."""
 
     legality: bool = True
     """Follow no continuation behind an illegal step."""
@@ -48,7 +47,7 @@ class BestFirstConfig:
     likeliest_first: bool = True
     """Take the likeliest turn next; else the one that was found first."""
     marker: bool = True
-    """Let the marker's probability lower that of the turns beside it."""
+    """Let the marker's probability lower that of the alternatives."""
     widening: bool = True
     """Grow the number in flight with the failures; else start with all."""
     alternatives: int = 4
@@ -96,8 +95,8 @@ class BestFirst:
         self._order = itertools.count()
         self._turns: list[tuple[float, int, _Turn]] = []
         root = root or State()
+        # Continuations that go on, the root at first.
         self._cut = [root]
-        """Continuations that go on, the root at first."""
         self._asked = self._recorded = self._failed = self._answers = 0
         self._reached: dict[Hashable, int] = {}
         if view is not None:
@@ -188,7 +187,7 @@ class BestFirst:
     ) -> None:
         """Keep the other tokens of one position, with the likelihood of the text before it."""
         if not self._config.marker:
-            likelihood -= self._log_share_beside_the_marker(branch, position, others)
+            likelihood -= self._log_share_without_marker(branch, position, others)
         for token, logprob in others:
             if token != self._grammar.marker_id and logprob > _MIN_LOGPROB:
                 order = next(self._order)
@@ -196,10 +195,10 @@ class BestFirst:
                 turn = _Turn(branch, position, token, logprob)
                 heapq.heappush(self._turns, (-priority, order, turn))
 
-    def _log_share_beside_the_marker(
+    def _log_share_without_marker(
         self, branch: Branch, position: int, others: tuple[Alternative, ...]
     ) -> float:
-        """Of all tokens but the marker, at one position."""
+        """Return the log of the probability that all tokens but the marker have at a position."""
         sample = branch.sample
         told = {sample.ids[position]: sample.logprobs[position], **dict(others)}
         return log1p(-min(exp(told.get(self._grammar.marker_id, float("-inf"))), 0.999999))

@@ -16,12 +16,13 @@ from stepback_server.search.sample_requests import SampleRequests
 from stepback_server.search.strategy import Expansion, SearchStrategy
 from stepback_server.search.tree import Branch, Tree
 
+# An engine that lives ends a sample within milliseconds; a dead one is not waited for.
 _SECONDS_TO_ABORT = 1.0
-"""An engine that lives ends a sample within milliseconds; a dead one is not waited for."""
 
 Appraise = Callable[[Sequence[Branch], asyncio.Event], Awaitable[Sequence[Branch]]]
-"""Awaits whatever takes time to say of new branches: verdicts, scores. Gives the same branches,
-with what is said of them or without; at once when the event is set. Raises nothing."""
+"""Adds verdicts and scores that take time to new branches, and returns the branches.
+
+At once, as they are, when the event is set. Raises nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,15 +32,15 @@ class Limits:
     tokens: int
     seconds: float
     tokens_per_branch: int
-    """Of everything that one branch generates since the prompt."""
+    """Limit of all that one branch generates after the prompt."""
 
 
 @dataclass(slots=True)
 class Spent:
-    """What a search has cost, in tokens as the engine counts them."""
+    """Cost of a search, in tokens as the engine counts them."""
 
     requests: int = 0
-    """Samples asked of the engine; one that was lost with it counts each time."""
+    """Samples requested from the engine; a lost one counts each time."""
     generated: int = 0
     cached: int = 0
     prefilled: int = 0

@@ -10,10 +10,10 @@ from stepback_server.search.tree import Branch
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Everything that is known of an answer's worth, whoever says it."""
+    """All verdicts and scores of an answer."""
 
     verified: bool | None = None
-    """None where nothing can tell, or what could has failed."""
+    """None without a checker, or if it failed."""
     lax: bool | None = None
     reason: str | None = None
 

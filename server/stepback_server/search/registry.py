@@ -16,12 +16,12 @@ from stepback_server.search.tree import Branch, State
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What a strategy may know of the search that it is made for."""
+    """Facts that a strategy may use of its search."""
 
     request: SolveRequest
     grammar: TokenGrammar
     view: StateView | None
-    """What the task says of steps; None for a bare prompt."""
+    """The task's view of steps; None for a bare prompt."""
     tokens_per_branch: int
     ends_at_a_win: bool
     """Whether a checked answer ends the search."""
@@ -30,7 +30,7 @@ class Setup:
     answer_of: Callable[[Branch], Hashable]
     """Equal for branches that end in the same answer."""
     root: State
-    """Where the search starts: the prompt, or steps that the request gives."""
+    """Start of the search: the prompt, or steps that the request gives."""
 
 
 def _best_first(setup: Setup) -> SearchStrategy:

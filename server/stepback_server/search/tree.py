@@ -10,7 +10,7 @@ from stepback_server.engine.base import Finish, Sample
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a continuation starts from: ids since the prompt, and their log-probabilities."""
+    """Start of a continuation: ids since the prompt, and their log-probabilities."""
 
     ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
@@ -34,7 +34,7 @@ class State:
 
     @property
     def shared_ids(self) -> tuple[int, ...]:
-        """What it has in common with its branch."""
+        """Prefix shared with the parent branch."""
         return self.ids[:-1] if self.turned else self.ids
 
 

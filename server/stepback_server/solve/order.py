@@ -11,7 +11,7 @@ from stepback_server.solve.verdicts import Check
 
 @dataclass(frozen=True, slots=True)
 class AcceptedRequest:
-    """What to search for, and how to judge it."""
+    """An accepted request: the prompt, the limits, and how to judge answers."""
 
     id: str
     """The search's own name."""

@@ -34,9 +34,8 @@ from stepback_server.solve.stream import Feed
 from stepback_server.solve.texts import encode_prompt, encode_steps, invalid_field
 from stepback_server.solve.verdicts import Check, Verdicts
 
+# Default token budget of best-first search, in full answers; `breadth` where that is more.
 _ANSWERS_BY_DEFAULT = 32
-"""Best-first search without a token budget may spend the tokens of so many full answers, or of
-`breadth` where that is more."""
 
 
 class Solver:
@@ -106,8 +105,8 @@ class Solver:
         seconds_queued: float,
         feed: Feed | None = None,
     ) -> SolveResult:
-        """Search and answer, and feed whoever watches. Raises EngineError; cancelling it aborts
-        the engine's work."""
+        """Search and answer, and feed a watcher if there is one. Raises EngineError; cancelling it
+        aborts the engine's work."""
         request, codec = order.request, self._checkpoint.codec
         verdicts = Verdicts(order.check)
         results = Results(self._checkpoint, order, verdicts.of)
@@ -156,7 +155,7 @@ class Solver:
     def retell(
         self, request: SolveRequest, result: SolveResult
     ) -> tuple[StartedEvent, EventWriter]:
-        """What a feed begins with for a search that has its result already."""
+        """Return the beginning of a feed for a search that has its result already."""
         order = self.accept(request)
         started = self._started(order).model_copy(update={"id": result.id})
         results = Results(self._checkpoint, order, Verdicts(order.check).of)
@@ -195,7 +194,7 @@ class Solver:
             )
 
     def _with_defaults_in_range(self, request: SolveRequest) -> SolveRequest:
-        """What the caller left out must not exceed what this server allows."""
+        """Cap the defaults of fields that the caller left out at this server's limits."""
         return request.model_copy(
             update={
                 "breadth": min(request.breadth, self._settings.max_breadth),
@@ -204,8 +203,8 @@ class Solver:
         )
 
     def _tokens_by_default(self, request: SolveRequest, answer: int) -> int:
-        """What is spent at most where the caller does not say. Best-first search goes on for as
-        long as it may; the others end by themselves."""
+        """Return the token budget where the request has none. Best-first search goes on for as long
+        as it may; the others end by themselves."""
         most = self._settings.budget_tokens
         if request.strategy is Strategy.BEST_FIRST:
             return min(most, max(_ANSWERS_BY_DEFAULT, request.breadth) * answer)

@@ -11,7 +11,7 @@ Check = Callable[[Sequence[str]], Verdict]
 
 
 class Verdicts:
-    """What is known of one search's answers.
+    """Verdicts and scores of one search's answers.
 
     The search awaits `appraise` with new branches before it records them. After that `of` knows
     their answers, so that strategy, ranking and events read it without waiting.
@@ -22,7 +22,7 @@ class Verdicts:
 
     @property
     def appraise(self) -> Appraise | None:
-        """What the search awaits; None where every verdict is known at once."""
+        """The appraisal that the search awaits; None if every verdict is immediate."""
         return None
 
     def of(self, steps: Sequence[str]) -> Judgement:

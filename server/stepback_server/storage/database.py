@@ -20,8 +20,8 @@ from stepback_server.storage.errors import StorageError, StorageUnavailable
 _log = logging.getLogger(__name__)
 
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+# Advisory lock of PostgreSQL that one controller holds while it migrates.
 _MIGRATION_LOCK = 7_266_125
-"""Advisory lock of PostgreSQL that one controller holds while it migrates."""
 _SECONDS_TO_CONNECT = 5
 _SECONDS_TO_ANSWER = 20
 

@@ -27,8 +27,8 @@ METADATA = MetaData(
     }
 )
 AnyRow = Row[*tuple[Any, ...]]
+# SQLite counts up only what it calls INTEGER.
 _SERIAL = BigInteger().with_variant(Integer, "sqlite")
-"""SQLite counts up only what it calls INTEGER."""
 
 CONTROLLERS = Table(
     "controllers",

@@ -22,7 +22,7 @@ class Plan(BaseModel):
 
     task: str
     options: dict[str, JsonValue] = {}
-    """Of the task's generator."""
+    """Options of the task's generator."""
     samples: int = Field(gt=0)
     """Paths a problem."""
     temperature: float = Field(gt=0, le=2, allow_inf_nan=False)
@@ -32,7 +32,8 @@ class Plan(BaseModel):
 
     @property
     def problems(self) -> Iterator[BaseModel]:
-        """Of the training split, without end. Raises pydantic's ValidationError for bad options."""
+        """Endless problems of the training split. Raises pydantic's ValidationError for bad
+        options."""
         task = GENERATORS[self.task].with_options(self.options)
         return task.stream(Split.TRAIN, Random(f"errors:{self.seed}"))
 

@@ -23,7 +23,7 @@ class Tally(BaseModel):
     errors: dict[ErrorKind, int] = {}
     """Paths by the kind of their first wrong step."""
     noticed: dict[ErrorKind, int] = {}
-    """Of these, how many had the marker right after that step."""
+    """Those of them that had the marker right after that step."""
     false_alarms: int = 0
     """Paths that end in the marker after right steps."""
     unended: int = 0

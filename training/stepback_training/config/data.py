@@ -12,18 +12,18 @@ _Count = Annotated[int, Field(ge=1, le=16)]
 _Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 TRACES = "traces"
-"""What stands where a task's name could: traces from files."""
+"""Stand-in for a task's name: traces from files."""
 
 
 class Source(BaseModel, extra="forbid", frozen=True):
-    """Where samples come from: a task's generator, or traces of the user's own."""
+    """Source of samples: a task's generator, or traces of the user's own."""
 
     name: str
     """A task, or `traces`."""
     share: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    """Of the samples, relative to the other sources' shares."""
+    """Share of the samples, relative to the other sources' shares."""
     options: dict[str, JsonValue] = {}
-    """Of the task's generator; the task documents them."""
+    """Options of the task's generator; the task documents them."""
     files: list[str] = []
     """With `traces`: JSONL files, relative to the working directory."""
 
@@ -54,11 +54,11 @@ class OwnErrors(BaseModel, extra="forbid", frozen=True):
     file: str
     """JSONL, relative to the working directory."""
     share: float = Field(default=0.5, gt=0, le=1)
-    """Of the samples that backtrack; the others end in invented wrong steps."""
+    """Share of the samples that backtrack; the others end in invented wrong steps."""
 
 
 class DataRecipe(BaseModel, extra="forbid", frozen=True):
-    """What `stepback data` writes.
+    """The samples that `stepback data` writes.
 
     A single source may be written without a table of its own, as `task`, `options` and `files`.
     """
@@ -77,9 +77,9 @@ class DataRecipe(BaseModel, extra="forbid", frozen=True):
     }
     """Relative weights of the kinds of wrong step; the paper's are 1 : 2 : 2."""
     paths: Literal["uniform", "canonical", "plainest"] = "uniform"
-    """Which of a problem's correct paths is taught. `uniform`: any of them with equal chance.
-    `canonical`: of those that are the same steps in another order only the one that the task puts
-    first, and any of the rest. `plainest`: always the one that the task puts first of all."""
+    """Choice among a problem's correct paths. `uniform`: any, with equal chance. `canonical`: of
+    paths with the same steps in another order, only the task's first. `plainest`: always the task's
+    first of all."""
     first_steps: float = Field(default=0.0, ge=0, lt=1)
     """Share of the right paths of several steps which stop behind the first, with no end. Where the
     first step is the hard one that is more problems in as many tokens."""
@@ -87,14 +87,14 @@ class DataRecipe(BaseModel, extra="forbid", frozen=True):
     """How many steps are wrong before the marker comes, and how often, relative to each other. The
     paper's is one: each further step takes the one before at its word."""
     false_claims: float = Field(default=0.0, ge=0, le=1)
-    """Share of the invented wrong paths that end in a step which says that it reaches the goal, and
-    does not: behind a right prefix, or where the goal is too far for that, behind a dead end that
-    nobody noticed. Neither `errors` nor `wrong_steps` weighs these; Sudoku has none."""
+    """Share of the invented wrong paths that end in a step which falsely claims the goal. It
+    follows a right prefix or, where the goal is too far for that, an unnoticed dead end. Neither
+    `errors` nor `wrong_steps` weighs these; Sudoku has none."""
     separator: str = Field(default="\n", min_length=1)
     """Closes every step. Steps of several lines need another than a line's end, such as two."""
     own_errors: OwnErrors | None = None
-    """Wrong steps of a model's own instead of invented ones, or beside them. A task that the file
-    has none of has invented ones alone."""
+    """Wrong steps of a model's own, instead of invented ones or mixed with them. A task without any
+    in the file has invented ones alone."""
 
     def _wants_errors_of(self, task: Generator[Any]) -> bool:
         return any(self.errors.get(kind, 0) > 0 for kind in task.error_kinds)

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
+# Tokens of a pass on a CPU: small enough for its caches, large enough for its matrices.
 _CPU_PASS = 4096
-"""Tokens of a pass on a CPU: small enough for its caches, large enough for its matrices."""
 
 
 class ScratchModel(BaseModel, extra="forbid", frozen=True):
@@ -37,8 +37,8 @@ class BaseModelChoice(BaseModel, extra="forbid", frozen=True):
 
 
 class LoraRecipe(BaseModel, extra="forbid", frozen=True):
-    """Low-rank adapters (arXiv 2106.09685) on a base model instead of all of its weights; the
-    marker's rows in the embedding and in the head are trained beside them."""
+    """Low-rank adapters (arXiv 2106.09685) on a base model instead of all of its weights. The
+    marker's rows in the embedding and in the head are trained as well."""
 
     rank: int = Field(default=16, gt=0)
     alpha: float = Field(default=32.0, gt=0)
@@ -82,10 +82,9 @@ class TrainRecipe(BaseModel, extra="forbid", frozen=True):
     compile: bool = False
     """torch.compile; needs a C++ compiler on a CPU."""
     attention: Literal["auto", "sdpa", "eager"] = "auto"
-    """Which attention of `transformers` computes the training. auto is eager for short rows on a
-    CPU (up to 128 tokens, compiled up to 512), where the fused kernel's backward pass is slow, and
-    else what the model has by itself. eager keeps rows x heads x row_tokens^2 scores of a pass in
-    memory."""
+    """Attention of `transformers` in training. `eager` keeps rows x heads x row_tokens^2 scores of
+    a pass in memory. `auto` is eager for short rows on a CPU (up to 128 tokens, compiled up to
+    512), where the fused kernel's backward pass is slow, else the model's own."""
     gradient_checkpointing: bool = False
     """Keep no activations inside a layer and compute them again in the backward pass: less memory
     for about a third more computation."""

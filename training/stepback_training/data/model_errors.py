@@ -38,7 +38,7 @@ class ModelError(BaseModel):
     """The right steps before."""
     wrong_step: str
     follow_ups: list[str] = []
-    """What the model wrote after the wrong step, as if that were right."""
+    """Steps of the model after the wrong one, as if that were right."""
     kind: ErrorKind
     noticed: bool
     """Whether the model emitted the marker straight after the wrong step."""
@@ -50,7 +50,7 @@ class ModelError(BaseModel):
 
     @property
     def key(self) -> tuple[str, str, tuple[str, ...]]:
-        """What no two lines of a file share."""
+        """Key that no two lines of a file share."""
         prompt = self._task.checker.prompt(self.typed_problem)
         return self.task, prompt, (*self.prefix, self.wrong_step)
 

@@ -46,7 +46,7 @@ class Sample(BaseModel):
     follow_ups: list[str] = []
     """Further wrong steps behind the first, all before the marker."""
     beginning: bool = False
-    """The steps are the first of a right path, and nothing is said of what follows."""
+    """The steps are the first of a right path, and the rest is left out."""
 
     @model_validator(mode="after")
     def _ends_in_one_way(self) -> Self:
@@ -130,7 +130,7 @@ def read_samples(path: Path) -> Iterator[Sample]:
 
 
 def samples_of(path: Path, lines: Iterable[bytes], first: int = 1) -> Iterator[Sample]:
-    """The samples of a file's lines, of which the first has this number. Raises SampleError."""
+    """Samples of a file's lines, numbered from `first`. Raises SampleError."""
     for number, line in enumerate(lines, start=first):
         try:
             yield Sample.model_validate_json(line)
@@ -187,7 +187,7 @@ def _choose_path(paths: list[list[str]], recipe: DataRecipe, rng: Random) -> lis
 
 
 def first_of_each_order(paths: list[list[str]]) -> list[list[str]]:
-    """Of paths that are the same steps in another order, the first of the list."""
+    """Drop paths that repeat an earlier one's steps in another order."""
     first: dict[tuple[str, ...], list[str]] = {}
     for path in paths:
         first.setdefault(tuple(sorted(path)), path)

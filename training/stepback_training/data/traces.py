@@ -36,9 +36,9 @@ PLAIN_PROMPTS = (
     "into the model's chat template, in training as in /solve"
 )
 """How to write prompts for a chat model, for who rendered them."""
+# Control tokens as chat templates write them. Which of them a model has, its tokenizer says later;
+# a prompt that was rendered for one is no prompt of any.
 _CONTROL = re.compile(r"<\|[A-Za-z_]+\|>|<(start|end)_of_turn>|\[/?INST\]")
-"""Control tokens as chat templates write them. Which of them a model has, its tokenizer says later;
-a prompt that was rendered for one is no prompt of any."""
 
 
 class TraceError(ValueError):
@@ -102,7 +102,7 @@ class Trace(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """What files hold."""
+    """Traces read from files."""
 
     training: list[Trace]
     held_out: int
@@ -141,8 +141,8 @@ def is_held_out(prompt: str) -> bool:
 
 
 def _lines(file: Path) -> Iterator[tuple[str, bytes]]:
-    """Where each line is and what it holds; empty lines are left out. Raises NotJsonLines, and
-    TraceError for a file that cannot be read."""
+    """Place and content of each line; empty lines are left out. Raises NotJsonLines, and TraceError
+    for a file that cannot be read."""
     try:
         for number, line in enumerate(json_lines(file), start=1):
             if text := line.strip():

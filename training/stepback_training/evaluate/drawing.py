@@ -29,10 +29,10 @@ _STYLE: dict[Any, Any] = {
 
 
 _INCHES_OF_A_LETTER = 0.068
+# Space of a legend's label, and of the sign before it.
 _INCHES_OF_A_MARK = 0.65
-"""Space of a legend's label, and of the sign before it."""
+# Ratio of costs at which labels would overlap.
 _SAME_PLACE = 1.15
-"""Ratio of costs at which labels would overlap."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The file that an evaluation ends in: what was asked of whom, and what came of each problem."""
+"""The file of an evaluation: plan, controller, and the outcome of each problem."""
 
 from pathlib import Path
 from typing import Any, Literal

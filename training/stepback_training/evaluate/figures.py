@@ -1,4 +1,4 @@
-"""What the figures show: accuracy against generated tokens, and against N for each b."""
+"""Figures: accuracy against generated tokens, and against N for each b."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -22,8 +22,8 @@ from stepback_training.evaluate.summary import Accuracy, Row
 from stepback_training.generators import GENERATORS, Split
 from stepback_training.sampling.statistics import Share
 
+# By which factor equal N are drawn apart.
 _APART = 1.05
-"""By which factor equal N are drawn apart."""
 _SPLITS = (Split.TEST_SEEN, Split.TEST_NEW, Split.TRAIN)
 
 
@@ -113,7 +113,7 @@ def _tokens_panel(drawn: Sequence[_Drawn], task: str, split: Split, measure: _Me
 
 
 def _against_breadth(task: str, named: dict[str, Evaluation], path: Path) -> list[Path]:
-    """Of the strategies that have a b, by perplexity as the paper chooses, and beside it."""
+    """Draw accuracy against N for each b, by perplexity as in the paper and by other rules."""
     sampled = (Strategy.BEST_OF_N, Strategy.SELF_BACKTRACKING)
     drawn = [
         one
@@ -178,7 +178,7 @@ def _series(
 
 
 def _rank(line: tuple[tuple[str, str], list[_Drawn]]) -> tuple[int, tuple[str, str]]:
-    """Of a line in the legend."""
+    """Return the sort key of a line in the legend."""
     key, members = line
     return ORDER.index(members[0].row.setting.strategy), key
 

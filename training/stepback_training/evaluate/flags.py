@@ -64,7 +64,7 @@ def _read_file(given: argparse.Namespace, task: Generator[Any]) -> ProblemFile |
 
 
 def _splits(names: Sequence[str], known: Sequence[Split]) -> tuple[Split, ...]:
-    """Of a task: training problems are asked only by name."""
+    """Splits of a task; training problems only by name."""
     wanted: list[Split] = []
     for name in names:
         tests = tuple(split for split in known if split is not Split.TRAIN)
@@ -73,7 +73,7 @@ def _splits(names: Sequence[str], known: Sequence[Split]) -> tuple[Split, ...]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Of the command line that `read_plan` reads."""
+    """Return the parser of the command line that `read_plan` reads."""
     made = argparse.ArgumentParser(
         "stepback evaluate",
         description="Ask a running controller held-out problems, over strategies x N x b, and "

@@ -1,4 +1,4 @@
-"""Asks a running controller what a plan says, so many problems in flight, and keeps what it says.
+"""Runs a plan on a controller, a bounded number of problems in flight, and journals each outcome.
 
 Each setting is done before the next begins, so that what it cost is its own. What an earlier
 process has kept is not asked again.
@@ -21,8 +21,8 @@ from stepback_training.sampling.bounded_gather import ask_each, finished, of_the
 from stepback_training.sampling.journal import Journal, JournalError, Key, opened
 from stepback_training.sampling.problems import Question, digest_of
 
+# Nats a token. The same weights differ by less from batch to batch.
 _SCORE_TOLERANCE = 0.005
-"""Nats a token. The same weights differ by less from batch to batch."""
 
 
 class WrongServer(ValueError):
@@ -35,9 +35,9 @@ class Measured:
 
     plan: Plan
     controller: dict[str, Any]
-    """As /version says it."""
+    """Answer of /version."""
     model: dict[str, Any]
-    """As /v1/models says it."""
+    """Entry of /v1/models."""
     runs: list[dict[str, Any]]
     settings: list[Setting]
     """The plan's, and those at equal tokens."""

@@ -1,4 +1,4 @@
-"""What an evaluation asks: which problems, and each under which settings. Pure."""
+"""Plan of an evaluation: its problems, and the settings for each. Pure."""
 
 from collections.abc import Iterator, Sequence
 from math import isqrt
@@ -14,7 +14,7 @@ from stepback_training.generators import GENERATORS, Generator, Split
 from stepback_training.sampling.problems import Question, draw
 
 MOST_CANDIDATES = 1024
-"""That one result can hold."""
+"""Rules that one result can serve."""
 
 
 class _Plain(BaseModel):
@@ -116,10 +116,10 @@ class Plan(_Plain):
 
     task: str
     options: dict[str, JsonValue] = {}
-    """Of the task's generator."""
+    """Options of the task's generator."""
     splits: tuple[Split, ...] = Field(min_length=1)
     problems: int = Field(ge=1)
-    """Of each split; of a file, all of them."""
+    """Problems of each split; of a file, all of them."""
     seed: int = Field(ge=0)
     temperature: float = Field(gt=0, le=2)
     settings: tuple[Setting, ...] = Field(min_length=1)
@@ -196,5 +196,5 @@ def _searches(strategy: Strategy, selects: Sequence[Select]) -> list[bool]:
 
 
 def best_of_n_of(samples: float) -> Setting:
-    """Best-of-N with so many samples, to the nearest."""
+    """Return best-of-N with the nearest whole N."""
     return Setting(strategy=Strategy.BEST_OF_N, breadth=max(1, round(samples)))

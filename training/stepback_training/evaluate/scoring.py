@@ -1,4 +1,4 @@
-"""What one result is worth under each rule of choosing. Pure.
+"""Scores of one result under each rule of choosing. Pure.
 
 A search that comes back with all of its candidates is judged by several rules at once. The judge is
 this package's own checker, not the controller's word.
@@ -20,7 +20,7 @@ class Rule(StrEnum):
     PERPLEXITY = "perplexity"
     """The likeliest a token: the paper's own rule."""
     VOTE = "vote"
-    """What most samples agree on, the likeliest of these."""
+    """The answer that most samples agree on, its likeliest candidate."""
     MARKER = "marker"
     """The one whose steps the model is least likely to take back."""
     WEIGHTED_VOTE = "weighted_vote"
@@ -46,7 +46,7 @@ class _Kept(BaseModel):
 
 
 class Choice(_Kept):
-    """What a rule chose, judged."""
+    """The choice of a rule, judged."""
 
     strict: bool
     lax: bool
@@ -71,11 +71,11 @@ class Outcome(_Kept):
     tokens: int
     """Generated, those of discarded branches included."""
     requests: int
-    """Samples asked of the engine."""
+    """Samples requested from the engine."""
     backtracks: int
     cached: int
     seconds: float
-    """Of searching, as the controller says; its queue excluded."""
+    """Seconds of searching, as the controller reports; its queue excluded."""
     queued: float
 
 

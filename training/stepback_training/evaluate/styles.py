@@ -25,13 +25,13 @@ _COLOURS = {
 }
 SOURCE_DASHES = ("-", "--", "-.", ":")
 _PAPER_COLOUR = "#9a9a9a"
+# By b.
 _MARKERS = ("o", "^", "s", "v")
-"""By b."""
 _PAPER_DASHES = {"1B": "--", "3B": ":"}
 
 
 def line_of(row: Row) -> str:
-    """What the points of one line have in common."""
+    """Return the name of the line that a row's point lies on."""
     setting = row.setting
     name = _NAMES.get(setting.strategy, f"self-backtracking, b={setting.backtracks}")
     if setting.budget_tokens is None or setting.breadth is None:

@@ -1,4 +1,4 @@
-"""What many outcomes of one setting say together. Pure."""
+"""Statistics over many outcomes of one setting. Pure."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Accuracy(_Said):
 
 
 class Failures(_Said):
-    """Of one rule's choices that the strict checker refused."""
+    """Choices of one rule that the strict checker refused."""
 
     kinds: dict[str, int]
     """How many of each kind, the commonest first: the checker's reason, or why there was nothing
@@ -49,9 +49,9 @@ class Row(_Said):
     tokens: Spread
     """Generated tokens a problem, those of discarded branches included."""
     requests: Spread
-    """Samples asked of the engine, a problem."""
+    """Samples requested from the engine, a problem."""
     seconds: Spread
-    """Of searching, a problem, beside as many other searches as were in flight."""
+    """Seconds of searching a problem, with the other searches in flight."""
     backtracks: Spread
     equal_tokens: str | None = None
     """The setting of best-of-N that generates as much."""

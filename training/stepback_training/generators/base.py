@@ -26,7 +26,7 @@ class ErrorKind(StrEnum):
 
 
 class Split(StrEnum):
-    """Where a problem belongs. The two test kinds share no inputs with training."""
+    """Split of a problem. The two test kinds share no inputs with training."""
 
     TRAIN = "train"
     TEST_SEEN = "test_seen"

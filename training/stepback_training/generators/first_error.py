@@ -1,4 +1,4 @@
-"""What a task makes of steps that somebody wrote: the first wrong one, and its kind."""
+"""The first wrong step among given ones, and its kind."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -16,9 +16,8 @@ from stepback_training.improve.outcomes import WrongStep
 def wrong_steps(
     task: Generator[Any], problem: BaseModel, path: Sequence[str], tree: Iterable[TreeNode]
 ) -> list[WrongStep]:
-    """The illegal steps of a search's tree where it was right so far: in a state that `path`, which
-    is correct, goes through. Each once. A text that is no step at all teaches nothing, and what
-    ends as if in a held-out goal would teach what is wrong."""
+    """Illegal steps in a search's tree, each once, at states that the correct `path` goes through.
+    Skips malformed steps, which teach nothing, and steps that end as if in a held-out goal."""
     right = {task.checker.state_key(problem, path[:length]) for length in range(len(path))}
     whole: dict[int, list[str]] = {}
     found: dict[tuple[str, ...], WrongStep] = {}

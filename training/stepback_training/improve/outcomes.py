@@ -1,4 +1,4 @@
-"""What came of one problem of a round: whether it was solved, how, and which errors were met."""
+"""Outcome of one problem of a round: whether and how it was solved, and which errors were met."""
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
@@ -16,7 +16,7 @@ class WrongStep(BaseModel):
 
 
 class Outcome(BaseModel):
-    """What came of one problem."""
+    """Outcome of one problem."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -25,7 +25,7 @@ class Outcome(BaseModel):
     solved: bool
     """Whether the strict checker accepts `steps`."""
     steps: list[str]
-    """Of the answer; none where there is no answer."""
+    """Steps of the answer; none without one."""
     wrong: list[WrongStep] = []
     tokens: int
     """Generated, those of discarded branches included."""

@@ -102,7 +102,7 @@ def _search_options(plan: ImproveRecipe) -> SolveOptions:
 
 
 def identity(recipe: Recipe, start: str) -> dict[str, Any]:
-    """What a run is; `start` is the digest of the weights that it starts from."""
+    """Identity of a run; `start` is the digest of the weights that it starts from."""
     plain = recipe.model_dump(mode="json")
     # More of them go on from there.
     (plain["improve"] or {}).pop("rounds", None)
@@ -164,7 +164,7 @@ class _Improvement:
     # What a round learns from
 
     def _solve(self, number: int) -> list[Outcome]:
-        """What came of a round's problems; nothing is asked where all of it is known."""
+        """Return the outcomes of a round's problems; only unknown ones are asked."""
         plan = self._plan
         way = Way(
             name="search",
@@ -238,8 +238,7 @@ class _Improvement:
     def _ask(
         self, number: int, served: int, questions: Sequence[Question], way: Way, name: str
     ) -> list[Outcome]:
-        """What the model of round `served` makes of the questions, kept in the folder of round
-        `number`."""
+        """Return the outcomes of the model of round `served`; round `number` keeps them."""
         path = self._folder(number) / name
         title = f"round {number}: {path.stem}"
         return self._controller.ask(questions, way, self._weights(served), path, title)

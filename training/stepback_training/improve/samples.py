@@ -33,14 +33,14 @@ class Kept:
 
 
 class Counts(BaseModel):
-    """What a round trains on."""
+    """Training samples of a round."""
 
     optimal: int = 0
     """Paths that were found by search."""
     backtrack: int = 0
     """Ends in a wrong step, after the beginning of such a path."""
     own_errors: int = 0
-    """Of these, steps that the search itself met."""
+    """Those of them that the search itself met."""
     old: int = 0
     """Made as `[data]` says."""
 

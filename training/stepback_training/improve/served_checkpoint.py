@@ -18,13 +18,13 @@ from stepback_training.sampling.journal import Journal, Key, opened
 from stepback_training.sampling.problems import Question, digest_of
 from stepback_training.sampling.provenance import this_process
 
+# Kept of one problem, or the hard ones would be most of the samples.
 _WRONG_STEPS = 4
-"""Kept of one problem, or the hard ones would be most of the samples."""
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What is to be served."""
+    """Weights to serve."""
 
     model: str
     folder: Path
@@ -51,7 +51,7 @@ class Way:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Controller:
-    """Where it is, and how much it is asked at once."""
+    """A controller's address and load."""
 
     url: str
     in_flight: int
@@ -70,8 +70,8 @@ class Controller:
     def ask(
         self, questions: Sequence[Question], way: Way, weights: Weights, path: Path, title: str
     ) -> list[Outcome]:
-        """What the weights make of the questions. What the journal at `path` holds is not asked
-        again, and what is asked is kept there.
+        """Return the outcomes of the questions under these weights. The journal at `path` keeps
+        them, and what it has is not asked again.
 
         Raises what `serve` does, JournalError, Stopped and WeightsChanged."""
         identity = {

@@ -30,7 +30,7 @@ class WeightsChanged(Exception):
 async def of_these_weights(
     client: AsyncClient, digest: str | None, journal: Journal[Any]
 ) -> AsyncGenerator[None]:
-    """What is asked within is asked of these weights; None if the controller does not tell.
+    """Guard a block against a weight reload; `digest` is None if the controller does not tell.
 
     Raises WeightsChanged where others are served in the end. Nobody knows then what is of which:
     what this process has kept is taken out of the journal again.

@@ -1,4 +1,4 @@
-"""What the commands that ask a controller have in common at the terminal."""
+"""Shared terminal code of the commands that ask a controller."""
 
 import argparse
 import asyncio

@@ -1,4 +1,4 @@
-"""What is asked: a problem by its place, and the seed of its searches. Pure."""
+"""Problems by number, and the seeds of their searches. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,7 +28,8 @@ class Question:
         return self.task.checker.prompt(self.problem)
 
     def seed(self, seed: int) -> int:
-        """Of its searches, the same under every setting; `seed` is of all that is asked."""
+        """Return the seed of the problem's searches, the same under every setting; `seed` is the
+        run's."""
         return seed_of(seed, self.split, self.number)
 
 

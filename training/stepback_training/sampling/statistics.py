@@ -7,8 +7,8 @@ from math import comb, sqrt
 import numpy
 from pydantic import BaseModel, ConfigDict
 
+# Quantile of the standard normal distribution: 95 % lie within.
 _Z = 1.959964
-"""Quantile of the standard normal distribution: 95 % lie within."""
 
 
 def wilson(hits: int, total: int) -> tuple[float, float]:

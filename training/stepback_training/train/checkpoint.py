@@ -51,8 +51,8 @@ def export(
 
 @contextmanager
 def told_of_full_disks(folder: Path) -> Generator[None]:
-    """Raise an OSError where writing weights fails: safetensors and torch raise errors of their
-    own, of which torch's does not even say that a disk is full."""
+    """Raise an OSError where writing weights fails. Errors of safetensors and torch are of other
+    types; torch's does not even say that a disk is full."""
     try:
         yield
     except (SafetensorError, RuntimeError) as error:

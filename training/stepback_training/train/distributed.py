@@ -17,8 +17,8 @@ from stepback_training.config import Recipe
 T = TypeVar("T")
 
 FSDP = "FSDP"
+# Variables of `accelerate launch`, and the sharding that each stands for.
 _SHARDING = {"ACCELERATE_USE_FSDP": FSDP, "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
-"""Variables of `accelerate launch`, and the sharding that each stands for."""
 
 
 def join() -> PartialState:

@@ -8,8 +8,9 @@ from stepback_training.train.shared_prompts import Collator
 
 _TOKENS = 12
 _WORDS = 1000
+# Tolerance, relative to the largest logit: float32 rounds a thousandth of that, a leak is far
+# above.
 _ROUNDING = 1e-4
-"""Of the largest logit: float32 rounds a thousandth of that, what leaks is far above."""
 
 
 def is_blind_to_neighbours(model: PreTrainedModel) -> bool:

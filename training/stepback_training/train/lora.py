@@ -16,9 +16,8 @@ from stepback_training.train.distributed import FSDP, sharding
 
 
 def add_adapter(model: PreTrainedModel, lora: LoraRecipe, marker_id: int) -> PreTrainedModel:
-    """The model with adapters, whose other weights are frozen but for the marker's rows in the
-    embedding and in the head. Raises ValueError where PEFT is not installed, where
-    `target_modules` names nothing of this model, or where the launch cannot shard it."""
+    """Add adapters to a model and freeze its other weights, but for the marker's rows in the
+    embedding and in the head."""
     try:
         from peft import LoraConfig, get_peft_model
     except ModuleNotFoundError as error:

@@ -21,16 +21,16 @@ from stepback_training.train.tokenizer import make_tokenizer
 # Typed in part only by transformers; trace.py's protocol says what is used of it.
 AnyTokenizer: TypeAlias = Any
 
+# Tokens of the longest row for which the plain attention was measured to be the faster one on a
+# CPU, by whether it is compiled. Its memory grows with their square.
 _SHORT_ROW = {False: 128, True: 512}
-"""Tokens of the longest row for which the plain attention was measured to be the faster one on a
-CPU, by whether it is compiled. Its memory grows with their square."""
 
 
 def make_model(
     recipe: Recipe, characters: Iterable[str] = ()
 ) -> tuple[PreTrainedModel, AnyTokenizer, Grammar]:
-    """The untrained model, its tokenizer with the marker in it, and the grammar of both. A model
-    from scratch reads the `characters` of its samples beside those of ASCII."""
+    """Return the untrained model, its tokenizer with the marker in it, and the grammar of both. A
+    model from scratch reads ASCII and the `characters` of its samples."""
     torch.manual_seed(recipe.seed)
     if recipe.scratch is not None:
         grammar = Grammar(separator=recipe.data.separator)

@@ -14,14 +14,16 @@ from torch.optim import AdamW, Muon, Optimizer
 
 from stepback_training.train.precision import has_fast_bfloat16
 
+# Elements of a batch at most: enough to keep a GPU busy, little memory beside a large model.
 _BATCH = 1 << 24
-"""Elements of a batch at most: enough to keep a GPU busy, little memory beside a large model."""
 
 
 class BatchedMuon(Muon):
-    """torch.optim.Muon, but matrices of one shape are orthogonalized as one batch: one at a time,
-    those of a small model take a GPU's time in starting kernels. State and options are Muon's; the
-    rate is scaled as `match_rms_adamw` says."""
+    """torch.optim.Muon that orthogonalizes matrices of one shape as one batch.
+
+    State and options are Muon's; the rate is scaled as `match_rms_adamw` says."""
+
+    # One at a time, the matrices of a small model take a GPU's time in starting kernels.
 
     def __init__(self, matrices: list[nn.Parameter], **options: Any) -> None:
         super().__init__(matrices, adjust_lr_fn="match_rms_adamw", **options)

@@ -27,10 +27,10 @@ from stepback_training.train.shared_prompts import grouped
 
 IGNORED = -100
 """The label that `transformers` leaves out of the loss."""
+# Lines that one process encodes at a time.
 _BLOCK = 20_000
-"""Lines that one process encodes at a time."""
+# Samples whose steps are decoded again, to see whether they come back.
 _LOOKED_AT = 1_000
-"""Samples whose steps are decoded again, to see whether they come back."""
 
 
 @dataclass(frozen=True, slots=True)

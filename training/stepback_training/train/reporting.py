@@ -1,4 +1,4 @@
-"""Where a run's loss curve goes: TensorBoard's files in its folder, and Weights & Biases."""
+"""Loss curves of a run: TensorBoard's files in its folder, and Weights & Biases."""
 
 import os
 import secrets
@@ -25,8 +25,8 @@ def check_reporters(recipe: Recipe) -> None:
 
 
 def reporters(recipe: Recipe, run: Path, step: int) -> list[TrainerCallback]:
-    """What hears of the losses, in the main process; `step` is the one that the run goes on from.
-    What a killed run reported past it is dropped, or drawn over."""
+    """Return the reporters of losses, in the main process. The run goes on from `step`: what a
+    killed run reported past it is dropped, or drawn over."""
     found: list[TrainerCallback] = []
     if "tensorboard" in recipe.train.report_to:
         purge = step + 1 if step else None

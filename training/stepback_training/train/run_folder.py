@@ -20,8 +20,8 @@ except ModuleNotFoundError:  # Windows, where `stepback data` works and training
 # ahead, more or fewer epochs give what a run with them from the start would have given.
 _CHANGEABLE = ("epochs", "tokens", "checkpoint_every", "report_to")
 
+# Those that this process holds.
 _locks: set[IO[str]] = set()
-"""Those that this process holds."""
 
 
 @contextmanager

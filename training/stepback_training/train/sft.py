@@ -59,7 +59,7 @@ def train(recipe: Recipe, data: Path, run: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class _Material:
-    """What a run trains, and on what. Every process makes the same."""
+    """Model and data of a run. Every process makes the same."""
 
     model: PreTrainedModel
     tokenizer: AnyTokenizer
@@ -68,7 +68,7 @@ class _Material:
     rows: PackedRows
     vocabulary_size: int
     parameters: int
-    """Of the whole model; adapters vanish into it in the end."""
+    """Parameters of the whole model; adapters vanish into it in the end."""
     trained_parameters: int
 
 
@@ -186,7 +186,7 @@ def _manifest(recipe: Recipe, data: Path, material: _Material, facts: dict[str, 
 
 
 def _facts(recipe: Recipe, trainer: StepbackTrainer, material: _Material) -> dict[str, Any]:
-    """What training was and measured, for the manifest."""
+    """Return the facts of training and its measurements, for the manifest."""
     samples, rows, fit = material.samples, material.rows, recipe.train
     epochs = fit.epochs_over(rows.tokens)
     return {
@@ -205,7 +205,7 @@ def _facts(recipe: Recipe, trainer: StepbackTrainer, material: _Material) -> dic
 
 
 def _machine() -> dict[str, Any]:
-    """What this process trained on, and the most memory that it took of a GPU."""
+    """Return the device of this process, and its peak GPU memory."""
     if not torch.cuda.is_available():
         return {"device": "cpu", "threads": torch.get_num_threads()}
     peak = torch.cuda.max_memory_allocated() / 2**30

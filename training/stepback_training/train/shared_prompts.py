@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch.utils.data import default_collate
 
+# Positions with a loss are rounded up to this, so that compiled passes are of few sizes.
 _MULTIPLE = 64
-"""Positions with a loss are rounded up to this, so that compiled passes are of few sizes."""
 
 
 def grouped(

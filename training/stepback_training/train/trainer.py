@@ -27,8 +27,8 @@ from stepback_training.train.shared_prompts import Collator
 
 _log = logging.getLogger(__name__)
 _KEPT = 2
+# In each resumable checkpoint: how long training had taken.
 _SECONDS = "seconds.txt"
-"""In each resumable checkpoint: how long training had taken."""
 
 
 class Diverged(ValueError):

@@ -72,9 +72,9 @@ class Maze(Checker[MazeProblem]):
         return reason is None and goal in distances(ways, way[-1], way[:-1])
 
     def state_key(self, problem: MazeProblem, steps: Sequence[str]) -> Cell | None:
-        """The cell alone. How the way got there does not matter to a search: if the goal is closed
-        to one way into a cell and open to another, the first of them has already passed a cell from
-        which it is open."""
+        """Return the last cell alone."""
+        # The way there does not matter to a search: if the goal is closed to one way into a cell
+        # and open to another, the first has already passed a cell from which it is open.
         way, reason = _walk(read_ways(problem.rows), problem.rows, steps)
         return way[-1] if reason is None else None
 

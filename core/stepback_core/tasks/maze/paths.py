@@ -9,14 +9,14 @@ from stepback_core.tasks.cells import Cell
 WALL, OPEN, START, GOAL = "#", ".", "S", "G"
 
 MOVES: Mapping[str, Cell] = {"^": (-1, 0), ">": (0, 1), "v": (1, 0), "<": (0, -1)}
-"""What each move adds to row and column."""
+"""Change of row and column by each move."""
 
 Ways = Mapping[Cell, Sequence[Cell]]
 """The cells that each cell is open to."""
 
 
 def target(cell: Cell, move: str) -> Cell:
-    """Where a move leads from a cell, walls and borders aside."""
+    """Return the cell that a move leads to, walls and borders aside."""
     down, right = MOVES[move]
     return cell[0] + down, cell[1] + right
 

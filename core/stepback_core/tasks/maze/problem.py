@@ -1,4 +1,4 @@
-"""What a maze is, as a caller draws it, and how mazes are drawn for training and tests."""
+"""Mazes: the schema that callers write, and drawing mazes at random."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -42,8 +42,8 @@ class MazeProblem(BaseModel):
         examples=[EXAMPLE],
     )
     """The drawing, row by row: `#` is wall, `.` is open, `S` the start, `G` the goal. Cells lie at
-    the odd rows and columns, counted from 0; between two cells is a wall or a passage. Up to 26
-    cells each way, which is 53 characters."""
+    the odd rows and columns, counted from 0; between two cells is a wall or a passage. At most 26
+    cells, 53 characters, each way."""
 
     @field_validator("rows")
     @classmethod
@@ -55,7 +55,7 @@ class MazeProblem(BaseModel):
 
 
 def _flaw(rows: Sequence[str]) -> str | None:
-    """What keeps rows from being a maze; None if they are one."""
+    """Return why rows are not a maze; None if they are one."""
     height, width = len(rows), len(rows[0])
     text = "".join(rows)
     for number, row in enumerate(rows, start=1):

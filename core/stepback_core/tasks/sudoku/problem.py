@@ -1,4 +1,4 @@
-"""What a Sudoku is, as a caller writes it, and how puzzles are drawn for training and tests."""
+"""Sudokus: the schema that callers write, and drawing puzzles at random."""
 
 from typing import Annotated
 
@@ -47,7 +47,7 @@ def _grid(rows: list[str]) -> Grid:
 
 
 def _flaw(rows: list[str]) -> str | None:
-    """What keeps rows from being a puzzle; None if they are one."""
+    """Return why rows are not a puzzle; None if they are one."""
     side = len(rows)
     if side not in _SIDES:
         return f"there are {side} rows; a Sudoku has 4 or 9"

@@ -24,7 +24,7 @@ _FINGERPRINT = 12
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What every answer and every chunk of a call has in common."""
+    """Fields that every answer and chunk of a call share."""
 
     id: str
     created: int

@@ -9,6 +9,7 @@ from typing import Any
 from stepback_core.schemas.openai import SEARCH_FIELDS
 from stepback_server.errors import ApiError
 
+# Values that change nothing, by parameter; null never does.
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     # Sampling: a search draws from the model's own distribution.
     "top_p": (1,),
@@ -60,10 +61,9 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "store": (False,),
     "background": (False,),
 }
-"""Values that change nothing, by parameter; null never does."""
 
+# Accepted whatever they say: they ask nothing of the answer.
 _HARMLESS = frozenset({"metadata", "service_tier", "parallel_tool_calls", "safety_identifier"})
-"""Accepted whatever they say: they ask nothing of the answer."""
 
 _MESSAGE_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "tool_calls": ([],),

@@ -26,8 +26,8 @@ class Reasoning:
     """The same lines from the events of a search that runs."""
 
     def __init__(self) -> None:
+        # A branch's last step, which its rollback may strike out.
         self._held: list[str] = []
-        """A branch's last step, which its rollback may strike out."""
 
     def lines(self, event: ProgressEvent) -> list[str]:
         """The lines that an event completes."""

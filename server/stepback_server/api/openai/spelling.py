@@ -6,11 +6,11 @@ from stepback_core.schemas import ErrorType
 from stepback_server.errors import ApiError
 
 _PREFIXES = ("/v1/chat/", "/v1/completions", "/v1/models", "/v1/responses")
+# OpenAI has no such path: Stepback's own client reads its errors.
 _RELOAD = "/reload"
-"""OpenAI has no such path: Stepback's own client reads its errors."""
 _TOKENIZER = frozenset({"/tokenize", "/detokenize", "/tokenizer_info"})
+# A spent minute is not over when a client's retries are, and a defect is met again.
 _USELESS_TO_RETRY = frozenset({"tokens_per_minute", "internal"})
-"""A spent minute is not over when a client's retries are, and a defect is met again."""
 
 
 def is_openai(path: str) -> bool:

@@ -16,10 +16,10 @@ from stepback_server.settings import Settings
 
 _MOST_STOPS = 4
 _EFFORT = {"low": 1, "medium": 4, "high": 16}
+# Full answers that the usual budget has tokens for, as it is in `/solve`.
 _ANSWERS = 32
-"""Full answers that the usual budget has tokens for, as it is in `/solve`."""
+# OpenAI's SDK gives up after 600 s, and then pays for the same search again.
 _CLIENT_SECONDS = 570.0
-"""OpenAI's SDK gives up after 600 s, and then pays for the same search again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

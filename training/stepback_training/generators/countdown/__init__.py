@@ -1,4 +1,4 @@
-"""Countdown's training data: two to six inputs, and targets of which some are held out."""
+"""Countdown's training data: two to six inputs; some targets are held out."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random
@@ -34,8 +34,8 @@ SEEN_TARGETS = tuple(target for target in TARGET_RANGE if target not in NEW_TARG
 EXTRA_TARGETS = (*range(1, TARGET_RANGE.start), *range(TARGET_RANGE.stop, 200))
 _SEEN_TRIED_IN_TRAINING = 41
 _EXTRA_TRIED_IN_TRAINING = 20
+# Inputs up to which every path of a problem is made; of more, the plainest path alone.
 _MOST_WITH_EVERY_PATH = 4
-"""Inputs up to which every path of a problem is made; of more, the plainest path alone."""
 _TARGETS_OF_MANY = 6
 
 _Number = Annotated[int, Field(ge=2, le=6)]
@@ -122,7 +122,7 @@ class CountdownGenerator(Generator[CountdownProblem]):
 
 
 def _problems(number: int, split: Split, rng: Random) -> Iterator[CountdownProblem]:
-    """Problems of so many inputs, without end."""
+    """Endless problems of `count` inputs."""
     while True:
         numbers = _draw_inputs(number, rng, test=split is not Split.TRAIN)
         for target in _draw_targets(number, split, rng):

@@ -10,8 +10,8 @@ _STRANGERS = range(1, 100)
 _SHARE_OF_FLOORED_DIVISIONS = 0.2
 _SHARE_TOWARDS_THE_TARGET = 0.5
 _SHARE_OF_NEAR_CLAIMS = 0.5
+# Numbers of a state up to which all of its steps are looked at; of more, a few drawn ones.
 _MOST_WITH_EVERY_STEP = 4
-"""Numbers of a state up to which all of its steps are looked at; of more, a few drawn ones."""
 _STEPS_TRIED = 12
 
 
@@ -99,9 +99,10 @@ def follow_up(state: State, target: int, unseen: frozenset[int], rng: Random) ->
 
 
 def false_claim(state: State, target: int, unseen: frozenset[int], rng: Random) -> str | None:
-    """An equation of the last two numbers made to end in the target, half of the time the one that
-    is least far from it, as a model makes them; None if more numbers are left, or where training
-    may not show that end."""
+    """Return an equation of the last two numbers with the target as its false result.
+
+    None if more numbers are left, or where training may not show that end.
+    """
     if len(state) != 2 or target in unseen:
         return None
     b, a = state
@@ -109,6 +110,7 @@ def false_claim(state: State, target: int, unseen: frozenset[int], rng: Random) 
     if b:
         values["/"] = a / b  # Where it is not exact too: a claim is wrong anyway.
     wrong = {op: abs(value - target) for op, value in values.items() if value != target}
+    # A model's own false claims are mostly the equation that comes closest.
     is_near = rng.random() < _SHARE_OF_NEAR_CLAIMS
     op = min(wrong, key=lambda op: wrong[op]) if is_near else rng.choice(list(wrong))
     return f"{a}{op}{b}={target}"

@@ -80,7 +80,7 @@ class MazeGenerator(Generator[MazeProblem]):
         return follow_up(*self._believe(problem, steps), find(problem.rows, GOAL), rng)
 
     def false_claim(self, problem: MazeProblem, steps: Sequence[str], rng: Random) -> str | None:
-        """Of any cell but the goal."""
+        """Return a move that claims to reach the goal, from any cell but the goal itself."""
         return false_claim(*self._believe(problem, steps), find(problem.rows, GOAL), rng)
 
     def ends_held_out(self, problem: MazeProblem, steps: Sequence[str]) -> bool:

@@ -44,9 +44,9 @@ def shortest_paths(ways: Ways, start: Cell, goal: Cell) -> Iterator[list[Cell]]:
 
 
 def dig(height: int, width: int, loops: int, rng: Random) -> list[list[str]]:
-    """A drawing of a maze in which every cell is reached, with so many more passages than that
-    needs. A digger that goes on until it is stuck, then from its last cell with rock beside it (the
-    recursive backtracker), leaves long winding ways and with them long dead ends."""
+    """Draw a maze in which every cell is reached, with `loops` more passages than that needs."""
+    # A digger that goes on until it is stuck, then from its last cell with rock next to it (the
+    # recursive backtracker), leaves long winding ways, and with them long dead ends.
     drawing = [[WALL] * (2 * width + 1) for _ in range(2 * height + 1)]
     drawing[1][1] = OPEN
     trail: list[Cell] = [(0, 0)]

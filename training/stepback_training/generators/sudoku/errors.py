@@ -13,8 +13,8 @@ from stepback_core.tasks.sudoku.grid import (
 )
 from stepback_training.generators.sudoku.order import next_place
 
+# Share of the errors in the cell that would be filled next, where a model makes most of them.
 _SHARE_NEXT = 0.5
-"""Share of the errors in the cell that would be filled next, where a model makes most of them."""
 _SHARE_OVERWRITING = 0.3
 
 

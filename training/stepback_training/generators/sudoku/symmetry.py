@@ -20,13 +20,13 @@ from random import Random
 
 from stepback_core.tasks.sudoku.grid import Grid, side_of
 
+# The largest grid whose rearrangements are few enough to try them all.
 _LISTED_SIDE = 4
-"""The largest grid whose rearrangements are few enough to try them all."""
 
+# The cells of a grid in another order.
 _Pick = Callable[[Sequence[int]], tuple[int, ...]]
-"""The cells of a grid in another order."""
+# A digit in the grid by its nodes: of its row, its column and its name.
 _Given = tuple[int, int, int]
-"""A digit in the grid by its nodes: of its row, its column and its name."""
 
 
 def equivalence_form(grid: Grid) -> str:
@@ -88,7 +88,7 @@ def _renamed(digits: Sequence[int]) -> str:
 
 
 def _certificate(grid: Grid) -> str:
-    """What colour refinement sees, round by round, in an order of its own.
+    """Colours of the refinement, round by round, in a canonical order.
 
     Nodes are rows, then columns, then digits. A round names each by its own colour, the colours of
     the other two nodes of each given there, and the colours of the lines of its band or stack.
