@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 AUDIT := .cache/audit
 
 .PHONY: package lint-release demo serve test image-test check format docs bench bench-search bench-ablation bench-scaling \
-	bench-cost bench-data bench-training results trials locks audit site page-test clean
+	bench-cost bench-data bench-training results trials locks audit site page-test clients-test clean
 
 demo: $(INSTALLED)   ## start, solve a few held-out problems, stop
 	$(BIN)/python deploy/demo.py
@@ -71,6 +71,16 @@ page-test: $(INSTALLED) $(BROWSER)  ## the page in a real Chromium (Debian's pac
 $(BROWSER): tests/browser/requirements.txt
 	$(PYTHON) -m venv $@
 	$@/bin/python -m pip install --quiet --no-deps -r tests/browser/requirements.txt
+	touch $@
+
+CLIENTS := .cache/clients
+
+clients-test: $(INSTALLED) $(CLIENTS)  ## OpenAI's clients, unmodified, against the real server
+	$(CLIENTS)/bin/python -m pytest -c tests/clients/pytest.ini tests/clients
+
+$(CLIENTS): tests/clients/requirements.txt
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet --no-deps --no-compile -r tests/clients/requirements.txt
 	touch $@
 
 site: $(SITE)        ## the documentation as a site: build/site

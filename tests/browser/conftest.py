@@ -1,19 +1,12 @@
 """A real Chromium before the real server, with every request to elsewhere blocked."""
 
 import os
-import socket
-import subprocess
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from tests.serving import ROOT, ready_controller
 
-ROOT = Path(__file__).parents[2]
-STEPBACK = ROOT / ".venv/bin/stepback"
 SHOTS = ROOT / "runs/screenshots"
 PATIENCE = 120_000
 """Milliseconds for whatever a test waits for: a slow machine is no failure."""
@@ -28,44 +21,11 @@ _FLAGS = (
 )
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 @pytest.fixture(scope="session")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a controller that is ready; STEPBACK_ENGINE_URLS saves it an engine."""
-    folder = tmp_path_factory.mktemp("server")
-    address = f"http://127.0.0.1:{(port := _free_port())}"
-    environment = os.environ | {
-        "STEPBACK_PORT": str(port),
-        "STEPBACK_MODEL": str(ROOT / "models/multitask-10m"),
-    }
-    with (folder / "log.txt").open("w") as log:
-        process = subprocess.Popen(
-            [STEPBACK, "serve"], env=environment, stdout=log, stderr=log, cwd=folder
-        )
-    try:
-        _wait_until_ready(f"{address}/ready", process)
+    """The address of a controller that is ready."""
+    with ready_controller(tmp_path_factory.mktemp("server")) as address:
         yield address
-    finally:
-        process.terminate()
-        process.wait(timeout=300)
-
-
-def _wait_until_ready(address: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "the server has ended"
-        try:
-            with urllib.request.urlopen(address, timeout=10):
-                return
-        except urllib.error.URLError:
-            time.sleep(0.5)
-    raise AssertionError(f"{address} does not say 200")
 
 
 @pytest.fixture(scope="session")
