@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 
 from stepback_core.schemas.base import RequestModel
+from stepback_core.schemas.inlining import inlined
 from stepback_core.tasks import TASKS
 
 
@@ -71,9 +72,8 @@ class Budget(RequestModel):
 
 def _problem_schema() -> dict[str, Any]:
     """The task models as one JSON schema, for the documentation; the server validates by task."""
-    return {
-        "anyOf": [*(t.problem_type.model_json_schema() for t in TASKS.values()), {"type": "null"}]
-    }
+    problems = (inlined(task.problem_type.model_json_schema()) for task in TASKS.values())
+    return {"anyOf": [*problems, {"type": "null"}]}
 
 
 def _forms_of_a_request() -> list[JsonValue]:
@@ -85,7 +85,7 @@ def _forms_of_a_request() -> list[JsonValue]:
             "required": ["task", "problem"],
             "properties": {
                 "task": {"const": name},
-                "problem": task.problem_type.model_json_schema(),
+                "problem": inlined(task.problem_type.model_json_schema()),
                 "prompt": absent,
             },
         }
@@ -134,19 +134,22 @@ def _a_vote_needs_samples_that_may_agree() -> JsonValue:
     }
 
 
+def _across_fields() -> dict[str, JsonValue]:
+    return {
+        "oneOf": _forms_of_a_request(),
+        "allOf": [_majority_votes(), _a_vote_needs_samples_that_may_agree()],
+        "examples": [
+            {"task": name, "problem": task.example.model_dump(mode="json")}
+            for name, task in TASKS.items()
+        ],
+    }
+
+
 class SolveRequest(RequestModel):
     """One problem and how to search for its answer: `task` and `problem`, or `prompt`."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "oneOf": _forms_of_a_request(),
-            "allOf": [_majority_votes(), _a_vote_needs_samples_that_may_agree()],
-            "examples": [
-                {"task": name, "problem": task.example.model_dump(mode="json")}
-                for name, task in TASKS.items()
-            ],
-        }
-    )
+    # When a schema is asked for, and not before: a start adds tasks.
+    model_config = ConfigDict(json_schema_extra=lambda schema: schema.update(_across_fields()))
 
     task: str | None = Field(default=None, max_length=64)
     """A task that the model knows, as `/v1/models` lists them."""

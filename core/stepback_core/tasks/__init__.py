@@ -1,4 +1,4 @@
-"""The built-in tasks, by name; `stepback_core.tasks.base` says what a task is."""
+"""The tasks, by name; `stepback_core.tasks.base` says what a task is."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ from stepback_core.tasks.base import Checker, Reason, Verdict
 from stepback_core.tasks.countdown import Countdown, CountdownProblem
 from stepback_core.tasks.maze import Maze
 from stepback_core.tasks.maze.problem import MazeProblem
+from stepback_core.tasks.registry import Registry
 from stepback_core.tasks.sudoku import Sudoku
 from stepback_core.tasks.sudoku.problem import SudokuProblem
 
-TASKS: dict[str, Checker[Any]] = {
-    "countdown": Countdown(),
-    "maze": Maze(),
-    "sudoku": Sudoku(),
-}
+TASKS: Registry[Checker[Any]] = Registry(
+    {"countdown": Countdown(), "maze": Maze(), "sudoku": Sudoku()}
+)
+"""Every task that this process knows. A start adds plug-ins to it; nothing else changes it."""
 
 __all__ = [
     "TASKS",
