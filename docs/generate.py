@@ -26,10 +26,11 @@ _METRICS_TEXT = """\
 `python_...`) and, where vLLM lives in the controller, vLLM's (`vllm:...`). A histogram has the
 series `_bucket`, `_sum` and `_count`.
 
-`stepback_controller_seconds` is wall time of one search, one observation a round: recording what
-the engine delivers, the way back through the seam, picking what is next and, after the last round,
-ranking and writing the answer; also whatever else the event loop does meanwhile, so it grows with
-the load. Turning a round into vLLM's requests is part of the round.
+`stepback_controller_seconds` is wall time of one search, one observation a round. It is the time
+for recording what the engine delivers, for the way back through the seam, for picking what is next
+and, after the last round, for ranking and writing the answer. Whatever else the event loop does
+meanwhile counts too, so it grows with the load. Turning a round into vLLM's requests is part of the
+round.
 """
 _ERRORS_TEXT = """\
 Every error has one body, `{"error": {"type", "message", "param", "code"}}`: `code` is for programs
