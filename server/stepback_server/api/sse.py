@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from stepback_core.events import ErrorEvent, SolveEvent
 from stepback_server.api.errors import failure_of
+from stepback_server.api.protocol import CHUNKS
 from stepback_server.concurrency import Interrupted, run_unless
 from stepback_server.request_context import note
 from stepback_server.solve.stream import LiveSearch
@@ -57,6 +58,7 @@ class WorkStream(StreamingResponse):
         self._linger_seconds = linger_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[CHUNKS] = True
         try:
             await run_unless(self.stream_response(send), self._give_up(receive))
         except Interrupted:

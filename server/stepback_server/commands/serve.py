@@ -43,7 +43,7 @@ def serve(arguments: Sequence[str]) -> int:
 
     import uvicorn
 
-    from stepback_server.api.protocol import QuietProtocol
+    from stepback_server.api.protocol import PatientProtocol
     from stepback_server.api.state import state_of
     from stepback_server.app import create_app
     from stepback_server.checkpoint import Checkpoint, CheckpointError
@@ -96,7 +96,7 @@ def serve(arguments: Sequence[str]) -> int:
             app,
             host=settings.host,
             port=settings.port,
-            http=QuietProtocol,
+            http=PatientProtocol,
             # Else a caller's X-Forwarded-For would stand in the access log, whatever it says.
             proxy_headers=False,
             log_level=settings.log_level,
