@@ -1,8 +1,39 @@
-"""Lines out of pydantic's report of what is wrong."""
+"""Whole numbers as JSON has them, and lines out of pydantic's report of what is wrong."""
 
-from pydantic import ValidationError
+from typing import Annotated, LiteralString, cast
+
+from pydantic import BeforeValidator, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 _OWN = "Value error, "
+
+
+def whole(value: object) -> object:
+    """Return 16 for 16.0, which JSON Schema takes for the same integer; else the value."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(whole)]
+"""An integer, also as a number without a fraction."""
+
+
+def with_rule(error: ValidationError, rule: str) -> ValidationError:
+    """Return the same error with a rule after each of its messages."""
+    return ValidationError.from_exception_data(
+        error.title,
+        [
+            InitErrorDetails(
+                type=PydanticCustomError(
+                    cast("LiteralString", one["type"]),
+                    cast("LiteralString", "{told}; {rule}"),
+                    {"told": one["msg"].removeprefix(_OWN), "rule": rule},
+                ),
+                loc=one["loc"],
+                input=one["input"],
+            )
+            for one in error.errors()
+        ],
+    )
 
 
 def first_error(error: ValidationError, *, whole: str) -> str:

@@ -1,4 +1,4 @@
-"""Callers that close their sending side are answered; those that hang up are noticed all the same."""
+"""Callers that close their sending side are answered; those that hang up are noticed."""
 
 import asyncio
 import http.client

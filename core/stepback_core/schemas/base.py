@@ -1,6 +1,10 @@
 """Base classes of the models that cross HTTP."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any, cast
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from stepback_core.validation import whole
 
 
 class ResponseModel(BaseModel):
@@ -9,7 +13,19 @@ class ResponseModel(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, use_attribute_docstrings=True)
 
 
-class RequestModel(BaseModel):
+class IntegersOfJson(BaseModel):
+    """Base of what takes `16.0` for an integer, as JSON Schema does."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _integers(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        fields = cast("dict[str, Any]", data)
+        return {name: whole(value) for name, value in fields.items()}
+
+
+class RequestModel(IntegersOfJson):
     """Base of requests. Refuses unknown fields and values of another type."""
 
     model_config = ConfigDict(

@@ -5,8 +5,9 @@ Unlike `/solve` they ignore fields that they do not know: clients send what othe
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import ConfigDict, Field, JsonValue
 
+from stepback_core.schemas.base import IntegersOfJson
 from stepback_core.schemas.request import SolveRequest
 
 ReasoningEffort = Literal["none", "low", "medium", "high"]
@@ -31,7 +32,7 @@ SEARCH_FIELDS = frozenset(SolveRequest.model_fields) - _OPENAI_SPELLS - {"candid
 _SEED = 2**63
 
 
-class _OpenRequest(BaseModel):
+class _OpenRequest(IntegersOfJson):
     """Base of the requests: strict in the values of known fields, open for unknown ones."""
 
     model_config = ConfigDict(

@@ -5,18 +5,31 @@
              25-12=13    (each input is used exactly once, division is exact, nothing is negative)
              82+13=95
 
-The rules are those of Stream of Search (arXiv 2404.03683): inputs 1..99, targets 10..100.
+The rules are those of Stream of Search (arXiv 2404.03683): inputs 1..99, targets 10..100. The
+game on television has others: inputs of 100, targets of three digits, numbers that are left over.
 """
 
 import re
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
 
 from stepback_core.tasks.base import Checker, Reason, Verdict
 from stepback_core.tasks.countdown.arithmetic import State, apply, reachable, replay
+from stepback_core.validation import Whole, with_rule
 
+_RULE = (
+    "this Countdown has 2 to 6 integers from 1 to 99, all of them used, each once, "
+    "and a target from 1 to 199"
+)
 _LAX_STEP = re.compile(r"([0-9]+)\s*([-+*/])\s*([0-9]+)\s*=\s*([0-9]+)", re.ASCII)
 
 
@@ -27,12 +40,20 @@ class CountdownProblem(BaseModel):
         extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
     )
 
-    numbers: list[Annotated[int, Field(ge=1, le=99)]] = Field(
+    numbers: list[Annotated[Whole, Field(ge=1, le=99)]] = Field(
         min_length=2, max_length=6, examples=[[4, 16, 25, 82]]
     )
     """Two to six inputs, each 1..99; order is irrelevant."""
-    target: int = Field(ge=1, le=199, examples=[95])
+    target: Whole = Field(ge=1, le=199, examples=[95])
     """The last result that is wanted. Test problems have 10..100; training goes a little beyond."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _say_the_rule(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            raise with_rule(error, _RULE) from None
 
 
 class Countdown(Checker[CountdownProblem]):
