@@ -27,6 +27,7 @@ SERVER_LAYERS = [
     {"engine_provider"},
     {"pipeline"},
     {"service"},
+    {"endpoints"},
     {"api"},
     {"app", "local"},
     {"commands"},

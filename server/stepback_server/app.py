@@ -53,7 +53,7 @@ def create_app(
     served = Served(checkpoint)
     service = Service(settings, served, provide_engines(settings, served, start_engine), tracing)
 
-    jobs = Jobs(settings, endpoints_of(service), lambda: service.model.id, keys.named)
+    jobs = Jobs(settings, endpoints_of(service, settings), lambda: service.model.id, keys.named)
 
     def failed(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):

@@ -10,8 +10,9 @@ from stepback_server.engine.base import (
     ReloadNotOffered,
     SampleRequest,
 )
+from stepback_server.engine.discovery import Discovery, Resolve, resolve_name
 from stepback_server.engine.handshake import Expected
-from stepback_server.engine.pool import EnginePool
+from stepback_server.engine.pool import Changes, EnginePool
 from stepback_server.engine.remote import RemoteEngine
 from stepback_server.engine.supervisor import (
     REMOTE_HEALTH_CHECK,
@@ -26,27 +27,30 @@ from stepback_server.settings import Settings
 
 
 def provide_engines(
-    settings: Settings, served: Served, start_engine: StartEngine | None
+    settings: Settings,
+    served: Served,
+    start_engine: StartEngine | None,
+    resolve: Resolve = resolve_name,
 ) -> EngineProvider:
     work = canary(served.checkpoint.codec.tokens.end_id)
     if start_engine is None and settings.engine_urls:
-        return _remote(settings, served, work)
+        return _remote(settings, served, work, resolve)
     return Supervisor(start_engine or _embedded(settings, served), work)
 
 
-def _remote(settings: Settings, served: Served, work: SampleRequest) -> EngineProvider:
+def _remote(
+    settings: Settings, served: Served, work: SampleRequest, resolve: Resolve
+) -> EngineProvider:
     expected = Expected.of(served.checkpoint, settings)
-    return EnginePool(
-        {
-            url: Supervisor(
-                partial(_connect, url, expected, served if settings.reload_root else None),
-                work,
-                REMOTE_HEALTH_CHECK,
-                name=url,
-            )
-            for url in settings.engine_urls
-        }
-    )
+    found = Discovery(settings.engine_urls, resolve)
+
+    def supervise(url: str) -> Supervisor:
+        start = partial(_connect, url, expected, served if settings.reload_root else None)
+        awaits = url not in found.fixed
+        return Supervisor(start, work, REMOTE_HEALTH_CHECK, name=url, awaits=awaits)
+
+    changes = Changes(found.look, supervise) if found.names else None
+    return EnginePool({url: supervise(url) for url in found.fixed}, changes)
 
 
 def _connect(url: str, expected: Expected, served: Served | None) -> OwnedEngine:

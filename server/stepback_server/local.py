@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from stepback_core.schemas import SolveRequest, SolveResult
-from stepback_server.api.endpoints import SolveEndpoint
 from stepback_server.checkpoint import Checkpoint
+from stepback_server.endpoints.solve import SolveEndpoint
 from stepback_server.engine.supervisor import StartEngine
 from stepback_server.engine.vllm_environment import prepare_environment
 from stepback_server.engine_provider import provide_engines

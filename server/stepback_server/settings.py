@@ -54,7 +54,7 @@ Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^\s/@?#A-Z]+)$
 Origins = Annotated[tuple[Origin, ...], BeforeValidator(_split)]
 OptionalText = Annotated[str | None, BeforeValidator(_none_if_empty)]
 OptionalCount = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_none_if_empty)]
-EngineUrl = Annotated[str, Field(pattern=r"^https?://[^\s/@?#]+(/[^\s?#]*)?$")]
+EngineUrl = Annotated[str, Field(pattern=r"^(dns\+http|https?)://[^\s/@?#]+(/[^\s?#]*)?$")]
 EngineUrls = Annotated[tuple[EngineUrl, ...], BeforeValidator(_split_urls)]
 
 
@@ -77,7 +77,9 @@ class Settings(BaseModel):
     device: Literal["cpu", "cuda"] = "cpu"
     """Device of vLLM: cpu or cuda."""
     engine_urls: EngineUrls = ()
-    """vLLM servers to sample from, their addresses separated by commas; none: vLLM runs in here."""
+    """vLLM servers to sample from, their addresses separated by commas; none: vLLM runs in here.
+    dns+http://NAME:PORT stands for one at each address of a name, which is resolved again and
+    again."""
     engine_api_key: EngineKey = None
     """The key that those servers want, where they want one."""
     kv_cache_mib: int = Field(default=256, ge=8)

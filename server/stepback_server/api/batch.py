@@ -10,11 +10,11 @@ from stepback_core.schemas import SolveRequest, SolveResult
 from stepback_core.schemas.batch import BatchRow, BatchSolveRequest
 from stepback_server.api.authentication import CurrentTenant
 from stepback_server.api.body import StrictRoute, sent_as_json
-from stepback_server.api.errors import failure_of
 from stepback_server.api.paths import BATCH_PATH
 from stepback_server.api.routes import SEARCH_ERRORS, IdempotencyKey, TheService
 from stepback_server.api.sse import WorkStream
 from stepback_server.api.state import state_of
+from stepback_server.endpoints.failures import failure_of
 from stepback_server.errors import ApiError, invalid
 from stepback_server.solve.batch import BatchRun, Ended
 

@@ -5,13 +5,13 @@ If that engine is lost, the search goes on at another.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
-from stepback_server.concurrency import run_all
+from stepback_server.concurrency import run_all, task_group
 from stepback_server.engine.base import (
     Engine,
     EngineNotReached,
@@ -33,23 +33,60 @@ _COUNT_SECONDS = 1.0
 _MAX_LOSSES = 3
 # Time for an engine to recover that failed somebody, where there is none but it.
 _SUSPECT_DELAY_SECONDS = 0.1
+# Until the next look, where there is no engine at all.
+_NONE_SECONDS = 2
 
 
 class EnginePool:
     """Supervised engines that serve the same model, and their keeper."""
 
-    def __init__(self, supervisors: Mapping[str, Supervisor]) -> None:
-        self._supervisors = supervisors
+    def __init__(
+        self, supervisors: Mapping[str, Supervisor], changes: "Changes | None" = None
+    ) -> None:
+        """`changes` adds engines and takes them away while the pool runs."""
+        self._supervisors = dict(supervisors)
+        self._changes = changes
+        self._leaving: dict[str, Supervisor] = {}
+        """Those that take no new search, and stay for those that they have."""
+        self._past_restarts = 0
         self._searches = set[SessionEngine]()
 
     async def run(self) -> None:
         """Watch every replica until cancelled. Raises EngineMismatch where one that answers at the
         start serves something else; one that does so later is left out."""
-        await run_all(each.run() for each in self._supervisors.values())
+        if self._changes is None:
+            await run_all(each.run() for each in self._supervisors.values())
+            return
+        async with task_group() as group:
+            running = {
+                name: group.create_task(each.run()) for name, each in self._supervisors.items()
+            }
+            await self._follow(self._changes, group, running)
+
+    async def _follow(
+        self, changes: "Changes", group: asyncio.TaskGroup, running: dict[str, asyncio.Task[None]]
+    ) -> None:
+        """Add what is named now, and let go what no longer is."""
+        while True:
+            wanted = await changes.look()
+            for name in sorted(wanted - self._supervisors.keys()):
+                self._supervisors[name] = self._leaving.pop(name, None) or changes.supervise(name)
+                if name not in running:
+                    _log.info("%s is added", name)
+                    running[name] = group.create_task(self._supervisors[name].run())
+            for name in sorted(self._supervisors.keys() - wanted):
+                _log.info("%s leaves: it takes no new search", name)
+                self._leaving[name] = self._supervisors.pop(name)
+            for name in [name for name, each in self._leaving.items() if not self._load(each)]:
+                _log.info("%s has left", name)
+                self._past_restarts += self._leaving.pop(name).restarts
+                running.pop(name).cancel()
+            await asyncio.sleep(changes.seconds)
 
     @property
     def restarts(self) -> int:
-        return sum(each.restarts for each in self._supervisors.values())
+        present = (*self._supervisors.values(), *self._leaving.values())
+        return self._past_restarts + sum(each.restarts for each in present)
 
     @property
     def engine(self) -> Engine:
@@ -131,8 +168,22 @@ class EnginePool:
             f"{name} has failed a request and is being checked" if each.up else each.reason
             for name, each in self._supervisors.items()
         )
-        soonest = min(each.seconds_until_up for each in self._supervisors.values())
-        return EngineUnavailable("; ".join(reasons), public="no engine is up", retry_after=soonest)
+        soonest = min(
+            (each.seconds_until_up for each in self._supervisors.values()), default=_NONE_SECONDS
+        )
+        reason = "; ".join(reasons) or "no name of an engine resolves"
+        return EngineUnavailable(reason, public="no engine is up", retry_after=soonest)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """How a pool learns of engines that come and go."""
+
+    look: Callable[[], Awaitable[frozenset[str]]]
+    """Gives the URLs of all engines."""
+    supervise: Callable[[str], Supervisor]
+    seconds: float = 2.0
+    """Between two looks."""
 
 
 class SessionEngine:

@@ -111,7 +111,10 @@ class Supervisor:
         patience: HealthCheckConfig | None = None,
         *,
         name: str = "the engine",
+        awaits: bool = False,
     ) -> None:
+        """`awaits`: a first start that fails is tried again, whatever it failed of."""
+        self._awaits = awaits
         self._start_engine = start_engine
         self._canary = canary
         self._patience = patience or HealthCheckConfig()
@@ -146,8 +149,8 @@ class Supervisor:
             self._expect()
             try:
                 await self._start()
-            except EngineUnavailable as error:
-                if error.death is not None and not error.death.by_a_signal:
+            except EngineError as error:
+                if self._is_fault_of_configuration(error):
                     raise
                 self._note(error)
                 _log.warning("%s is awaited: %s", self._name, error)
@@ -157,6 +160,13 @@ class Supervisor:
                 self.restarts += 1
         finally:
             await self._retire(kill=False)
+
+    def _is_fault_of_configuration(self, error: EngineError) -> bool:
+        if self._awaits:
+            return False
+        if not isinstance(error, EngineUnavailable):
+            return True
+        return error.death is not None and not error.death.by_a_signal
 
     @asynccontextmanager
     async def lend(self) -> AsyncGenerator[Engine]:

@@ -11,6 +11,7 @@ from stepback_server.storage.errors import StorageUnavailable
 
 _log = logging.getLogger(__name__)
 _SECONDS = 0.25
+_SECONDS_TO_TRY_AGAIN = 1.0
 
 
 class EventLog:
@@ -53,18 +54,22 @@ class EventLog:
             await self._flush()
             if not self._is_closed:
                 await asyncio.sleep(_SECONDS)
-        await self._flush()
+        # Through an outage too: whoever follows must find no gap before the result.
+        while not await self._flush():  # noqa: ASYNC110 - the database rings no bell
+            await asyncio.sleep(_SECONDS_TO_TRY_AGAIN)
 
-    async def _flush(self) -> None:
+    async def _flush(self) -> bool:
+        """Write what waits; False where it goes on waiting for the database."""
         self._news.clear()
         events, self._waiting = self._waiting, []
         if not events:
-            return
+            return True
         try:
             await self._searches.append(self._number, self._next, events)
-            self._next += len(events)
         except StorageUnavailable as error:
             _log.warning("events wait for the database: %s", error)
             self._waiting = events + self._waiting
-            await asyncio.sleep(_SECONDS)
             self._news.set()
+            return False
+        self._next += len(events)
+        return True

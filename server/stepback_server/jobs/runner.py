@@ -141,8 +141,7 @@ class Runner:
 
     async def _work(self, job: Job) -> None:
         try:
-            answer = await self._answer(job)
-            await self._writer.write(job, answer)
+            await self._writer.write(job, await self._answer_always(job))
         except asyncio.CancelledError:
             if job.number in self._cancelled:
                 await self._writer.write(job, None)
@@ -155,6 +154,14 @@ class Runner:
                 del self._running[job.number]
             self._room.set()
 
+    async def _answer_always(self, job: Job) -> JobAnswer:
+        try:
+            return await self._answer(job)
+        except Exception as error:  # A defect: without an answer it would run for ever.
+            _log.error("a job ended in an unexpected error", exc_info=error)
+            message = "An error of the server's own; it has been logged."
+            return _refusal(500, ErrorType.INTERNAL, "internal", message)
+
     async def _answer(self, job: Job) -> JobAnswer:
         """Ask the endpoint until it has an answer."""
         while True:
@@ -166,6 +173,9 @@ class Runner:
                 return await self._ask(job, tenant)
             except NotNow as later:
                 await asyncio.sleep(min(later.seconds, _LONGEST_WAIT))
+            except StorageUnavailable as error:
+                _log.warning("a job waits for the database: %s", error)
+                await asyncio.sleep(_POLL_SECONDS)
 
     async def _ask(self, job: Job, tenant: Tenant) -> JobAnswer:
         endpoint, body = self._endpoints[job.endpoint], json.loads(job.body)
@@ -191,9 +201,10 @@ async def _again_and_again(
 
 
 def _withdrawn() -> JobAnswer:
-    detail = ErrorDetail(
-        type=ErrorType.AUTHENTICATION,
-        message="The key that asked for this was withdrawn.",
-        code="unknown_key",
-    )
-    return JobAnswer(401, ErrorBody(error=detail).model_dump_json())
+    message = "The key that asked for this was withdrawn."
+    return _refusal(401, ErrorType.AUTHENTICATION, "unknown_key", message)
+
+
+def _refusal(status: int, kind: ErrorType, code: str, message: str) -> JobAnswer:
+    detail = ErrorDetail(type=kind, message=message, code=code)
+    return JobAnswer(status, ErrorBody(error=detail).model_dump_json())

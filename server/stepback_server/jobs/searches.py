@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stepback_core.events import SolveEvent
@@ -34,29 +34,22 @@ class Searches:
 
         Raises IdempotencyMismatch."""
         id = f"search-{_name(tenant, key)}"
-        async with self._database.begin() as connection:
-            same = select(JOBS.c.body).where(JOBS.c.id == id)
-            queued = (await connection.execute(same)).scalar_one_or_none()
-            if queued is not None and queued != body:
-                raise IdempotencyMismatch
-            if queued is None:
-                await self._insert(connection, id, tenant, endpoint, body)
-        return await self.find(tenant, id)
-
-    async def _insert(
-        self, connection: AsyncConnection, id: str, tenant: str, endpoint: str, body: str
-    ) -> None:
-        await connection.execute(
-            insert(JOBS).values(
-                id=id,
-                tenant=tenant,
-                model=self._model(),
-                endpoint=endpoint,
-                body=body,
-                state=State.QUEUED,
-                created=self._database.now,
-            )
+        new = self._database.insert_new(JOBS).values(
+            id=id,
+            tenant=tenant,
+            model=self._model(),
+            endpoint=endpoint,
+            body=body,
+            state=State.QUEUED,
+            created=self._database.now,
         )
+        async with self._database.begin() as connection:
+            # First, so that of two controllers with one key the later finds what the other wrote.
+            await connection.execute(new)
+            queued = await connection.execute(select(JOBS.c.body).where(JOBS.c.id == id))
+            if queued.scalar_one() != body:
+                raise IdempotencyMismatch
+        return await self.find(tenant, id)
 
     async def find(self, tenant: str, id: str) -> SearchJob:
         """Read a search with its result or its progress. Raises UnknownId."""
@@ -77,7 +70,8 @@ class Searches:
         data = "\n".join(json.dumps(event.model_dump(mode="json")) for event in events)
         row = {"job": number, "first": first, "count": len(events), "data": data}
         async with self._database.begin() as connection:
-            await connection.execute(insert(EVENTS).values(row))
+            # Where an outage hid that it was kept, it is kept once.
+            await connection.execute(self._database.insert_new(EVENTS).values(row))
 
     async def next_event(self, number: int) -> int:
         """The number of the next event: an attempt goes on counting where a lost one ended."""

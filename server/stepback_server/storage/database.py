@@ -10,7 +10,8 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import ColumnElement, Connection, Double, cast, event, func, literal, text
+from sqlalchemy import ColumnElement, Connection, Double, Table, cast, event, func, literal, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -59,6 +60,11 @@ class Database:
         if self.is_shared:
             return cast(func.extract("epoch", func.clock_timestamp()), Double)
         return literal(time.time())
+
+    def insert_new(self, table: Table) -> Any:
+        """An INSERT that does nothing where the row is there already."""
+        insert = postgresql.insert if self.is_shared else sqlite.insert
+        return insert(table).on_conflict_do_nothing()
 
     @asynccontextmanager
     async def begin(self) -> AsyncGenerator[AsyncConnection]:

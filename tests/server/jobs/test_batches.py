@@ -36,6 +36,37 @@ def test_every_line_is_answered_once_and_refusals_are_in_the_error_file(
     assert batch["usage"]["total_tokens"] == spent + batch["usage"]["input_tokens"]
 
 
+def test_lines_of_openais_routes_are_answered_and_refused_as_these_do(
+    jobs_server: httpx.Client,
+) -> None:
+    problem = "countdown:3,5=15"
+    message = {"role": "user", "content": problem}
+    given = {
+        "/v1/chat/completions": ({"messages": [message]}, {"messages": [message], "n": 0}),
+        "/v1/completions": ({"prompt": [problem, problem]}, {"prompt": problem, "logprobs": 1}),
+    }
+    for path, (good, bad) in given.items():
+        lines = (line("good", good | {"stream": True}, url=path), line("bad", bad, url=path))
+        begun = begin(jobs_server, upload(jobs_server, *lines), endpoint=path)
+        batch = batch_in(jobs_server, begun["id"], "completed", "failed")
+        [output] = [json.loads(each) for each in lines_of(jobs_server, batch["output_file_id"])]
+        at_once = jobs_server.post(path, json=good).json()
+        body = output["response"]["body"]
+        assert body.keys() == at_once.keys() and body["object"] == at_once["object"]
+        assert [texts(each) for each in body["choices"]] == [
+            texts(each) for each in at_once["choices"]
+        ]
+        assert batch["usage"]["output_tokens"] == body["usage"]["completion_tokens"]
+        [error] = [json.loads(each) for each in lines_of(jobs_server, batch["error_file_id"])]
+        refused = jobs_server.post(path, json=bad)
+        assert error["response"]["status_code"] == refused.status_code == 400
+        assert error["response"]["body"] == refused.json()
+
+
+def texts(choice: dict[str, Any]) -> str:
+    return str(choice["text"] if "text" in choice else choice["message"]["content"])
+
+
 @pytest.mark.parametrize(
     ("lines", "code", "number"),
     [
