@@ -1,7 +1,7 @@
 """A vLLM server's protocol in a process of its own that knows the answer at once.
 
 It lets tests of jobs run hundreds of searches in seconds, and counts what it was asked for.
-Run it as `python -m tests.server.jobs.answering_engine PORT SECONDS_PER_SAMPLE`.
+Run it as `python -m tests.server.jobs.answering_engine PORT SECONDS_PER_SAMPLE [HOST]`.
 """
 
 import asyncio
@@ -36,16 +36,21 @@ class AnsweringEngine:
         self._context = checkpoint.context_tokens
         self._seconds = seconds
         self.samples = 0
+        self.searches = 0
         self.most_at_once = 0
         self.at_once = 0
 
     async def complete(self, request: Request) -> Response:
         body = await request.json()
-        return StreamingResponse(self._stream(body["n"]), media_type="text/event-stream")
+        is_search = int(body["max_tokens"] > 1)
+        stream = self._stream(body["n"], is_search)
+        return StreamingResponse(stream, media_type="text/event-stream")
 
-    async def _stream(self, n: int) -> AsyncIterator[str]:
+    async def _stream(self, n: int, is_search: int) -> AsyncIterator[str]:
+        """`is_search`: 1, or 0 for a sign of life."""
         self.samples += n
-        self.at_once += 1
+        self.searches += is_search
+        self.at_once += is_search
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
             await asyncio.sleep(self._seconds)
@@ -57,7 +62,7 @@ class AnsweringEngine:
             yield _event({"choices": [], "usage": {"prompt_tokens_details": {"cached_tokens": 0}}})
             yield "data: [DONE]\n\n"
         finally:
-            self.at_once -= 1
+            self.at_once -= is_search
 
     async def models(self, _: Request) -> Response:
         return JSONResponse({"data": [{"id": self._name, "max_model_len": self._context}]})
@@ -69,7 +74,8 @@ class AnsweringEngine:
         return Response(f"vllm:generation_tokens_total{{a}} {self.samples * len(self._answer)}\n")
 
     async def told(self, _: Request) -> Response:
-        return JSONResponse({"samples": self.samples, "most_at_once": self.most_at_once})
+        said = {"samples": self.samples, "searches": self.searches}
+        return JSONResponse(said | {"most_at_once": self.most_at_once})
 
     async def nothing(self, _: Request) -> Response:
         return JSONResponse({})
@@ -95,4 +101,5 @@ def _event(data: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     engine = AnsweringEngine(float(sys.argv[2]))
-    uvicorn.run(engine.app, port=int(sys.argv[1]), log_level="error")
+    host = sys.argv[3] if len(sys.argv) > 3 else "127.0.0.1"
+    uvicorn.run(engine.app, host=host, port=int(sys.argv[1]), log_level="error")
