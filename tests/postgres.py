@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import free_port
+from tests.conftest import children, free_port
 
 _USER = "nobody"
 """PostgreSQL refuses to run as root."""
@@ -39,6 +40,19 @@ class Postgres:
     def stop(self) -> None:
         """Stop it as a crash does, with every connection."""
         self._run("pg_ctl", "stop", "-m", "immediate", "-w", "-t", "120")
+
+    def freeze(self) -> None:
+        """Stop every process of it, so that it takes connections and answers nobody."""
+        self._send(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._send(signal.SIGCONT)
+
+    def _send(self, number: signal.Signals) -> None:
+        pid = int((self.folder / "data/postmaster.pid").read_text().split()[0])
+        for each in (pid, *children(pid)):
+            os.kill(each, number)
 
     def create(self, name: str) -> str:
         """Make an empty database, and return its URL."""

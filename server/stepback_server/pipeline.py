@@ -53,12 +53,6 @@ class SearchPipeline:
             seen.answered(result)
         return result
 
-    async def solve_as_json(
-        self, request: SolveRequest, tenant: Tenant, feed: Feed | None = None
-    ) -> bytes:
-        """Return what `solve` does as JSON."""
-        return (await self.solve(request, tenant, feed)).model_dump_json().encode()
-
     def refuse_while_draining(self) -> None:
         """Raise EngineUnavailable once the server stops."""
         if self.is_draining:

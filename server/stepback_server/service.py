@@ -1,16 +1,26 @@
 """The service that the routes call: searches, reloads, readiness."""
 
-from functools import partial
+from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version as distribution_version
 
-from stepback_core.schemas import Model, Readiness, Reload, SolveRequest, SolveResult, Strategy
+from stepback_core.schemas import (
+    Limits,
+    Model,
+    Readiness,
+    Reload,
+    SolveRequest,
+    SolveResult,
+    Strategy,
+)
 from stepback_server.checkpoint import Checkpoint
+from stepback_server.concurrency import run_all
 from stepback_server.engine.base import EngineUnavailable
 from stepback_server.engine.supervisor import EngineProvider
 from stepback_server.gateway.admission import Admission, Urgency, Yielding
 from stepback_server.gateway.idempotency import IdempotentAnswers
 from stepback_server.gateway.rate_limit import RateLimiter, Tenant
+from stepback_server.gateway.shared.controllers import SharedControllers
 from stepback_server.observability.metrics import Live, Metrics
 from stepback_server.observability.telemetry import Telemetry
 from stepback_server.observability.tracing import Tracing
@@ -37,6 +47,9 @@ class Service:
         self._grace_seconds = settings.grace_seconds
         self._max_searches = settings.max_searches
         meter = RateLimiter()
+        self._shared = shared = SharedControllers.of(
+            settings, meter, lambda seconds: self.metrics.settled(seconds)
+        )
         self._admission = Admission(
             max_searches=settings.max_searches,
             max_queued=settings.max_queued,
@@ -44,13 +57,17 @@ class Service:
             meter=meter,
             waited=lambda seconds: self.metrics.queued(seconds),
             yielding=Yielding(settings.batch_floor, settings.batch_searches),
+            shared=shared and shared.ledger,
         )
+        if shared is not None:
+            shared.ledger.attach(self._admission)
         self.metrics: Metrics = Metrics(
             Live(
                 searching=lambda: self._admission.searching,
                 queued=lambda: self._admission.queued,
                 engines_up=lambda: keeper.up,
                 restarts=lambda: keeper.restarts,
+                counts_alone=lambda: self._limits is Limits.FALLBACK,
             )
         )
         grammar = served.checkpoint.codec.tokens
@@ -58,6 +75,7 @@ class Service:
             max_results=settings.idempotency_results,
             max_bytes=settings.idempotency_mib << 20,
             seconds=settings.idempotency_seconds,
+            elsewhere=shared and shared.answers,
         )
         self._solver = Solver(served.checkpoint, settings)
         self._pipeline = SearchPipeline(
@@ -77,7 +95,17 @@ class Service:
 
     async def run(self) -> None:
         """Keep an engine up until cancelled. Raises what its first start raises."""
-        await self._keeper.run()
+        works = [self._keeper.run()]
+        if self._shared is not None:
+            works.append(self._shared.run())
+        await run_all(works)
+
+    @property
+    def _limits(self) -> Limits:
+        """Over what the limits of keys hold now."""
+        if self._shared is None:
+            return Limits.OWN
+        return Limits.SHARED if self._shared.is_shared else Limits.FALLBACK
 
     def check(self, request: SolveRequest) -> None:
         """Refuse what could never be searched for. Raises ApiError."""
@@ -107,10 +135,22 @@ class Service:
         if idempotency_key is None:
             result = await self._pipeline.solve(request, tenant, feed)
             return result.model_dump_json().encode(), False
+        once = await self._once(request, tenant, idempotency_key, feed)
+        return once.content, once.is_joined
+
+    async def _once(
+        self, request: SolveRequest, tenant: Tenant, key: str, feed: Feed | None = None
+    ) -> "_Once":
+        own: list[SolveResult] = []
+
+        async def work() -> bytes:
+            own.append(await self._pipeline.solve(request, tenant, feed))
+            return own[0].model_dump_json().encode()
+
         same = request.model_copy(update={"stream": False})
         fingerprint = sha256(same.model_dump_json().encode()).digest()
-        work = partial(self._pipeline.solve_as_json, request, tenant, feed)
-        return await self._answers.once(tenant.name, idempotency_key, fingerprint, work)
+        content, is_joined = await self._answers.once(tenant.name, key, fingerprint, work)
+        return _Once(content, is_joined, own[0] if own else None)
 
     async def result(
         self, request: SolveRequest, tenant: Tenant, idempotency_key: str | None
@@ -118,8 +158,8 @@ class Service:
         """Return the result, and True as `solve_once` does. Raises what it raises."""
         if idempotency_key is None:
             return await self.solve(request, tenant), False
-        content, is_joined = await self.solve_once(request, tenant, idempotency_key)
-        return SolveResult.model_validate_json(content), is_joined
+        once = await self._once(request, tenant, idempotency_key)
+        return once.result, once.is_joined
 
     async def watch(
         self, request: SolveRequest, tenant: Tenant, idempotency_key: str | None = None
@@ -131,12 +171,12 @@ class Service:
         async def solve(feed: Feed) -> SolveResult:
             if idempotency_key is None:
                 return await self.solve(request, tenant, feed)
-            feed.is_joined = self._answers.knows(tenant.name, idempotency_key)
-            content, _ = await self.solve_once(request, tenant, idempotency_key, feed)
-            result = SolveResult.model_validate_json(content)
-            if feed.is_joined:
-                feed.begin(*self._solver.retell(request, result))
-            return result
+            feed.is_joined = await self._answers.knows(tenant.name, idempotency_key)
+            once = await self._once(request, tenant, idempotency_key, feed)
+            if feed.beginning is None:
+                feed.is_joined = True
+                feed.begin(*self._solver.retell(request, once.result))
+            return once.result
 
         live = LiveSearch(solve)
         await live.begin()
@@ -204,6 +244,7 @@ class Service:
             queued=self._admission.queued,
             running=running,
             restarts=self._keeper.restarts,
+            limits=self._limits,
         )
 
     @property
@@ -214,3 +255,17 @@ class Service:
     def vllm_version(self) -> str:
         """Version of the engines' vLLM, once one was up."""
         return self._keeper.version
+
+
+@dataclass(frozen=True, slots=True)
+class _Once:
+    """The answer of a search with an Idempotency-Key."""
+
+    content: bytes
+    is_joined: bool
+    own: SolveResult | None
+    """The result, where the search was this request's."""
+
+    @property
+    def result(self) -> SolveResult:
+        return self.own or SolveResult.model_validate_json(self.content)

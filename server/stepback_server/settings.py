@@ -143,6 +143,9 @@ class Settings(BaseModel):
     controllers."""
     lease_seconds: float = Field(default=15.0, ge=1, le=600)
     """A controller that is silent for so long is taken for dead; others go on with its jobs."""
+    shared_seconds: float = Field(default=0.5, gt=0, le=60)
+    """With PostgreSQL: how long a search waits for the limits that controllers share. Where the
+    database is slower, this controller's own count holds."""
     batch_searches: int = Field(default=16, ge=1)
     """Lines of batches in flight while nobody else searches."""
     batch_floor: int = Field(default=1, ge=0)

@@ -5,7 +5,9 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 import yaml
+from sqlalchemy.engine import make_url
 
+from stepback_server.settings import Settings
 from tests.conftest import ROOT
 from tests.deploy.helm import CHART, find_helm, render, run_helm
 
@@ -26,7 +28,8 @@ VARIANTS: dict[str, list[str]] = {
         "engine.existingKeySecret=engines,serviceMonitor.existingKeySecret=reader,"
         "controller.extraEnv[0].name=OTEL_EXPORTER_OTLP_ENDPOINT,"
         "controller.extraEnv[0].value=http://collector:4318,engine.extraEnv[0].name=NO_COLOR,"
-        "engine.extraEnv[0].value=yes",
+        "engine.extraEnv[0].value=yes,engine.autoscaling.enabled=true,database.password=secret,"
+        "database.storageClass=fast",
         "--set-json",
         'networkPolicy={"callers": [{"podSelector": {}}], "controllerEgress": [{"to": []}]}',
         "--set-literal",
@@ -41,7 +44,8 @@ VARIANTS: dict[str, list[str]] = {
     ],
     "nothing optional": [
         "--set",
-        "podDisruptionBudget.enabled=false,networkPolicy.enabled=false,keys.existingSecret=mine",
+        "podDisruptionBudget.enabled=false,networkPolicy.enabled=false,keys.existingSecret=mine,"
+        "database.enabled=false",
     ],
 }
 
@@ -69,13 +73,13 @@ def test_the_pods_ids_are_the_operators_to_choose_or_to_leave_to_the_cluster(hel
         for pod in _pods(render(helm, *flags)):
             assert {pod["securityContext"].get(name) for name in ids} == {expected}
             assert pod["securityContext"]["runAsNonRoot"]
-    [controller, _] = _pods(render(helm, "--set", "podSecurityContext.fsGroup=1000720000"))
+    [controller, *_] = _pods(render(helm, "--set", "podSecurityContext.fsGroup=1000720000"))
     assert controller["securityContext"]["fsGroup"] == 1000720000
 
 
 def test_no_probe_ends_a_part_that_still_reads_its_weights(helm: Path) -> None:
     flags = ["--set", "controller.startSeconds=600,engine.startSeconds=600"]
-    for pod in _pods(render(helm, *flags)):
+    for pod in _pods(render(helm, *flags))[:2]:
         [container] = pod["containers"]
         startup = container["startupProbe"]
         assert startup["httpGet"]["path"] == "/health"
@@ -93,7 +97,7 @@ def test_the_schemas_notice_a_misspelt_field(helm: Path) -> None:
 def test_every_pod_is_confined(helm: Path, name: str) -> None:
     manifests = render(helm, *VARIANTS[name])
     pods = _pods(manifests)
-    assert len(pods) == 2
+    assert len(pods) == (2 if name == "nothing optional" else 3)
     for pod in pods:
         assert pod["securityContext"]["runAsNonRoot"]
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -109,18 +113,20 @@ def test_every_pod_is_confined(helm: Path, name: str) -> None:
             assert ":" in container["image"] and not container["image"].endswith("latest")
 
 
-def test_the_controller_knows_every_engine_by_its_own_name(helm: Path) -> None:
+def test_the_controller_knows_engines_by_the_name_that_resolves_to_all(helm: Path) -> None:
     manifests = render(helm, *VARIANTS["cuda"])
     engines = manifests["StatefulSet/stepback-engine"]
     service = manifests[f"Service/{engines['spec']['serviceName']}"]
     [port] = service["spec"]["ports"]
-    expected = [
-        f"http://{engines['metadata']['name']}-{index}.{service['metadata']['name']}:{port['port']}"
-        for index in range(engines["spec"]["replicas"])
-    ]
-    assert _env(manifests["Deployment/stepback-controller"])["STEPBACK_ENGINE_URLS"] == ",".join(
-        expected
-    )
+    assert service["spec"]["clusterIP"] == "None"
+    # One that leaves takes no new search: its address goes before it does.
+    assert "publishNotReadyAddresses" not in service["spec"]
+    url = f"dns+http://{service['metadata']['name']}:{port['port']}"
+    assert _env(manifests["Deployment/stepback-controller"])["STEPBACK_ENGINE_URLS"] == url
+    assert Settings.read({"STEPBACK_ENGINE_URLS": url}).engine_urls == (url,)
+    pod = engines["spec"]["template"]["spec"]
+    drained = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod["terminationGracePeriodSeconds"] > drained
     [container] = engines["spec"]["template"]["spec"]["containers"]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 2
     assert container["image"] == "stepback-llm/cuda:0.2.0"
@@ -213,10 +219,40 @@ def test_prometheus_shows_a_key_to_controllers_only(helm: Path) -> None:
     assert "authorization" not in of_engine
 
 
-def test_limits_hold_as_they_are_written_by_default(helm: Path) -> None:
-    manifests = render(helm)
+def test_controllers_share_a_database_and_without_one_a_caller_stays_with_one(helm: Path) -> None:
+    manifests = render(helm, "--set-literal", "database.password=p@ss/word")
     assert manifests["Deployment/stepback-controller"]["spec"]["replicas"] == 1
-    assert manifests["Service/stepback-controller"]["spec"]["sessionAffinity"] == "ClientIP"
+    assert "sessionAffinity" not in manifests["Service/stepback-controller"]["spec"]
+    url = manifests["Secret/stepback-database"]["stringData"]["url"]
+    address = make_url(url)
+    service = manifests["Service/stepback-database"]
+    assert (address.host, address.password) == (service["metadata"]["name"], "p@ss/word")
+    assert service["spec"]["ports"][0]["port"] == address.port
+    [container] = manifests["Deployment/stepback-controller"]["spec"]["template"]["spec"][
+        "containers"
+    ]
+    [variable] = [one for one in container["env"] if one["name"] == "STEPBACK_DATABASE_URL"]
+    assert variable["valueFrom"]["secretKeyRef"] == {"name": "stepback-database", "key": "url"}
+    assert url not in yaml.safe_dump(manifests["Deployment/stepback-controller"])
+    [rule] = manifests["NetworkPolicy/stepback-database"]["spec"]["ingress"]
+    labels = manifests["Deployment/stepback-controller"]["spec"]["template"]["metadata"]["labels"]
+    assert rule["from"][0]["podSelector"]["matchLabels"].items() <= labels.items()
+    alone = render(helm, *VARIANTS["nothing optional"])
+    assert alone["Service/stepback-controller"]["spec"]["sessionAffinity"] == "ClientIP"
+    assert not any("database" in name for name in alone)
+
+
+def test_a_database_of_ones_own_is_named_by_its_secret(helm: Path) -> None:
+    manifests = render(helm, "--set", "database.existingSecret=mine")
+    assert not any(name.endswith("-database") for name in manifests)
+    deployment = manifests["Deployment/stepback-controller"]
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    [variable] = [one for one in container["env"] if one["name"] == "STEPBACK_DATABASE_URL"]
+    assert variable["valueFrom"]["secretKeyRef"]["name"] == "mine"
+
+
+def test_nothing_scales_by_itself_by_default(helm: Path) -> None:
+    manifests = render(helm)
     assert not any("HorizontalPodAutoscaler" in name for name in manifests)
 
 
@@ -224,8 +260,11 @@ def test_settings_are_the_servers_and_the_queue_is_what_scales(helm: Path) -> No
     manifests = render(helm, *VARIANTS["everything"])
     assert _env(manifests["Deployment/stepback-controller"])["STEPBACK_MAX_SEARCHES"] == "8"
     assert "replicas" not in manifests["Deployment/stepback-controller"]["spec"]
+    assert "replicas" not in manifests["StatefulSet/stepback-engine"]["spec"]
     [metric] = manifests["HorizontalPodAutoscaler/stepback-controller"]["spec"]["metrics"]
     name = metric["pods"]["metric"]["name"]
+    [metric] = manifests["HorizontalPodAutoscaler/stepback-engine"]["spec"]["metrics"]
+    assert metric["external"]["metric"]["name"] == name
     assert f'"{name}"' in (ROOT / "server/stepback_server/observability/metrics.py").read_text()
     assert manifests["PrometheusRule/stepback"]["spec"] == yaml.safe_load(RULES)
 
@@ -241,10 +280,11 @@ def test_a_value_that_the_schema_does_not_know_is_refused(helm: Path, value: str
 
 
 def _pods(manifests: dict[str, dict]) -> list[dict]:
-    """The pods of the controller and of the engine."""
+    """The pods of the controller, of the engine, and of the database where there is one."""
+    order = ["controller", "engine", "database"]
     workloads = sorted(
         (one for one in manifests.values() if one["kind"] in {"Deployment", "StatefulSet"}),
-        key=lambda one: one["kind"],
+        key=lambda one: order.index(one["metadata"]["name"].rpartition("-")[2]),
     )
     return [one["spec"]["template"]["spec"] for one in workloads]
 

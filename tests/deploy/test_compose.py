@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+from sqlalchemy.engine import make_url
 
 from tests.conftest import ROOT
 
@@ -43,6 +44,18 @@ def test_a_service_waits_only_for_what_its_profile_starts(profile: str) -> None:
     [engine] = [name for name in services if name.startswith("engine")]
     # So that it is also stopped before its engine, and its searches can end.
     assert waits[controller] == {engine}
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_database_is_reached_by_controllers_alone_and_awaited_by_none(profile: str) -> None:
+    services = started(profile)
+    reach = {name for name, service in services.items() if "database" in service["networks"]}
+    [controller] = [name for name in services if name.startswith("controller")]
+    assert reach == {"database", controller}
+    given = services[controller]["environment"]["STEPBACK_DATABASE_URL"]
+    address = make_url(given.replace("${DATABASE_PASSWORD:-stepback}", "secret"))
+    assert (address.host, address.password, address.username) == ("database", "secret", "stepback")
+    assert services["database"]["read_only"] and "ports" not in services["database"]
 
 
 def test_keys_are_for_both_controllers() -> None:

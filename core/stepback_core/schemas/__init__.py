@@ -4,6 +4,7 @@ from stepback_core.schemas.base import RequestModel, ResponseModel
 from stepback_core.schemas.errors import ErrorBody, ErrorDetail, ErrorType
 from stepback_core.schemas.operations import (
     Health,
+    Limits,
     Model,
     ModelList,
     Readiness,
@@ -38,6 +39,7 @@ __all__ = [
     "ErrorDetail",
     "ErrorType",
     "Health",
+    "Limits",
     "Model",
     "ModelList",
     "Outcome",

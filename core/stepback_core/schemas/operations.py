@@ -1,5 +1,6 @@
 """Models, versions, health and reloads: what an operator asks a server."""
 
+from enum import StrEnum
 from typing import Literal
 
 from pydantic import Field
@@ -75,6 +76,17 @@ class Health(ResponseModel):
     status: Literal["ok"] = "ok"
 
 
+class Limits(StrEnum):
+    """Over what the limits of keys hold."""
+
+    OWN = "own"
+    """This controller: no database is shared."""
+    SHARED = "shared"
+    """All controllers of one PostgreSQL."""
+    FALLBACK = "fallback"
+    """This controller, while that database is slow or gone."""
+
+
 class Readiness(ResponseModel):
     ready: bool
     reason: str | None = None
@@ -89,3 +101,5 @@ class Readiness(ResponseModel):
     """Continuations that the engine is working on."""
     restarts: int
     """Number of lost engines that were replaced."""
+    limits: Limits = Limits.OWN
+    """Whether the limits of keys hold over several controllers."""

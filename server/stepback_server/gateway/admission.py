@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import islice
+from typing import Protocol
 
 from stepback_server.gateway.rate_limit import ANYONE, RateLimiter, Tenant
 
@@ -20,6 +22,18 @@ class Urgency(IntEnum):
     """A caller who comes back for it."""
     BATCH = 2
     """A file of many: it yields to all others."""
+
+
+class Shared(Protocol):
+    """Limits of keys over several controllers."""
+
+    async def fresh(self, tenant: Tenant) -> None:
+        """Return once what is known of a key is of after this call, or must be done without."""
+        ...
+
+    def changed(self, tenant: Tenant) -> None:
+        """Note that searches of a key have ended, or no longer wait."""
+        ...
 
 
 class Refused(Exception):
@@ -53,11 +67,12 @@ class Yielding:
 
 
 @dataclass(slots=True, eq=False)
-class _Patient:
-    """A search that waits as long as it takes, outside of the queue."""
+class _Waiter:
+    """A search that waits for a place, in the queue or outside of it."""
 
     tenant: Tenant
     place: asyncio.Future[None]
+    since: float
 
 
 @dataclass(slots=True, eq=False)
@@ -66,13 +81,19 @@ class _Lane:
 
     limit: int
     searching: int = 0
-    waiting: deque[asyncio.Future[None]] = field(default_factory=lambda: deque())
+    waiting: deque[_Waiter] = field(default_factory=lambda: deque())
     promised: float = 0.0
     """When, by the loop's clock, the last of its refused was told to come back."""
+    at_the_door: list[tuple[Urgency, float]] = field(default_factory=lambda: [])
+    """Those who learn first what other controllers have in flight, and since when."""
+    granted: int | None = None
+    """Places that this controller has of those that all share; None: it counts for itself."""
+    has_rivals: bool = False
+    """Searches of this tenant wait at other controllers."""
 
     @property
     def has_room(self) -> bool:
-        return self.searching < self.limit
+        return self.searching < (self.limit if self.granted is None else self.granted)
 
 
 class Admission:
@@ -93,9 +114,12 @@ class Admission:
         meter: RateLimiter | None = None,
         waited: Callable[[float], None] = lambda seconds: None,
         yielding: Yielding | None = None,
+        shared: Shared | None = None,
     ) -> None:
         """`waited` is told the seconds of everybody who enters the queue or passes it, however he
-        leaves; nothing of those who are refused at the door."""
+        leaves; nothing of those who are refused at the door. `shared` knows of other controllers.
+        """
+        self._shared = shared
         self._max_searches = max_searches
         self._max_queued = max_queued
         self._max_seconds = max_seconds
@@ -114,7 +138,7 @@ class Admission:
         self.idle.set()
         self._is_held = False
         self._yielding = yielding or Yielding()
-        self._patient: dict[Urgency, deque[_Patient]] = {
+        self._patient: dict[Urgency, deque[_Waiter]] = {
             Urgency.BACKGROUND: deque(),
             Urgency.BATCH: deque(),
         }
@@ -155,8 +179,10 @@ class Admission:
         after `max_seconds` there; and OutOfTokens. Leaving the queue by cancellation frees the
         place there.
         """
-        self._refuse_without_tokens(tenant)
         arrived = _now()
+        if self._shared is not None and tenant.is_limited:
+            await self._learn(self._shared, tenant, urgency)
+        self._refuse_without_tokens(tenant)
         if urgency is Urgency.CALLER:
             await self._enter(tenant)
         else:
@@ -168,6 +194,15 @@ class Admission:
                 yield started - arrived
         finally:
             self._leave(tenant, urgency)
+
+    async def _learn(self, shared: Shared, tenant: Tenant, urgency: Urgency) -> None:
+        """Learn what the tenant has at other controllers, and ask for a place among all."""
+        lane, asks = self._lane(tenant), (urgency, _now())
+        lane.at_the_door.append(asks)
+        try:
+            await shared.fresh(tenant)
+        finally:
+            lane.at_the_door.remove(asks)
 
     @contextmanager
     def _timed(self) -> Generator[float]:
@@ -191,39 +226,39 @@ class Admission:
             return
         if self.queued >= self._max_queued:
             self._push_out_for(lane)
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        lane.waiting.append(place)
-        entered = _now()
+        waiter = _waiter(tenant)
+        lane.waiting.append(waiter)
         try:
             async with asyncio.timeout(self._max_seconds):
-                await self._wait(place, lane, tenant)
+                await self._wait(waiter, lane)
         except TimeoutError:
             raise QueueFull(self._retry_after(lane)) from None
         finally:
-            self._waited(_now() - entered)
+            self._waited(_now() - waiter.since)
 
-    async def _wait(self, place: asyncio.Future[None], lane: _Lane, tenant: Tenant) -> None:
+    async def _wait(self, waiter: _Waiter, lane: _Lane) -> None:
         try:
-            await place
+            await waiter.place
         except BaseException:
-            if place in lane.waiting:
-                lane.waiting.remove(place)
-            elif not place.cancelled() and place.exception() is None:
+            if waiter in lane.waiting:
+                lane.waiting.remove(waiter)
+                self._tell_others(waiter.tenant)
+            elif not waiter.place.cancelled() and waiter.place.exception() is None:
                 # It was given at the very moment at which its waiter left.
-                self._leave(tenant, Urgency.CALLER)
+                self._leave(waiter.tenant, Urgency.CALLER)
             raise
 
     async def _enter_patiently(self, tenant: Tenant, urgency: Urgency) -> None:
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        patient = _Patient(tenant, place)
+        patient = _waiter(tenant)
         self._patient[urgency].append(patient)
         self._hand_out()
         try:
-            await place
+            await patient.place
         except BaseException:
             if patient in self._patient[urgency]:
                 self._patient[urgency].remove(patient)
-            elif not place.cancelled():
+                self._tell_others(tenant)
+            elif not patient.place.cancelled():
                 self._leave(tenant, urgency)
             raise
 
@@ -235,23 +270,68 @@ class Admission:
         self.idle.clear()
 
     def _leave(self, tenant: Tenant, urgency: Urgency) -> None:
-        self._lanes[tenant.name].searching -= 1
+        lane = self._lanes[tenant.name]
+        lane.searching -= 1
+        if lane.granted is not None and lane.has_rivals:
+            # Whose it is now, all controllers settle together.
+            lane.granted = max(lane.searching, lane.granted - 1)
         self.searching -= 1
         if urgency is Urgency.BATCH:
             self._batch_searching -= 1
         else:
             self._quiet_since = _now()
         self._hand_out()
+        self._tell_others(tenant)
         if not self.searching:
             self.idle.set()
+
+    def _tell_others(self, tenant: Tenant) -> None:
+        if self._shared is not None:
+            self._shared.changed(tenant)
+
+    def report(self, name: str, *, is_shared: bool) -> tuple[int, list[tuple[int, float]]]:
+        """The places that a tenant keeps here, and the urgency and the seconds of each search that
+        waits for one more. What is granted and not needed is given back."""
+        lane = self._lanes.get(name)
+        if lane is None:
+            return 0, []
+        wants = self._wants(name, lane)
+        kept = lane.searching
+        if is_shared and lane.granted is not None:
+            kept = lane.granted = max(kept, min(lane.granted, kept + len(wants)))
+        return kept, wants[kept - lane.searching :]
+
+    def _wants(self, name: str, lane: _Lane) -> list[tuple[int, float]]:
+        """What waits for nothing but a place of its tenant, the next one first."""
+        now = _now()
+        wants = [(int(urgency), now - since) for urgency, since in lane.at_the_door]
+        wants += [(int(Urgency.CALLER), now - each.since) for each in lane.waiting]
+        for urgency, room in ((Urgency.BACKGROUND, None), (Urgency.BATCH, self._batch_room)):
+            mine = (each for each in self._patient[urgency] if each.tenant.name == name)
+            wants += [(int(urgency), now - each.since) for each in islice(mine, room)]
+        wants.sort(key=lambda want: (want[0], -want[1]))
+        room_here = min(lane.limit - lane.searching, self._max_searches - self.searching)
+        return wants[: max(0, room_here)]
+
+    def grant(self, name: str, places: int, *, has_rivals: bool) -> None:
+        """Give a tenant so many places here, of those that all controllers share."""
+        if (lane := self._lanes.get(name)) is not None:
+            lane.granted, lane.has_rivals = places, has_rivals
+            self._hand_out()
+
+    def count_alone(self) -> None:
+        """Go by this controller's own searches alone."""
+        for lane in self._lanes.values():
+            lane.granted, lane.has_rivals = None, False
+        self._hand_out()
 
     def _hand_out(self) -> None:
         """Give free places to those whose turn it is."""
         while self._has_room and (name := self._next()) is not None:
-            place = self._lanes[name].waiting.popleft()
+            waiter = self._lanes[name].waiting.popleft()
             # One that is done was cancelled, and its waiter is about to leave.
-            if not place.done():
-                place.set_result(None)
+            if not waiter.place.done():
+                waiter.place.set_result(None)
                 self._take(name, Urgency.CALLER)
         while self._has_room and (patient := self._next_patient(Urgency.BACKGROUND)):
             self._admit(patient, Urgency.BACKGROUND)
@@ -260,29 +340,33 @@ class Admission:
                 break
             self._admit(patient, Urgency.BATCH)
 
-    def _admit(self, patient: _Patient, urgency: Urgency) -> None:
+    def _admit(self, patient: _Waiter, urgency: Urgency) -> None:
         self._patient[urgency].remove(patient)
         if not patient.place.done():
             patient.place.set_result(None)
             self._take(patient.tenant.name, urgency)
 
-    def _next_patient(self, urgency: Urgency) -> _Patient | None:
+    def _next_patient(self, urgency: Urgency) -> _Waiter | None:
         """The one that has waited longest, of those whose tenant is below its limit."""
         waiting = self._patient[urgency]
         return next((each for each in waiting if self._lane(each.tenant).has_room), None)
 
     def _has_room_for_batches(self) -> bool:
         """Whether batches may take one more place; if only time is missing, look again then."""
-        if not self._patient[Urgency.BATCH] or self._batch_searching >= self._yielding.most:
-            return False
-        if self._batch_searching < self._yielding.floor:
-            return True
-        if self.searching > self._batch_searching:
+        if not self._patient[Urgency.BATCH]:
             return False
         missing = self._quiet_since + self._yielding.quiet_seconds - _now()
-        if missing > 0:
+        if missing > 0 and self.searching == self._batch_searching:
             asyncio.get_running_loop().call_later(missing, self._hand_out)
-        return missing <= 0
+        return self._batch_room > 0
+
+    @property
+    def _batch_room(self) -> int:
+        """Searches of batches that may begin now: few while there are others, or were just now."""
+        is_quiet = _now() - self._quiet_since >= self._yielding.quiet_seconds
+        has_others = self.searching > self._batch_searching or not is_quiet
+        most = min(self._yielding.floor, self._yielding.most) if has_others else self._yielding.most
+        return max(0, most - self._batch_searching)
 
     def _next(self) -> str | None:
         lanes = self._lanes.items()
@@ -294,7 +378,7 @@ class Admission:
         longest = max(self._lanes.values(), key=lambda other: len(other.waiting))
         if len(longest.waiting) < len(lane.waiting) + 2:
             raise QueueFull(self._retry_after(lane))
-        newest = longest.waiting.pop()
+        newest = longest.waiting.pop().place
         if not newest.done():
             newest.set_exception(QueueFull(self._retry_after(longest)))
 
@@ -331,6 +415,10 @@ class Admission:
         """When the oldest of the searches in flight should end."""
         begun = next(iter(self._begun.values()), now)
         return max(now, begun + self._mean_seconds)
+
+
+def _waiter(tenant: Tenant) -> _Waiter:
+    return _Waiter(tenant, asyncio.get_running_loop().create_future(), _now())
 
 
 def _now() -> float:

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 
 class IdempotencyMismatch(Exception):
@@ -19,6 +19,8 @@ class _Entry:
     waiting: int = 0
     expires: float = math.inf
     """Monotonic seconds; of one that runs, never."""
+    is_joined: bool = False
+    """Another controller gave the answer."""
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +45,24 @@ class _Entries:
         self.bytes -= len(self.finished.pop(key).task.result())
 
 
+class Elsewhere(Protocol):
+    """The same at other controllers."""
+
+    async def once(
+        self,
+        tenant: str,
+        key: str,
+        fingerprint: bytes,
+        work: Callable[[], Coroutine[Any, Any, bytes]],
+    ) -> tuple[bytes, bool]: ...
+
+    async def knows(self, tenant: str, key: str) -> bool: ...
+
+    async def is_wanted(self, tenant: str, key: str) -> bool:
+        """Whether somebody waits there for what runs here."""
+        ...
+
+
 class IdempotentAnswers:
     """Answers as bytes, in memory. The limits hold for each tenant, so none can evict another's.
 
@@ -56,18 +76,22 @@ class IdempotentAnswers:
         max_bytes: int,
         seconds: float,
         clock: Callable[[], float] = time.monotonic,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
+        self._elsewhere = elsewhere
         self._max_results = max_results
         self._max_bytes = max_bytes
         self._seconds = seconds
         self._clock = clock
         self._tenants: dict[str, _Entries] = {}
 
-    def knows(self, tenant: str, key: str) -> bool:
+    async def knows(self, tenant: str, key: str) -> bool:
         """Whether a request with this key would join another one, or get its answer."""
         entries = self._tenants.setdefault(tenant, _Entries())
         self._evict(entries)
-        return entries.find(key) is not None
+        if entries.find(key) is not None:
+            return True
+        return self._elsewhere is not None and await self._elsewhere.knows(tenant, key)
 
     async def once(
         self,
@@ -84,36 +108,50 @@ class IdempotentAnswers:
         entries = self._tenants.setdefault(tenant, _Entries())
         self._evict(entries)
         entry = entries.find(key)
+        is_joined = entry is not None
         if entry is None:
-            return await self._wait(
-                entries, key, self._start(entries, key, fingerprint, work)
-            ), False
-        if entry.fingerprint != fingerprint:
+            entry = self._start(tenant, entries, key, fingerprint, work)
+        elif entry.fingerprint != fingerprint:
             raise IdempotencyMismatch
-        return await self._wait(entries, key, entry), True
+        content = await self._wait(tenant, entries, key, entry)
+        return content, is_joined or entry.is_joined
 
     def _start(
         self,
+        tenant: str,
         entries: _Entries,
         key: str,
         fingerprint: bytes,
         work: Callable[[], Coroutine[Any, Any, bytes]],
     ) -> _Entry:
-        entry = entries.running[key] = _Entry(fingerprint, asyncio.create_task(work()))
+        async def everywhere(elsewhere: Elsewhere) -> bytes:
+            content, entry.is_joined = await elsewhere.once(tenant, key, fingerprint, work)
+            return content
+
+        working = work() if self._elsewhere is None else everywhere(self._elsewhere)
+        entry = entries.running[key] = _Entry(fingerprint, asyncio.create_task(working))
         entry.task.add_done_callback(lambda _: self._settle(entries, key, entry))
         return entry
 
-    async def _wait(self, entries: _Entries, key: str, entry: _Entry) -> bytes:
+    async def _wait(self, tenant: str, entries: _Entries, key: str, entry: _Entry) -> bytes:
         entry.waiting += 1
         try:
             return await asyncio.shield(entry.task)
         finally:
             entry.waiting -= 1
             if not entry.waiting and not entry.task.done():
-                # Forgotten first: whoever comes while it is being cancelled starts anew.
-                del entries.running[key]
-                entry.task.cancel()
-                await asyncio.gather(entry.task, return_exceptions=True)
+                await self._give_up(tenant, entries, key, entry)
+
+    async def _give_up(self, tenant: str, entries: _Entries, key: str, entry: _Entry) -> None:
+        """End work that nobody waits for, here or at another controller."""
+        if self._elsewhere is not None and await self._elsewhere.is_wanted(tenant, key):
+            return
+        if entry.waiting or entry.task.done():
+            return
+        # Forgotten first: a request that comes while it is being cancelled starts again.
+        del entries.running[key]
+        entry.task.cancel()
+        await asyncio.gather(entry.task, return_exceptions=True)
 
     def _settle(self, entries: _Entries, key: str, entry: _Entry) -> None:
         """Keep what has just finished, if it is a result."""

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +16,11 @@ class Tenant:
     """Searches in flight."""
     tokens_per_minute: int | None = None
     """Generated tokens, those of discarded branches included."""
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether it has a limit of its own, which holds over all controllers."""
+        return self.max_searches is not None or self.tokens_per_minute is not None
 
 
 ANYONE = Tenant("anyone")
@@ -40,6 +46,8 @@ class RateLimiter:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._levels: dict[str, _Level] = {}
+        self._unreported: Counter[str] = Counter()
+        """Tokens by tenant that other controllers do not know of."""
 
     def wait(self, tenant: Tenant) -> int:
         """Whole seconds until the tenant may start a search; 0 is now."""
@@ -55,6 +63,25 @@ class RateLimiter:
         """Take what was generated."""
         if tenant.tokens_per_minute is not None:
             self._level(tenant.name, tenant.tokens_per_minute).tokens -= tokens
+            self._unreported[tenant.name] += tokens
+
+    def unreported(self, name: str) -> int:
+        """Tokens that other controllers do not know of."""
+        return self._unreported[name]
+
+    def take_unreported(self, name: str) -> int:
+        """The same, which are reported now."""
+        return self._unreported.pop(name, 0)
+
+    def put_back(self, name: str, tokens: int) -> None:
+        """Report these later: nobody could be told."""
+        if tokens:
+            self._unreported[name] += tokens
+
+    def correct(self, tenant: Tenant, tokens: float) -> None:
+        """Fill a bucket to what all controllers have left in it."""
+        if tenant.tokens_per_minute is not None:
+            self._level(tenant.name, tenant.tokens_per_minute).tokens = tokens
 
     def _level(self, name: str, per_minute: int) -> _Level:
         """The bucket of a name, filled up to now."""

@@ -36,6 +36,7 @@ class Live:
     queued: Callable[[], float]
     engines_up: Callable[[], float]
     restarts: Callable[[], float]
+    counts_alone: Callable[[], float] = lambda: 0
 
 
 class Metrics:
@@ -99,6 +100,11 @@ class Metrics:
         self._answer_steps = self._histogram(
             "stepback_answer_steps", "Steps of the answers", _STEPS
         )
+        self._settle_seconds = self._histogram(
+            "stepback_shared_limits_seconds",
+            "Seconds of one round with the database over the limits that controllers share",
+            _OWN_SECONDS,
+        )
         self._show(live)
         # Present from the start, so that the first refusal is already an increase.
         for code in ERRORS:
@@ -144,6 +150,10 @@ class Metrics:
         """Note how long somebody was in the queue, whatever came after."""
         self._queue_seconds.observe(seconds)
 
+    def settled(self, seconds: float) -> None:
+        """Note one round with the database over limits."""
+        self._settle_seconds.observe(seconds)
+
     def refused(self, code: str) -> None:
         """Count one refusal; `code` is one of the error body's."""
         self._refused.labels(code).inc()
@@ -187,6 +197,12 @@ class _LiveMetrics(Collector):
             ("stepback_searching", "Searches in flight", live.searching),
             ("stepback_queued", "Searches that wait for a place", live.queued),
             ("stepback_engines_up", "Engines that can be sampled from", live.engines_up),
+            (
+                "stepback_limits_fallback",
+                "1 while the database is slow or gone and the limits of keys hold for this "
+                "controller alone",
+                live.counts_alone,
+            ),
         )
         for name, text, read in gauges:
             yield GaugeMetricFamily(name, text, value=read())

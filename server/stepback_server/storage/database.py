@@ -41,7 +41,8 @@ def address_of(url: str) -> URL:
             f"STEPBACK_DATABASE_URL: {address.get_backend_name()} is not supported; "
             "write sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
         )
-    return address.set(drivername=driver)
+    query = {"ssl" if name == "sslmode" else name: value for name, value in address.query.items()}
+    return address.set(drivername=driver, query=query)
 
 
 class Database:

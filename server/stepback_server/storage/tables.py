@@ -131,3 +131,28 @@ EVENTS = Table(
     Column("data", Text, nullable=False),
 )
 """Events of a background search, many a row: JSON lines numbered from `first`."""
+
+KEY_USAGE = Table(
+    "key_usage",
+    METADATA,
+    Column("tenant", Text, primary_key=True),
+    Column("tokens", Double),
+    Column("filled", Double, nullable=False),
+    Column("claims", JSON, nullable=False),
+)
+"""What all controllers together have in flight of a key, and its bucket of tokens."""
+
+KEY_ANSWERS = Table(
+    "key_answers",
+    METADATA,
+    Column("tenant", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("claim", Text, nullable=False),
+    Column("renewed", Double, nullable=False),
+    Column("wanted", Double),
+    Column("answer", LargeBinary),
+    Index(None, "claim"),
+    Index(None, "renewed"),
+)
+"""One search for each Idempotency-Key; without an answer it runs under its claim."""

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import httpx
 import pytest
 
 from tests.conftest import ROOT, free_port, start_controller, wait_until_ok, wait_until_ready
+from tests.postgres import Postgres, postgres
 from tests.server.jobs.answering_engine import PROBLEM
 
 SECONDS_PER_SAMPLE = 0.05
@@ -29,13 +31,26 @@ def wait_for(found: Callable[[], Any], seconds: float = 300.0) -> Any:
 
 
 @pytest.fixture(scope="session")
+def cluster() -> Iterator[Postgres]:
+    with postgres() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of the engine."""
-    log, port = tmp_path_factory.mktemp("answering") / "log.txt", free_port()
+    with answering_engine(tmp_path_factory.mktemp("answering"), SECONDS_PER_SAMPLE) as url:
+        yield url
+
+
+@contextmanager
+def answering_engine(folder: Path, seconds: float) -> Iterator[str]:
+    """The URL of an engine of one's own."""
+    log, port = folder / "engine.txt", free_port()
     command = [sys.executable, "-m", "tests.server.jobs.answering_engine"]
     with log.open("w") as output:
         process = subprocess.Popen(
-            [*command, str(port), str(SECONDS_PER_SAMPLE)],
+            [*command, str(port), str(seconds)],
             cwd=ROOT,
             env=os.environ,
             stdout=output,

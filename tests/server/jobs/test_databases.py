@@ -3,23 +3,24 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 from alembic import command
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from stepback_core.schemas.jobs import Batch, BatchRequest, BatchStatus, JobStatus, SearchJob
+from stepback_server.commands.db import db
 from stepback_server.gateway.rate_limit import ANYONE, Tenant
 from stepback_server.jobs.job import JobAnswer, Report, Tokens
 from stepback_server.jobs.opened import OpenedJobs
 from stepback_server.settings import Settings
 from stepback_server.storage.database import Database, migrations, upgrade
 from stepback_server.storage.errors import StorageError, StorageUnavailable
-from tests.postgres import Postgres, postgres
+from tests.postgres import Postgres
 
 pytestmark = pytest.mark.timeout(400)
 NAME = ANYONE.name
@@ -39,12 +40,6 @@ class Counting:
         await asyncio.sleep(self.seconds)
         self.asked.append(body["number"])
         return JobAnswer(200, json.dumps(body), Tokens(input=1, output=2))
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Postgres]:
-    with postgres() as started:
-        yield started
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -172,6 +167,27 @@ def test_the_migrations_make_the_schema_that_the_code_has(url: str) -> None:
         await database.close()
 
     asyncio.run(scenario())
+
+
+def test_the_command_migrates_and_says_what_is_wrong(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STEPBACK_DATABASE_URL", url)
+    assert (db(["upgrade"]), db(["upgrade"])) == (0, 0)
+    assert "is of this version" in capsys.readouterr().out
+
+    async def age() -> None:
+        database = Database(url)
+        async with database.begin() as connection:
+            await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        await database.close()
+
+    asyncio.run(age())
+    assert db(["upgrade"]) == 2
+    assert "use the newer one" in capsys.readouterr().err
+    monkeypatch.setenv("STEPBACK_DATABASE_URL", "postgresql://me:secret@127.0.0.1:9/none")
+    assert db(["upgrade"]) == 1
+    assert "secret" not in capsys.readouterr().err
 
 
 def _check(connection: Connection) -> None:

@@ -24,14 +24,16 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version }}
 {{ $root.Values.image.registry }}/{{ index . 1 }}:{{ $root.Values.image.tag | default $root.Chart.AppVersion }}
 {{- end }}
 
-{{/* Every engine by its own name: a search tree stays with one, for the sake of its prefix cache. */}}
+{{/* The name that resolves to every engine which is ready: they come and go without a restart. */}}
 {{- define "stepback.engineUrls" -}}
-{{- $name := printf "%s-engine" (include "stepback.name" .) -}}
-{{- $urls := list -}}
-{{- range $index := until (int .Values.engine.replicas) -}}
-{{- $urls = append $urls (printf "http://%s-%d.%s:8000" $name $index $name) -}}
-{{- end -}}
-{{ join "," $urls }}
+dns+http://{{ include "stepback.name" . }}-engine:8000
+{{- end }}
+
+{{/* The Secret with the key `url`, where controllers share a database. */}}
+{{- define "stepback.databaseSecret" -}}
+{{- if .Values.database.existingSecret }}{{ .Values.database.existingSecret }}
+{{- else if .Values.database.enabled }}{{ include "stepback.name" . }}-database
+{{- end }}
 {{- end }}
 
 {{- define "stepback.podSecurity" -}}
