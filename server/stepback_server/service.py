@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version as distribution_version
+from typing import Literal
 
 from stepback_core.schemas import (
-    Limits,
     Model,
     Readiness,
     Reload,
@@ -67,7 +67,7 @@ class Service:
                 queued=lambda: self._admission.queued,
                 engines_up=lambda: keeper.up,
                 restarts=lambda: keeper.restarts,
-                counts_alone=lambda: self._limits is Limits.FALLBACK,
+                counts_alone=lambda: self._limits == "fallback",
             )
         )
         grammar = served.checkpoint.codec.tokens
@@ -101,11 +101,11 @@ class Service:
         await run_all(works)
 
     @property
-    def _limits(self) -> Limits:
-        """Over what the limits of keys hold now."""
+    def _limits(self) -> Literal["own", "shared", "fallback"]:
+        """Where the limits of keys hold now."""
         if self._shared is None:
-            return Limits.OWN
-        return Limits.SHARED if self._shared.is_shared else Limits.FALLBACK
+            return "own"
+        return "shared" if self._shared.is_shared else "fallback"
 
     def check(self, request: SolveRequest) -> None:
         """Refuse what could never be searched for. Raises ApiError."""

@@ -4,7 +4,6 @@ from stepback_core.schemas.base import RequestModel, ResponseModel
 from stepback_core.schemas.errors import ErrorBody, ErrorDetail, ErrorType
 from stepback_core.schemas.operations import (
     Health,
-    Limits,
     Model,
     ModelList,
     Readiness,
@@ -39,7 +38,6 @@ __all__ = [
     "ErrorDetail",
     "ErrorType",
     "Health",
-    "Limits",
     "Model",
     "ModelList",
     "Outcome",

@@ -1,6 +1,5 @@
 """Models, versions, health and reloads: what an operator asks a server."""
 
-from enum import StrEnum
 from typing import Literal
 
 from pydantic import Field
@@ -76,17 +75,6 @@ class Health(ResponseModel):
     status: Literal["ok"] = "ok"
 
 
-class Limits(StrEnum):
-    """Over what the limits of keys hold."""
-
-    OWN = "own"
-    """This controller: no database is shared."""
-    SHARED = "shared"
-    """All controllers of one PostgreSQL."""
-    FALLBACK = "fallback"
-    """This controller, while that database is slow or gone."""
-
-
 class Readiness(ResponseModel):
     ready: bool
     reason: str | None = None
@@ -101,5 +89,6 @@ class Readiness(ResponseModel):
     """Continuations that the engine is working on."""
     restarts: int
     """Number of lost engines that were replaced."""
-    limits: Limits = Limits.OWN
-    """Whether the limits of keys hold over several controllers."""
+    limits: Literal["own", "shared", "fallback"] = "own"
+    """Where the limits of keys hold: in this controller; over all of one PostgreSQL; in this one
+    while that database is slow or gone."""
