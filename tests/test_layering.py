@@ -21,7 +21,7 @@ SERVER_LAYERS = [
     {"concurrency", "errors", "gc_tuning", "redaction", "settings"},
     {"checkpoint", "request_context", "storage"},
     {"engine", "gateway"},
-    {"observability", "search"},
+    {"observability", "scorers", "search"},
     {"jobs", "solve"},
     {"reload"},
     {"engine_provider"},
@@ -36,6 +36,9 @@ SERVER_LAYERS = [
 HEAVY = {"torch", "transformers", "vllm", "fastapi", "uvicorn", "numpy"}
 PURE = [
     "engine/completions.py",
+    "scorers/adapters.py",
+    "scorers/breaker.py",
+    "scorers/messages.py",
     "solve/events.py",
     "search/best_first.py",
     "search/budget.py",

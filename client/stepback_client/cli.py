@@ -66,6 +66,7 @@ _OPTIONS = (
     "temperature",
     "seed",
     "select",
+    "scorer",
     "tokens",
     "seconds",
 )
@@ -188,6 +189,7 @@ def add_search_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--select", choices=[*Select], type=str)
+    parser.add_argument("--scorer", help="a scorer of the server's, by its name")
     parser.add_argument("--tokens", type=int, help="budget in generated tokens")
     parser.add_argument("--seconds", type=float, help="budget in seconds of searching")
 

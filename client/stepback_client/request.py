@@ -34,6 +34,8 @@ class SolveOptions(TypedDict, total=False):
     temperature: float
     seed: int
     select: Select | str
+    scorer: str
+    """A scorer of the server's, by its name."""
     tokens: int
     """Budget: generated tokens."""
     seconds: float

@@ -71,6 +71,13 @@ ERRORS: dict[str, ErrorKind] = {
         "Another model is served.",
         "Take the name from `GET /v1/models`, or leave `model` out.",
     ),
+    "unknown_scorer": ErrorKind(
+        404,
+        ErrorType.NOT_FOUND,
+        "The server has no scorer of this name.",
+        "Take one that `GET /v1/models` lists, or leave `scorer` out. The operator names them in "
+        "`STEPBACK_CHECKERS_FILE`.",
+    ),
     "unknown_id": ErrorKind(
         404,
         ErrorType.NOT_FOUND,

@@ -1,5 +1,6 @@
 """The service that the routes call: searches, reloads, readiness."""
 
+import os
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version as distribution_version
@@ -27,6 +28,7 @@ from stepback_server.observability.tracing import Tracing
 from stepback_server.pipeline import STOPPING, SearchPipeline
 from stepback_server.reload import Reloader, Served
 from stepback_server.request_context import note
+from stepback_server.scorers.named import Scorers
 from stepback_server.settings import Settings
 from stepback_server.solve.solver import Solver
 from stepback_server.solve.stream import Feed, LiveSearch
@@ -77,7 +79,8 @@ class Service:
             seconds=settings.idempotency_seconds,
             elsewhere=shared and shared.answers,
         )
-        self._solver = Solver(served.checkpoint, settings)
+        self._scorers = Scorers.read(settings.checkers_file, os.environ, self.metrics.scorer_called)
+        self._solver = Solver(served.checkpoint, settings, self._scorers)
         self._pipeline = SearchPipeline(
             solver=self._solver,
             admission=self._admission,
@@ -98,7 +101,10 @@ class Service:
         works = [self._keeper.run()]
         if self._shared is not None:
             works.append(self._shared.run())
-        await run_all(works)
+        try:
+            await run_all(works)
+        finally:
+            await self._scorers.close()
 
     @property
     def _limits(self) -> Literal["own", "shared", "fallback"]:
@@ -191,6 +197,7 @@ class Service:
             id=manifest.name,
             tasks=manifest.tasks,
             trained_for=manifest.trained_for,
+            scorers=self._scorers.names,
             parameters=manifest.training.get("parameters"),
             digest=checkpoint.digest,
             created=checkpoint.written_at,

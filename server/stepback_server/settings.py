@@ -125,6 +125,8 @@ class Settings(BaseModel):
     """TOML with a hashed key a line, as `stepback keys new` prints it; read again on SIGHUP."""
     keys: SecretStr = SecretStr("")
     """The text of such a file, in addition to it or instead. Without any key the server is open."""
+    checkers_file: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
+    """TOML with the scorers that a request may name, a table each: see docs/scorers.md."""
     metrics_need_key: bool = False
     """Whether /metrics needs a key too; Prometheus usually reads it from inside."""
     idempotency_results: int = Field(default=256, ge=0)

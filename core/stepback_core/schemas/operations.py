@@ -17,6 +17,8 @@ class Model(ResponseModel):
     trained_for: dict[str, dict[str, tuple[int, int]]] = Field(default={})
     """By task the fewest and most entries that each list of a training problem had, where that is
     known. An answer to another problem carries a `warning`."""
+    scorers: list[str] = Field(default=[])
+    """What a request may name as `scorer`."""
     parameters: int | None = None
     """How many weights the model has, where its training says so: a token costs twice as many
     FLOPs."""

@@ -32,7 +32,10 @@ class Select(StrEnum):
     WEIGHTED_VOTE = "weighted_vote"
     """A vote in which each candidate counts as much as its `confidence`."""
     VERIFIED = "verified"
-    """A candidate that the task's checker accepts; the search ends at the first."""
+    """A candidate that the checker accepts, the task's or the scorer; the search ends at the
+    first."""
+    SCORE = "score"
+    """The candidate with the greatest score of the request's scorer; perplexity breaks ties."""
 
 
 VOTES = (Select.VOTE, Select.WEIGHTED_VOTE)
@@ -98,7 +101,6 @@ def _forms_of_a_request() -> list[JsonValue]:
             "prompt": {"type": "string"},
             "task": absent,
             "problem": absent,
-            "select": {"enum": [*(s.value for s in Select if s is not Select.VERIFIED), None]},
         },
     }
     return [*tasks, prompt]
@@ -134,10 +136,27 @@ def _a_vote_needs_samples_that_may_agree() -> JsonValue:
     }
 
 
+def _a_rule_needs_who_judges() -> list[JsonValue]:
+    named: JsonValue = {"required": ["scorer"], "properties": {"scorer": {"type": "string"}}}
+    task: JsonValue = {"required": ["task"], "properties": {"task": {"type": "string"}}}
+    return [
+        {"if": _selects(Select.SCORE), "then": named},
+        {"if": _selects(Select.VERIFIED), "then": {"anyOf": [named, task]}},
+    ]
+
+
+def _selects(rule: Select) -> JsonValue:
+    return {"required": ["select"], "properties": {"select": {"const": rule.value}}}
+
+
 def _across_fields() -> dict[str, JsonValue]:
     return {
         "oneOf": _forms_of_a_request(),
-        "allOf": [_majority_votes(), _a_vote_needs_samples_that_may_agree()],
+        "allOf": [
+            _majority_votes(),
+            _a_vote_needs_samples_that_may_agree(),
+            *_a_rule_needs_who_judges(),
+        ],
         "examples": [
             {"task": name, "problem": task.example.model_dump(mode="json")}
             for name, task in TASKS.items()
@@ -159,7 +178,7 @@ class SolveRequest(RequestModel):
     ] = None
     """The task's typed problem, for example `{"numbers": [4, 16, 25, 82], "target": 95}`."""
     prompt: str | None = Field(default=None, min_length=1, max_length=100_000)
-    """Free text, put into the checkpoint's own prompt frame; there is no checker for it."""
+    """Free text, put into the checkpoint's own prompt frame; a scorer alone can check it."""
     steps: list[Annotated[str, Field(max_length=10_000)]] = Field(default=[], max_length=1024)
     """Steps that the search starts from: every branch continues them, none goes back behind them.
     Of a task they must be legal."""
@@ -200,8 +219,12 @@ class SolveRequest(RequestModel):
     """`perplexity`: the likeliest candidate a token. `marker`: the one with the greatest
     `confidence`. `vote`: what most agree on, of a strategy that samples: `best_first` writes
     nothing twice. `weighted_vote`: the same, weighted by `confidence`. `verified`: one that the
-    task's checker accepts, which also ends the search. If left out, `verified` where there is a
-    checker, else `perplexity`."""
+    checker accepts, which also ends the search. `score`: the one that the scorer likes best. If
+    left out, `verified` where a task or a scorer checks, else `score` with a scorer, else
+    `perplexity`."""
+    scorer: str | None = Field(default=None, min_length=1, max_length=64)
+    """A scorer that the server's operator has named, as `/v1/models` lists them. Where there is a
+    task too, an answer must pass both."""
     budget: Budget = Budget()
     """Upper limits of this search."""
     candidates: int = Field(default=1, ge=1, le=1024)
@@ -223,8 +246,10 @@ class SolveRequest(RequestModel):
             raise ValueError("task: give task and problem, or prompt")
         if self.prompt is None and self.problem is None:
             raise ValueError("problem: the task needs a problem")
-        if self.prompt is not None and self.select is Select.VERIFIED:
-            raise ValueError("select: verified needs a task, since a bare prompt has no checker")
+        if self.scorer is None and self.select is Select.SCORE:
+            raise ValueError("select: score needs a scorer; /v1/models lists them")
+        if self.task is None and self.scorer is None and self.select is Select.VERIFIED:
+            raise ValueError("select: verified needs a task or a scorer: a prompt has no checker")
         if self.background and self.stream:
             raise ValueError("background: follow it at /v1/searches/ID/events instead of stream")
         return self

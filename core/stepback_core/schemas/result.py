@@ -12,7 +12,7 @@ class Status(StrEnum):
     SOLVED = "solved"
     """The task's checker accepts the answer."""
     UNVERIFIED = "unverified"
-    """There is an answer and no checker for it."""
+    """There is an answer, and no checker for it, or one that failed."""
     UNSOLVED = "unsolved"
 
 
@@ -47,11 +47,15 @@ class Answer(ResponseModel):
     """Mean log-probability a token, of everything after the prompt and the given steps;
     perplexity is exp(-score)."""
     verified: bool | None
-    """The checker's strict verdict; None if the task has none."""
+    """The checker's strict verdict, of the task and of the scorer; None if there is none, or if it
+    failed."""
     lax: bool | None = None
     """The verdict of the paper's lax checker; None if the task has none."""
     reason: str | None = None
-    """Why the checker refused: `not_reached`, `wrong_arithmetic`, `wall`, `conflict`, ..."""
+    """Why the checker refused: `not_reached`, `wrong_arithmetic`, `wall`, `conflict`, ...; a
+    scorer's own words, `scorer_refused` without any, `scorer_failed` for no answer."""
+    scorer_score: float | None = None
+    """The scorer's, 0 to 1; None without a scorer, or if it failed."""
     votes: int = 1
     """Candidates that ended in this very answer."""
     confidence: float = 1.0
@@ -91,6 +95,12 @@ class Usage(ResponseModel):
     """Seconds in the queue."""
     seconds_searching: float
     """Seconds from the search's start to its end."""
+    seconds_scoring: float = 0.0
+    """Of these, seconds in which a scorer was waited for; the engine may have worked meanwhile."""
+    scored: int = 0
+    """Texts that the scorer gave a score to, unfinished ones too where it takes them."""
+    unscored: int = 0
+    """Texts that it failed at, or was too slow for."""
 
 
 class TreeNode(ResponseModel):
@@ -126,14 +136,16 @@ class SolveResult(ResponseModel):
     id: str
     """The search's own name."""
     status: Status
-    """`solved`: the checker accepts the answer. `unverified`: an answer, and no checker.
-    `unsolved`: neither."""
+    """`solved`: the checker accepts the answer. `unverified`: an answer, and no checker, or one
+    that failed. `unsolved`: neither."""
     stop_reason: StopReason
     """`solved`, `exhausted`, `token_budget`, `deadline`, or `cancelled` by a server that stops."""
     strategy: Strategy
     """Value in use."""
     select: Select
     """Value in use."""
+    scorer: str | None = None
+    """The scorer in use."""
     model: str
     """The model that answered."""
     digest: str | None = None

@@ -36,15 +36,22 @@ _HEADERS: dict[str, dict[str, Any]] = {
 _STATUS_HEADERS = {"401": "WWW-Authenticate", "429": "Retry-After", "503": "Retry-After"}
 
 
-def schema_of(app: FastAPI, settings: Settings, tasks: Collection[str]) -> dict[str, Any]:
-    """FastAPI's schema with the limits of these settings in the place of the protocol's own, and of
-    all tasks those that the served checkpoint knows."""
+def schema_of(
+    app: FastAPI, settings: Settings, tasks: Collection[str], scorers: Collection[str]
+) -> dict[str, Any]:
+    """FastAPI's schema with the limits of these settings in the place of the protocol's own, and
+    with no other tasks and scorers than those served here."""
     if app.openapi_schema is None:
         schema = with_events(FastAPI.openapi(app))
         _describe_headers(schema)
         models = schema["components"]["schemas"]
         _offer(models["SolveRequest"], tasks)
         request = models["SolveRequest"]["properties"]
+        request["scorer"] = {
+            "description": request["scorer"]["description"],
+            "enum": [*scorers, None],
+            "default": None,
+        }
         request["breadth"]["maximum"] = settings.max_breadth
         request["backtracks"]["maximum"] = settings.max_backtracks
         budget = models["Budget"]["properties"]

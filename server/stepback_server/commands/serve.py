@@ -65,7 +65,7 @@ def serve(arguments: Sequence[str]) -> int:
 
     try:
         app = create_app(settings, checkpoint, on_failure=stop, tracing=tracing)
-    except KeysError as error:
+    except (KeysError, SettingsError) as error:
         print(f"stepback serve: {error}", file=sys.stderr)
         return 2
 

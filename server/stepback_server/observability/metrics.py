@@ -92,6 +92,15 @@ class Metrics:
             "next round or the answer",
             _OWN_SECONDS,
         )
+        self._scorer_calls = self._counter(
+            "stepback_scorer_calls",
+            "Calls of scorers, by what came of them: answered, timeout, unreachable, refused, "
+            "malformed, or paused after failures",
+            ["scorer", "outcome"],
+        )
+        self._scorer_seconds = self._histogram(
+            "stepback_scorer_seconds", "Seconds of one call of a scorer", labels=["scorer"]
+        )
         self._kept_steps = self._histogram(
             "stepback_kept_steps",
             "Steps kept before an engine round: 0 at the prompt, more after a roll-back",
@@ -114,9 +123,15 @@ class Metrics:
         self.described.append(Described(f"{name}_total", "counter", tuple(labels), text))
         return Counter(name, text, labels, registry=self._registry)
 
-    def _histogram(self, name: str, text: str, buckets: Sequence[float] = _SECONDS) -> Histogram:
-        self.described.append(Described(name, "histogram", (), text))
-        return Histogram(name, text, buckets=buckets, registry=self._registry)
+    def _histogram(
+        self,
+        name: str,
+        text: str,
+        buckets: Sequence[float] = _SECONDS,
+        labels: Sequence[str] = (),
+    ) -> Histogram:
+        self.described.append(Described(name, "histogram", tuple(labels), text))
+        return Histogram(name, text, labels, buckets=buckets, registry=self._registry)
 
     def _show(self, live: Live) -> None:
         families = _LiveMetrics(live)
@@ -174,6 +189,12 @@ class Metrics:
     def round(self, seconds: float) -> None:
         """Note one engine round."""
         self._round_seconds.observe(seconds)
+
+    def scorer_called(self, scorer: str, outcome: str, seconds: float) -> None:
+        """Count one call of a scorer."""
+        self._scorer_calls.labels(scorer, outcome).inc()
+        if seconds:
+            self._scorer_seconds.labels(scorer).observe(seconds)
 
     def own_time(self, seconds: float) -> None:
         """Note the controller's own time of one engine round."""

@@ -71,7 +71,10 @@ function Page() {
     try {
       const [openapi, models] = await Promise.all([get("/openapi.json"), get("/v1/models")]);
       const known = openapi.components.schemas.Select?.enum ?? RULES;
-      setServer({ tasks: tasksOf(openapi), model: models.data[0], rules: known });
+      const model = models.data[0];
+      const scorers = model.scorers ?? [];
+      const rules = known.filter((rule) => rule !== "score" || scorers.length);
+      setServer({ tasks: tasksOf(openapi), model, rules, scorers });
       setError(null);
     } catch (failure) {
       setError(failure);
@@ -114,7 +117,7 @@ function Page() {
       ${error?.status === 401 && html`<${Key} changed=${learn} />`}
       ${server && tab === "jobs" && html`<${Jobs} open=${open} />`}
       <div class="searching" hidden=${tab !== "search"}>
-        ${server && html`<${Form} tasks=${server.tasks} rules=${server.rules} start=${start}
+        ${server && html`<${Form} tasks=${server.tasks} rules=${server.rules} scorers=${server.scorers} start=${start}
           preset=${steps && { steps, clear: () => setSteps(null) }} />`}
         <section class="runs" aria-label="Searches">
           <${Toolbar} runs=${runs} show=${setRuns} />

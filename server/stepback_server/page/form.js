@@ -42,13 +42,14 @@ function Search({ legend, value, set, name }) {
 const texts = (task) =>
   Object.fromEntries(task.fields.map((field) => [field.key, show(field.kind, task.example[field.key])]));
 
-export function Form({ tasks, rules, start, busy, preset }) {
+export function Form({ tasks, rules, scorers, start, busy, preset }) {
   const first = tasks[0];
   const [name, setName] = useState(first?.name ?? PROMPT);
   const [written, write] = useState(first ? texts(first) : {});
   const [prompt, setPrompt] = useState("");
   const [budget, setBudget] = useState("");
   const [seed, setSeed] = useState("");
+  const [scorer, setScorer] = useState("");
   const [one, setOne] = useState({ strategy: "best_first", breadth: 16, select: "", rules });
   const [two, setTwo] = useState({ strategy: "best_of_n", breadth: 16, select: "", rules });
   const [compares, setCompares] = useState(false);
@@ -73,6 +74,7 @@ export function Form({ tasks, rules, start, busy, preset }) {
     ...(select ? { select } : {}),
     ...(budget ? { budget: { tokens: Number(budget) } } : {}),
     ...(seed ? { seed: Number(seed) } : {}),
+    ...(scorer ? { scorer } : {}),
   });
   const submit = (event) => {
     event.preventDefault();
@@ -99,6 +101,10 @@ export function Form({ tasks, rules, start, busy, preset }) {
       : html`<label for="prompt">prompt</label>
           <textarea id="prompt" rows="4" value=${prompt} onInput=${(event) => setPrompt(event.target.value)} />`}
     <${Search} legend="Search" name="one" value=${one} set=${setOne} />
+    ${scorers.length > 0 && html`<label for="scorer">scorer</label>
+      <select id="scorer" value=${scorer} onChange=${(event) => setScorer(event.target.value)}>
+        <option value="">none</option>
+        ${scorers.map((each) => html`<option value=${each}>${each}</option>`)}</select>`}
     <label for="budget">token budget</label>
     <input id="budget" type="number" min="1" placeholder="the server's" value=${budget} onInput=${(event) => setBudget(event.target.value)} />
     <label for="seed">seed</label>

@@ -13,6 +13,7 @@ as priority sampling (arXiv 2402.18734); what is added here looks at steps:
   that the model believes dead comes late, and is dropped only if nothing better is left.
 - The number of continuations in flight grows with those that have failed: an easy problem costs
   little more than one greedy answer, a hard one keeps the engine busy.
+- A scorer of unfinished texts adds lambda * log(score) of the steps before a turn to its priority.
 - An answer is written in chunks, so that little is lost behind an illegal step of a long one. One
   that was cut goes on before any turn is taken.
 
@@ -186,6 +187,7 @@ class BestFirst:
         others: tuple[Alternative, ...],
     ) -> None:
         """Keep the other tokens of one position, with the likelihood of the text before it."""
+        likelihood += branch.bonus(len(branch.state.ids) + position)
         if not self._config.marker:
             likelihood -= self._log_share_without_marker(branch, position, others)
         for token, logprob in others:

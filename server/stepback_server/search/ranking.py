@@ -16,6 +16,8 @@ class Judgement:
     """None without a checker, or if it failed."""
     lax: bool | None = None
     reason: str | None = None
+    score: float | None = None
+    """A scorer's, 0 to 1."""
 
     @classmethod
     def of_verdict(cls, verdict: Verdict) -> "Judgement":
@@ -23,6 +25,8 @@ class Judgement:
         return cls(verdict.strict, verdict.lax, verdict.reason)
 
 
+Check = Callable[[Sequence[str]], Verdict]
+"""A task's checker, bound to the problem."""
 Judge = Callable[[Sequence[str]], Judgement]
 """Gives what is known of an answer's steps, without waiting."""
 
@@ -71,6 +75,7 @@ def _candidate(
         verified=judgement.verified,
         lax=judgement.lax,
         reason=judgement.reason,
+        scorer_score=judgement.score,
         votes=len(group),
         confidence=max(confidences),
         weight=sum(confidences),
@@ -84,10 +89,21 @@ def _score(branch: Branch) -> float:
     return branch.score
 
 
+def _liked(answer: Answer) -> float:
+    """The scorer's score; without any it is worse than the worst."""
+    return -1.0 if answer.scorer_score is None else answer.scorer_score
+
+
+def _passed(answer: Answer) -> int:
+    """Accepted before unknown before refused."""
+    return {True: 2, None: 1, False: 0}[answer.verified]
+
+
 _PREFERENCE: dict[Select, Callable[[Answer], tuple[float, ...]]] = {
     Select.PERPLEXITY: lambda answer: (answer.score,),
     Select.MARKER: lambda answer: (answer.confidence, answer.score),
     Select.WEIGHTED_VOTE: lambda answer: (answer.weight, answer.score),
     Select.VOTE: lambda answer: (answer.votes, answer.score),
-    Select.VERIFIED: lambda answer: (answer.verified is True, answer.score),
+    Select.VERIFIED: lambda answer: (_passed(answer), _liked(answer), answer.score),
+    Select.SCORE: lambda answer: (_liked(answer), answer.score),
 }

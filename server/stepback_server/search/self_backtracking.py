@@ -24,7 +24,8 @@ class SelfBacktracking:
 
     Each round expands every state of the frontier into N samples. Of the round's samples that end
     in the marker, the first floor(sqrt(N)) whose rolled-back state was not visited before make the
-    next frontier: the likeliest first with `best_first`, else in order of asking. The root (the
+    next frontier: the likeliest first with `best_first`, by a scorer's word on what is kept too,
+    else in order of asking. The root (the
     prompt, or the steps that a request gives) counts as visited, and nothing goes back behind it.
     A round waits for all of its samples.
     """
@@ -99,8 +100,12 @@ class SelfBacktracking:
             return self._random.sample(ended, len(ended))
         rejected = [branch for branch in ended if branch.outcome is Outcome.BACKTRACK]
         if self._best_first:
-            rejected.sort(key=lambda branch: branch.score or 0.0, reverse=True)
+            rejected.sort(key=self._worth, reverse=True)
         return rejected
+
+    def _worth(self, branch: Branch) -> float:
+        kept = self._grammar.last_good_length(branch.ids)
+        return (branch.score or 0.0) + branch.bonus(kept)
 
     def _kept(self, branch: Branch) -> State | None:
         """The state that a branch is rolled back to; None if it was visited before."""

@@ -25,6 +25,9 @@ class State:
     """Whether the last id is such a one."""
     marker_logprobs: tuple[float, ...] = ()
     """Log-probability of the marker at each place, instead of the id that is there."""
+    bonuses: tuple[tuple[int, float], ...] = ()
+    """What a scorer of unfinished texts adds to their log-probability, each with the text's length
+    in ids, ascending."""
 
     @classmethod
     def of_given(cls, ids: tuple[int, ...]) -> "State":
@@ -51,6 +54,8 @@ class Branch:
     """Ids up to the end of the first illegal step, where a search has found one."""
     marker_logprobs: tuple[float, ...] = ()
     """Log-probability of the marker at each place of `ids`, instead of the id that is there."""
+    bonuses: tuple[tuple[int, float], ...] = ()
+    """Those of the state, and of its own steps."""
 
     @property
     def node(self) -> int:
@@ -73,7 +78,7 @@ class Branch:
         elif last == grammar.end_id:
             outcome = Outcome.ANSWER
         markers = state.marker_logprobs + _marker_logprobs(grammar.marker_id, sample)
-        return cls(number, state, sample, outcome, marker_logprobs=markers)
+        return cls(number, state, sample, outcome, None, markers, state.bonuses)
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -113,7 +118,13 @@ class Branch:
             tuple(place for place in self.state.chosen if place < length),
             self.state.given,
             marker_logprobs=self.marker_logprobs[:length],
+            bonuses=tuple(each for each in self.bonuses if each[0] <= length),
         )
+
+    def bonus(self, length: int) -> float:
+        """Return what a scorer adds to the log-probability of the first `length` ids: as much as
+        to the longest beginning that it has scored."""
+        return next((bonus for end, bonus in reversed(self.bonuses) if end <= length), 0.0)
 
     def go_on(self) -> State:
         """The state at the end of a branch that was cut."""

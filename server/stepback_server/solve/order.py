@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 from stepback_core.schemas import Select, SolveRequest
+from stepback_server.scorers.messages import Question
+from stepback_server.scorers.scorer import Scorer
 from stepback_server.search.loop import Limits
+from stepback_server.search.ranking import Check
 from stepback_server.search.task_view import TaskView
 from stepback_server.search.tree import State
-from stepback_server.solve.verdicts import Check
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,9 @@ class AcceptedRequest:
     """The given steps."""
     check: Check | None
     """None for a bare prompt."""
+    scorer: Scorer | None
+    question: Question
+    """The problem as a scorer is asked it."""
     view: TaskView | None
     select: Select
     limits: Limits

@@ -11,6 +11,7 @@ from stepback_server.search.ranking import Candidate, Judge, rank
 from stepback_server.search.tree import Branch
 from stepback_server.solve.events import kept_steps, p_marker, shown_steps
 from stepback_server.solve.order import AcceptedRequest
+from stepback_server.solve.scoring import ScoringCost
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class Results:
     checkpoint: Checkpoint
     order: AcceptedRequest
     judge: Judge
+    cost: ScoringCost
 
     def of(self, searched: Searched, seconds_queued: float) -> SolveResult:
         """Return the result of a search that has ended."""
@@ -33,6 +35,7 @@ class Results:
             stop_reason=searched.stop_reason,
             strategy=request.strategy,
             select=order.select,
+            scorer=request.scorer,
             model=self.checkpoint.manifest.name,
             digest=self.checkpoint.digest,
             warning=order.warning,
@@ -84,6 +87,9 @@ class Results:
             backtracks=tree.backtracks,
             seconds_queued=seconds_queued,
             seconds_searching=searched.seconds,
+            seconds_scoring=self.cost.seconds,
+            scored=self.cost.scored,
+            unscored=self.cost.unscored,
         )
 
     def _tree_nodes(self, searched: Searched) -> list[TreeNode]:

@@ -22,7 +22,11 @@ from stepback_core.tasks import TASKS, Checker
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine
 from stepback_server.errors import ApiError, invalid
+from stepback_server.scorers.messages import Question
+from stepback_server.scorers.named import Scorers
+from stepback_server.scorers.scorer import Scorer
 from stepback_server.search.loop import Limits, Search
+from stepback_server.search.ranking import Check
 from stepback_server.search.registry import STRATEGIES, Setup
 from stepback_server.search.task_view import TaskView
 from stepback_server.search.tree import Branch, State
@@ -32,7 +36,7 @@ from stepback_server.solve.order import AcceptedRequest
 from stepback_server.solve.results import Results
 from stepback_server.solve.stream import Feed
 from stepback_server.solve.texts import encode_prompt, encode_steps, invalid_field
-from stepback_server.solve.verdicts import Check, Verdicts
+from stepback_server.solve.verdicts import Verdicts
 
 # Default token budget of best-first search, in full answers; `breadth` where that is more.
 _ANSWERS_BY_DEFAULT = 32
@@ -41,9 +45,12 @@ _ANSWERS_BY_DEFAULT = 32
 class Solver:
     """Turns requests into results, with one checkpoint under one set of limits."""
 
-    def __init__(self, checkpoint: Checkpoint, settings: Settings) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, settings: Settings, scorers: Scorers | None = None
+    ) -> None:
         self._checkpoint = checkpoint
         self._settings = settings
+        self._scorers = scorers or Scorers()
         self._searches: set[Search] = set()
         self._is_ending = False
 
@@ -51,6 +58,7 @@ class Solver:
         """Check what the schema cannot. Raises ApiError with the field at fault."""
         self._refuse_what_is_not_served(request)
         request = self._with_defaults_in_range(request)
+        scorer = self._scorers.find(request.scorer) if request.scorer else None
         prompt, check, view = self._read_problem(request)
         checkpoint = self._checkpoint
         ids = encode_prompt(checkpoint, prompt)
@@ -69,8 +77,10 @@ class Solver:
             prompt_ids=ids,
             root=State.of_given(given),
             check=check,
+            scorer=scorer,
+            question=Question(prompt, request.task, request.problem),
             view=view,
-            select=self._choose_select(request, check),
+            select=self._choose_select(request, check, scorer),
             limits=limits,
             warning=self._warning(view),
         )
@@ -108,8 +118,8 @@ class Solver:
         """Search and answer, and feed a watcher if there is one. Raises EngineError; cancelling it
         aborts the engine's work."""
         request, codec = order.request, self._checkpoint.codec
-        verdicts = Verdicts(order.check)
-        results = Results(self._checkpoint, order, verdicts.of)
+        verdicts = Verdicts.of_order(order, codec)
+        results = Results(self._checkpoint, order, verdicts.of, verdicts.cost)
         ends_at_a_win = order.select is Select.VERIFIED
 
         def is_win(branch: Branch) -> bool:
@@ -158,7 +168,8 @@ class Solver:
         """Return the beginning of a feed for a search that has its result already."""
         order = self.accept(request)
         started = self._started(order).model_copy(update={"id": result.id})
-        results = Results(self._checkpoint, order, Verdicts(order.check).of)
+        verdicts = Verdicts.of_order(order, self._checkpoint.codec)
+        results = Results(self._checkpoint, order, verdicts.of, verdicts.cost)
         return started, self._event_writer(results)
 
     def cancel_all(self) -> None:
@@ -231,7 +242,9 @@ class Solver:
         view = TaskView(task, problem, self._checkpoint.codec)
         return task.prompt(problem), lambda steps: task.check(problem, steps), view
 
-    def _choose_select(self, request: SolveRequest, check: Check | None) -> Select:
+    def _choose_select(
+        self, request: SolveRequest, check: Check | None, scorer: Scorer | None
+    ) -> Select:
         if request.strategy is Strategy.MAJORITY:
             if request.select not in (None, *VOTES):
                 raise invalid_field("select", "invalid_value", "the strategy majority always votes")
@@ -247,9 +260,19 @@ class Solver:
                 "best_first writes no answer twice, so none has two votes: name the strategy "
                 "majority, or select by perplexity",
             )
+        can_verify = check is not None or (scorer is not None and scorer.entry.decides)
+        if request.select is Select.VERIFIED and not can_verify:
+            raise invalid_field(
+                "select",
+                "invalid_value",
+                f"the scorer {request.scorer} gives scores and says of none that it is right: "
+                "select by score",
+            )
         if request.select is not None:
             return request.select
-        return Select.VERIFIED if check else Select.PERPLEXITY
+        if can_verify:
+            return Select.VERIFIED
+        return Select.PERPLEXITY if scorer is None else Select.SCORE
 
     def _started(self, order: AcceptedRequest) -> StartedEvent:
         return StartedEvent(

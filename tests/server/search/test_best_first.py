@@ -9,7 +9,7 @@ import pytest
 from stepback_core.schemas import Outcome, StopReason
 from stepback_server.engine.base import OnSample, SampleRequest
 from stepback_server.search.best_first import BestFirst, BestFirstConfig
-from stepback_server.search.loop import Limits, Search, Searched
+from stepback_server.search.loop import Appraise, Limits, Search, Searched
 from stepback_server.search.strategy import StateView
 from stepback_server.search.tree import Branch
 from tests.server.search.scripted import END, GRAMMAR, MARKER, NEWLINE
@@ -61,6 +61,7 @@ def search(
     is_win: Callable[[Branch], bool] = lambda branch: False,
     seed: int | None = 0,
     engine: ToyEngine | None = None,
+    appraise: Appraise | None = None,
 ) -> tuple[Searched, ToyEngine]:
     engine = engine or ToyEngine(table, PROMPT, END, order)
     strategy = BestFirst(breadth, GRAMMAR, view, longest=20, enough=enough, config=config)
@@ -72,6 +73,7 @@ def search(
         limits=Limits(tokens=tokens, seconds=10, tokens_per_branch=20),
         seed=seed,
         is_win=is_win,
+        appraise=appraise,
     )
     return asyncio.run(searching.run()), engine
 
@@ -270,3 +272,16 @@ def test_an_answer_that_was_reached_before_counts_where_answers_end_the_search()
 def test_an_engine_that_tells_no_alternatives_gives_the_greedy_answer() -> None:
     searched, _ = search(config=BestFirstConfig(alternatives=0))
     assert [branch.ids for branch in searched.tree.branches] == [(A, NEWLINE, MARKER)]
+
+
+def test_a_scorers_word_on_the_steps_before_a_turn_moves_its_turn() -> None:
+    async def appraise(branches: Sequence[Branch], hurry: asyncio.Event) -> Sequence[Branch]:
+        return [
+            replace(branch, bonuses=((2, -9.0 if branch.ids[0] == B else 0.0),))
+            for branch in branches
+        ]
+
+    plain, scored = search()[0], search(appraise=appraise)[0]
+    within_b = (B, NEWLINE, C)
+    assert starts(plain).index(within_b) < starts(plain).index((D,))
+    assert starts(scored).index((D,)) < starts(scored).index(within_b)

@@ -46,6 +46,29 @@ def test_each_selection_prefers_its_own() -> None:
     assert order(Select.VERIFIED) == [RIGHT, LIKELY, AGREED]
 
 
+def test_a_scorers_word_orders_what_it_knows_before_what_it_does_not() -> None:
+    scores = {LIKELY: None, AGREED: 0.2, RIGHT: 0.7}
+
+    def scored(steps: object) -> Judgement:
+        assert isinstance(steps, list)
+        return Judgement(score=scores[int(steps[0])])
+
+    for select in (Select.SCORE, Select.VERIFIED):
+        ranked = rank(BRANCHES, select, lambda b: [str(b.ids[0])], "\n", scored)
+        assert [each.answer.scorer_score for each in ranked] == [0.7, 0.2, None]
+
+
+def test_an_unknown_verdict_comes_between_acceptance_and_refusal() -> None:
+    verdicts = {LIKELY: False, AGREED: None, RIGHT: True}
+
+    def judged(steps: object) -> Judgement:
+        assert isinstance(steps, list)
+        return Judgement(verdicts[int(steps[0])])
+
+    ranked = rank(BRANCHES, Select.VERIFIED, lambda b: [str(b.ids[0])], "\n", judged)
+    assert [each.answer.verified for each in ranked] == [True, None, False]
+
+
 def test_equal_answers_are_one_with_votes() -> None:
     ranked = rank(BRANCHES, Select.VOTE, lambda b: [str(b.ids[0])], "\n", unknown)
     assert [candidate.answer.votes for candidate in ranked] == [2, 1, 1]

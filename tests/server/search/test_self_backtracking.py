@@ -140,6 +140,15 @@ def test_the_likeliest_are_rolled_back_first_where_samples_are_ranked() -> None:
     assert states(strategy.pick()) == [(11, NEWLINE), (13, NEWLINE)]
 
 
+def test_a_scorers_word_on_what_is_kept_counts_too() -> None:
+    strategy = published(4, 1, best_first=True)
+    strategy.pick()
+    for number, logprob in enumerate((-3.0, -1.0, -4.0, -2.0)):
+        branch = scored(number, 10 + number, logprob)
+        strategy.record(replace(branch, bonuses=((2, -5.0 if number == 1 else 0.0),)))
+    assert states(strategy.pick()) == [(13, NEWLINE), (10, NEWLINE)]
+
+
 LONG = (10, NEWLINE, 11, NEWLINE, 12, NEWLINE, 99, NEWLINE)
 
 

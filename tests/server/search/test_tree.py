@@ -1,5 +1,6 @@
 """P(marker) of a branch, place by place."""
 
+from dataclasses import replace
 from math import inf, log
 
 import pytest
@@ -65,3 +66,12 @@ def test_a_continuation_keeps_what_was_known_of_its_prefix() -> None:
     assert turned.p_marker_after_steps(GRAMMAR) == pytest.approx([0.1, 0.2])
     kept = branch((A, NEWLINE, END), {0: 0.6, 2: 0.2}, parent.keep(2))
     assert kept.p_marker_after_steps(GRAMMAR) == pytest.approx([0.6, 0.2])
+
+
+def test_a_kept_part_keeps_what_a_scorer_said_of_its_beginnings() -> None:
+    first = replace(branch((A, NEWLINE, B, NEWLINE, END), {}), bonuses=((2, -1.0), (4, -2.0)))
+    assert [first.bonus(length) for length in range(6)] == [0, 0, -1, -1, -2, -2]
+    kept = first.keep(3)
+    assert kept.bonuses == ((2, -1.0),)
+    assert branch((A, END), {}, kept).bonus(5) == -1
+    assert first.turn(1, B, -0.1).bonuses == ()

@@ -1,0 +1,1 @@
+"""Scorers over HTTP that the operator names: what they are asked, and what comes of it."""
