@@ -9,7 +9,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from stepback_client.tree.layout import DEFAULT_LIMIT, Mark, Outline
+from stepback_client.tree.layout import DEFAULT_LIMIT, Mark, Outline, doubt
 from stepback_client.tree.text import SIGNS, Role, legend, lines, one_line
 from stepback_core.events import (
     BacktrackEvent,
@@ -46,6 +46,7 @@ class Watched:
 
     nodes: dict[int, TreeNode] = field(default_factory=dict[int, TreeNode])
     traces: dict[int, list[str]] = field(default_factory=dict[int, list[str]])
+    """Every step of a branch as a line shows it."""
     answers: list[Answer] = field(default_factory=list[Answer])
     usage: UsageEvent | None = None
     result: SolveResult | None = None
@@ -53,11 +54,11 @@ class Watched:
     def take(self, event: ProgressEvent) -> None:
         match event:
             case StepEvent():
-                self._extend(event.branch, event.parent, event.index, event.text)
+                self._extend(event, event.index, event.text, event.p_marker)
             case BacktrackEvent():
                 self._end(event, event.outcome)
                 for step in event.struck:
-                    self._extend(event.branch, event.parent, step.index, step.text)
+                    self._extend(event, step.index, step.text, None)
             case CandidateEvent():
                 self.answers.append(event.answer)
                 self._end(event, Outcome.ANSWER, event.answer.score)
@@ -72,12 +73,16 @@ class Watched:
         chosen = self.result.answer if self.result else None
         return Outline.of(list(self.nodes.values()), self.answers, chosen, limit)
 
-    def _extend(self, branch: int, parent: int, index: int, text: str) -> None:
+    def _extend(
+        self, event: StepEvent | BacktrackEvent, index: int, text: str, p_marker: float | None
+    ) -> None:
         """Add a step, unless the branch has it: a struck one may have been told when complete."""
-        node = self._node(branch, parent, index)
+        branch = event.branch
+        node = self._node(branch, event.parent, index)
         if index == node.kept_steps + len(node.steps):
-            self.nodes[branch] = node.model_copy(update={"steps": [*node.steps, text]})
-            self.traces[branch] = [*self.traces[branch], text]
+            more = {"steps": [*node.steps, text], "p_marker": [*node.p_marker, p_marker]}
+            self.nodes[branch] = node.model_copy(update=more)
+            self.traces[branch] = [*self.traces[branch], one_line(text) + doubt(p_marker)]
 
     def _end(
         self,
@@ -154,13 +159,11 @@ def plain_lines(events: Iterable[ProgressEvent], watched: Watched) -> Iterator[s
             yield f"started {event.id}: {event.model}, {event.strategy}, {limits}"
         elif isinstance(event, BacktrackEvent):
             good = event.struck[0].index if event.struck else 0
-            steps = [one_line(step) for step in watched.traces[event.branch][:good]]
             struck = [f"~{one_line(step.text)}~" for step in event.struck]
             mark = Mark.ILLEGAL if event.outcome is Outcome.ILLEGAL else Mark.BACKTRACK
-            yield _line(event.branch, mark, [*steps, *struck])
+            yield _line(event.branch, mark, [*watched.traces[event.branch][:good], *struck])
         elif isinstance(event, CandidateEvent):
-            steps = [one_line(step) for step in event.answer.steps]
-            yield _line(event.branch, _verdict(event.answer), steps)
+            yield _line(event.branch, _verdict(event.answer), watched.traces[event.branch])
 
 
 def _line(branch: int, mark: Mark, steps: Sequence[str]) -> str:

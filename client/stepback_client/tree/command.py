@@ -28,6 +28,8 @@ def tree(arguments: Sequence[str]) -> int:
         result = _solved(given) if _asks(given) else _read(given.source)
         outline = Outline.of_result(result, given.limit)
         _write(_FORMATS[given.format](outline, caption(result)), given.output)
+        if result.warning:
+            print(f"stepback tree: warning: {result.warning}", file=sys.stderr)
     except ValidationError as error:
         return _refuse(first_error(error, whole="the result"))
     except (StepbackError, OSError, ValueError) as error:

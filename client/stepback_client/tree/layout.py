@@ -15,6 +15,7 @@ from stepback_core.schemas import Answer, Outcome, SolveResult, TreeNode
 ROOT = 0
 DEFAULT_LIMIT = 60
 """Branches that a picture shows before it folds."""
+_LEAST_DOUBT = 0.01
 
 
 class Mark(StrEnum):
@@ -45,6 +46,8 @@ class Branch:
     answer: Answer | None
     chosen: bool
     """Whether it is the search's answer."""
+    markers: tuple[float | None, ...] = ()
+    """P(marker) after each own step, as far as it is known."""
     twins: tuple[int, ...] = ()
     """Later branches that say just the same and lead nowhere; they are shown with this one."""
 
@@ -53,6 +56,12 @@ class Branch:
         """The place of the step that was taken back; it may be one that was kept."""
         last = self.first + len(self.steps) - 1
         return last if self.mark in (Mark.BACKTRACK, Mark.ILLEGAL) and last >= 0 else None
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What is shown of `markers` after each own step."""
+        unknown = (None,) * (len(self.steps) - len(self.markers))
+        return tuple(map(doubt, [*self.markers, *unknown][: len(self.steps)]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +118,11 @@ class Outline:
         return cls(tuple(_rows(_children(branches, shown))), marks)
 
 
+def doubt(p_marker: float | None) -> str:
+    """P(marker) after a step, as it is shown: nothing below one percent."""
+    return "" if p_marker is None or p_marker < _LEAST_DOUBT else f" ({p_marker:.0%})"
+
+
 def tally(marks: Mapping[Mark, int]) -> str:
     """How many ended how, in words."""
     return ", ".join(f"{marks[mark]} {mark}" for mark in Mark if marks.get(mark))
@@ -137,6 +151,7 @@ def _branches(
             owner=_owner(branches, node.parent, node.kept_steps),
             first=node.kept_steps,
             steps=tuple(node.steps),
+            markers=tuple(node.p_marker),
             mark=_mark(node.outcome, answer),
             score=node.score,
             answer=answer,

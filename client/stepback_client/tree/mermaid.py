@@ -1,5 +1,7 @@
 """The tree as a Mermaid flowchart, for Markdown that renders such."""
 
+from operator import add
+
 from stepback_client.tree.layout import Branch, Fold, Mark, Outline, tally
 from stepback_client.tree.text import SIGNS, one_line, times
 
@@ -28,6 +30,7 @@ def _branch(branch: Branch) -> list[str]:
     steps = [_escape(step) for step in branch.steps]
     if steps and branch.struck is not None:
         steps[-1] = f"<s>{steps[-1]}</s>"
+    steps = list(map(add, steps, branch.doubts))
     label = "<br/>".join([f"{SIGNS[branch.mark]} {branch.id} {times(branch)}".strip(), *steps])
     lines = [f'  n{branch.id}["{label}"]:::{_name(branch.mark)}', _edge(branch, f"n{branch.id}")]
     return [*lines, f"  class n{branch.id} chosen"] if branch.chosen else lines

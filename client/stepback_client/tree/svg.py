@@ -6,6 +6,7 @@ what was tried instead stand in one column.
 
 import re
 from collections.abc import Sequence
+from operator import add
 from unicodedata import east_asian_width
 from xml.etree import ElementTree
 
@@ -219,7 +220,9 @@ def _note(item: Branch | Fold) -> str:
 
 def _tooltip(branch: Branch) -> str:
     head = f"Branch {branch.id}, {branch.mark}"
-    return "\n".join([f"{head}, after {branch.first} kept steps", *branch.steps])
+    return "\n".join(
+        [f"{head}, after {branch.first} kept steps", *map(add, branch.steps, branch.doubts)]
+    )
 
 
 def _short(text: str) -> str:

@@ -49,6 +49,8 @@ def lines(outline: Outline) -> Iterator[Line]:
 def legend(outline: Outline) -> str:
     """The signs that occur, with their counts."""
     found = [f"{SIGNS[mark]} {outline.marks[mark]} {mark}" for mark in Mark if outline.marks[mark]]
+    if any(any(row.item.doubts) for row in outline.rows if isinstance(row.item, Branch)):
+        found.append("(%) P(marker) after the step")
     return "  ".join(found) or "no branches"
 
 
@@ -61,10 +63,12 @@ def pieces(branch: Branch) -> Line:
     """A branch without its rails: its number, its sign, its steps."""
     role = Role.CHOSEN if branch.chosen else Role(branch.mark.value)
     line: Line = [(f"{branch.id} ", Role.NOTE), (f"{SIGNS[branch.mark]} ", role)]
+    doubts = branch.doubts
     for place, step in enumerate(branch.steps, branch.first):
         comma = ", " if place > branch.first else ""
         is_struck = place == branch.struck
         line += [(comma, Role.NOTE), (one_line(step), Role.STRUCK if is_struck else Role.STEP)]
+        line += [(doubt, Role.NOTE)] if (doubt := doubts[place - branch.first]) else []
     if note := ", ".join(notes(branch)):
         line.append((f"  {note}" if branch.steps else note, Role.NOTE))
     return line

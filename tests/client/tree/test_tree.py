@@ -70,6 +70,16 @@ def test_as_text() -> None:
     )  # fmt: skip
 
 
+def test_a_step_that_the_model_may_take_back_says_how_likely_that_is() -> None:
+    nodes = [ROOT, NODES[1].model_copy(update={"p_marker": [0.13, 0.001]}), NODES[2]]
+    drawn = Outline.of(nodes, ANSWERS, None, 60)
+    told = text.render(drawn, "caption")
+    assert "16*4=64 (13%), 82-64=18  not reached" in told
+    assert told.splitlines()[-1].endswith("(%) P(marker) after the step")
+    assert "16*4=64 (13%)" in mermaid.render(drawn, "caption")
+    assert "16*4=64 (13%)\n82-64=18" in svg.render(drawn, "caption")
+
+
 def test_folding_keeps_the_way_to_the_answer_and_counts_the_rest() -> None:
     assert text.render(outline(3), "caption").splitlines()[1:-1] == [
         "├─ 2 ↩ 82+16=98, ~98-25=73~",
