@@ -101,7 +101,7 @@ class ChatRequest(_GenerationRequest):
     max_completion_tokens: int | None = Field(default=None, ge=1)
     """The same as `max_tokens`."""
     logprobs: bool | None = None
-    """Whether to return the log-probabilities of the first answer, at temperature 1."""
+    """Whether to return the log-probabilities of each answer's tokens, at temperature 1."""
     reasoning_effort: ReasoningEffort | None = None
     """`none` decodes greedily; `low`, `medium` and `high` search with 1, 4 and 16 times the usual
     budget."""
@@ -119,7 +119,8 @@ class CompletionRequest(_GenerationRequest):
     prompt: JsonValue
     """Text, token ids, or a list of either: one search each."""
     logprobs: int | None = Field(default=None, ge=0, le=20)
-    """Whether to return the log-probabilities of the first answer, at temperature 1."""
+    """0 returns the log-probabilities of each answer's tokens, at temperature 1; more would name
+    alternatives, which a search does not keep."""
 
 
 class TokenizeRequest(_OpenRequest):

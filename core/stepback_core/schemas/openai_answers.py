@@ -85,6 +85,37 @@ class OpenAiAnswer(ResponseModel):
     """The first 12 digits of the weights' SHA-256."""
 
 
+class TokenLogprob(ResponseModel):
+    """One token of an answer."""
+
+    token: str
+    logprob: float
+    """Natural log-probability, before temperature."""
+    bytes: list[int] | None
+    """The token in UTF-8; null where it is a part of a character."""
+    top_logprobs: tuple[()] = ()
+    """Always empty: a search keeps no alternatives."""
+
+
+class ChatLogprobs(ResponseModel):
+    """The tokens of a chat's answer; only with `logprobs`."""
+
+    content: list[TokenLogprob]
+    refusal: None = None
+
+
+class CompletionLogprobs(ResponseModel):
+    """The tokens of a completion; only with `logprobs`."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    """Natural log-probabilities, before temperature."""
+    top_logprobs: None = None
+    """Always null: a search keeps no alternatives."""
+    text_offset: list[int]
+    """Each token's place in the text."""
+
+
 class AnswerMessage(ResponseModel):
     """The assistant's message."""
 
@@ -105,7 +136,7 @@ class ChatChoice(ResponseModel):
     message: AnswerMessage
     finish_reason: FinishReason
     """`stop` for an answer; `length` where there is none."""
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = None
 
 
 class ChatCompletion(OpenAiAnswer):
@@ -124,7 +155,7 @@ class CompletionChoice(ResponseModel):
     """The prompt's place times n, plus the answer's place."""
     text: str
     finish_reason: FinishReason | None
-    logprobs: None = None
+    logprobs: CompletionLogprobs | None = None
 
 
 class Completion(OpenAiAnswer):
@@ -152,7 +183,7 @@ class ChunkChoice(ResponseModel):
     index: int
     delta: ChatDelta
     finish_reason: FinishReason | None = None
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = None
 
 
 class ChatChunk(OpenAiAnswer):

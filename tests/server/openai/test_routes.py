@@ -57,6 +57,32 @@ def test_no_answer_is_an_empty_one_that_ended_by_length(server: str) -> None:
     assert (choice["message"]["content"], choice["finish_reason"]) == ("", "length")
 
 
+def test_log_probabilities_are_those_of_solve(server: str) -> None:
+    solved = post(server, "/solve", {"task": "countdown", "problem": PROBLEM, "logprobs": True})
+    answer = solved.json()["answer"]
+    [choice] = chat(server, logprobs=True)["choices"]
+    told = choice["logprobs"]["content"]
+    assert "".join(each["token"] for each in told).rstrip("\n") == choice["message"]["content"]
+    assert bytes(told[0]["bytes"]).decode() == told[0]["token"]
+    assert [each["logprob"] for each in told] == pytest.approx(
+        answer["logprobs"][: len(told)], abs=0.01
+    )
+    body = {"prompt": LINE, "logprobs": 0, "stop": "\n"}
+    [choice] = post(server, "/v1/completions", body).json()["choices"]
+    found = choice["logprobs"]
+    assert "".join(found["tokens"]) == choice["text"] == "16-4=12"
+    starts = zip(found["text_offset"], found["tokens"], strict=True)
+    assert all(choice["text"].startswith(token, place) for place, token in starts)
+
+
+def test_log_probabilities_leave_given_steps_out(server: str) -> None:
+    body = {"prompt": LINE, "logprobs": 0, "steps": ["16-4=12"]}
+    [choice] = post(server, "/v1/completions", body).json()["choices"]
+    found = choice["logprobs"]
+    assert found["text_offset"][0] == len("16-4=12\n")
+    assert choice["text"].startswith("16-4=12\n" + "".join(found["tokens"][:5]))
+
+
 def test_text_ends_before_a_stop(server: str) -> None:
     whole = chat(server)["choices"][0]["message"]["content"]
     cut = chat(server, stop=["\n"])["choices"][0]["message"]["content"]
@@ -78,7 +104,7 @@ def test_the_least_effort_is_greedy_and_so_is_a_models_name(server: str) -> None
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"store": True}, "store"),
         ({"n": 2, "best_of": 3}, "best_of"),
-        ({"logprobs": True}, "logprobs"),
+        ({"logprobs": True, "top_logprobs": 2}, "top_logprobs"),
         ({"messages": [{"role": "system", "content": "x"}, *CHAT["messages"]]}, "messages.0.role"),
         ({"messages": CHAT["messages"] * 2}, "messages.1"),
         (
@@ -168,8 +194,17 @@ def test_prompts_come_as_texts_ids_and_lists_of_both(server: str) -> None:
     assert [each["text"] for each in answer["choices"]] == [expected, expected, last]
 
 
+def test_each_of_several_prompts_has_n_choices(server: str) -> None:
+    body = {"prompt": [LINE, LINE], "n": 2, "strategy": "greedy"}
+    choices = post(server, "/v1/completions", body).json()["choices"]
+    assert [each["index"] for each in choices] == [0, 1, 2, 3]
+    assert [each["finish_reason"] for each in choices] == ["stop", "length"] * 2
+    assert choices[1]["text"] == choices[3]["text"] == ""
+
+
 @pytest.mark.parametrize(
-    "fields", [{"echo": True}, {"suffix": "x"}, {"prompt": [[9999]]}, {"prompt": []}]
+    "fields",
+    [{"echo": True}, {"logprobs": 1}, {"suffix": "x"}, {"prompt": [[9999]]}, {"prompt": []}],
 )
 def test_a_completion_that_cannot_be_given_is_refused(server: str, fields: dict[str, Any]) -> None:
     refusal(server, "/v1/completions", {"prompt": LINE} | fields)

@@ -8,13 +8,21 @@ from stepback_core.schemas.openai_answers import (
     AnswerMessage,
     ChatChoice,
     ChatCompletion,
+    ChatLogprobs,
     Completion,
     CompletionChoice,
     CompletionDetails,
+    CompletionLogprobs,
     FinishReason,
     OpenAiUsage,
     PromptDetails,
     SearchReport,
+)
+from stepback_server.api.openai.logprobs import (
+    ToldToken,
+    chat_logprobs,
+    completion_logprobs,
+    tokens_of,
 )
 from stepback_server.api.openai.reasoning import lines_of_tree
 from stepback_server.api.openai.translation import Wanted
@@ -43,20 +51,34 @@ class Choice:
 
     text: str
     finish_reason: FinishReason
+    tokens: list[ToldToken] | None = None
+    """Where they are wanted."""
 
     @classmethod
-    def of(cls, answer: Answer | None, stops: Sequence[str]) -> "Choice":
+    def of(cls, answer: Answer | None, wanted: Wanted) -> "Choice":
         """The choice of an answer, or of none."""
+        codec = wanted.logprobs
         if answer is None:
-            return cls("", "length")
-        ends = [at for stop in stops if (at := answer.text.find(stop)) >= 0]
-        return cls(answer.text[: min(ends, default=None)], "stop")
+            return cls("", "length", None if codec is None else [])
+        ends = [at for stop in wanted.stops if (at := answer.text.find(stop)) >= 0]
+        text = answer.text[: min(ends, default=None)]
+        return cls(text, "stop", None if codec is None else tokens_of(answer, text, codec))
+
+    @property
+    def chat_logprobs(self) -> ChatLogprobs | None:
+        """The tokens as a chat tells them."""
+        return None if self.tokens is None else chat_logprobs(self.tokens)
+
+    @property
+    def completion_logprobs(self) -> CompletionLogprobs | None:
+        """The tokens as a completion tells them."""
+        return None if self.tokens is None else completion_logprobs(self.tokens)
 
 
 def choices_of(result: SolveResult, wanted: Wanted) -> list[Choice]:
     """The distinct answers, best first: at least one choice, at most as many as are wanted."""
     answers = result.candidates[: wanted.choices] or [None]
-    return [Choice.of(answer, wanted.stops) for answer in answers]
+    return [Choice.of(answer, wanted) for answer in answers]
 
 
 def chat_completion(result: SolveResult, wanted: Wanted, envelope: Envelope) -> ChatCompletion:
@@ -78,6 +100,7 @@ def chat_completion(result: SolveResult, wanted: Wanted, envelope: Envelope) -> 
                     reasoning_content=reasoning if index == 0 else None,
                 ),
                 finish_reason=choice.finish_reason,
+                logprobs=choice.chat_logprobs,
             )
             for index, choice in enumerate(choices_of(result, wanted))
         ],
@@ -97,22 +120,29 @@ def completion(results: Sequence[SolveResult], wanted: Wanted, envelope: Envelop
         choices=[
             choice
             for place, result in enumerate(results)
-            for choice in completion_choices(place, result, wanted)
+            for choice in completion_choices(place, result, wanted, alone=len(results) == 1)
         ],
         usage=usage_of(results),
         stepback=reports[0] if len(reports) == 1 else reports,
     )
 
 
-def completion_choices(place: int, result: SolveResult, wanted: Wanted) -> list[CompletionChoice]:
-    """The choices of the prompt at a place."""
+def completion_choices(
+    place: int, result: SolveResult, wanted: Wanted, *, alone: bool
+) -> list[CompletionChoice]:
+    """The choices of the prompt at a place. Where it is not alone there are n of them, since
+    clients count them off: what is missing is empty."""
+    choices = choices_of(result, wanted)
+    if not alone:
+        choices += [Choice.of(None, wanted)] * (wanted.choices - len(choices))
     return [
         CompletionChoice(
             index=place * wanted.choices + index,
             text=choice.text,
             finish_reason=choice.finish_reason,
+            logprobs=choice.completion_logprobs,
         )
-        for index, choice in enumerate(choices_of(result, wanted))
+        for index, choice in enumerate(choices)
     ]
 
 

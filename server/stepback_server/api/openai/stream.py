@@ -110,7 +110,8 @@ class _ChatChunks:
         for index, choice in enumerate(choices):
             role = None if index == 0 else "assistant"
             delta = ChatDelta(role=role, content=choice.text)
-            yield self._chunk([ChunkChoice(index=index, delta=delta)])
+            told = ChunkChoice(index=index, delta=delta, logprobs=choice.chat_logprobs)
+            yield self._chunk([told])
         finished = [
             ChunkChoice(index=index, delta=ChatDelta(), finish_reason=choice.finish_reason)
             for index, choice in enumerate(choices)
@@ -146,7 +147,7 @@ def _completion_chunk(
         created=envelope.created,
         model=envelope.model,
         system_fingerprint=envelope.system_fingerprint,
-        choices=completion_choices(place, result, wanted),
+        choices=completion_choices(place, result, wanted, alone=True),
         stepback=SearchReport.of(result, tree=wanted.tree),
     )
 

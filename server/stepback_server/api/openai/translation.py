@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from stepback_core.schemas import SolveRequest, Strategy
 from stepback_core.schemas.openai import SEARCH_FIELDS, ChatRequest, CompletionRequest
+from stepback_core.trace import TraceCodec
 from stepback_server.api.openai.parameters import count_unknown, unsupported
 from stepback_server.api.openai.prompts import Problem, problem_of, prompts_of, text_of
 from stepback_server.checkpoint import Checkpoint
@@ -34,6 +35,8 @@ class Wanted:
     tree: bool
     usage: bool
     """Whether a stream ends with one more chunk."""
+    logprobs: TraceCodec | None
+    """What decodes each token, where their log-probabilities are wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,6 @@ class Translator:
 
     def chat(self, body: ChatRequest, budget_header: int | None) -> Translated:
         """Translate a chat request. Raises ApiError."""
-        _refuse_logprobs(bool(body.logprobs))
         text, unknown = text_of(body.messages)
         unknown += count_unknown(body.extra)
         fields = self._search_fields(body, budget_header)
@@ -64,13 +66,14 @@ class Translator:
             raise _invalid("max_tokens", "it differs from max_completion_tokens; give one of them")
         reasoning = body.include_reasoning is not False
         search = self._search(body, problem, fields, longest, body.reasoning_effort, reasoning)
-        wanted = self._wanted(body, fields, reasoning=reasoning)
+        wanted = self._wanted(body, fields, reasoning=reasoning, logprobs=bool(body.logprobs))
         return Translated([search], wanted, unknown)
 
     def completion(self, body: CompletionRequest, budget_header: int | None) -> Translated:
         """Translate a completion request, a search for each prompt. Raises ApiError."""
-        _refuse_logprobs(body.logprobs is not None)
         unknown = count_unknown(body.extra)
+        if body.logprobs:
+            raise unsupported("logprobs", "a search keeps no alternatives; 0 is of its own tokens")
         fields = self._search_fields(body, budget_header)
         prompts = prompts_of(body.prompt, self._checkpoint.codec, self._settings.max_batch)
         searches = [
@@ -82,7 +85,8 @@ class Translator:
             )
             for prompt in prompts
         ]
-        return Translated(searches, self._wanted(body, fields, reasoning=False), unknown)
+        wanted = self._wanted(body, fields, reasoning=False, logprobs=body.logprobs == 0)
+        return Translated(searches, wanted, unknown)
 
     @property
     def _tasks(self) -> list[str]:
@@ -145,6 +149,7 @@ class Translator:
             **fields,
             **problem,
             "candidates": body.n or 1,
+            "logprobs": body.logprobs is not None and body.logprobs is not False,
             "tree": fields.get("tree", False) or reasoning,
             "temperature": body.temperature,
             "seed": None if body.seed is None else body.seed % 2**31,
@@ -193,6 +198,7 @@ class Translator:
         fields: Mapping[str, Any],
         *,
         reasoning: bool,
+        logprobs: bool,
     ) -> Wanted:
         best_of = body.extra.get("best_of")
         if best_of is not None and best_of != (body.n or 1):
@@ -207,6 +213,7 @@ class Translator:
             reasoning=reasoning,
             tree=fields.get("tree") is True,
             usage=options is not None and options.include_usage is True,
+            logprobs=self._checkpoint.codec if logprobs else None,
         )
 
 
@@ -236,8 +243,3 @@ def _stops(stop: str | list[str] | None) -> tuple[str, ...]:
 
 def _invalid(param: str, message: str) -> ApiError:
     return ApiError("invalid_value", f"{param}: {message}", param=param)
-
-
-def _refuse_logprobs(asked: bool) -> None:
-    if asked:
-        raise unsupported("logprobs", "`POST /solve` gives them, with `logprobs: true`")
