@@ -31,8 +31,8 @@ class Shared(Protocol):
         """Return once what is known of a key is of after this call, or must be done without."""
         ...
 
-    def changed(self, tenant: Tenant) -> None:
-        """Note that searches of a key have ended, or no longer wait."""
+    def changed(self) -> None:
+        """Note that searches have ended, no longer wait, or may now begin."""
         ...
 
 
@@ -242,7 +242,7 @@ class Admission:
         except BaseException:
             if waiter in lane.waiting:
                 lane.waiting.remove(waiter)
-                self._tell_others(waiter.tenant)
+                self._tell_others()
             elif not waiter.place.cancelled() and waiter.place.exception() is None:
                 # It was given at the very moment at which its waiter left.
                 self._leave(waiter.tenant, Urgency.CALLER)
@@ -257,7 +257,7 @@ class Admission:
         except BaseException:
             if patient in self._patient[urgency]:
                 self._patient[urgency].remove(patient)
-                self._tell_others(tenant)
+                self._tell_others()
             elif not patient.place.cancelled():
                 self._leave(tenant, urgency)
             raise
@@ -281,13 +281,20 @@ class Admission:
         else:
             self._quiet_since = _now()
         self._hand_out()
-        self._tell_others(tenant)
+        self._tell_others()
         if not self.searching:
             self.idle.set()
 
-    def _tell_others(self, tenant: Tenant) -> None:
+    def _tell_others(self) -> None:
         if self._shared is not None:
-            self._shared.changed(tenant)
+            self._shared.changed()
+
+    def has(self, name: str) -> bool:
+        """True while searches of a tenant run or wait here."""
+        lane = self._lanes.get(name)
+        if lane is not None and (lane.searching or lane.waiting or lane.at_the_door):
+            return True
+        return any(each.tenant.name == name for these in self._patient.values() for each in these)
 
     def report(self, name: str, *, is_shared: bool) -> tuple[int, list[tuple[int, float]]]:
         """The places that a tenant keeps here, and the urgency and the seconds of each search that
@@ -357,8 +364,12 @@ class Admission:
             return False
         missing = self._quiet_since + self._yielding.quiet_seconds - _now()
         if missing > 0 and self.searching == self._batch_searching:
-            asyncio.get_running_loop().call_later(missing, self._hand_out)
+            asyncio.get_running_loop().call_later(missing, self._look_again)
         return self._batch_room > 0
+
+    def _look_again(self) -> None:
+        self._hand_out()
+        self._tell_others()
 
     @property
     def _batch_room(self) -> int:

@@ -47,6 +47,8 @@ class Searches(Protocol):
         """The places that a key keeps here, and what waits for more."""
         ...
 
+    def has(self, name: str) -> bool: ...
+
     def grant(self, name: str, places: int, *, has_rivals: bool) -> None: ...
 
     def count_alone(self) -> None: ...
@@ -95,9 +97,9 @@ class Ledger:
             self._bell.set()
             await told
 
-    def changed(self, tenant: Tenant) -> None:
-        """Note that searches of a key have ended, or no longer wait."""
-        if tenant.name in self._tenants:
+    def changed(self) -> None:
+        """Note that searches have ended, no longer wait, or may now begin."""
+        if self._tenants:
             self._bell.set()
 
     async def _first_work(self, connection: "Connection[Any]") -> None:
@@ -189,8 +191,8 @@ class Ledger:
             self._searches.grant(name, settled.held, has_rivals=settled.has_rivals)
         if settled.tokens is not None:
             self._meter.correct(tenant, settled.tokens - self._meter.unreported(name))
-        is_idle = self._owner not in settled.state.claims and not self._meter.unreported(name)
-        if is_idle and not self._waiting:
+        has_claim = self._owner in settled.state.claims
+        if not (has_claim or self._searches.has(name) or self._meter.unreported(name)):
             del self._tenants[name]
 
 
