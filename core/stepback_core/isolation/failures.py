@@ -1,0 +1,33 @@
+"""The ways in which a checker can fail to give a verdict."""
+
+from enum import StrEnum
+
+
+class FailureKind(StrEnum):
+    """The first word of the reason of an answer that stays unverified."""
+
+    TIMEOUT = "checker_timeout"
+    """No answer within the limit of a call."""
+    CRASHED = "checker_crashed"
+    """The call's process ended before its answer."""
+    FORBIDDEN = "checker_forbidden"
+    """It tried what a checker may not do: a socket, a process."""
+    RAISED = "checker_raised"
+    """An exception of the checker's own."""
+    BROKEN = "checker_broken"
+    """Its answer is not what the interface says."""
+    UNAVAILABLE = "checker_unavailable"
+    """Its worker does not start, or this search has lost too many calls."""
+
+
+class CheckerFailure(Exception):
+    """A call that has no answer."""
+
+    def __init__(self, kind: FailureKind, detail: str) -> None:
+        super().__init__(f"{kind}: {' '.join(detail.split())[:200]}")
+        self.kind = kind
+
+    @property
+    def reason(self) -> str:
+        """The reason as a caller reads it."""
+        return str(self)

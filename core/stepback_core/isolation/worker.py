@@ -1,0 +1,250 @@
+"""A plug-in's worker process, as the process that asks it holds it."""
+
+import itertools
+import json
+import os
+import queue
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from stepback_core.isolation.failures import CheckerFailure, FailureKind
+from stepback_core.tasks.plugins import VARIABLE, PluginError
+
+_SECONDS_TO_START = 120.0
+_SECONDS_TO_ANSWER = 30.0
+"""In addition to a call's limit: a worker that is silent for longer hangs, and is killed."""
+_LONGEST_PAUSE = 60.0
+_ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LANG", "LC_ALL", "TZ")
+"""All that a worker inherits: the rest of the environment has keys and passwords in it."""
+_SETTINGS = {
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+"""A worker that forks must have one thread."""
+
+Fields = dict[str, Any]
+Observe = Callable[[float, FailureKind | None], None]
+"""Is handed the seconds of each call, its wait included, and how it failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of one call."""
+
+    seconds: float = 2.0
+    memory_bytes: int = 1 << 30
+
+
+@dataclass(slots=True)
+class _Running:
+    """One process, and the calls that it has not answered."""
+
+    process: subprocess.Popen[bytes]
+    hello: Future[Fields] = field(default_factory=Future[Fields])
+    pending: dict[str, Future[Fields]] = field(default_factory=dict[str, Future[Fields]])
+
+
+class Worker:
+    """One plug-in's process: started at once or with the first call, and again where it ends.
+
+    `submit` neither waits nor raises, from any thread; a call's failure is its future's
+    CheckerFailure.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        limits: Limits = Limits(),
+        observe: Observe = lambda seconds, failure: None,
+    ) -> None:
+        self.name = name
+        self.limits = limits
+        self.observe = observe
+        self.starts = 0
+        self._names = itertools.count()
+        self._calls: queue.SimpleQueue[tuple[Fields, Future[Fields]] | None] = queue.SimpleQueue()
+        self._running: _Running | None = None
+        self._lost = 0
+        """Processes in a row that ended without an answer to any call."""
+        self._not_before = 0.0
+        self._is_closed = False
+        self._writer = threading.Thread(target=self._write, name=f"checker-{name}", daemon=True)
+        self._writer.start()
+
+    def start(self) -> Fields:
+        """Start the process and return what it says of its plug-in. Raises PluginError."""
+        try:
+            return self._start().hello.result()
+        except CheckerFailure as failure:
+            raise PluginError(f"{VARIABLE}: {self.name}: {failure}") from failure
+
+    def submit(self, call: Fields) -> Future[Fields]:
+        """Ask for an answer; see `calls.answer` for what it may be."""
+        future: Future[Fields] = Future()
+        begun = time.monotonic()
+
+        def done(ended: Future[Fields]) -> None:
+            if not ended.cancelled():
+                failure = ended.exception()
+                kind = failure.kind if isinstance(failure, CheckerFailure) else None
+                self.observe(time.monotonic() - begun, kind)
+
+        future.add_done_callback(done)
+        self._calls.put((call, future))
+        return future
+
+    def close(self) -> None:
+        """End the process; calls that come later fail."""
+        self._is_closed = True
+        self._calls.put(None)
+        self._writer.join()
+        if self._running is not None:
+            _end(self._running.process)
+
+    def _write(self) -> None:
+        """Hand calls to the process, in a thread: a pipe that is full would stop an event loop."""
+        while (item := self._calls.get()) is not None:
+            call, future = item
+            # A caller that has given up costs nothing.
+            if not future.set_running_or_notify_cancel():
+                continue
+            name = str(next(self._names))
+            try:
+                running = self._running_or_new()
+                running.pending[name] = future
+                assert running.process.stdin is not None
+                running.process.stdin.write(f"{name} {json.dumps(call)}\n".encode())
+                running.process.stdin.flush()
+            except CheckerFailure as failure:
+                _fail(future, failure)
+            except OSError:
+                _fail(future, _ended())
+
+    def _running_or_new(self) -> _Running:
+        if self._running is not None and self._running.process.poll() is None:
+            return self._running
+        pause = self._not_before - time.monotonic()
+        if self._is_closed or pause > 0:
+            again = "" if self._is_closed else f"; it is tried again in {pause:.0f} s"
+            raise CheckerFailure(FailureKind.UNAVAILABLE, f"its worker does not stay up{again}")
+        try:
+            running = self._start()
+            running.hello.result()
+        except PluginError as error:
+            self._count_a_loss()
+            raise CheckerFailure(FailureKind.UNAVAILABLE, str(error)) from error
+        return running
+
+    def _start(self) -> _Running:
+        """Start a process. Raises PluginError where it does not load its plug-in."""
+        self.starts += 1
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-P", "-m", "stepback_core.isolation.host", self.name),
+                *(str(self.limits.seconds), str(self.limits.memory_bytes)),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+            | _SETTINGS,
+            # Signals of a terminal are for the parent, which ends it.
+            start_new_session=True,
+        )
+        running = _Running(process)
+        threading.Thread(target=self._read, args=(running,), daemon=True).start()
+        try:
+            hello = running.hello.result(_SECONDS_TO_START)
+        except (TimeoutError, CheckerFailure) as error:
+            _end(process)
+            what = "does not load" if isinstance(error, TimeoutError) else "ends while it loads"
+            raise PluginError(f"{VARIABLE}: {self.name} {what}") from error
+        if "error" in hello:
+            _end(process)
+            raise PluginError(hello["error"])
+        self._running = running
+        return running
+
+    def _read(self, running: _Running) -> None:
+        """Pass answers on until the process ends or hangs, in a thread."""
+        assert running.process.stdout is not None
+        for line in _lines(running, self.limits.seconds + _SECONDS_TO_ANSWER):
+            fields: Fields = json.loads(line)
+            if not running.hello.done():
+                running.hello.set_result(fields)
+            elif (future := running.pending.pop(fields.pop("name"), None)) is not None:
+                self._lost = 0
+                _finish(future, fields)
+        _end(running.process)
+        if running.hello.done() and not self._is_closed:
+            self._count_a_loss()
+        for future in [running.hello, *running.pending.values()]:
+            _fail(future, _ended())
+
+    def _count_a_loss(self) -> None:
+        """Wait before the next start, longer after each process that answered nothing."""
+        self._lost += 1
+        self._not_before = time.monotonic() + min(_LONGEST_PAUSE, 2.0 ** (self._lost - 1) - 1)
+
+
+def _lines(running: _Running, patience: float) -> "itertools.chain[bytes]":
+    return itertools.chain.from_iterable(_chunks(running, patience))
+
+
+def _chunks(running: _Running, patience: float):
+    """Lines of the process as they come, until it ends, or is silent though it was asked."""
+    assert running.process.stdout is not None
+    out, rest = running.process.stdout.fileno(), b""
+    while True:
+        ready = select.select([out], [], [], patience)[0]
+        if not ready:
+            if running.pending:
+                return
+            continue
+        content = os.read(out, 1 << 16)
+        if not content:
+            return
+        *lines, rest = (rest + content).split(b"\n")
+        yield lines
+
+
+def _finish(future: Future[Fields], fields: Fields) -> None:
+    if "failed" in fields:
+        _fail(future, _failure_of(fields))
+    else:
+        with suppress(InvalidStateError):
+            future.set_result(fields)
+
+
+def _failure_of(fields: Fields) -> CheckerFailure:
+    try:
+        return CheckerFailure(FailureKind(fields["failed"]), str(fields.get("detail", "")))
+    except ValueError:
+        return CheckerFailure(FailureKind.BROKEN, "a failure of an unknown kind")
+
+
+def _ended() -> CheckerFailure:
+    return CheckerFailure(FailureKind.CRASHED, "its worker has ended")
+
+
+def _fail(future: Future[Fields], failure: CheckerFailure) -> None:
+    with suppress(InvalidStateError):
+        future.set_exception(failure)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with suppress(OSError):
+                pipe.close()
