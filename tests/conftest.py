@@ -32,6 +32,7 @@ prepare_environment(cpu=True)
 
 _ENGINE_FIXTURES = {"server", "loadable", "servers", "fleet"}
 _SLOW_MODULES = {
+    "core/test_isolation.py",
     "deploy/test_images.py",
     "docs/test_notebooks.py",
     "server/engine/test_amx.py",
@@ -44,6 +45,7 @@ _SLOW_MODULES = {
     "server/test_faults.py",
     "server/test_stream.py",
     "server/test_operation.py",
+    "server/test_plugins.py",
     "server/test_solve_options.py",
     "training/test_adapter.py",
     "training/test_bases.py",
@@ -56,7 +58,7 @@ _SLOW_MODULES = {
     "training/test_sft.py",
     "training/evaluate/test_evaluate.py",
 }
-"""Modules that start engines, or train."""
+"""Modules that start engines or many processes, or train."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -19,7 +19,7 @@ PACKAGES = {
 SERVER_LAYERS = [
     {"setting_values"},
     {"concurrency", "errors", "gc_tuning", "redaction", "settings"},
-    {"checkpoint", "request_context", "storage"},
+    {"checkpoint", "plugins", "request_context", "storage"},
     {"engine", "gateway"},
     {"observability", "scorers", "search"},
     {"jobs", "solve"},

@@ -62,7 +62,8 @@ class Checkpoint:
         for task in manifest.tasks:
             if task not in TASKS:
                 raise CheckpointError(
-                    f"{folder}/stepback.json: tasks: this version knows no task {task!r}"
+                    f"{folder}/stepback.json: tasks: there is no task {task!r} here; if a plug-in "
+                    f"has it, install that and set STEPBACK_TASKS={task}"
                 )
         context = _context(folder, config)
         try:

@@ -189,6 +189,13 @@ ERRORS: dict[str, ErrorKind] = {
         "Try again after `Retry-After`, until `GET /ready` says 200; the client does so by itself "
         "up to a minute.",
     ),
+    "checker_failed": ErrorKind(
+        503,
+        ErrorType.UNAVAILABLE,
+        "The plug-in of the task failed to read the problem: its worker ended, or took too long.",
+        "Try again after `Retry-After`. If it fails for one problem alone, report that to the "
+        "operator; the message has the cause.",
+    ),
     "storage_unavailable": ErrorKind(
         503,
         ErrorType.UNAVAILABLE,

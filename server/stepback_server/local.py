@@ -20,6 +20,7 @@ from stepback_server.engine.vllm_environment import prepare_environment
 from stepback_server.engine_provider import provide_engines
 from stepback_server.gateway.rate_limit import ANYONE
 from stepback_server.jobs.job import NotNow
+from stepback_server.plugins import plugins_of
 from stepback_server.reload import Served
 from stepback_server.service import Service
 from stepback_server.settings import Settings, flag_of
@@ -57,13 +58,20 @@ async def opened(
     model: Path, *, in_flight: int = 32, start_engine: StartEngine | None = None
 ) -> AsyncGenerator[LocalSolver]:
     """Open a checkpoint and start its engine, with the settings of the environment. `in_flight`:
-    searches at once. Raises SettingsError, CheckpointError, and what a start raises."""
+    searches at once. Raises SettingsError, PluginError, CheckpointError, and what
+    a start raises."""
     flags = {"model": model, "max_searches": in_flight, "batch_searches": in_flight}
     arguments = [part for name, value in flags.items() for part in (flag_of(name), str(value))]
     settings = Settings.read(os.environ, [part for part in arguments if part], command="batch")
     prepare_environment(cpu=settings.device == "cpu")
-    checkpoint = await asyncio.to_thread(Checkpoint.open, model)
-    solver = LocalSolver(settings, checkpoint, start_engine)
+    with plugins_of(settings):
+        checkpoint = await asyncio.to_thread(Checkpoint.open, model)
+        async with _running(LocalSolver(settings, checkpoint, start_engine)) as solver:
+            yield solver
+
+
+@asynccontextmanager
+async def _running(solver: LocalSolver) -> AsyncGenerator[LocalSolver]:
     running = asyncio.create_task(solver.service.run())
     try:
         while not (await solver.service.readiness()).ready:

@@ -41,7 +41,7 @@ class SearchPipeline:
     ) -> SolveResult:
         """Accept, admit, search, answer. Raises ApiError, Refused and EngineError."""
         with self._telemetry.search(request, tenant) as seen:
-            order = self._solver.accept(request)
+            order = await self._solver.accept(request)
             # Before the queue, where the request would wait in vain.
             self._engines.ensure_up()
             self.refuse_while_draining()

@@ -2,10 +2,12 @@
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from importlib.metadata import version as distribution_version
 from typing import Literal
 
+from stepback_core.isolation import IsolatedChecker
 from stepback_core.schemas import (
     Model,
     Readiness,
@@ -14,6 +16,7 @@ from stepback_core.schemas import (
     SolveResult,
     Strategy,
 )
+from stepback_core.tasks import TASKS
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.concurrency import run_all
 from stepback_server.engine.base import EngineUnavailable
@@ -72,6 +75,9 @@ class Service:
                 counts_alone=lambda: self._limits == "fallback",
             )
         )
+        for task in TASKS.values():
+            if isinstance(task, IsolatedChecker):
+                task.worker.observe = partial(self.metrics.checked, task.name)
         grammar = served.checkpoint.codec.tokens
         self._answers = IdempotentAnswers(
             max_results=settings.idempotency_results,
@@ -113,9 +119,9 @@ class Service:
             return "own"
         return "shared" if self._shared.is_shared else "fallback"
 
-    def check(self, request: SolveRequest) -> None:
+    async def check(self, request: SolveRequest) -> None:
         """Refuse what could never be searched for. Raises ApiError."""
-        self._solver.accept(request)
+        await self._solver.accept(request)
         self._pipeline.refuse_while_draining()
 
     async def solve(
@@ -181,7 +187,7 @@ class Service:
             once = await self._once(request, tenant, idempotency_key, feed)
             if feed.beginning is None:
                 feed.is_joined = True
-                feed.begin(*self._solver.retell(request, once.result))
+                feed.begin(*await self._solver.retell(request, once.result))
             return once.result
 
         live = LiveSearch(solve)

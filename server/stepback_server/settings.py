@@ -50,6 +50,7 @@ def _split(text: object) -> object:
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^\s/@?#A-Z]+)$")]
 Origins = Annotated[tuple[Origin, ...], BeforeValidator(_split)]
 OptionalText = Annotated[str | None, BeforeValidator(_none_if_empty)]
@@ -65,6 +66,12 @@ class Settings(BaseModel):
 
     model: Path = Path("models/multitask-10m")
     """The checkpoint folder to serve."""
+    tasks: Names = ()
+    """Tasks of installed plug-ins, such as sorting or gym:countdown, separated by commas."""
+    task_seconds: float = Field(default=2.0, gt=0, le=60)
+    """How long one call of a plug-in's checker may take."""
+    task_memory_mib: int = Field(default=1024, ge=16)
+    """Memory that one call of a plug-in's checker may take, MiB."""
     host: str = "127.0.0.1"
     """The address to listen on."""
     port: int = Field(default=8000, ge=0, le=65535)

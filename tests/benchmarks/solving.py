@@ -117,7 +117,8 @@ class Desk:
         )
         counting = CountingEngine(self._engine)
         async with self._limit:
-            result = await self._solver.solve(self._solver.accept(request), counting, 0.0)
+            order = await self._solver.accept(request)
+            result = await self._solver.solve(order, counting, 0.0)
         usage = result.usage
         return Asked(
             right=_right(result.candidates),

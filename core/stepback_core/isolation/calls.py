@@ -40,7 +40,6 @@ def _read(checker: Checker[Any], problem: BaseModel, call: Fields) -> Fields:
         "problem": problem.model_dump(mode="json"),
         "prompt": checker.prompt(problem),
         "fewest_steps": None if fewest is None else fewest(problem),
-        **_review(checker, problem, call),
     }
 
 

@@ -197,7 +197,11 @@ def _answer(checker: Checker[Any], confinement: Confinement, line: bytes, out: i
         answered = answer(checker, json.loads(line))
     except Exception as error:  # a plug-in may raise anything
         name = type(error).__name__
-        say(_failure(FailureKind.RAISED, name if isinstance(error, MemoryError) else f"{name}: {error}"))
+        say(
+            _failure(
+                FailureKind.RAISED, name if isinstance(error, MemoryError) else f"{name}: {error}"
+            )
+        )
     else:
         try:
             say(answered)

@@ -97,7 +97,7 @@ OPENING: Mapping[str, Numbers] = {
     "open": (2, None),
     "openat": (257, 56),
 }
-"""Refused if they open a file for writing; the flags are argument 1 of the first, 2 of the second."""
+"""Refused if they open a file for writing. Flags are argument 1 of the first, 2 of the second."""
 
 CLONE: Numbers = (56, 220)
 """Ends the process unless it starts a thread."""

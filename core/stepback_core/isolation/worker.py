@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -81,6 +81,12 @@ class Worker:
         self._writer = threading.Thread(target=self._write, name=f"checker-{name}", daemon=True)
         self._writer.start()
 
+    @property
+    def process_id(self) -> int | None:
+        """The process that runs now; None if there is none."""
+        running = self._running
+        return None if running is None else running.process.pid
+
     def start(self) -> Fields:
         """Start the process and return what it says of its plug-in. Raises PluginError."""
         try:
@@ -127,7 +133,8 @@ class Worker:
                 running.process.stdin.flush()
             except CheckerFailure as failure:
                 _fail(future, failure)
-            except OSError:
+            except (OSError, ValueError):
+                # The pipe has broken, or was closed just now.
                 _fail(future, _ended())
 
     def _running_or_new(self) -> _Running:
@@ -155,8 +162,7 @@ class Worker:
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-            | _SETTINGS,
+            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | _SETTINGS,
             # Signals of a terminal are for the parent, which ends it.
             start_new_session=True,
         )
@@ -185,6 +191,7 @@ class Worker:
                 self._lost = 0
                 _finish(future, fields)
         _end(running.process)
+        _close(running.process)
         if running.hello.done() and not self._is_closed:
             self._count_a_loss()
         for future in [running.hello, *running.pending.values()]:
@@ -196,11 +203,7 @@ class Worker:
         self._not_before = time.monotonic() + min(_LONGEST_PAUSE, 2.0 ** (self._lost - 1) - 1)
 
 
-def _lines(running: _Running, patience: float) -> "itertools.chain[bytes]":
-    return itertools.chain.from_iterable(_chunks(running, patience))
-
-
-def _chunks(running: _Running, patience: float):
+def _lines(running: _Running, patience: float) -> Iterator[bytes]:
     """Lines of the process as they come, until it ends, or is silent though it was asked."""
     assert running.process.stdout is not None
     out, rest = running.process.stdout.fileno(), b""
@@ -214,7 +217,7 @@ def _chunks(running: _Running, patience: float):
         if not content:
             return
         *lines, rest = (rest + content).split(b"\n")
-        yield lines
+        yield from lines
 
 
 def _finish(future: Future[Fields], fields: Fields) -> None:
@@ -244,6 +247,10 @@ def _fail(future: Future[Fields], failure: CheckerFailure) -> None:
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait()
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    """Close the pipes, in the thread that reads from them: no other may meanwhile."""
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             with suppress(OSError):

@@ -36,8 +36,9 @@ class Reason(StrEnum):
 class Verdict:
     """A checker's judgement of a whole answer."""
 
-    strict: bool
-    lax: bool
+    strict: bool | None
+    """None if the checker gave no judgement: the answer is unverified, whatever it says."""
+    lax: bool | None
     """The judgement of a published, more lenient checker; equal to `strict` without one."""
     reason: str | None
     """The reason of a strict refusal: one of `Reason` or a text of the checker's own."""
@@ -88,8 +89,11 @@ class Checker(ABC, Generic[P]):
         """Return what is left to solve after the steps; None if one of them is illegal.
 
         Equal keys are one state, whatever steps led there: a search may merge states of one problem
-        by it. By default every path is a state of its own.
+        by it. By default every path of legal steps is a state of its own.
         """
+        for length, step in enumerate(steps):
+            if self.check_step(problem, steps[:length], step) is not None:
+                return None
         return tuple(steps)
 
     def picture(self, problem: P, steps: Sequence[str]) -> str | None:

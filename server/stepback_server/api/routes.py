@@ -104,7 +104,7 @@ async def _in_background(
     body: SolveRequest, request: Request, tenant: Tenant, key: str | None
 ) -> SearchJob:
     state = state_of(request.app)
-    state.service.check(body)
+    await state.service.check(body)
     jobs = await state.jobs.opened()
     job = await jobs.searches.add(tenant.name, SEARCH_PATH, _as_sent(body), key)
     jobs.runner.wake()

@@ -10,12 +10,14 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version as distribution_version
 
+from stepback_core.tasks.plugins import PluginError
 from stepback_server.engine.vllm_environment import prepare_environment, threads_for
 from stepback_server.gateway.keys import KeysError, new_key
 from stepback_server.gc_tuning import tune_gc
 from stepback_server.observability.logs import VLLM_JSON, configure_logs
 from stepback_server.observability.tracing import tracing_or_warning
-from stepback_server.settings import SettingsError, read_settings
+from stepback_server.plugins import plugins_of
+from stepback_server.settings import Settings, SettingsError, read_settings
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +42,15 @@ def serve(arguments: Sequence[str]) -> int:
         vllm_logging=VLLM_JSON if settings.log_format == "json" else None,
     )
     configure_logs(settings.log_level, settings.log_format)
+    try:
+        with plugins_of(settings):
+            return _serve(settings)
+    except PluginError as error:
+        print(f"stepback serve: {error}", file=sys.stderr)
+        return 2
 
+
+def _serve(settings: Settings) -> int:
     import uvicorn
 
     from stepback_server.api.protocol import PatientProtocol

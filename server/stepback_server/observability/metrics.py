@@ -114,6 +114,18 @@ class Metrics:
             "Seconds of one round with the database over the limits that controllers share",
             _OWN_SECONDS,
         )
+        self._checks = self._counter(
+            "stepback_checker_calls", "Calls of plug-ins' checkers, by task", ["task"]
+        )
+        self._check_failures = self._counter(
+            "stepback_checker_failures",
+            "Calls of plug-ins' checkers without an answer, by task and the reason's first word",
+            ["task", "reason"],
+        )
+        self._check_seconds = self._histogram(
+            "stepback_checker_seconds",
+            "Seconds of calls of plug-ins' checkers, their wait included",
+        )
         self._show(live)
         # Present from the start, so that the first refusal is already an increase.
         for code in ERRORS:
@@ -199,6 +211,13 @@ class Metrics:
     def own_time(self, seconds: float) -> None:
         """Note the controller's own time of one engine round."""
         self._own_seconds.observe(seconds)
+
+    def checked(self, task: str, seconds: float, failure: str | None) -> None:
+        """Count one call of a plug-in's checker; from any thread."""
+        self._checks.labels(task).inc()
+        self._check_seconds.observe(seconds)
+        if failure is not None:
+            self._check_failures.labels(task, failure).inc()
 
     def render(self) -> bytes:
         """Everything in Prometheus' text form. An embedded vLLM keeps its metrics in the process's

@@ -7,8 +7,9 @@ from stepback_server.scorers.messages import Question
 from stepback_server.scorers.scorer import Scorer
 from stepback_server.search.loop import Limits
 from stepback_server.search.ranking import Check
-from stepback_server.search.task_view import TaskView
+from stepback_server.search.strategy import StateView
 from stepback_server.search.tree import State
+from stepback_server.solve.isolated import IsolatedReview
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,9 @@ class AcceptedRequest:
     scorer: Scorer | None
     question: Question
     """The problem as a scorer is asked it."""
-    view: TaskView | None
+    view: StateView | None
+    review: IsolatedReview | None
+    """The verdicts of a plug-in's checker, which the search must await."""
     select: Select
     limits: Limits
     warning: str | None = None

@@ -1,11 +1,9 @@
 """From a request to a result: the checks that need the checkpoint, the search, the answer."""
 
+import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
-
-from pydantic import BaseModel, ValidationError
 
 from stepback_core.events import SearchLimits, StartedEvent
 from stepback_core.manifest import unlike_training
@@ -18,21 +16,21 @@ from stepback_core.schemas import (
     SolveResult,
     Strategy,
 )
-from stepback_core.tasks import TASKS, Checker
+from stepback_core.tasks import TASKS
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine
-from stepback_server.errors import ApiError, invalid
+from stepback_server.errors import ApiError
 from stepback_server.scorers.messages import Question
 from stepback_server.scorers.named import Scorers
 from stepback_server.scorers.scorer import Scorer
-from stepback_server.search.loop import Limits, Search
+from stepback_server.search.loop import Appraise, Limits, Search
 from stepback_server.search.ranking import Check
 from stepback_server.search.registry import STRATEGIES, Setup
-from stepback_server.search.task_view import TaskView
 from stepback_server.search.tree import Branch, State
 from stepback_server.settings import Settings
 from stepback_server.solve.events import EventWriter
 from stepback_server.solve.order import AcceptedRequest
+from stepback_server.solve.problem import ReadProblem, read_problem
 from stepback_server.solve.results import Results
 from stepback_server.solve.stream import Feed
 from stepback_server.solve.texts import encode_prompt, encode_steps, invalid_field
@@ -54,18 +52,18 @@ class Solver:
         self._searches: set[Search] = set()
         self._is_ending = False
 
-    def accept(self, request: SolveRequest) -> AcceptedRequest:
+    async def accept(self, request: SolveRequest) -> AcceptedRequest:
         """Check what the schema cannot. Raises ApiError with the field at fault."""
         self._refuse_what_is_not_served(request)
         request = self._with_defaults_in_range(request)
         scorer = self._scorers.find(request.scorer) if request.scorer else None
-        prompt, check, view = self._read_problem(request)
+        read = await self._read_problem(request)
         checkpoint = self._checkpoint
-        ids = encode_prompt(checkpoint, prompt)
+        ids = encode_prompt(checkpoint, read.prompt)
         answer = min(checkpoint.context_tokens - len(ids), checkpoint.longest_answer(request.task))
-        self._refuse_what_is_too_long(view, answer)
+        _refuse_what_is_too_long(read, answer)
         answer = min(answer, request.budget.answer_tokens or answer)
-        given = encode_steps(checkpoint, request.steps, view, answer)
+        given = encode_steps(checkpoint, request.steps, read.view, answer)
         limits = Limits(
             tokens=request.budget.tokens or self._tokens_by_default(request, answer),
             seconds=request.budget.seconds or self._settings.budget_seconds,
@@ -76,37 +74,21 @@ class Solver:
             request=request,
             prompt_ids=ids,
             root=State.of_given(given),
-            check=check,
+            check=read.check,
             scorer=scorer,
-            question=Question(prompt, request.task, request.problem),
-            view=view,
-            select=self._choose_select(request, check, scorer),
+            question=Question(read.prompt, request.task, request.problem),
+            view=read.view,
+            review=read.review,
+            select=self._choose_select(request, read.check, scorer),
             limits=limits,
-            warning=self._warning(view),
+            warning=self._warning(request, read),
         )
 
-    def _refuse_what_is_too_long(self, view: TaskView | None, most: int) -> None:
-        """Refuse a problem whose shortest answer a branch cannot hold, if its task can tell."""
-        fewest_steps: Callable[[Any], int] | None = getattr(
-            view and view.task, "fewest_steps", None
-        )
-        if view is None or fewest_steps is None:
-            return
-        # A step has a token at least, and the separator; the end is one more.
-        steps = fewest_steps(view.problem)
-        if 2 * steps + 1 > most:
-            raise invalid_field(
-                "problem",
-                "problem_too_long",
-                f"an answer has at least {steps} steps, and this model may write {most} tokens; "
-                "give a smaller problem",
-            )
-
-    def _warning(self, view: TaskView | None) -> str | None:
-        if view is None:
+    def _warning(self, request: SolveRequest, read: ReadProblem) -> str | None:
+        if read.problem is None:
             return None
-        trained = self._checkpoint.manifest.trained_for.get(view.task.name, {})
-        return unlike_training(trained, view.problem)
+        trained = self._checkpoint.manifest.trained_for.get(request.task or "", {})
+        return unlike_training(trained, read.problem)
 
     async def solve(
         self,
@@ -149,7 +131,7 @@ class Solver:
             seed=request.seed,
             is_win=is_win,
             observe=feed.record if feed else lambda branch: None,
-            appraise=verdicts.appraise,
+            appraise=_both(order.review and order.review.appraise, verdicts.appraise),
         )
         if feed:
             feed.begin(self._started(order), self._event_writer(results))
@@ -162,11 +144,11 @@ class Solver:
             self._searches.discard(search)
         return results.of(searched, seconds_queued)
 
-    def retell(
+    async def retell(
         self, request: SolveRequest, result: SolveResult
     ) -> tuple[StartedEvent, EventWriter]:
         """Return the beginning of a feed for a search that has its result already."""
-        order = self.accept(request)
+        order = await self.accept(request)
         started = self._started(order).model_copy(update={"id": result.id})
         verdicts = Verdicts.of_order(order, self._checkpoint.codec)
         results = Results(self._checkpoint, order, verdicts.of, verdicts.cost)
@@ -221,9 +203,9 @@ class Solver:
             return min(most, max(_ANSWERS_BY_DEFAULT, request.breadth) * answer)
         return most
 
-    def _read_problem(self, request: SolveRequest) -> tuple[str, Check | None, TaskView | None]:
+    async def _read_problem(self, request: SolveRequest) -> ReadProblem:
         if request.prompt is not None:
-            return request.prompt, None, None
+            return ReadProblem(request.prompt)
         served = self._checkpoint.manifest.tasks
         if request.task not in served:
             raise ApiError(
@@ -234,13 +216,8 @@ class Solver:
                 else "task: the model knows no task by name; give a prompt.",
                 param="task",
             )
-        task: Checker[Any] = TASKS[request.task]
-        try:
-            problem: BaseModel = task.problem_type.model_validate(request.problem)
-        except ValidationError as error:
-            raise invalid(error.errors(), under="problem") from error
-        view = TaskView(task, problem, self._checkpoint.codec)
-        return task.prompt(problem), lambda steps: task.check(problem, steps), view
+        codec = self._checkpoint.codec
+        return await read_problem(TASKS[request.task], request.problem, request.steps, codec)
 
     def _choose_select(
         self, request: SolveRequest, check: Check | None, scorer: Scorer | None
@@ -285,6 +262,29 @@ class Solver:
 
     def _event_writer(self, results: Results) -> EventWriter:
         return EventWriter(self._checkpoint.codec, lambda branch: results.rank([branch])[0].answer)
+
+
+def _refuse_what_is_too_long(read: ReadProblem, most: int) -> None:
+    """Refuse a problem whose shortest answer a branch cannot hold, if its task can tell."""
+    # A step has a token at least, and the separator; the end is one more.
+    if read.fewest_steps is not None and 2 * read.fewest_steps + 1 > most:
+        raise invalid_field(
+            "problem",
+            "problem_too_long",
+            f"an answer has at least {read.fewest_steps} steps, and this model may write {most} "
+            "tokens; give a smaller problem",
+        )
+
+
+def _both(first: Appraise | None, second: Appraise | None) -> Appraise | None:
+    """Await one appraisal after the other, if there are two."""
+    if first is None or second is None:
+        return first or second
+
+    async def appraise(branches: Sequence[Branch], hurry: asyncio.Event) -> Sequence[Branch]:
+        return await second(await first(branches, hurry), hurry)
+
+    return appraise
 
 
 def _if_given(request: SolveRequest, field: str) -> int | None:

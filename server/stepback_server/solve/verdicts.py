@@ -56,7 +56,8 @@ def with_opinion(checked: Judgement, opinion: Opinion | None, *, decides: bool) 
     """
     score = opinion and opinion.score
     scored = replace(checked, score=score)
-    if checked.verified is False:
+    # The task's checker refuses, or has failed: a scorer cannot make up for either.
+    if checked.verified is False or checked.reason is not None:
         return scored
     if opinion is None:
         return replace(scored, verified=None, reason=_FAILED) if decides else scored

@@ -19,6 +19,7 @@ from stepback_server.errors import ApiError
 from stepback_server.gateway.keys import new_key
 from stepback_server.scorers.named import Scorers
 from stepback_server.settings import Settings
+from stepback_server.solve.order import AcceptedRequest
 from stepback_server.solve.solver import Solver
 from stepback_server.solve.stream import Feed, LiveSearch
 from tests.conftest import CHECKPOINT, free_port
@@ -30,6 +31,10 @@ TASK = {"task": "countdown", "problem": {"numbers": [3, 5], "target": 15}}
 RIGHT = "5*3=15"
 WRONG = ["5+3=8", "5-3=2"]
 UNKNOWN_SECONDS = 3600
+
+
+def accept(solver: Solver, request: SolveRequest) -> AcceptedRequest:
+    return asyncio.run(solver.accept(request))
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +73,7 @@ def search(
 
     async def run() -> SolveResult:
         solver = Solver(checkpoint, Settings(), scorers)
-        order = solver.accept(SolveRequest.model_validate(asked))
+        order = await solver.accept(SolveRequest.model_validate(asked))
         try:
             return await solver.solve(order, writing(checkpoint, answers), 0.0)
         finally:
@@ -195,17 +200,17 @@ def test_a_scorer_that_nobody_named_is_refused_with_those_that_are(
     for known, message in ((scorers, "this server has mine"), (Scorers(), "has no scorers")):
         solver = Solver(checkpoint, Settings(), known)
         with pytest.raises(ApiError, match=message) as error:
-            solver.accept(SolveRequest(prompt=PROMPT, scorer="http://127.0.0.1:1/"))
+            accept(solver, SolveRequest(prompt=PROMPT, scorer="http://127.0.0.1:1/"))
         assert (error.value.status, error.value.code) == (404, "unknown_scorer")
 
 
 def test_one_that_only_scores_verifies_no_prompt(checkpoint: Checkpoint, tmp_path: Path) -> None:
     more = 'kind = "vllm-score"\nmodel = "m"'
     solver = Solver(checkpoint, Settings(), named(tmp_path, "http://127.0.0.1:1/", more))
-    chosen = solver.accept(SolveRequest(prompt=PROMPT, scorer="mine"))
+    chosen = accept(solver, SolveRequest(prompt=PROMPT, scorer="mine"))
     assert chosen.select is Select.SCORE
     with pytest.raises(ApiError, match="select by score"):
-        solver.accept(SolveRequest(prompt=PROMPT, scorer="mine", select=Select.VERIFIED))
+        accept(solver, SolveRequest(prompt=PROMPT, scorer="mine", select=Select.VERIFIED))
 
 
 def test_unfinished_answers_are_scored_where_the_operator_wants_it(
@@ -227,7 +232,7 @@ def test_unfinished_answers_are_scored_where_the_operator_wants_it(
 def test_events_tell_the_scorers_verdict(checkpoint: Checkpoint, tmp_path: Path) -> None:
     async def watched(scorers: Scorers) -> list[ProgressEvent | None]:
         solver = Solver(checkpoint, Settings(), scorers)
-        order = solver.accept(
+        order = await solver.accept(
             SolveRequest.model_validate({"prompt": PROMPT, "scorer": "mine", "strategy": "greedy"})
         )
 

@@ -1,0 +1,74 @@
+"""A request's problem, as its task reads it: here, or in a plug-in's worker."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from stepback_core.isolation import CheckerFailure, IsolatedChecker
+from stepback_core.tasks import Checker, Verdict
+from stepback_core.trace import TraceCodec
+from stepback_server.errors import ApiError, invalid
+from stepback_server.search.strategy import StateView
+from stepback_server.search.task_view import TaskView
+from stepback_server.solve.isolated import IsolatedReview, ProblemRefused, ask
+
+_SECONDS_TO_RETRY = "5"
+
+
+@dataclass(frozen=True, slots=True)
+class ReadProblem:
+    """A prompt, and what its task offers a search; of a bare prompt nothing."""
+
+    prompt: str
+    problem: BaseModel | None = None
+    check: Callable[[Sequence[str]], Verdict] | None = None
+    view: StateView | None = None
+    fewest_steps: int | None = None
+    """The length of the shortest answer, if the task can tell."""
+    review: IsolatedReview | None = None
+    """The verdicts that the search must await."""
+
+
+async def read_problem(
+    task: Checker[Any], fields: object, steps: Sequence[str], codec: TraceCodec
+) -> ReadProblem:
+    """Check and read a problem, and the states after given steps. Raises ApiError."""
+    if isinstance(task, IsolatedChecker):
+        return await _read_in_worker(task, fields, steps, codec)
+    try:
+        problem: BaseModel = task.problem_type.model_validate(fields)
+    except ValidationError as error:
+        raise invalid(error.errors(), under="problem") from error
+    fewest_steps: Callable[[Any], int] | None = getattr(task, "fewest_steps", None)
+    return ReadProblem(
+        task.prompt(problem),
+        problem,
+        lambda steps: task.check(problem, steps),
+        TaskView(task, problem, codec),
+        fewest_steps and fewest_steps(problem),
+    )
+
+
+async def _read_in_worker(
+    task: IsolatedChecker, fields: object, steps: Sequence[str], codec: TraceCodec
+) -> ReadProblem:
+    call = {"do": "read", "problem": fields}
+    try:
+        told = await ask(task, call)
+        prompt, problem, fewest = told["prompt"], told["problem"], told["fewest_steps"]
+    except ProblemRefused as error:
+        raise invalid(error.errors, under="problem") from error
+    except CheckerFailure as failure:
+        raise ApiError(
+            "checker_failed",
+            f"the task's plug-in gave no prompt: {failure}",
+            headers={"Retry-After": _SECONDS_TO_RETRY},
+        ) from failure
+    review = IsolatedReview(task, problem, codec)
+    if task.knows_states:
+        await review.look([tuple(steps[:length]) for length in range(len(steps) + 1)])
+    return ReadProblem(
+        prompt, task.problem_type.model_validate(problem), review.check, review, fewest, review
+    )
