@@ -18,6 +18,9 @@ from stepback_training.generators.first_error import Mistake, first_mistake
 VARIANTS: dict[str, Generator[Any]] = {
     **GENERATORS,
     "countdown, of five numbers": GENERATORS["countdown"].with_options({"numbers": 5}),
+    "deduction, as large as ProsQA's": GENERATORS["deduction"].with_options(
+        {"concepts": (15, 24), "names": (2, 4), "steps": (3, 6)}
+    ),
     "maze, small and perfect": GENERATORS["maze"].with_options(
         {"smallest": 3, "largest": 4, "loops": 0}
     ),
@@ -33,6 +36,10 @@ ILLEGAL = {
     "countdown": {
         ErrorKind.COMPUTATIONAL: {Reason.WRONG_ARITHMETIC},
         ErrorKind.RULE_VIOLATION: {Reason.UNAVAILABLE_OPERAND},
+    },
+    "deduction": {
+        ErrorKind.COMPUTATIONAL: {Reason.UNSTATED},
+        ErrorKind.RULE_VIOLATION: {Reason.UNCONNECTED},
     },
     "maze": {
         ErrorKind.COMPUTATIONAL: {Reason.WRONG_CELL},

@@ -4,6 +4,8 @@ from typing import Any
 
 from stepback_core.tasks.base import Checker, Reason, Verdict
 from stepback_core.tasks.countdown import Countdown, CountdownProblem
+from stepback_core.tasks.deduction import Deduction
+from stepback_core.tasks.deduction.problem import DeductionProblem
 from stepback_core.tasks.maze import Maze
 from stepback_core.tasks.maze.problem import MazeProblem
 from stepback_core.tasks.registry import Registry
@@ -11,7 +13,12 @@ from stepback_core.tasks.sudoku import Sudoku
 from stepback_core.tasks.sudoku.problem import SudokuProblem
 
 TASKS: Registry[Checker[Any]] = Registry(
-    {"countdown": Countdown(), "maze": Maze(), "sudoku": Sudoku()}
+    {
+        "countdown": Countdown(),
+        "deduction": Deduction(),
+        "maze": Maze(),
+        "sudoku": Sudoku(),
+    }
 )
 """Every task that this process knows. A start adds plug-ins to it; nothing else changes it."""
 
@@ -19,6 +26,7 @@ __all__ = [
     "TASKS",
     "Checker",
     "CountdownProblem",
+    "DeductionProblem",
     "MazeProblem",
     "Reason",
     "SudokuProblem",

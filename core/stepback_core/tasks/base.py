@@ -30,6 +30,10 @@ class Reason(StrEnum):
     """Sudoku: the digit stands in that row, column or box already."""
     OCCUPIED = "occupied"
     """Sudoku: the cell has a digit already."""
+    UNSTATED = "unstated"
+    """Deduction: no sentence says so, and the steps have not shown it."""
+    UNCONNECTED = "unconnected"
+    """Deduction: the sentence does not go on from where the steps have led."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from stepback_core.tasks.maze.paths import GOAL, MOVES, OPEN, START, WALL
 _COUNTDOWN = re.compile(r"countdown:(\d{1,2}(?:,\d{1,2}){1,5})=(\d{1,3})", re.ASCII)
 _MAZE = re.compile(r"maze:([A-Z][a-z])-([A-Z][a-z]):((?:[A-Z][0-9a-f]+)+)", re.ASCII)
 _SUDOKU = re.compile(r"sudoku:((?:[A-Z][.0-9]+)+)", re.ASCII)
+_DEDUCTION = re.compile(r"deduction: ((?:[A-Za-z ]+\. )+)([A-Za-z ]+\?)", re.ASCII)
 _ROW = re.compile(r"[A-Z]([.0-9a-f]+)", re.ASCII)
 
 
@@ -41,6 +42,13 @@ def _read_countdown(text: str) -> dict[str, Any] | None:
 def _read_sudoku(text: str) -> dict[str, Any] | None:
     found = _SUDOKU.fullmatch(text)
     return None if found is None else {"rows": _ROW.findall(found[1])}
+
+
+def _read_deduction(text: str) -> dict[str, Any] | None:
+    found = _DEDUCTION.fullmatch(text)
+    if found is None:
+        return None
+    return {"facts": re.findall(r"[^ .][^.]*\.", found[1]), "question": found[2]}
 
 
 def _read_maze(text: str) -> dict[str, Any] | None:
@@ -75,6 +83,7 @@ def _open_sides(digit: int) -> list[Cell]:
 
 _READERS: Mapping[str, Callable[[str], dict[str, Any] | None]] = {
     "countdown": _read_countdown,
+    "deduction": _read_deduction,
     "maze": _read_maze,
     "sudoku": _read_sudoku,
 }

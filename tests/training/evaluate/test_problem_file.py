@@ -77,7 +77,7 @@ def test_each_problem_is_on_its_own_side_of_the_split(tmp_path: Path) -> None:
         ("games.csv", "Puzzles\n", Columns(numbers="Puzzles", target="24"), "has no problems"),
         ("games.csv", "a,b\n1\n", Columns(numbers="a", target="b"), "games.csv:2: has not as many"),
         ("games.csv", b"a\n\xff\n", Columns(numbers="a", target="24"), "is not UTF-8"),
-        ("games.txt", GAMES, Columns(numbers="Puzzles", target="24"), ".csv or .jsonl"),
+        ("games.txt", GAMES, Columns(numbers="Puzzles", target="24"), ".csv, .jsonl or .json"),
         ("own.jsonl", "{}\n[1]\n", Columns(), "own.jsonl:2: is no JSON object"),
         ("own.jsonl", "{numbers}\n", Columns(), "own.jsonl:1: is no JSON"),
         ("own.jsonl", '{"numbers": [1, 2]}', Columns(), "own.jsonl:1: target: Field required"),
@@ -121,3 +121,45 @@ def test_the_plan_says_which_file(tmp_path: Path) -> None:
 def test_flags_of_a_file_need_one() -> None:
     with pytest.raises(ValueError, match="are of --file"):
         read_plan(parser().parse_args(["--numbers", "Puzzles", "--out", "e.json"]))
+
+
+PROSQA = [
+    {
+        "question": "Tom is a terpus. Every terpus is a lempus. Every gerpus is an impus. "
+        "Is Tom a lempus or impus?",
+        "answer": "Tom is a lempus.",
+        "steps": ["Tom is a terpus.", "Every terpus is a lempus."],
+    }
+]
+
+
+def test_questions_of_prosqa_are_read_as_it_writes_them(tmp_path: Path) -> None:
+    file = tmp_path / "prosqa.json"
+    file.write_text(json.dumps(PROSQA))
+    task = GENERATORS["deduction"]
+    [question] = ProblemFile.read(file, task, Columns(question="question")).questions
+    assert task.checker.check(
+        question.problem, [*PROSQA[0]["steps"], str(PROSQA[0]["answer"])]
+    ).strict
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is no JSON"),
+        ('{"question": "Is it?"}', "is no list of JSON objects"),
+        ("[1]", "is no list of JSON objects"),
+        ("[]", "has no problems"),
+        ('[{"question": "Every gerpus is an impus."}]', "json:1: question: .* no sentences"),
+        ('[{"question": 4}]', "json:1: question: 4 is no sentences"),
+        ('[{"question": "Max is tall. Is Max a lempus or a gerpus?"}]', "json:1: .*sentence 1"),
+        ('[{"asked": ""}]', "has no column 'question'; it has asked"),
+    ],
+)
+def test_a_file_without_questions_is_refused_with_the_place(
+    content: str, message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "prosqa.json"
+    file.write_text(content)
+    with pytest.raises(ProblemFileError, match=message):
+        ProblemFile.read(file, GENERATORS["deduction"], Columns(question="question"))

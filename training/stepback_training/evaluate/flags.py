@@ -55,11 +55,13 @@ def read_plan(given: argparse.Namespace) -> tuple[Plan, list[Question]]:
 
 def _read_file(given: argparse.Namespace, task: Generator[Any]) -> ProblemFile | None:
     """The problems of `--file`, where there is one. Raises ValueError."""
-    columns = Columns(numbers=given.numbers, target=given.target, grid=given.grid)
+    columns = Columns(
+        numbers=given.numbers, target=given.target, grid=given.grid, question=given.question
+    )
     if given.file is not None:
         return ProblemFile.read(given.file, task, columns, given.rows)
     if columns.named or given.rows:
-        raise ValueError("file: --numbers, --target, --grid and --rows are of --file")
+        raise ValueError("file: --numbers, --target, --grid, --question and --rows are of --file")
     return None
 
 
@@ -88,12 +90,13 @@ def parser() -> argparse.ArgumentParser:
     add("--split", type=_list_of(_one_of(*_SPLITS, _TEST)), default=[_TEST], metavar="NAME,...",
         help="seen, new, or test (the default): all test splits of the task; train")  # fmt: skip
     add("--problems", type=positive, default=1000, help="of each split; 1000")
-    add("--file", type=Path, metavar="FILE", help="problems of your own, CSV or JSONL, instead of "
+    add("--file", type=Path, metavar="FILE", help="your own problems (CSV, JSONL, JSON) instead of "
         "drawn ones: all of them, each under the split that the task's rule says")  # fmt: skip
     add("--rows", type=_rows, metavar="FIRST-LAST", help="of the file, from 1; all if left out")
     add("--numbers", metavar="COLUMN", help="of the file: the numbers of Countdown, as 4 16 25 82")
     add("--target", metavar="COLUMN", help="of the file; or one target for all, as 24")
     add("--grid", metavar="COLUMN", help="of the file: a maze or a Sudoku, its rows divided by /")
+    add("--question", metavar="COLUMN", help="of the file: sentences of deduction and a question")
     add("--strategies", type=_list_of(Strategy), metavar="NAME,...",
         default=_STRATEGIES,
         help=f"{','.join(_STRATEGIES)} if left out")  # fmt: skip

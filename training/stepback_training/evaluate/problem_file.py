@@ -1,11 +1,12 @@
-"""Problems of a user's own, from a CSV or JSONL file whose columns the user names.
+"""Problems of a user's own, from a CSV, JSONL or JSON file whose columns the user names.
 
     Rank,Puzzles,AMT (s)            {"numbers": [4, 16, 25, 82], "target": 95}
     1,1 1 4 6,4.4                   {"numbers": [1, 2, 3, 4], "target": 24}
 
-A JSONL line without named columns is a problem as the task's own model writes it. Each problem is
-put on the side of the split that the task's rule says, so that what training may have seen is told
-apart. All errors of a file come at once, each with its line.
+A JSON file is a list of what would be lines of a JSONL file. A record without named columns is a
+problem as the task's own model writes it. Each problem is put on the side of the split that the
+task's rule says, so that what training may have seen is told apart. All errors of a file come at
+once, each with its line, or of JSON with its place in the list.
 """
 
 import csv
@@ -27,7 +28,7 @@ from stepback_training.sampling.problems import Question
 
 _MOST_ERRORS = 20
 _LIST = re.compile(r"\[?\s*[0-9]+(?:[\s,;]+[0-9]+)*\s*\]?", re.ASCII)
-_KINDS = {".csv": "CSV", ".jsonl": "JSONL"}
+_SENTENCE = re.compile(r"[^\s.?][^.?]*[.?]")
 
 _Record = dict[str, Any]
 
@@ -43,11 +44,17 @@ class Columns:
     numbers: str | None = None
     target: str | None = None
     grid: str | None = None
+    question: str | None = None
 
     @property
     def named(self) -> dict[str, str]:
         """By the field of the problem that each one fills."""
-        fields = {"numbers": self.numbers, "target": self.target, "rows": self.grid}
+        fields = {
+            "numbers": self.numbers,
+            "target": self.target,
+            "rows": self.grid,
+            "question": self.question,
+        }
         return {field: column for field, column in fields.items() if column is not None}
 
 
@@ -106,7 +113,9 @@ def _records(path: Path, content: bytes) -> list[tuple[int, _Record]]:
         return list(_of_csv(path, text))
     if path.suffix.lower() == ".jsonl":
         return list(_of_jsonl(path, text))
-    raise ProblemFileError(f"{path}: must end in {' or '.join(_KINDS)}")
+    if path.suffix.lower() == ".json":
+        return list(_of_json(path, text))
+    raise ProblemFileError(f"{path}: must end in .csv, .jsonl or .json")
 
 
 def _of_csv(path: Path, text: str) -> Iterator[tuple[int, _Record]]:
@@ -135,6 +144,17 @@ def _of_jsonl(path: Path, text: str) -> Iterator[tuple[int, _Record]]:
         yield number, record
 
 
+def _of_json(path: Path, text: str) -> Iterator[tuple[int, _Record]]:
+    """Records by their place in the list: lines say nothing here."""
+    try:
+        records = json.loads(text)
+    except ValueError as error:
+        raise ProblemFileError(f"{path}: is no JSON ({error})") from error
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise ProblemFileError(f"{path}: is no list of JSON objects")
+    yield from enumerate(records, start=1)
+
+
 def _chosen(
     path: Path, records: list[tuple[int, _Record]], rows: range | None
 ) -> list[tuple[int, _Record]]:
@@ -152,7 +172,7 @@ def _problems(
 ) -> list[BaseModel]:
     if not columns.named and path.suffix.lower() == ".csv":
         raise ProblemFileError(
-            f"{path}: name its columns: --numbers and --target, or --grid; "
+            f"{path}: name its columns: --numbers and --target, or --grid, or --question; "
             f"it has {', '.join(records[0][1])}"
         )
     _check_columns(path, records[0][1], columns)
@@ -182,10 +202,20 @@ def _fields(record: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
     """A problem's fields. Raises ValueError for a cell that cannot be read."""
     if not columns.named:
         return dict(record)
+    if columns.question is not None:
+        return _question(record.get(columns.question))
     readers = {"numbers": _numbers, "target": _target, "rows": _rows}
     return {
         field: readers[field](record.get(column, column)) for field, column in columns.named.items()
     }
+
+
+def _question(cell: Any) -> dict[str, Any]:
+    """Sentences with a question at their end, as ProsQA has them. An article may be left out."""
+    sentences = _SENTENCE.findall(cell) if isinstance(cell, str) else []
+    if not sentences or not sentences[-1].endswith("?"):
+        raise ValueError(f"question: {cell!r} is no sentences with a question at their end")
+    return {"facts": sentences[:-1], "question": sentences[-1]}
 
 
 def _numbers(cell: Any) -> Any:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from stepback_core.tasks import Checker, Reason
 from stepback_training.generators.base import ErrorKind
 
-_COMPUTATIONAL = frozenset({Reason.WRONG_ARITHMETIC, Reason.WRONG_CELL})
+_COMPUTATIONAL = frozenset({Reason.WRONG_ARITHMETIC, Reason.WRONG_CELL, Reason.UNSTATED})
 
 
 @dataclass(frozen=True, slots=True)

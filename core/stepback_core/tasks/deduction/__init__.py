@@ -1,0 +1,104 @@
+"""Deduction in words: follow the sentences from a name to one of two answers.
+
+    prompt   deduction: Sally is a gerpus. Every lempus is a yumpus. Every gerpus is a rompus.
+             ... Is Sally a hilpus or a sterpus?
+    steps    Sally is a gerpus.
+             Every gerpus is a rompus.    (each step is a sentence, and goes on from the last)
+             Every rompus is a sterpus.
+             Sally is a sterpus.          (the answer, once the steps have led to it)
+             A dead end: Every gerpus is a lempus. It is legal, and leads to neither answer.
+
+The task is that of ProsQA (arXiv 2412.06769), whose questions and steps it can read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stepback_core.tasks.base import Checker, Reason, Verdict
+from stepback_core.tasks.deduction.graph import Graph, is_name, read_sentence
+from stepback_core.tasks.deduction.problem import (
+    EXAMPLE_FACTS,
+    EXAMPLE_QUESTION,
+    DeductionProblem,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where legal steps have led."""
+
+    node: str
+    """The subject at first, then the concept of the last step."""
+    is_answered: bool = False
+
+
+class Deduction(Checker[DeductionProblem]):
+    """The deduction task; see the module for its rules."""
+
+    name = "deduction"
+    problem_type = DeductionProblem
+    example = DeductionProblem(facts=EXAMPLE_FACTS, question=EXAMPLE_QUESTION)
+
+    def prompt(self, problem: DeductionProblem) -> str:
+        return f"{self.name}: {' '.join([*problem.facts, problem.question])}"
+
+    def check(self, problem: DeductionProblem, steps: Sequence[str]) -> Verdict:
+        place = follow(Graph.of(problem), steps)
+        if isinstance(place, Place):
+            return Verdict.of(None if place.is_answered else Reason.NOT_REACHED)
+        return Verdict.of(place)
+
+    def claims_goal(self, problem: DeductionProblem, steps: Sequence[str]) -> bool:
+        """The last step gives one of the two answers."""
+        graph = Graph.of(problem)
+        said = read_sentence(steps[-1]) if steps else None
+        return said is not None and said[0] == graph.subject and said[1] in graph.answers
+
+    def check_step(
+        self, problem: DeductionProblem, prefix: Sequence[str], step: str
+    ) -> Reason | None:
+        graph = Graph.of(problem)
+        place = follow(graph, prefix)
+        if not isinstance(place, Place):
+            raise ValueError(f"the prefix {list(prefix)} is not legal: {place}")
+        after = enter(graph, place, step)
+        return after if isinstance(after, Reason) else None
+
+    def can_finish(self, problem: DeductionProblem, steps: Sequence[str]) -> bool:
+        graph = Graph.of(problem)
+        place = follow(graph, steps)
+        return isinstance(place, Place) and graph.leads_to_an_answer(place.node)
+
+    def state_key(self, problem: DeductionProblem, steps: Sequence[str]) -> Place | None:
+        """The concept that the steps have led to, however they did."""
+        place = follow(Graph.of(problem), steps)
+        return place if isinstance(place, Place) else None
+
+
+def follow(graph: Graph, steps: Sequence[str]) -> Place | Reason:
+    """Where the steps lead, or why one of them is illegal."""
+    place = Place(graph.subject)
+    for step in steps:
+        after = enter(graph, place, step)
+        if isinstance(after, Reason):
+            return after
+        place = after
+    return place
+
+
+def enter(graph: Graph, place: Place, step: str) -> Place | Reason:
+    """Where a step leads, or why it is illegal."""
+    sentence = read_sentence(step)
+    if sentence is None:
+        return Reason.MALFORMED_STEP
+    node, concept = sentence
+    is_answer = node == graph.subject and concept in graph.answers
+    if is_answer and concept == place.node and not place.is_answered:
+        return Place(concept, is_answered=True)
+    if not graph.states(sentence):
+        # A name is what the steps have shown, too; only an answer may say so again.
+        is_shown = is_name(node) and node == graph.subject and concept == place.node
+        return Reason.UNCONNECTED if is_shown else Reason.UNSTATED
+    if node != place.node or place.is_answered:
+        return Reason.UNCONNECTED
+    return Place(concept, is_answered=is_answer)

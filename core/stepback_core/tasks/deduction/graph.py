@@ -1,0 +1,71 @@
+"""The graph that a question of deduction tells of: who is what, and what every such thing is."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from stepback_core.tasks.deduction.problem import FACT, QUESTION, RULE, DeductionProblem
+
+Sentence = tuple[str, str]
+"""A name or a concept, and the concept that it is. Names begin with a capital letter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A problem's sentences as edges."""
+
+    subject: str
+    answers: tuple[str, str]
+    """The two concepts of the question, in its order."""
+    edges: Mapping[str, tuple[str, ...]]
+    """What each name or concept is, by the sentences, in their order."""
+
+    @classmethod
+    def of(cls, problem: DeductionProblem) -> "Graph":
+        """The graph of a valid problem."""
+        question = QUESTION.fullmatch(problem.question)
+        assert question is not None
+        edges: dict[str, dict[str, None]] = {}
+        for fact in problem.facts:
+            if (sentence := read_sentence(fact)) is not None:
+                edges.setdefault(sentence[0], {})[sentence[1]] = None
+        return cls(
+            question[1],
+            (question[2], question[3]),
+            {node: tuple(after) for node, after in edges.items()},
+        )
+
+    def after(self, node: str) -> tuple[str, ...]:
+        """What a node is, by one sentence."""
+        return self.edges.get(node, ())
+
+    def states(self, sentence: Sentence) -> bool:
+        return sentence[1] in self.after(sentence[0])
+
+    def reachable(self, starts: Iterable[str]) -> set[str]:
+        """Every node that the sentences lead to from these, themselves included."""
+        found = set(starts)
+        pending = list(found)
+        while pending:
+            new = [node for node in self.after(pending.pop()) if node not in found]
+            found.update(new)
+            pending += new
+        return found
+
+    def leads_to_an_answer(self, node: str) -> bool:
+        return not self.reachable([node]).isdisjoint(self.answers)
+
+
+def read_sentence(text: str) -> Sentence | None:
+    """What a sentence says; None if it is none of this task."""
+    found = RULE.fullmatch(text) or FACT.fullmatch(text)
+    return None if found is None else (found[1], found[2])
+
+
+def write_sentence(sentence: Sentence) -> str:
+    node, concept = sentence
+    article = "an" if concept[0] in "aeiou" else "a"
+    return f"{node if is_name(node) else f'Every {node}'} is {article} {concept}."
+
+
+def is_name(node: str) -> bool:
+    return node[0].isupper()

@@ -1,0 +1,96 @@
+"""Deduction's training data: questions in made-up words, with dead ends that no rule tells."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice, pairwise
+from random import Random
+from typing import Any
+
+from stepback_core.tasks.deduction import Deduction, Place, follow
+from stepback_core.tasks.deduction.graph import Graph, write_sentence
+from stepback_core.tasks.deduction.problem import DeductionProblem
+from stepback_training.generators.base import ErrorKind, Generator, Split, is_test_input
+from stepback_training.generators.deduction.drawing import DeductionOptions, draw
+from stepback_training.generators.deduction.errors import (
+    believe,
+    computational_error,
+    exploration_error,
+    false_claim,
+    follow_up,
+    rule_violation,
+)
+from stepback_training.generators.deduction.form import renamed_form
+
+_MOST_PATHS = 16
+
+
+class DeductionGenerator(Generator[DeductionProblem]):
+    """Problems and wrong steps of deduction."""
+
+    checker = Deduction()
+    split_rule = (
+        "test questions: first byte of SHA-256 over the graph below 26 (about 10 %), in a form "
+        "that does not depend on the words, on the order of the sentences or of the two answers"
+    )
+    splits = (Split.TRAIN, Split.TEST_SEEN)
+    error_kinds = tuple(ErrorKind)
+
+    def __init__(self, options: DeductionOptions | None = None) -> None:
+        self._options = options or DeductionOptions()
+
+    def with_options(self, options: Mapping[str, Any]) -> "DeductionGenerator":
+        return DeductionGenerator(DeductionOptions.model_validate(options))
+
+    def split(self, problem: DeductionProblem) -> Split:
+        form = renamed_form(Graph.of(problem))
+        return Split.TEST_SEEN if is_test_input(f"{self.name}:{form}") else Split.TRAIN
+
+    def draw(self, rng: Random) -> DeductionProblem:
+        return draw(self._options, rng)
+
+    def reference_paths(self, problem: DeductionProblem) -> list[list[str]]:
+        """The shortest first, each with the answer at its end."""
+        graph = Graph.of(problem)
+        return [_steps(graph, way) for way in islice(_ways(graph), _MOST_PATHS)]
+
+    def wrong_step(
+        self, problem: DeductionProblem, prefix: Sequence[str], kind: ErrorKind, rng: Random
+    ) -> str | None:
+        graph = Graph.of(problem)
+        place = follow(graph, prefix)
+        if not isinstance(place, Place):
+            raise ValueError(f"the prefix {list(prefix)} is not legal: {place}")
+        if kind is ErrorKind.EXPLORATION:
+            return exploration_error(graph, place, rng)
+        if kind is ErrorKind.COMPUTATIONAL:
+            return computational_error(graph, place, rng)
+        return rule_violation(graph, place, rng)
+
+    def follow_up(self, problem: DeductionProblem, steps: Sequence[str], rng: Random) -> str | None:
+        graph = Graph.of(problem)
+        return follow_up(graph, believe(graph, steps), rng)
+
+    def false_claim(
+        self, problem: DeductionProblem, steps: Sequence[str], rng: Random
+    ) -> str | None:
+        graph = Graph.of(problem)
+        return false_claim(graph, believe(graph, steps), rng)
+
+
+def _steps(graph: Graph, way: Sequence[str]) -> list[str]:
+    steps = [write_sentence(sentence) for sentence in pairwise(way)]
+    answer = write_sentence((graph.subject, way[-1]))
+    return steps if steps == [answer] else [*steps, answer]
+
+
+def _ways(graph: Graph) -> Iterator[list[str]]:
+    """Ways from the subject to an answer, the shortest first; none comes to a concept twice."""
+    pending = [[graph.subject]]
+    for way in pending:
+        if way[-1] in graph.answers:
+            yield way
+            continue
+        pending += [
+            [*way, after]
+            for after in graph.after(way[-1])
+            if after not in way and graph.leads_to_an_answer(after)
+        ]
