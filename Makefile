@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 AUDIT := .cache/audit
 
-.PHONY: package lint-release demo serve test image-test check format docs bench bench-search bench-ablation bench-scaling \
+.PHONY: package lint-release demo serve test image-test check format docs bench bench-routes bench-search bench-ablation bench-scaling \
 	bench-cost bench-data bench-training results trials locks audit site page-test clients-test clean
 
 demo: $(INSTALLED)   ## start, solve a few held-out problems, stop
@@ -35,6 +35,9 @@ format: $(INSTALLED)
 
 bench: $(INSTALLED)  ## HTTP throughput against offline vLLM, as a ratio
 	$(BIN)/python -m tests.benchmarks.throughput
+
+bench-routes: $(INSTALLED)  ## /v1/chat/completions against /solve, as a ratio
+	$(BIN)/python -m tests.benchmarks.routes
 
 bench-search: $(INSTALLED)  ## accuracy against tokens, strategies side by side
 	$(BIN)/python -m tests.benchmarks.search

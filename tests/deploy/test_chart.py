@@ -219,6 +219,18 @@ def test_prometheus_shows_a_key_to_controllers_only(helm: Path) -> None:
     assert "authorization" not in of_engine
 
 
+def test_an_engine_spreads_its_model_over_the_gpus_that_it_asks_for(helm: Path) -> None:
+    [engine] = [
+        one
+        for name, one in render(helm, *VARIANTS["cuda"]).items()
+        if name.endswith("/stepback-engine") and "template" in one["spec"]
+    ]
+    [container] = engine["spec"]["template"]["spec"]["containers"]
+    environment = {one["name"]: one.get("value") for one in container["env"]}
+    assert environment["STEPBACK_TENSOR_PARALLEL"] == "2"
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 2
+
+
 def test_controllers_share_a_database_and_without_one_a_caller_stays_with_one(helm: Path) -> None:
     manifests = render(helm, "--set-literal", "database.password=p@ss/word")
     assert manifests["Deployment/stepback-controller"]["spec"]["replicas"] == 1

@@ -2,13 +2,15 @@
 
 import asyncio
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from stepback_server.app import create_app
-from stepback_server.checkpoint import Checkpoint
+from stepback_server.checkpoint import Checkpoint, CheckpointError
 from stepback_server.settings import Settings, SettingsError
 from tests.conftest import CHECKPOINT
 from tests.server.test_edge import SEARCH, ask, unreachable
@@ -19,6 +21,13 @@ PREFLIGHT = {
     "Access-Control-Request-Method": "POST",
     "Access-Control-Request-Headers": "content-type,authorization,idempotency-key",
 }
+
+
+def test_a_model_of_others_is_refused_with_the_command_that_takes_it(tmp_path: Path) -> None:
+    folder = shutil.copytree(CHECKPOINT, tmp_path / "theirs")
+    (folder / "stepback.json").unlink()
+    with pytest.raises(CheckpointError, match=f"stepback import {folder} --out"):
+        Checkpoint.open(folder)
 
 
 def test_a_page_of_an_allowed_origin_may_search_and_read_what_matters() -> None:

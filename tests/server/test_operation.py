@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
@@ -64,6 +65,20 @@ def test_the_schema_offers_the_served_checkpoints_tasks_and_no_other(knows_count
     [problem, absent] = request["properties"]["problem"]["anyOf"]
     assert problem["title"] == "CountdownProblem" and absent == {"type": "null"}
     assert [each["task"] for each in request["examples"]] == ["countdown"]
+
+
+def test_an_idle_connection_is_kept_for_longer_than_uvicorn_would(server: str) -> None:
+    address = httpx.URL(server)
+    connection = HTTPConnection(address.host, address.port, timeout=120)
+    for seconds in (0, 7):
+        time.sleep(seconds)
+        # The same socket: HTTPConnection would open another one only if it knew this one closed.
+        connection.request("GET", "/health")
+        response = connection.getresponse()
+        assert response.status == 200 and response.read()
+        assert not response.will_close
+        connection.auto_open = 0
+    connection.close()
 
 
 def test_metrics_count_results_refusals_and_the_engine(server: str) -> None:

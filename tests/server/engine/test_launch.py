@@ -3,11 +3,13 @@
 import subprocess
 import sys
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.commands.engine import server_flags
+from stepback_server.engine import vllm_dtype
 from stepback_server.engine.handshake import Expected
 from stepback_server.settings import Settings, SettingsError, flag_of
 from tests.conftest import CHECKPOINT, SERVED
@@ -25,6 +27,19 @@ def test_a_server_has_the_embedded_engines_arguments(device: str) -> None:
     assert {"--skip-tokenizer-init", "--enable-prefix-caching", "--enable-scale-out"} <= set(flags)
     assert all((flag in flags) == (device == "cpu") for flag in CPU_ONLY)
     assert "secret" not in flags
+
+
+@pytest.mark.parametrize(
+    ("cuda", "recent", "dtype"),
+    [(True, False, "float16"), (True, True, "auto"), (False, False, "auto")],
+)
+def test_a_gpu_without_bfloat16_computes_in_float16(
+    monkeypatch: pytest.MonkeyPatch, cuda: bool, recent: bool, dtype: str
+) -> None:
+    gpu = SimpleNamespace(is_cuda=lambda: cuda, has_device_capability=lambda _: recent)
+    monkeypatch.setattr(vllm_dtype, "current_platform", gpu)
+    assert vllm_dtype.supported_dtype("auto") == dtype
+    assert vllm_dtype.supported_dtype("float32") == "float32"
 
 
 def test_the_addresses_of_engines_are_read_and_their_key_is_never_shown() -> None:
