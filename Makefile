@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 AUDIT := .cache/audit
 
 .PHONY: package lint-release demo serve test image-test check format docs bench bench-routes bench-search bench-ablation bench-scaling \
-	bench-cost bench-data bench-training results trials locks audit site page-test clients-test clean
+	bench-cost bench-data bench-training bench-peers results trials locks audit site page-test clients-test clean
 
 demo: $(INSTALLED)   ## start, solve a few held-out problems, stop
 	$(BIN)/python deploy/demo.py
@@ -44,6 +44,16 @@ bench-search: $(INSTALLED)  ## accuracy against tokens, strategies side by side
 
 bench-ablation: $(INSTALLED)  ## what each idea of best-first search is worth
 	$(BIN)/python -m tests.benchmarks.ablation
+
+PEERS := .cache/peers
+
+bench-peers: $(INSTALLED) $(PEERS)/its-hub $(PEERS)/optillm  ## other projects' searches, on one server
+	$(BIN)/python -m tests.benchmarks.peers
+
+$(PEERS)/%: tests/benchmarks/peers/%.txt
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet --no-deps -r $<
+	touch $@
 
 bench-scaling: $(INSTALLED)  ## what a controller costs, and what a second replica brings
 	$(BIN)/python -m tests.benchmarks.scaling

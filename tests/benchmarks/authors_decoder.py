@@ -8,6 +8,7 @@ and writes their own format, on CUDA. So the tokenizer is wrapped, to show each 
 and `.cuda()` does nothing. The checkpoint, its weights in float32, and the generation of
 transformers are untouched; as in their evaluation one problem is decoded at a time. Their
 `max_length` of 50 counts the prompt too: here it is the prompt and the longest answer of the task.
+Problems that are done are kept in --out, each decoded from a seed of its own.
 
 *Generated* counts what each returned beam has up to its end. *Forwarded* counts what the model ran:
 every beam at every step, and once more the scoring of all beams. Then our searches spend as many
@@ -16,9 +17,10 @@ generated tokens on the same problems.
 
 import argparse
 import asyncio
+import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +133,20 @@ class Theirs:
         )
 
 
+def _decode_all(theirs: Theirs, asked: Sequence[CountdownProblem], kept: Path) -> Sequence[Decoded]:
+    """Decode what no earlier process has kept, a line for each problem."""
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.touch()
+    done = [Decoded(**json.loads(line)) for line in kept.read_text().splitlines()]
+    left = list(enumerate(asked))[len(done) :]
+    with kept.open("a") as lines:
+        for seed, problem in tqdm(left, unit="problem", initial=len(done), total=len(asked)):
+            torch.manual_seed(seed)
+            done.append(theirs.solve(problem))
+            print(json.dumps(asdict(done[-1])), file=lines, flush=True)
+    return done
+
+
 def _show(decoded: Sequence[Decoded]) -> None:
     chosen = Share.count([each.chosen for each in decoded])
     found = Share.count([each.any_right for each in decoded])
@@ -185,8 +201,9 @@ def main() -> int:
     checkpoint = Checkpoint.open(given.model)
     asked = both_kinds(given.problems, FINAL_SEED)
     theirs = Theirs(given.decoder, checkpoint, given.n, given.backtracks)
-    torch.manual_seed(0)
-    decoded = [theirs.solve(problem) for problem in tqdm(asked, unit="problem")]
+    rounds = f"{given.n}-{given.backtracks}-{given.problems}"
+    kept = given.out / f"theirs-{checkpoint.manifest.name}-{rounds}.jsonl"
+    decoded = _decode_all(theirs, asked, kept)
     _show(decoded)
     if not given.theirs_alone:
         mean = round(sum(each.generated for each in decoded) / len(decoded))

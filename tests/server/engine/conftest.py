@@ -34,9 +34,13 @@ class VllmServer:
     def start(self) -> None:
         settings = Settings.read({}, ["--port", str(self._port)])
         command = [sys.executable, "-m", SERVER]
-        flags = server_flags(settings, Checkpoint.open(CHECKPOINT))
+        flags = self.flags(settings, Checkpoint.open(CHECKPOINT))
         with self._log.open("a") as output:
             self.process = subprocess.Popen([*command, *flags], stdout=output, stderr=output)
+
+    @staticmethod
+    def flags(settings: Settings, checkpoint: Checkpoint) -> list[str]:
+        return server_flags(settings, checkpoint)
 
     def wait_until_up(self) -> None:
         wait_until_ok(f"{self.url}/health", self.process, self._log)

@@ -1,0 +1,1 @@
+"""Other projects' searches beside ours: one vLLM server, one checkpoint, one checker."""
