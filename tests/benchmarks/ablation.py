@@ -4,8 +4,9 @@
 
 The search loop itself over vLLM in this process, without HTTP: every row solves the same held-out
 problems of both kinds under the same exact token budget, and the task's checker ends each search at
-the first right answer. The last rows sample with repetition instead, with the same knowledge.
-Problems/s are for comparing rows of one run, on one machine.
+the first right answer. The last row samples with repetition instead, and widens as the others do.
+*Lost* and *won* are problems that only the whole search or only the row solves, p is McNemar's.
+Problems/s are for comparing rows of one run, on one machine. The problems are the development ones.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from stepback_server.search.strategy import SearchStrategy
 from stepback_server.search.task_view import TaskView
 from stepback_server.search.tree import Branch
 from stepback_training.generators import Generator
-from stepback_training.sampling.statistics import wilson
+from stepback_training.sampling.statistics import Pairs, wilson
 from tests.benchmarks.measuring import KINDS, TASK, both_kinds
 from tests.benchmarks.solving import start_engine
 from tests.conftest import CHECKPOINT
@@ -64,6 +65,15 @@ class Row:
     searched: Sequence[Searched]
     """The kinds of problems one after another, as many of each."""
     seconds: float
+
+    @property
+    def solved(self) -> list[bool]:
+        return [each.stop_reason == "solved" for each in self.searched]
+
+    def against(self, whole: "Row") -> str:
+        """The row's line, compared with the whole search problem by problem."""
+        pairs = Pairs.count(whole.solved, self.solved)
+        return f"{self} {pairs.wins} | {pairs.losses} | {pairs.p:.2g} |"
 
     def __str__(self) -> str:
         count = len(self.searched)
@@ -107,8 +117,7 @@ class Bench:
             )
 
         return {name: best_first(config) for name, config in IDEAS.items()} | {
-            "best-of-N, temperature 0.7": lambda view: Independent(_SAMPLES, 0.7),
-            "best-of-N, temperature 1.0": lambda view: Independent(_SAMPLES, 1.0),
+            "best-of-N, temperature 1.3": lambda view: Independent(_SAMPLES, 1.3, widening=True),
         }
 
     async def measure(
@@ -155,15 +164,17 @@ async def measure_all(given: argparse.Namespace) -> None:
         strategies = bench.strategies()
         # The engine's first requests pay for what it sets up once.
         await bench.measure("warming up", next(iter(strategies.values())), 100, both_kinds(16))
-        print("| search | budget | seen % (95 %) | new % (95 %) | tokens | requests | problems/s |")
-        print("| --- | --- | --- | --- | --- | --- | --- |")
+        heads = "search | budget | seen % (95 %) | new % (95 %) | tokens | requests | problems/s"
+        print(f"| {heads} | lost | won | p |", "| --- " * 10 + "|", sep="\n")
         asked = both_kinds(given.problems)
         for budget in map(int, given.budgets.split(",")):
+            whole: Row | None = None
             for name, make in strategies.items():
-                if not re.search(given.only, name):
+                if whole and not re.search(given.only, name):
                     continue
                 row = await bench.measure(name, make, budget, asked)
-                print(row, flush=True)
+                whole = whole or row
+                print(row.against(whole), flush=True)
     finally:
         await engine.close(kill=False)
 
@@ -173,7 +184,7 @@ def main() -> int:
     parser.add_argument("--problems", type=int, default=300, help="of each kind")
     parser.add_argument("--budgets", default="250,500")
     parser.add_argument("--in-flight", type=int, default=32)
-    parser.add_argument("--only", default="", help="rows whose name matches this expression")
+    parser.add_argument("--only", default="", help="rows besides the first whose name matches")
     asyncio.run(measure_all(parser.parse_args()))
     return 0
 

@@ -70,7 +70,7 @@ class Cost:
 
 # --- trained models ---
 
-_SEARCHES = ("best-first search", "best-of-N, temperature 0.7")
+_SEARCHES = ("best-first search", "best-of-N, temperature 1.3")
 
 
 async def countdown(problems: int) -> None:
