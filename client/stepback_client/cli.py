@@ -12,13 +12,10 @@ from stepback_client.connection import DEFAULT_URL
 from stepback_client.console import show_what_the_output_can
 from stepback_client.environment import server_url
 from stepback_client.errors import StepbackError
-from stepback_client.problem_arguments import (
-    ArgumentsError,
-    add_problem_flags,
-    read_problem_arguments,
-)
+from stepback_client.problem_arguments import add_problem_flags, read_problem_arguments
 from stepback_client.request import Problem, SolveOptions
 from stepback_client.summary import describe
+from stepback_core.errors import InvalidInput
 from stepback_core.schemas import Rollback, Sampling, Select, SolveResult, Status, Strategy
 from stepback_core.validation import first_error
 
@@ -116,7 +113,7 @@ def solve(arguments: Sequence[str]) -> int:
     except ValidationError as error:
         print(f"stepback solve: {first_error(error, whole='the request')}", file=sys.stderr)
         return 2
-    except (StepbackError, ArgumentsError, OSError, UnicodeDecodeError) as error:
+    except (StepbackError, InvalidInput, OSError, UnicodeDecodeError) as error:
         print(f"stepback solve: {error}", file=sys.stderr)
         return 2
     print(describe(result, question.picture(result)))

@@ -12,14 +12,11 @@ from typing import Any, cast
 from pydantic import BaseModel
 
 from stepback_client.request import SolveOptions
+from stepback_core.errors import InvalidInput
 from stepback_core.schemas import SolveResult
 from stepback_core.tasks import TASKS, Checker, CountdownProblem
 
 _USAGE = "give --task and --problem, or --prompt, or numbers and --target for Countdown"
-
-
-class ArgumentsError(ValueError):
-    """A command line that asks nothing, or several things at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +58,13 @@ def add_problem_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def read_problem_arguments(given: argparse.Namespace) -> Question:
-    """The question of a command line. Raises ArgumentsError, OSError for a file that cannot be
+    """The question of a command line. Raises InvalidInput, OSError for a file that cannot be
     read, and pydantic's ValidationError for a problem that is none."""
     asked = (bool(given.numbers), given.problem is not None, given.prompt is not None)
     if sum(asked) != 1 or (given.target is None) == bool(given.numbers):
-        raise ArgumentsError(_USAGE)
+        raise InvalidInput(_USAGE)
     if (given.task is None) == (given.problem is not None):
-        raise ArgumentsError(_USAGE)
+        raise InvalidInput(_USAGE)
     if given.prompt is not None:
         return Question(prompt=given.prompt)
     if given.problem is None:
@@ -93,9 +90,9 @@ def _read_problem(name: str, given: str) -> BaseModel | Mapping[str, Any]:
     try:
         fields = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ArgumentsError(f"--problem is no JSON: {error}") from error
+        raise InvalidInput(f"--problem is no JSON: {error}") from error
     if not isinstance(fields, dict):
-        raise ArgumentsError("--problem must be one JSON object")
+        raise InvalidInput("--problem must be one JSON object")
     return cast("dict[str, Any]", fields)
 
 

@@ -65,7 +65,8 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def _usable(name: str, proxy: str) -> str:
-    """The proxy as httpx takes it. Messages leave it out, since it may hold a password."""
+    """The proxy as httpx takes it."""
+    # Messages leave it out, since it may hold a password.
     variable = f"{name.upper()}_PROXY"
     scheme, separator, rest = proxy.strip().partition("://")
     scheme, rest = (scheme.lower(), rest) if separator else ("http", proxy.strip())

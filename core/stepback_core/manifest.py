@@ -6,14 +6,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from stepback_core.errors import InvalidInput
 from stepback_core.trace import PROTOCOL_VERSION, Grammar
 from stepback_core.validation import first_error
 
 MANIFEST_NAME = "stepback.json"
-
-
-class ManifestError(ValueError):
-    """A checkpoint folder that has no readable `stepback.json`; the message names the file."""
 
 
 class Manifest(BaseModel):
@@ -50,16 +47,16 @@ class Manifest(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
-        """Read a folder's manifest. Raises ManifestError."""
+        """Read a folder's manifest. Raises InvalidInput."""
         path = folder / MANIFEST_NAME
         try:
             manifest = cls.model_validate_json(path.read_bytes())
         except OSError as error:
-            raise ManifestError(f"{path}: cannot be read ({error.strerror})") from error
+            raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from error
         except ValidationError as error:
-            raise ManifestError(f"{path}: {first_error(error, whole='the file')}") from error
+            raise InvalidInput(f"{path}: {first_error(error, whole='the file')}") from error
         if manifest.protocol != PROTOCOL_VERSION:
-            raise ManifestError(
+            raise InvalidInput(
                 f"{path}: protocol is {manifest.protocol}; this version serves {PROTOCOL_VERSION}"
             )
         return manifest

@@ -46,7 +46,7 @@ def create_app(
 ) -> FastAPI:
     """The ASGI application. The engine starts with it and stops with it; until the engine is up,
     `/health` answers and `/ready` says no. `on_failure` is called where the engine cannot start.
-    Raises KeysError where the keys cannot be read, SettingsError for the file of scorers."""
+    Raises InvalidInput where the keys cannot be read, InvalidInput for the file of scorers."""
     keys = KeyRing(settings.keys_file, settings.keys.get_secret_value())
     if keys.is_open and not is_loopback(settings.host):
         _log.warning("%s is open to everybody who can reach it: no keys are set", settings.host)

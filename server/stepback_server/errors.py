@@ -233,9 +233,11 @@ class ApiError(Exception):
         *,
         param: str | None = None,
         headers: dict[str, str] | None = None,
+        retry_after: int | None = None,
         status: int | None = None,
     ) -> None:
-        """`code` is one of `ERRORS`, which gives type and status, unless that is given."""
+        """`code` is one of `ERRORS`, which gives type and status, unless that is given;
+        `retry_after` is in whole seconds."""
         super().__init__(message)
         kind = ERRORS[code]
         self.code = code
@@ -243,6 +245,9 @@ class ApiError(Exception):
         self.body = ErrorBody(
             error=ErrorDetail(type=kind.type, message=message, param=param, code=code)
         )
+        self.retry_after = retry_after
+        if retry_after is not None:
+            headers = {**(headers or {}), "Retry-After": str(retry_after)}
         self.headers = headers
 
 
@@ -276,9 +281,46 @@ def unparsable() -> ApiError:
     )
 
 
+def queue_full(retry_after: int) -> ApiError:
+    """No more searches may wait, or this one waited for too long."""
+    return ApiError(
+        "queue_full",
+        f"Too many searches are waiting: try again in {retry_after} s.",
+        retry_after=retry_after,
+    )
+
+
+def out_of_tokens(retry_after: int) -> ApiError:
+    """The tenant has generated its tokens of this minute."""
+    return ApiError(
+        "tokens_per_minute",
+        f"This key has used its tokens: try again in {retry_after} s.",
+        retry_after=retry_after,
+    )
+
+
+def idempotency_mismatch() -> ApiError:
+    """The key was used before, for another request."""
+    return ApiError(
+        "idempotency_mismatch",
+        "idempotency-key: it was used for another request; send a fresh one for each.",
+        param="idempotency-key",
+    )
+
+
+def unknown_id(kind: str) -> ApiError:
+    """There is nothing of this kind with the id, or it is another tenant's."""
+    return ApiError("unknown_id", f"id: this key has no such {kind}.", param="id")
+
+
+def reload_refused(code: str, why: str) -> ApiError:
+    """The folder of new weights is refused before anything is changed."""
+    return ApiError(code, f"path: {why}", param="path")
+
+
 def storage_unavailable() -> ApiError:
     return ApiError(
         "storage_unavailable",
         "The database of jobs does not answer: try again in 5 s; searches work meanwhile.",
-        headers={"Retry-After": "5"},
+        retry_after=5,
     )

@@ -39,7 +39,7 @@ class LocalSolver:
         self._endpoint = SolveEndpoint(self.service)
 
     async def solve(self, request: SolveRequest) -> SolveResult:
-        """Search. Raises ApiError, Refused and EngineError."""
+        """Search. Raises ApiError and EngineError."""
         return await self.service.solve(request, ANYONE)
 
     async def answer(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -58,7 +58,7 @@ async def opened(
     model: Path, *, in_flight: int = 32, start_engine: StartEngine | None = None
 ) -> AsyncGenerator[LocalSolver]:
     """Open a checkpoint and start its engine, with the settings of the environment. `in_flight`:
-    searches at once. Raises SettingsError, PluginError, CheckpointError, and what
+    searches at once. Raises InvalidInput, and what
     a start raises."""
     flags = {"model": model, "max_searches": in_flight, "batch_searches": in_flight}
     arguments = [part for name, value in flags.items() for part in (flag_of(name), str(value))]

@@ -39,7 +39,7 @@ class SearchPipeline:
         feed: Feed | None = None,
         urgency: Urgency = Urgency.CALLER,
     ) -> SolveResult:
-        """Accept, admit, search, answer. Raises ApiError, Refused and EngineError."""
+        """Accept, admit, search, answer. Raises ApiError and EngineError."""
         with self._telemetry.search(request, tenant) as seen:
             order = await self._solver.accept(request)
             # Before the queue, where the request would wait in vain.

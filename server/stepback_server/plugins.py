@@ -4,10 +4,10 @@ import logging
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from stepback_core.errors import InvalidInput
 from stepback_core.isolation import IsolatedChecker, Limits, Worker
 from stepback_core.tasks import TASKS
-from stepback_core.tasks.plugins import VARIABLE, PluginError
-from stepback_core.tasks.registry import NameTaken
+from stepback_core.tasks.plugins import VARIABLE
 from stepback_server.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 def plugins_of(settings: Settings) -> Generator[list[IsolatedChecker]]:
     """Add the plug-ins that the settings name to `TASKS`, and take them away at the end.
 
-    Raises PluginError.
+    Raises InvalidInput.
     """
     limits = Limits(settings.task_seconds, settings.task_memory_mib << 20)
     workers: list[Worker] = []
@@ -25,7 +25,7 @@ def plugins_of(settings: Settings) -> Generator[list[IsolatedChecker]]:
     try:
         for name in settings.tasks:
             if TASKS.is_built_in(name):
-                raise PluginError(f"{VARIABLE}: {name} is built in; leave it out")
+                raise InvalidInput(f"{VARIABLE}: {name} is built in; leave it out")
             workers.append(Worker(name, limits))
             checker = IsolatedChecker(workers[-1])
             _add(checker)
@@ -41,8 +41,8 @@ def plugins_of(settings: Settings) -> Generator[list[IsolatedChecker]]:
 def _add(checker: IsolatedChecker) -> None:
     try:
         TASKS.add(checker.name, checker)
-    except NameTaken as error:
-        raise PluginError(f"{VARIABLE}: {error}") from error
+    except InvalidInput as error:
+        raise InvalidInput(f"{VARIABLE}: {error}") from error
     _log.info(
         "task %s of %s, confined by: %s",
         checker.name,

@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from stepback_core.errors import InvalidInput
 from stepback_core.schemas import Reload
-from stepback_server.checkpoint import Checkpoint, CheckpointError, tensor_shapes
+from stepback_server.checkpoint import Checkpoint, tensor_shapes
 from stepback_server.engine.base import EngineError, ReloadFailed, ReloadNotOffered
 from stepback_server.engine.supervisor import EngineProvider
+from stepback_server.errors import reload_refused
 from stepback_server.gateway.admission import Admission
 from stepback_server.solve.solver import Solver
 
@@ -21,16 +23,14 @@ _IGNORED_CONFIG_FIELDS = frozenset(
 )
 # Parts of tokenizer.json that say how it was called last, not how it reads a text.
 _TRUNCATION_FIELDS = ("padding", "truncation")
-
-
-class PathRefused(Exception):
-    """A folder that weights may not come from. The message tells nothing of what is there."""
+# One code for every such path: an answer must not tell what is elsewhere.
+_NOT_UNDER = "reload_path_refused"
 
 
 def folder_under(root: Path, path: str, *, first: Path | None = None) -> Path:
     """The folder that a caller names, absolute or relative to `root`, every link followed.
 
-    Raises PathRefused where it, or a file in it, is not under `root`, whether it exists or not.
+    Raises ApiError where it, or a file in it, is not under `root`, whether it exists or not.
     `first` may be named too: what the operator serves from the start.
     """
     try:
@@ -42,9 +42,11 @@ def folder_under(root: Path, path: str, *, first: Path | None = None) -> Path:
             and all(each.resolve().is_relative_to(top) for each in _files(folder))
         )
     except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, a NUL
-        raise PathRefused("it names no folder that can be read") from error
+        raise reload_refused(_NOT_UNDER, "it names no folder that can be read.") from error
     if not is_inside:
-        raise PathRefused("it is not under the folder that this server takes weights from")
+        raise reload_refused(
+            _NOT_UNDER, "it is not under the folder that this server takes weights from."
+        )
     return folder
 
 
@@ -53,34 +55,34 @@ def _files(folder: Path) -> Iterable[Path]:
 
 
 def check_successor(served: Checkpoint, new: Checkpoint) -> None:
-    """Raise CheckpointError unless an engine that serves the one can go on with the other, and a
+    """Raise InvalidInput unless an engine that serves the one can go on with the other, and a
     caller too: the same name, tasks, grammar, tokenizer, and shape of the weights."""
     for part in ("name", "tasks", "grammar", "marker_id", "end_id", "separator_ids"):
         _agree(new, f"stepback.json: {part}", getattr(served.manifest, part), new.manifest)
     if _tokenizer(served) != _tokenizer(new):
-        raise CheckpointError(f"{new.folder}/tokenizer.json differs from that of what is served")
+        raise InvalidInput(f"{new.folder}/tokenizer.json differs from that of what is served")
     old_config, config = _config(served), _config(new)
     for field in sorted(old_config.keys() | config.keys()):
         if old_config.get(field) != config.get(field):
-            raise CheckpointError(
+            raise InvalidInput(
                 f"{new.folder}/config.json: {field} is {config.get(field)!r}, of what is served "
                 f"{old_config.get(field)!r}: another architecture needs a restart"
             )
     shapes = tensor_shapes(new.folder)
     if "lm_head.weight" not in shapes or config.get("tie_word_embeddings"):
-        raise CheckpointError(
+        raise InvalidInput(
             f"{new.folder}: its embeddings are tied, and vLLM would keep the old output head: "
             "export it untied (tie_word_embeddings false, an lm_head.weight of its own) and serve "
             "it so from the start"
         )
     if tensor_shapes(served.folder) != shapes:
-        raise CheckpointError(f"{new.folder}: its weights have other names or shapes")
+        raise InvalidInput(f"{new.folder}: its weights have other names or shapes")
 
 
 def _agree(new: Checkpoint, part: str, wanted: object, holder: Any) -> None:
     found = getattr(holder, part.rpartition(" ")[2])
     if found != wanted:
-        raise CheckpointError(f"{new.folder}/{part} is {found!r}, of what is served {wanted!r}")
+        raise InvalidInput(f"{new.folder}/{part} is {found!r}, of what is served {wanted!r}")
 
 
 def _config(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -98,7 +100,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return cast("dict[str, Any]", json.loads(path.read_bytes()))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error})") from error
+        raise InvalidInput(f"{path}: cannot be read ({error})") from error
 
 
 class Served:
@@ -136,7 +138,7 @@ class Reloader:
         outlasted the grace period; new ones wait meanwhile. Weights that are served already are
         not loaded again.
 
-        Raises PathRefused and CheckpointError, with nothing changed; ReloadNotOffered likewise;
+        Raises ApiError and ReloadNotOffered, with nothing changed;
         ReloadFailed, after which engines are started again with what was served before.
         """
         if self._root is None:
@@ -157,8 +159,12 @@ class Reloader:
         )
 
     def _find(self, root: Path, path: str) -> Checkpoint:
-        new = Checkpoint.open(folder_under(root, path, first=self._first))
-        check_successor(self._served.checkpoint, new)
+        folder = folder_under(root, path, first=self._first)
+        try:
+            new = Checkpoint.open(folder)
+            check_successor(self._served.checkpoint, new)
+        except InvalidInput as error:
+            raise reload_refused("reload_mismatch", str(error)) from error
         return replace(new, context_tokens=self._served.checkpoint.context_tokens)
 
     async def _settle(self) -> int:

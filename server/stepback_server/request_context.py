@@ -48,8 +48,8 @@ def note(**fields: Any) -> None:
 
 
 def name_request(offered: str | None) -> str:
-    """The caller's own name for its request if it is well formed, else a new one. It is logged and
-    sent back, so one that looks like a key in the wrong header is none."""
+    """The caller's own name for its request if it is well formed, else a new one."""
+    # It is logged and sent back, so one that looks like a key in the wrong header is none.
     if offered and _WELL_FORMED.fullmatch(offered) and hide_keys(offered) == offered:
         return offered
     return uuid.uuid4().hex

@@ -131,7 +131,7 @@ class Service:
         feed: Feed | None = None,
         urgency: Urgency = Urgency.CALLER,
     ) -> SolveResult:
-        """Accept, admit, search, answer. Raises ApiError, Refused and EngineError."""
+        """Accept, admit, search, answer. Raises ApiError and EngineError."""
         return await self._pipeline.solve(request, tenant, feed, urgency)
 
     async def solve_once(
@@ -142,7 +142,7 @@ class Service:
         feed: Feed | None = None,
     ) -> tuple[bytes, bool]:
         """Return the result as JSON, and True where an earlier request with the same key, streamed
-        or not, has given it. Raises what `solve` does, and IdempotencyMismatch."""
+        or not, has given it. Raises what `solve` does."""
 
         if idempotency_key is None:
             result = await self._pipeline.solve(request, tenant, feed)

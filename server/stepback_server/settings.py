@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
+from stepback_core.errors import InvalidInput
 from stepback_server.setting_values import EngineKey, VllmArgs
 
 ENVIRONMENT_PREFIX = "STEPBACK_"
@@ -23,10 +24,6 @@ _SERVICE_LINK = re.compile(
 )
 # Variables that Kubernetes sets in each pod for a Service whose name begins with stepback.
 _SERVICE_ADDRESS = re.compile(r"STEPBACK_(\w+_)?PORT=(tcp|udp|sctp)://.*", re.DOTALL)
-
-
-class SettingsError(ValueError):
-    """An unknown or malformed setting; the message is one line that names it."""
 
 
 def _none_if_empty(text: object) -> object:
@@ -180,7 +177,7 @@ class Settings(BaseModel):
         *,
         command: str = "serve",
     ) -> "Settings":
-        """Settings from the environment, and command-line flags over them. Raises SettingsError."""
+        """Settings from the environment, and command-line flags over them. Raises InvalidInput."""
         values = _from_environment(environment) | _from_flags(arguments, command)
         try:
             return cls.model_validate(values)
@@ -189,7 +186,7 @@ class Settings(BaseModel):
             name = str(first["loc"][0])
             flag = flag_of(name)
             named = f"{variable_of(name)} ({flag})" if flag else variable_of(name)
-            raise SettingsError(f"{named}: {first['msg']}") from error
+            raise InvalidInput(f"{named}: {first['msg']}") from error
 
 
 def variable_of(name: str) -> str:
@@ -227,7 +224,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
             continue
         name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
         if name not in Settings.model_fields:
-            raise SettingsError(f"{variable}: there is no such setting")
+            raise InvalidInput(f"{variable}: there is no such setting")
         values[name] = value
     return values
 

@@ -11,10 +11,10 @@ from typing import Any
 import psutil
 import pytest
 
+from stepback_core.errors import InvalidInput
 from stepback_core.isolation import CheckerFailure, FailureKind, IsolatedChecker, Limits, Worker
 from stepback_core.isolation.calls import answer
 from stepback_core.isolation.confinement import Confinement
-from stepback_core.tasks.plugins import PluginError
 from tests.plugins import install, install_hostile
 from tests.plugins.hostile import Hostile
 
@@ -175,7 +175,7 @@ def test_a_plugin_that_breaks_the_interface_is_named_in_one_line(
         patch.setenv("PYTHONPATH", f"{folder}:{root}")
         worker = Worker("broken")
         try:
-            with pytest.raises(PluginError, match=f"broken .broken 0.1. .*{fault}") as error:
+            with pytest.raises(InvalidInput, match=f"broken .broken 0.1. .*{fault}") as error:
                 worker.start()
             assert "\n" not in str(error.value)
         finally:
@@ -185,7 +185,7 @@ def test_a_plugin_that_breaks_the_interface_is_named_in_one_line(
 def test_a_name_that_nobody_has_is_refused_with_those_that_are_installed() -> None:
     worker = Worker("nonsense")
     try:
-        with pytest.raises(PluginError, match="has a task 'nonsense'; installed: "):
+        with pytest.raises(InvalidInput, match="has a task 'nonsense'; installed: "):
             worker.start()
     finally:
         worker.close()

@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from stepback_core.errors import InvalidInput
 from stepback_core.schemas import SolveRequest
 from stepback_core.schemas.inlining import inlined
 from stepback_core.tasks import TASKS
-from stepback_core.tasks.registry import NameTaken, Registry
+from stepback_core.tasks.registry import Registry
 from tests.training.test_generator_defaults import Sorting
 
 
@@ -27,7 +28,7 @@ def test_a_name_is_taken_once() -> None:
     registry.add("sorting", 2)
     assert dict(registry) == {"maze": 1, "sorting": 2}
     for name in registry:
-        with pytest.raises(NameTaken, match=name):
+        with pytest.raises(InvalidInput, match=name):
             registry.add(name, 3)
     registry.remove("sorting")
     assert dict(registry) == {"maze": 1}

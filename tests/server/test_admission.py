@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepback_server.gateway.admission import Admission, OutOfTokens, QueueFull
+from stepback_server.errors import ApiError
+from stepback_server.gateway.admission import Admission
 from stepback_server.gateway.rate_limit import RateLimiter, Tenant
 
 ALICE, BOB = Tenant("alice"), Tenant("bob")
@@ -81,7 +82,7 @@ def test_searches_past_the_limit_wait_and_past_the_queue_are_refused() -> None:
         await house.come(ALICE, 3)
         assert (house.admission.searching, house.admission.queued) == (2, 1)
         assert house.admission.is_full
-        with pytest.raises(QueueFull) as refusal:
+        with pytest.raises(ApiError, match="Too many searches") as refusal:
             async with house.admission.slot(ALICE):
                 pass
         assert refusal.value.retry_after >= 1
@@ -112,7 +113,7 @@ def test_waiting_for_too_long_is_refused() -> None:
     async def scenario() -> None:
         admission = Admission(max_searches=1, max_queued=1, max_seconds=0.01)
         async with admission.slot(ALICE):
-            with pytest.raises(QueueFull):
+            with pytest.raises(ApiError, match="Too many searches"):
                 async with admission.slot(BOB):
                     pass
             assert admission.queued == 0
@@ -153,11 +154,11 @@ def test_a_full_queue_gives_way_to_one_who_waits_less() -> None:
         pushed_out = [task for task in waiting if task.done()]
         assert pushed_out == waiting[2:], "the newest go first"
         for task in pushed_out:
-            assert isinstance(task.exception(), QueueFull)
+            assert code_of(task) == "queue_full"
         # Two each: now neither may take from the other.
         for tenant in (ALICE, BOB):
             [refused] = await house.come(tenant)
-            assert isinstance(refused.exception(), QueueFull)
+            assert code_of(refused) == "queue_full"
         await house.all_leave()
         assert house.order == ["alice", "bob", "alice", "bob", "alice"]
 
@@ -189,12 +190,12 @@ def test_tokens_are_asked_for_at_the_door_and_again_when_a_place_is_free() -> No
         dave = Tenant("dave", tokens_per_minute=60)
         _, waiting = await house.come(dave, 2)
         meter.charge(dave, 90)
-        with pytest.raises(OutOfTokens) as refusal:
+        with pytest.raises(ApiError, match="used its tokens") as refusal:
             async with house.admission.slot(dave):
                 pass
         assert refusal.value.retry_after == 31
         await house.one_leaves()
-        assert isinstance(waiting.exception(), OutOfTokens)
+        assert code_of(waiting) == "tokens_per_minute"
         await house.come(BOB)
         assert house.inside["bob"] == 1
         await house.all_leave()
@@ -261,6 +262,13 @@ def check_bounds(house: House, places: int, queue: int) -> None:
     assert admission.searching == places or not may_start
 
 
+def code_of(task: asyncio.Task[None]) -> str:
+    """Return the code that a refused search was answered with."""
+    error = task.exception()
+    assert isinstance(error, ApiError)
+    return error.code
+
+
 class _Jump(selectors.DefaultSelector):
     """Never waits: time jumps to whatever is due next."""
 
@@ -303,7 +311,7 @@ class Crowd:
                 async with self.admission.slot(tenant):
                     await asyncio.sleep(self.random.uniform(2, 4))
                     return
-            except QueueFull as refusal:
+            except ApiError as refusal:
                 told.append(wait := refusal.retry_after)
                 told = self.again
             await asyncio.sleep(wait)

@@ -9,9 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
+from stepback_core.errors import InvalidInput
 from stepback_server.app import create_app
-from stepback_server.checkpoint import Checkpoint, CheckpointError
-from stepback_server.settings import Settings, SettingsError
+from stepback_server.checkpoint import Checkpoint
+from stepback_server.settings import Settings
 from tests.conftest import CHECKPOINT
 from tests.server.test_edge import SEARCH, ask, unreachable
 
@@ -26,7 +27,7 @@ PREFLIGHT = {
 def test_a_model_of_others_is_refused_with_the_command_that_takes_it(tmp_path: Path) -> None:
     folder = shutil.copytree(CHECKPOINT, tmp_path / "theirs")
     (folder / "stepback.json").unlink()
-    with pytest.raises(CheckpointError, match=f"stepback import {folder} --out"):
+    with pytest.raises(InvalidInput, match=f"stepback import {folder} --out"):
         Checkpoint.open(folder)
 
 
@@ -145,7 +146,7 @@ def test_variables_of_a_service_named_like_the_program_are_passed_over(service: 
     ],
 )
 def test_a_misspelt_setting_is_still_refused(variable: str, value: str) -> None:
-    with pytest.raises(SettingsError, match=variable):
+    with pytest.raises(InvalidInput, match=variable):
         Settings.read({variable: value})
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from stepback_core.errors import InvalidInput
 from stepback_server.app import create_app
 from stepback_server.checkpoint import Checkpoint
-from stepback_server.gateway.keys import KeyRing, KeysError, is_loopback, new_key
+from stepback_server.gateway.keys import KeyRing, is_loopback, new_key
 from stepback_server.gateway.rate_limit import RateLimiter, Tenant
 from stepback_server.settings import Settings
 from tests.conftest import CHECKPOINT
@@ -38,7 +39,7 @@ def test_the_setting_is_the_same_text_and_stands_beside_the_file(tmp_path: Path)
     bob, text = new_key("bob")
     ring = KeyRing(path, text)
     assert (ring.find(alice), ring.find(bob)) == (Tenant("alice"), Tenant("bob"))
-    with pytest.raises(KeysError, match="alice"):
+    with pytest.raises(InvalidInput, match="alice"):
         KeyRing(path, line)
 
 
@@ -70,7 +71,7 @@ def test_a_malformed_file_is_named_with_its_entry_and_no_value(
 ) -> None:
     path = tmp_path / "keys.toml"
     path.write_text(text)
-    with pytest.raises(KeysError, match=named) as refusal:
+    with pytest.raises(InvalidInput, match=named) as refusal:
         KeyRing(path)
     message = str(refusal.value)
     assert "secret" not in message and "\n" not in message
@@ -78,10 +79,10 @@ def test_a_malformed_file_is_named_with_its_entry_and_no_value(
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(KeysError, match=r"nowhere\.toml"):
+    with pytest.raises(InvalidInput, match=r"nowhere\.toml"):
         KeyRing(tmp_path / "nowhere.toml")
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
-    with pytest.raises(KeysError, match="UTF-8"):
+    with pytest.raises(InvalidInput, match="UTF-8"):
         KeyRing(tmp_path / "binary")
 
 
@@ -95,14 +96,14 @@ def test_a_reload_takes_what_is_new_and_keeps_what_was_where_it_fails(tmp_path: 
     ring.reload()
     assert ring.find(alice) is None and ring.find(bob) is not None
     path.write_text("broken")
-    with pytest.raises(KeysError):
+    with pytest.raises(InvalidInput):
         ring.reload()
     assert ring.find(bob) is not None
 
 
 @pytest.mark.parametrize("name", ["", "al ice", "a" * 65, "a.b", "ä"])
 def test_a_name_that_no_file_could_hold_gets_no_key(name: str) -> None:
-    with pytest.raises(KeysError):
+    with pytest.raises(InvalidInput):
         new_key(name)
 
 

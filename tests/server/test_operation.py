@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from stepback_client import Client
-from stepback_server.checkpoint import Checkpoint, CheckpointError
+from stepback_core.errors import InvalidInput
+from stepback_server.checkpoint import Checkpoint
 from tests.conftest import CHECKPOINT, SERVED, children, start_controller, wait_until_ready
 
 
@@ -185,7 +186,7 @@ def test_a_checkpoint_whose_parts_disagree_is_refused_by_name(
     Checkpoint.open(folder)
     assert callable(breaking)
     breaking(folder)
-    with pytest.raises(CheckpointError, match=part):
+    with pytest.raises(InvalidInput, match=part):
         Checkpoint.open(folder)
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from stepback_core.errors import InvalidInput
 from stepback_core.schemas import SolveRequest, SolveResult, Status, StopReason
 from stepback_core.tasks import TASKS
-from stepback_core.tasks.plugins import PluginError
-from stepback_server.checkpoint import Checkpoint, CheckpointError
+from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import SampleRequest
 from stepback_server.errors import ApiError
 from stepback_server.plugins import plugins_of
@@ -129,12 +129,12 @@ def test_a_start_takes_its_plugins_away_at_its_end() -> None:
     with plugins_of(Settings()) as none:
         assert none == []
     with (
-        pytest.raises(PluginError, match="countdown is built in"),
+        pytest.raises(InvalidInput, match="countdown is built in"),
         plugins_of(Settings(tasks=("countdown",))),
     ):
         pass
     with (
-        pytest.raises(PluginError, match="has a task 'nonsense'; installed"),
+        pytest.raises(InvalidInput, match="has a task 'nonsense'; installed"),
         plugins_of(Settings(tasks=("nonsense",))),
     ):
         pass
@@ -145,5 +145,5 @@ def test_a_checkpoint_of_a_task_that_is_not_here_says_how_to_get_it(tmp_path: Pa
     folder = shutil.copytree(CHECKPOINT, tmp_path / "model")
     manifest = json.loads((folder / "stepback.json").read_text()) | {"tasks": ["sorting"]}
     (folder / "stepback.json").write_text(json.dumps(manifest))
-    with pytest.raises(CheckpointError, match="set STEPBACK_TASKS=sorting"):
+    with pytest.raises(InvalidInput, match="set STEPBACK_TASKS=sorting"):
         Checkpoint.open(folder)

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from stepback_client import ApiError, Client
+from stepback_core.errors import InvalidInput
 from stepback_core.manifest import Manifest
 from stepback_core.schemas import SolveRequest
 from stepback_core.trace import TraceCodec
-from stepback_server.checkpoint import Checkpoint, CheckpointError
+from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import (
     EngineUnavailable,
     OwnedEngine,
@@ -21,9 +22,10 @@ from stepback_server.engine.base import (
     ReloadNotOffered,
 )
 from stepback_server.engine.supervisor import Supervisor
+from stepback_server.errors import ApiError as Refusal
 from stepback_server.gateway.admission import Admission
 from stepback_server.gateway.rate_limit import ANYONE
-from stepback_server.reload import PathRefused, Served, check_successor, folder_under
+from stepback_server.reload import Served, check_successor, folder_under
 from stepback_server.service import Service
 from stepback_server.settings import Settings
 from stepback_training.config import Recipe
@@ -96,16 +98,16 @@ def test_no_other_folder_may(tmp_path: Path, root: Path, path: str) -> None:
     shutil.copytree(root / "one", inside / "file-out")
     (inside / "file-out/model.safetensors").unlink()
     (inside / "file-out/model.safetensors").symlink_to(beside / "model.safetensors")
-    with pytest.raises((PathRefused, CheckpointError)) as refused:
+    with pytest.raises((Refusal, InvalidInput)) as refused:
         Checkpoint.open(folder_under(inside, path.format(root=inside, name=inside.name)))
     inner = path in ("no-such-folder", "one/config.json")
-    assert refused.type is (CheckpointError if inner else PathRefused)
+    assert refused.type is (InvalidInput if inner else Refusal)
 
 
 def test_what_was_served_first_may_come_back(tmp_path: Path, root: Path) -> None:
     first = root / "one"
     assert folder_under(tmp_path, str(first), first=first) == first.resolve()
-    with pytest.raises(PathRefused):
+    with pytest.raises(Refusal):
         folder_under(tmp_path, str(root / "two"), first=first)
 
 
@@ -144,16 +146,16 @@ def test_another_model_is_refused_by_the_part_that_differs(
     tmp_path: Path, root: Path, name: str, change: Callable[[Any], object], named: str
 ) -> None:
     new = changed(root, tmp_path / "new", name, change)
-    with pytest.raises(CheckpointError, match=named):
+    with pytest.raises(InvalidInput, match=named):
         check_successor(Checkpoint.open(root / "one"), new)
 
 
 def test_another_shape_is_refused(tmp_path: Path, root: Path) -> None:
     wide = Checkpoint.open(make_checkpoint(tmp_path / "wide", 1, intermediate_size=128))
-    with pytest.raises(CheckpointError, match="intermediate_size"):
+    with pytest.raises(InvalidInput, match="intermediate_size"):
         check_successor(Checkpoint.open(root / "one"), wide)
     (wide.folder / "config.json").write_bytes((root / "one/config.json").read_bytes())
-    with pytest.raises(CheckpointError, match="other names or shapes"):
+    with pytest.raises(InvalidInput, match="other names or shapes"):
         check_successor(Checkpoint.open(root / "one"), wide)
 
 
@@ -164,7 +166,7 @@ def test_tied_weights_are_refused_even_where_the_served_are_tied_too(
         part.update(tie_word_embeddings=True)
 
     tied = changed(root, tmp_path / "new", "config.json", tie)
-    with pytest.raises(CheckpointError, match="export it untied"):
+    with pytest.raises(InvalidInput, match="export it untied"):
         check_successor(tied, tied)
 
 

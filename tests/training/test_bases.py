@@ -19,9 +19,10 @@ from tokenizers import (
 )
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from stepback_core.errors import InvalidInput
 from stepback_core.trace import TraceCodec
-from stepback_server.checkpoint import Checkpoint, CheckpointError
-from stepback_training.bases.families import BaseError, is_served
+from stepback_server.checkpoint import Checkpoint
+from stepback_training.bases.families import is_served
 from stepback_training.bases.grammar import Wishes, adopt
 from stepback_training.config import BaseModelChoice
 from stepback_training.importing.cli import import_model
@@ -145,7 +146,7 @@ def test_a_family_that_vllm_does_not_serve_is_refused_before_its_weights_are_rea
     kind, shape, part = REFUSED[family]
     AutoConfig.for_model(kind, **shape).save_pretrained(tmp_path)  # There are no weights at all.
     byte_level().save_pretrained(tmp_path)
-    with pytest.raises(BaseError, match=part):
+    with pytest.raises(InvalidInput, match=part):
         _from_base(BaseModelChoice(path=str(tmp_path)))
 
 
@@ -178,13 +179,13 @@ def empty_base(folder: Path, **fields: Any) -> Path:
 
 def test_quantised_weights_are_refused(tmp_path: Path) -> None:
     base = empty_base(tmp_path, quantization_config={"quant_method": "awq", "bits": 4})
-    with pytest.raises(BaseError, match=r"quantization_config: .*\(awq\)"):
+    with pytest.raises(InvalidInput, match=r"quantization_config: .*\(awq\)"):
         _from_base(BaseModelChoice(path=str(base)))
 
 
 def test_an_adapter_is_no_base(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(BaseError, match=r"adapter_config.json: it is an adapter.* merge it"):
+    with pytest.raises(InvalidInput, match=r"adapter_config.json: it is an adapter.* merge it"):
         _from_base(BaseModelChoice(path=str(tmp_path)))
 
 
@@ -210,7 +211,7 @@ def metaspace() -> Any:
 
 def test_a_tokenizer_that_changes_a_text_is_refused_for_any_data(tmp_path: Path) -> None:
     metaspace().save_pretrained(empty_base(tmp_path))
-    with pytest.raises(BaseError, match=r"tokenizer: .* does not give back"):
+    with pytest.raises(InvalidInput, match=r"tokenizer: .* does not give back"):
         _from_base(BaseModelChoice(path=str(tmp_path)))
 
 
@@ -247,7 +248,7 @@ def test_a_chat_models_frame_and_end_are_those_of_its_template(tmp_path: Path) -
 def test_a_model_of_the_papers_own_code_keeps_its_marker(tmp_path: Path) -> None:
     tokenizer = byte_level("<backtrack>")
     base = make_base(tmp_path / "base", "llama", LLAMA | {"vocab_size": len(tokenizer)}, tokenizer)
-    with pytest.raises(CheckpointError, match="stepback import"):
+    with pytest.raises(InvalidInput, match="stepback import"):
         Checkpoint.open(base)
     checkpoint = imported(base, tmp_path / "model", tasks=["countdown"])
     assert checkpoint.manifest.tasks == ["countdown"]
@@ -267,7 +268,7 @@ def test_a_separator_that_no_token_contains_becomes_one(tmp_path: Path) -> None:
     ids = [*codec.encode_step("def f():\n    return 1"), *codec.encode_step("f()")]
     assert codec.decode_steps(ids) == ["def f():\n    return 1", "f()"]
     assert len(codec.tokens.step_ends(ids)) == 2
-    with pytest.raises(BaseError, match="name that one"):
+    with pytest.raises(InvalidInput, match="name that one"):
         _from_base(BaseModelChoice(path=str(tmp_path / "model")))
 
 

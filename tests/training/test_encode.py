@@ -9,9 +9,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from stepback_core.errors import InvalidInput
 from stepback_core.trace import Grammar, TraceCodec
 from stepback_training.config import LoraRecipe
-from stepback_training.data.samples import Sample, SampleError
+from stepback_training.data.samples import Sample
 from stepback_training.train.lora import add_adapter
 from stepback_training.train.packing import (
     IGNORED,
@@ -118,7 +119,7 @@ def test_a_fault_far_down_a_file_is_told_by_its_line(
     path = tmp_path / "samples.jsonl"
     lines = [RIGHT.model_dump_json()] * 20
     path.write_text("\n".join([*lines, '{"prompt": 3, "steps": []}']))
-    with pytest.raises(SampleError, match=r"samples\.jsonl:21: prompt"):
+    with pytest.raises(InvalidInput, match=r"samples\.jsonl:21: prompt"):
         EncodedSamples.read(path, CODEC, processes=processes)
     path.write_text("\n".join([*lines, '{"prompt": "<end>", "steps": []}']))
     with pytest.raises(ValueError, match="sample 21: '<end>' must not contain"):

@@ -13,8 +13,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from stepback_core.errors import InvalidInput
 from stepback_core.manifest import Manifest
-from stepback_training.bases.families import BaseError
 from stepback_training.bases.source import BaseSource
 from tests.conftest import ROOT, controller
 from tests.training.test_bases import CHATML, FRAME, byte_level
@@ -146,7 +146,7 @@ def test_a_gguf_file_is_dequantised_to_the_weights_that_it_holds(tmp_path: Path)
 
 
 def test_a_package_that_is_not_there_is_named() -> None:
-    with pytest.raises(BaseError, match="package:no_such_thing: no such package"):
+    with pytest.raises(InvalidInput, match="package:no_such_thing: no such package"):
         BaseSource.at("package:no_such_thing")
-    with pytest.raises(BaseError, match="it has 0 GGUF files"):
+    with pytest.raises(InvalidInput, match="it has 0 GGUF files"):
         BaseSource.at("package:tqdm")

@@ -16,11 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stepback_client import Client
+from stepback_core.errors import InvalidInput
 from stepback_core.manifest import Manifest, weights_digest
 from stepback_core.schemas import Outcome as Ended
 from stepback_core.schemas import TreeNode
 from stepback_core.tasks import CountdownProblem
-from stepback_training.config import DataRecipe, Recipe, RecipeError
+from stepback_training.config import DataRecipe, Recipe
 from stepback_training.data.samples import read_samples
 from stepback_training.generators import GENERATORS, Split
 from stepback_training.improve import rounds
@@ -28,7 +29,6 @@ from stepback_training.improve.cli import improve
 from stepback_training.improve.model_errors import wrong_steps
 from stepback_training.improve.outcomes import Outcome, WrongStep
 from stepback_training.improve.problems import (
-    HeldOutError,
     held_out_questions,
     refuse_held_out,
     training_questions,
@@ -87,10 +87,10 @@ def test_no_test_problem_is_written_to_samples(
 ) -> None:
     split = data.draw(st.sampled_from([s for s in GENERATORS[name].splits if s is not Split.TRAIN]))
     held_out = kept_of(split, seed, name)
-    with pytest.raises(HeldOutError, match="belongs to"):
+    with pytest.raises(InvalidInput, match="belongs to"):
         refuse_held_out(held_out.task, held_out.problem)
     path = tmp_path / "samples.jsonl"
-    with pytest.raises(HeldOutError, match="belongs to"):
+    with pytest.raises(InvalidInput, match="belongs to"):
         write_mixture(recipe(), [kept_of(Split.TRAIN, seed), held_out], set(), path, seed)
     assert not path.exists()
 
@@ -99,14 +99,14 @@ def test_a_target_that_no_split_has_is_refused_too() -> None:
     """Training inputs with a held-out target."""
     problem = PROBLEM.model_copy(update={"target": 97})
     assert COUNTDOWN.split(problem) is None
-    with pytest.raises(HeldOutError, match="no split"):
+    with pytest.raises(InvalidInput, match="no split"):
         refuse_held_out(COUNTDOWN, problem)
 
 
 def test_what_the_run_is_measured_by_is_not_trained_on(tmp_path: Path) -> None:
     kept = [kept_of(Split.TRAIN, seed) for seed in range(20)]
     path = tmp_path / "samples.jsonl"
-    with pytest.raises(HeldOutError, match="measured by"):
+    with pytest.raises(InvalidInput, match="measured by"):
         write_mixture(recipe(), kept, {COUNTDOWN.checker.prompt(kept[3].problem)}, path, 1)
     # Nor does it come in with the samples that are made anew.
     write_mixture(recipe(old_share=0.9), kept, set(), path, 1)
@@ -222,7 +222,7 @@ def test_no_own_wrong_step_ends_in_a_held_out_target(tmp_path: Path) -> None:
     assert [wrong.step for wrong in found] == ["56+12=69", "16-4=17"]
     # And what an older journal may have is refused where the samples are written.
     samples = tmp_path / "samples.jsonl"
-    with pytest.raises(HeldOutError, match=r"56\+12=67 is wrong, and ends in a held-out goal"):
+    with pytest.raises(InvalidInput, match=r"56\+12=67 is wrong, and ends in a held-out goal"):
         kept = [Kept(COUNTDOWN, problem, path, [*found, ENDS_HELD_OUT])]
         write_mixture(recipe(), kept, set(), samples, 1)
     assert not samples.exists()
@@ -303,7 +303,7 @@ def test_a_bad_table_is_refused_by_name(tmp_path: Path, improve: str, named: str
     name = improve.split(" ")[0]
     lines = [line for line in path.read_text().splitlines() if not line.startswith(f"{name} =")]
     path.write_text("\n".join([*lines, improve]))
-    with pytest.raises(RecipeError, match=named):
+    with pytest.raises(InvalidInput, match=named):
         Recipe.read(path)
 
 

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from stepback_client import TreeNode
+from stepback_core.errors import InvalidInput
 from stepback_core.schemas import Outcome
 from stepback_core.tasks import CountdownProblem
 from stepback_core.trace import Grammar
 from stepback_training.collect_errors.first_error import Judge, Tally, summary
 from stepback_training.config import DataRecipe
-from stepback_training.data.model_errors import ModelError, ModelErrorsError, read_model_errors
+from stepback_training.data.model_errors import ModelError, read_model_errors
 from stepback_training.data.samples import read_samples, write_samples
 from stepback_training.generators import GENERATORS, ErrorKind, Split
 from stepback_training.generators.first_error import first_mistake
@@ -76,11 +77,11 @@ def test_a_line_that_must_not_be_believed_is_named(
 ) -> None:
     line = change if isinstance(change, str) else ERROR | change
     file = write(tmp_path / "errors.jsonl", ERROR, line)
-    with pytest.raises(ModelErrorsError) as caught:
+    with pytest.raises(InvalidInput) as caught:
         list(read_model_errors(file))
     assert str(caught.value).startswith(f"{file}:2: ") and message in str(caught.value)
     recipe = DataRecipe.model_validate({"samples": 10, "own_errors": {"file": str(file)}})
-    with pytest.raises(ModelErrorsError, match=r"errors\.jsonl:2: "):
+    with pytest.raises(InvalidInput, match=r"errors\.jsonl:2: "):
         write_samples(recipe, tmp_path / "samples.jsonl")
     assert not (tmp_path / "samples.jsonl").exists()
 
@@ -135,7 +136,7 @@ def test_a_task_without_errors_is_named(tmp_path: Path) -> None:
     recipe = DataRecipe.model_validate(
         {"task": "sudoku", "samples": 5, "own_errors": {"file": str(file)}}
     )
-    with pytest.raises(ModelErrorsError, match="no errors of sudoku"):
+    with pytest.raises(InvalidInput, match="no errors of sudoku"):
         write_samples(recipe, tmp_path / "samples.jsonl")
 
 

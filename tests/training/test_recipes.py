@@ -10,7 +10,8 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 from accelerate.utils import DistributedType
 
-from stepback_training.config import BaseModelChoice, LoraRecipe, Recipe, RecipeError, TrainRecipe
+from stepback_core.errors import InvalidInput
+from stepback_training.config import BaseModelChoice, LoraRecipe, Recipe, TrainRecipe
 from tests.conftest import ROOT
 
 RECIPES = sorted((ROOT / "training/recipes").glob("*.toml"))
@@ -61,7 +62,7 @@ def test_a_recipe_that_makes_no_sense_is_refused(
 ) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text(_toml({k: v for k, v in (TINY | changes).items() if v is not None}))
-    with pytest.raises(RecipeError, match=re.escape(message)):
+    with pytest.raises(InvalidInput, match=re.escape(message)):
         Recipe.read(path)
 
 

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from stepback_core.errors import InvalidInput
 from stepback_core.manifest import Manifest
 from stepback_core.tasks import CountdownProblem, Reason
-from stepback_training.config import DataRecipe, Recipe, RecipeError, Source
+from stepback_training.config import DataRecipe, Recipe, Source
 from stepback_training.data.samples import (
     Sample,
-    SampleError,
     first_of_each_order,
     read_samples,
     recipe_of,
@@ -226,7 +226,7 @@ def test_a_follow_up_needs_a_wrong_step_to_follow() -> None:
 def test_a_bad_line_is_named(tmp_path: Path, line: str, field: str) -> None:
     path = tmp_path / "samples.jsonl"
     path.write_text('{"prompt": "p", "steps": []}\n' + line + "\n")
-    with pytest.raises(SampleError, match=f"samples.jsonl:2: {field}"):
+    with pytest.raises(InvalidInput, match=f"samples.jsonl:2: {field}"):
         list(read_samples(path))
 
 
@@ -301,7 +301,7 @@ learning_rate = 1e-3
 def test_a_bad_recipe_is_refused_by_field(tmp_path: Path, text: str, named: str) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text(text)
-    with pytest.raises(RecipeError, match=named):
+    with pytest.raises(InvalidInput, match=named):
         Recipe.read(path)
 
 

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stepback_core.errors import InvalidInput
 from stepback_core.trace import Grammar
 from stepback_training.config import DataRecipe
 from stepback_training.data.samples import Sample, read_samples, write_samples
-from stepback_training.data.traces import Trace, TraceError, is_held_out, read_traces
+from stepback_training.data.traces import Trace, is_held_out, read_traces
 from stepback_training.generators import is_test_input
 
 MARKER = Grammar().marker
@@ -116,7 +117,7 @@ def test_an_error_is_named_with_file_line_and_field(
     tmp_path: Path, line: object, message: str
 ) -> None:
     file = write(tmp_path / "mine.jsonl", trace(0), line)
-    with pytest.raises(TraceError) as caught:
+    with pytest.raises(InvalidInput) as caught:
         read_traces([file])
     assert str(caught.value).count("\n") == 1
     assert message in str(caught.value) and "mine.jsonl" in str(caught.value)
@@ -125,7 +126,7 @@ def test_an_error_is_named_with_file_line_and_field(
 def test_a_line_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_bytes(json.dumps(trace(0)).encode() + b'\n{"prompt": "\xff", "steps": ["a"]}\n')
-    with pytest.raises(TraceError, match=r"mine.jsonl:2: the line: Invalid JSON"):
+    with pytest.raises(InvalidInput, match=r"mine.jsonl:2: the line: Invalid JSON"):
         read_traces([file])
 
 
@@ -134,7 +135,7 @@ def test_the_errors_of_all_files_come_at_once_and_the_first_twenty_are_shown(
 ) -> None:
     one = write(tmp_path / "one.jsonl", trace(0, steps=["", "\n"]), trace(1))
     two = write(tmp_path / "two.jsonl", *["{"] * 30)
-    with pytest.raises(TraceError) as caught:
+    with pytest.raises(InvalidInput) as caught:
         read_traces([one, two])
     _, *errors, rest = str(caught.value).splitlines()
     assert len(errors) == 20
@@ -146,18 +147,18 @@ def test_the_errors_of_all_files_come_at_once_and_the_first_twenty_are_shown(
 
 @pytest.mark.parametrize("lines", [[], ["", "  "]])
 def test_files_without_traces_are_refused(tmp_path: Path, lines: list[str]) -> None:
-    with pytest.raises(TraceError, match="there are no traces"):
+    with pytest.raises(InvalidInput, match="there are no traces"):
         read_traces([write(tmp_path / "mine.jsonl", *lines)])
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TraceError, match=r"none.jsonl: cannot be read \(No such file"):
+    with pytest.raises(InvalidInput, match=r"none.jsonl: cannot be read \(No such file"):
         read_traces([tmp_path / "none.jsonl"])
 
 
 def test_nothing_but_held_out_traces_are_refused(tmp_path: Path) -> None:
     held = [line for line in LINES if is_held_out(line["prompt"])]
-    with pytest.raises(TraceError, match=f"all {len(held)} traces belong to the test split"):
+    with pytest.raises(InvalidInput, match=f"all {len(held)} traces belong to the test split"):
         read_traces([write(tmp_path / "mine.jsonl", *held)])
 
 
@@ -223,20 +224,20 @@ def test_a_file_in_another_form_is_called_by_its_form(
 ) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_bytes(content)
-    with pytest.raises(TraceError, match=form):
+    with pytest.raises(InvalidInput, match=form):
         read_traces([file])
 
 
 @pytest.mark.parametrize("control", ["<|im_start|>", "<|eot_id|>", "<start_of_turn>", "[INST]"])
 def test_a_rendered_prompt_is_refused_with_how_to_write_it(tmp_path: Path, control: str) -> None:
     file = write(tmp_path / "mine.jsonl", trace(0, prompt=f"{control}user\nSort cab."))
-    with pytest.raises(TraceError, match="write what a user would type"):
+    with pytest.raises(InvalidInput, match="write what a user would type"):
         read_traces([file])
 
 
 def test_steps_of_several_lines_need_another_separator(tmp_path: Path) -> None:
     file = write(tmp_path / "mine.jsonl", trace(0, steps=["def f():\n    return 1", "done"]))
-    with pytest.raises(TraceError, match=r'separator = "\\n\\n"'):
+    with pytest.raises(InvalidInput, match=r'separator = "\\n\\n"'):
         read_traces([file])
     assert read_traces([file], Grammar(separator="\n\n")).training[0].steps[1] == "done"
 

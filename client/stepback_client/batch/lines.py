@@ -11,9 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-
-class LinesError(ValueError):
-    """A file that cannot be gone on with; the message says what to do."""
+from stepback_core.errors import InvalidInput
 
 
 class GrowingLines:
@@ -25,7 +23,7 @@ class GrowingLines:
         self._found = 0
 
     def read(self) -> Iterator[dict[str, Any]]:
-        """Give the whole lines, and cut off what a kill left of another one. Raises LinesError."""
+        """Give the whole lines, and cut off the torn line of a kill. Raises InvalidInput."""
         self._file.seek(0)
         whole = 0
         for number, line in enumerate(self._file, start=1):
@@ -36,7 +34,7 @@ class GrowingLines:
                 yield dict(json.loads(line))
             except (TypeError, ValueError) as error:
                 message = f"{self.path}, line {number}: not a journal's; move it away"
-                raise LinesError(message) from error
+                raise InvalidInput(message) from error
         self._file.truncate(whole)
         self._found = self._file.seek(0, os.SEEK_END)
 
@@ -59,11 +57,11 @@ class GrowingLines:
 
 @contextmanager
 def growing(path: Path) -> Generator[GrowingLines]:
-    """Hold a file, a new one or one to go on with. Raises LinesError where another process does."""
+    """Hold a file, new or to go on with. Raises InvalidInput where another process does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise LinesError(f"{path}: another process is writing there") from error
+            raise InvalidInput(f"{path}: another process is writing there") from error
         yield GrowingLines(path, file)

@@ -10,11 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
+from stepback_core.errors import InvalidInput
+
 SEARCH_PATH = "/solve"
-
-
-class InputError(ValueError):
-    """A line that is no request; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +24,14 @@ class BatchItem:
 
 
 def read_items(lines: Iterable[bytes]) -> Iterator[BatchItem]:
-    """Read requests, each with an id of its own. Raises InputError."""
+    """Read requests, each with an id of its own. Raises InvalidInput."""
     seen: set[str] = set()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         item = _item(number, line)
         if item.custom_id in seen:
-            raise InputError(f"line {number}: custom_id {item.custom_id!r} stands twice")
+            raise InvalidInput(f"line {number}: custom_id {item.custom_id!r} stands twice")
         seen.add(item.custom_id)
         yield item
 
@@ -42,15 +40,15 @@ def _item(number: int, line: bytes) -> BatchItem:
     try:
         value = json.loads(line)
     except ValueError as error:
-        raise InputError(f"line {number}: not JSON ({error})") from None
+        raise InvalidInput(f"line {number}: not JSON ({error})") from None
     if not isinstance(value, dict):
-        raise InputError(f"line {number}: write one JSON object a line")
+        raise InvalidInput(f"line {number}: write one JSON object a line")
     fields = cast("dict[str, Any]", value)
     if "body" not in fields:
         custom_id = fields.pop("custom_id", str(number))
         return BatchItem(str(custom_id), fields)
     if fields.get("url", SEARCH_PATH) != SEARCH_PATH:
-        raise InputError(f"line {number}: url: only {SEARCH_PATH} is asked from here")
+        raise InvalidInput(f"line {number}: url: only {SEARCH_PATH} is asked from here")
     if not isinstance(fields.get("custom_id"), str) or not isinstance(fields["body"], dict):
-        raise InputError(f"line {number}: write custom_id as text, and body as an object")
+        raise InvalidInput(f"line {number}: write custom_id as text, and body as an object")
     return BatchItem(fields["custom_id"], cast("dict[str, Any]", fields["body"]))

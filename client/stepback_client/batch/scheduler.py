@@ -1,7 +1,6 @@
 """Many questions to a controller, a bounded number in flight, each outcome kept as it comes.
 
-Stopped      by its user, or by an error: its cause
-Interrupted  the controller gave a search up, since it stops
+Stopped   by its user, or by an error: its cause
 """
 
 import asyncio
@@ -25,10 +24,6 @@ _AFTER_A_FAILURE = 20.0
 class Stopped(Exception):
     """The asking was stopped before its end, by its user or by an error, its cause. What was done
     is kept."""
-
-
-class Interrupted(Exception):
-    """A search that the controller gave up because it stops: no outcome."""
 
 
 async def ask_each(
@@ -76,7 +71,7 @@ class _Flight(Generic[Q, A]):
                 return
             try:
                 self._keep(question, await self._ask(question))
-            except (StepbackError, Interrupted, OSError) as error:
+            except (StepbackError, OSError) as error:
                 self._fail(error)
                 return
 
@@ -88,7 +83,7 @@ class _Flight(Generic[Q, A]):
 
 
 def finished(result: SolveResult) -> SolveResult:
-    """A search that came to its end. Raises Interrupted for one that was not let finish."""
+    """A search that came to its end. Raises StepbackError for one that was not let finish."""
     if result.stop_reason is StopReason.CANCELLED:
-        raise Interrupted("the controller is stopping and gave a search up; start it again")
+        raise StepbackError("the controller is stopping and gave a search up; start it again")
     return result

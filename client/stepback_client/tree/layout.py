@@ -224,8 +224,9 @@ def _shown(branches: Mapping[int, Branch], limit: int) -> set[int]:
 
 
 def _children(branches: Mapping[int, Branch], shown: set[int]) -> dict[int, list[Branch | Fold]]:
-    """Children of each shown branch. Those that keep more come first, and a fold last, so that
-    no line to a later one crosses an earlier one."""
+    """Children of each shown branch."""
+    # Those that keep more come first, and a fold last, so that no line to a later one crosses an
+    # earlier one.
     children: dict[int, list[Branch | Fold]] = defaultdict(list)
     hidden: dict[int, list[Branch]] = defaultdict(list)
     for branch in sorted(branches.values(), key=lambda branch: (-branch.first, branch.id)):

@@ -26,7 +26,7 @@ class IsolatedChecker(Checker[Any]):
     """
 
     def __init__(self, worker: Worker) -> None:
-        """Start the worker. Raises PluginError."""
+        """Start the worker. Raises InvalidInput."""
         told = worker.start()
         self.name = worker.name
         self.worker = worker

@@ -18,11 +18,12 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from stepback_core.errors import InvalidInput
 from stepback_core.isolation.calls import answer, describe
 from stepback_core.isolation.confinement import Confinement
 from stepback_core.isolation.failures import FailureKind
 from stepback_core.tasks.base import Checker
-from stepback_core.tasks.plugins import PluginError, find, load_checker
+from stepback_core.tasks.plugins import find, load_checker
 
 AT_ONCE = 4
 """Forks at a time; more calls wait in order."""
@@ -223,7 +224,7 @@ def main() -> int:
         # Afterwards: loading may take threads and files, and knows no model's text.
         confinement = Confinement.prepare(memory, seconds)
         first = {"origin": plugin.origin, "means": confinement.means, **describe(checker)}
-    except PluginError as error:
+    except InvalidInput as error:
         os.write(answers, json.dumps({"error": str(error)}).encode() + b"\n")
         return 2
     host = Host(checker, confinement, calls, answers)

@@ -15,8 +15,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from stepback_core.errors import InvalidInput
 from stepback_core.isolation.failures import CheckerFailure, FailureKind
-from stepback_core.tasks.plugins import VARIABLE, PluginError
+from stepback_core.tasks.plugins import VARIABLE
 
 _SECONDS_TO_START = 120.0
 _SECONDS_TO_ANSWER = 30.0
@@ -88,11 +89,11 @@ class Worker:
         return None if running is None else running.process.pid
 
     def start(self) -> Fields:
-        """Start the process and return what it says of its plug-in. Raises PluginError."""
+        """Start the process and return what it says of its plug-in. Raises InvalidInput."""
         try:
             return self._start().hello.result()
         except CheckerFailure as failure:
-            raise PluginError(f"{VARIABLE}: {self.name}: {failure}") from failure
+            raise InvalidInput(f"{VARIABLE}: {self.name}: {failure}") from failure
 
     def submit(self, call: Fields) -> Future[Fields]:
         """Ask for an answer; see `calls.answer` for what it may be."""
@@ -147,13 +148,13 @@ class Worker:
         try:
             running = self._start()
             running.hello.result()
-        except PluginError as error:
+        except InvalidInput as error:
             self._count_a_loss()
             raise CheckerFailure(FailureKind.UNAVAILABLE, str(error)) from error
         return running
 
     def _start(self) -> _Running:
-        """Start a process. Raises PluginError where it does not load its plug-in."""
+        """Start a process. Raises InvalidInput where it does not load its plug-in."""
         self.starts += 1
         process = subprocess.Popen(
             [
@@ -173,10 +174,10 @@ class Worker:
         except (TimeoutError, CheckerFailure) as error:
             _end(process)
             what = "does not load" if isinstance(error, TimeoutError) else "ends while it loads"
-            raise PluginError(f"{VARIABLE}: {self.name} {what}") from error
+            raise InvalidInput(f"{VARIABLE}: {self.name} {what}") from error
         if "error" in hello:
             _end(process)
-            raise PluginError(hello["error"])
+            raise InvalidInput(hello["error"])
         self._running = running
         return running
 

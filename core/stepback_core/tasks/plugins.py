@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
+from stepback_core.errors import InvalidInput
 from stepback_core.tasks.base import Checker, Verdict
 
 CHECKERS = "stepback.tasks"
@@ -15,10 +16,6 @@ CHECKERS = "stepback.tasks"
 VARIABLE = "STEPBACK_TASKS"
 """Names the plug-ins that a process loads, separated by commas."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
-
-
-class PluginError(ValueError):
-    """A plug-in that cannot be used; the message is one line with its name and the fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +34,7 @@ class Plugin:
         return f"{distribution.name} {distribution.version}" if distribution else "no distribution"
 
     def load(self) -> object:
-        """Import it and make what it names. Raises PluginError."""
+        """Import it and make what it names. Raises InvalidInput."""
         try:
             factory = self.entry.load()
             if self.member is not None:
@@ -47,9 +44,9 @@ class Plugin:
         except (Exception, SystemExit) as error:
             raise self.fault(f"cannot be loaded ({type(error).__name__}: {error})") from error
 
-    def fault(self, what: str) -> PluginError:
+    def fault(self, what: str) -> InvalidInput:
         """Return the error that says what is wrong with it."""
-        return PluginError(f"{VARIABLE}: {self.name} ({self.origin}) {' '.join(what.split())}")
+        return InvalidInput(f"{VARIABLE}: {self.name} ({self.origin}) {' '.join(what.split())}")
 
 
 def read_names(text: str) -> list[str]:
@@ -58,7 +55,7 @@ def read_names(text: str) -> list[str]:
 
 
 def find(names: Iterable[str], group: str = CHECKERS) -> list[Plugin]:
-    """Return the plug-ins of these names. Raises PluginError, naming those that are installed."""
+    """Return the plug-ins of these names. Raises InvalidInput, naming those that are installed."""
     installed = entry_points(group=group)
     return [_find(name, list(installed)) for name in names]
 
@@ -70,17 +67,17 @@ def _find(name: str, installed: Sequence[EntryPoint]) -> Plugin:
         fitting = {each.value: each for each in installed if each.name == wanted}
         if len(fitting) > 1:
             origins = " and ".join(sorted(Plugin(name, e, None).origin for e in fitting.values()))
-            raise PluginError(f"{VARIABLE}: {name} is in {origins}; uninstall one")
+            raise InvalidInput(f"{VARIABLE}: {name} is in {origins}; uninstall one")
         for entry in fitting.values():
             if not _NAME.fullmatch(name):
-                raise PluginError(f"{VARIABLE}: {name!r} is no name of a task")
+                raise InvalidInput(f"{VARIABLE}: {name!r} is no name of a task")
             return Plugin(name, entry, given)
     known = ", ".join(sorted({each.name for each in installed})) or "none"
-    raise PluginError(f"{VARIABLE}: no installed package has a task {name!r}; installed: {known}")
+    raise InvalidInput(f"{VARIABLE}: no installed package has a task {name!r}; installed: {known}")
 
 
 def load_checker(plugin: Plugin) -> Checker[Any]:
-    """Load a checker and try its interface on its own example. Raises PluginError."""
+    """Load a checker and try its interface on its own example. Raises InvalidInput."""
     checker = plugin.load()
     if not isinstance(checker, Checker):
         raise plugin.fault("is no checker: subclass stepback_core.tasks.Checker")

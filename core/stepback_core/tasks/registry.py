@@ -3,11 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Generic, TypeVar
 
+from stepback_core.errors import InvalidInput
+
 T = TypeVar("T")
-
-
-class NameTaken(ValueError):
-    """A name that another task has already."""
 
 
 class Registry(Mapping[str, T], Generic[T]):
@@ -18,11 +16,11 @@ class Registry(Mapping[str, T], Generic[T]):
         self._added: dict[str, T] = {}
 
     def add(self, name: str, entry: T) -> None:
-        """Add an entry under a name of its own. Raises NameTaken."""
+        """Add an entry under a name of its own. Raises InvalidInput."""
         if name in self._built_in:
-            raise NameTaken(f"{name} is the name of a built-in task")
+            raise InvalidInput(f"{name} is the name of a built-in task")
         if name in self._added:
-            raise NameTaken(f"{name} was added already")
+            raise InvalidInput(f"{name} was added already")
         self._added[name] = entry
 
     def remove(self, name: str) -> None:

@@ -91,10 +91,9 @@ def _row(ended: Ended) -> BatchRow:
     failure = failure_of(result)
     if failure.code == "internal":
         _log.error("a row of a batch ended in an unexpected error", exc_info=result)
-    wait = (failure.headers or {}).get("Retry-After")
     return BatchRow(
         index=index,
         status=failure.status,
         error=failure.body.error,
-        retry_after=None if wait is None else int(wait),
+        retry_after=failure.retry_after,
     )

@@ -10,8 +10,8 @@ _READ = ("Retry-After", "X-Request-Id", "Idempotent-Replayed", "WWW-Authenticate
 
 
 def with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
-    """The application for pages of these origins. Keys come in a header and never in a cookie, so
-    no page can use a key that it does not hold."""
+    """The application for pages of these origins."""
+    # Keys come in a header and never in a cookie, so no page can use a key that it does not hold.
     if not origins:
         return app
     return CORSMiddleware(

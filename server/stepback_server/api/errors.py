@@ -6,7 +6,6 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from stepback_server.api.openai import spelling
-from stepback_server.checkpoint import CheckpointError
 from stepback_server.endpoints.failures import failure_of
 from stepback_server.engine.base import (
     EngineUnavailable,
@@ -15,24 +14,15 @@ from stepback_server.engine.base import (
     ReloadNotOffered,
 )
 from stepback_server.errors import ApiError, invalid, unparsable
-from stepback_server.gateway.admission import OutOfTokens, QueueFull
-from stepback_server.gateway.idempotency import IdempotencyMismatch
-from stepback_server.reload import PathRefused
 from stepback_server.request_context import note
-from stepback_server.storage.errors import StorageUnavailable, UnknownId
+from stepback_server.storage.errors import StorageUnavailable
 
 _FAILURES = (
     ApiError,
-    QueueFull,
-    OutOfTokens,
-    IdempotencyMismatch,
     EngineUnavailable,
     PromptRefused,
-    PathRefused,
-    CheckpointError,
     ReloadNotOffered,
     ReloadFailed,
-    UnknownId,
     StorageUnavailable,
     Exception,
 )

@@ -10,16 +10,12 @@ from h11 import LocalProtocolError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stepback_server.api.errors import response_of
-from stepback_server.concurrency import Alarm, Interrupted
+from stepback_server.concurrency import Alarm
 from stepback_server.errors import ApiError
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-class CallerGone(Exception):
-    """The caller hung up; nobody waits for an answer."""
 
 
 class BodyLimit:
@@ -123,14 +119,12 @@ class _TooLarge(BaseException):
 
 
 async def until_hang_up(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Do the work unless the caller hangs up first: then cancel it and raise CallerGone."""
+    """Do the work unless the caller hangs up first: then cancel it and raise Interrupted."""
     gone = Alarm()
     watcher = asyncio.create_task(_ring_on_hang_up(request, gone))
     try:
         async with gone.interrupts():
             return await work
-    except Interrupted:
-        raise CallerGone from None
     finally:
         watcher.cancel()
 

@@ -22,10 +22,11 @@ from stepback_core.trace import PROTOCOL_VERSION
 from stepback_server.api.authentication import CurrentTenant, authenticate_for_metrics
 from stepback_server.api.body import StrictRoute, sent_as_json
 from stepback_server.api.described import OF_ANY_BODY, described
-from stepback_server.api.middleware import CallerGone, until_hang_up
+from stepback_server.api.middleware import until_hang_up
 from stepback_server.api.paths import SEARCH_PATH
 from stepback_server.api.sse import EventStream
 from stepback_server.api.state import state_of
+from stepback_server.concurrency import Interrupted
 from stepback_server.errors import ERRORS, ApiError
 from stepback_server.gateway.rate_limit import Tenant
 from stepback_server.request_context import CLIENT_CLOSED_REQUEST, note
@@ -92,7 +93,7 @@ async def solve(
         content, replayed = await until_hang_up(
             request, service.solve_once(body, tenant, idempotency_key)
         )
-    except CallerGone:
+    except Interrupted:
         # Nobody reads this; the status is for the access log.
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     if not replayed:

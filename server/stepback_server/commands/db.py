@@ -6,7 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from stepback_server.settings import Settings, SettingsError
+from stepback_core.errors import InvalidInput
+from stepback_server.settings import Settings
 
 
 def db(arguments: Sequence[str]) -> int:
@@ -15,12 +16,12 @@ def db(arguments: Sequence[str]) -> int:
     _parser().parse_args(arguments)
     # Imported here: SQLAlchemy and Alembic take half a second, and `--help` needs neither.
     from stepback_server.storage.database import upgrade
-    from stepback_server.storage.errors import StorageError, StorageUnavailable
+    from stepback_server.storage.errors import StorageUnavailable
 
     try:
         settings = Settings.read(os.environ, command="db")
         name = asyncio.run(upgrade(settings.database_url.get_secret_value()))
-    except (SettingsError, StorageError) as error:
+    except InvalidInput as error:
         print(f"stepback db: {error}", file=sys.stderr)
         return 2
     except StorageUnavailable as error:

@@ -10,7 +10,8 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 
-from stepback_server.checkpoint import Checkpoint, CheckpointError
+from stepback_core.errors import InvalidInput
+from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.context import with_context
 from stepback_server.engine.handshake import Expected
 from stepback_server.engine.supervisor import HealthCheckConfig, Supervisor, canary
@@ -18,7 +19,7 @@ from stepback_server.engine.vllm_environment import prepare_environment, threads
 from stepback_server.engine.vllm_options import as_flags, engine_options
 from stepback_server.engine.vllm_process import VllmLauncher, serve_vllm
 from stepback_server.observability.logs import VLLM_JSON, configure_logs
-from stepback_server.settings import Settings, SettingsError, read_settings
+from stepback_server.settings import Settings, read_settings
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ def engine(arguments: Sequence[str]) -> int:
     try:
         settings = _with_port(read_settings(arguments, command="engine"))
         checkpoint = with_context(Checkpoint.open(settings.model), settings)
-    except (SettingsError, CheckpointError) as error:
+    except InvalidInput as error:
         print(f"stepback engine: {error}", file=sys.stderr)
         return 2
     prepare_environment(
@@ -89,14 +90,14 @@ def own_url(host: str, port: int) -> str:
 
 
 def _with_port(settings: Settings) -> Settings:
-    """With a free port in the place of 0. Raises SettingsError where the port is taken: whatever
+    """With a free port in the place of 0. Raises InvalidInput where the port is taken: whatever
     listens there would be mistaken for our own server."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         with socket.create_server((settings.host, settings.port), family=family) as listener:
             port: int = listener.getsockname()[1]
     except OSError as error:
-        raise SettingsError(
+        raise InvalidInput(
             f"STEPBACK_HOST, STEPBACK_PORT: cannot listen on {settings.host}, port "
             f"{settings.port}: {error.strerror or error}"
         ) from error

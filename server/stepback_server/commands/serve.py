@@ -10,14 +10,14 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version as distribution_version
 
-from stepback_core.tasks.plugins import PluginError
+from stepback_core.errors import InvalidInput
 from stepback_server.engine.vllm_environment import prepare_environment, threads_for
-from stepback_server.gateway.keys import KeysError, new_key
+from stepback_server.gateway.keys import new_key
 from stepback_server.gc_tuning import tune_gc
 from stepback_server.observability.logs import VLLM_JSON, configure_logs
 from stepback_server.observability.tracing import tracing_or_warning
 from stepback_server.plugins import plugins_of
-from stepback_server.settings import Settings, SettingsError, read_settings
+from stepback_server.settings import Settings, read_settings
 
 _log = logging.getLogger(__name__)
 
@@ -27,14 +27,19 @@ _SECONDS_TO_ANSWER = 10
 _POLL_SECONDS = 0.1
 
 
+def refuse(error: InvalidInput) -> int:
+    """Say why the server cannot start. Returns the exit status."""
+    print(f"stepback serve: {error}", file=sys.stderr)
+    return 2
+
+
 def serve(arguments: Sequence[str]) -> int:
     """Serve until SIGINT or SIGTERM. Returns 0, or 2 where settings or checkpoint are refused,
     or 1 where the engine does not start."""
     try:
         settings = read_settings(arguments)
-    except SettingsError as error:
-        print(f"stepback serve: {error}", file=sys.stderr)
-        return 2
+    except InvalidInput as error:
+        return refuse(error)
     # Before anything imports torch.
     prepare_environment(
         cpu=settings.device == "cpu",
@@ -45,7 +50,7 @@ def serve(arguments: Sequence[str]) -> int:
     try:
         with plugins_of(settings):
             return _serve(settings)
-    except PluginError as error:
+    except InvalidInput as error:
         print(f"stepback serve: {error}", file=sys.stderr)
         return 2
 
@@ -56,14 +61,13 @@ def _serve(settings: Settings) -> int:
     from stepback_server.api.protocol import PatientProtocol
     from stepback_server.api.state import state_of
     from stepback_server.app import create_app
-    from stepback_server.checkpoint import Checkpoint, CheckpointError
+    from stepback_server.checkpoint import Checkpoint
     from stepback_server.engine.context import with_context
 
     try:
         checkpoint = with_context(Checkpoint.open(settings.model), settings)
-    except (SettingsError, CheckpointError) as error:
-        print(f"stepback serve: {error}", file=sys.stderr)
-        return 2
+    except InvalidInput as error:
+        return refuse(error)
     tracing = tracing_or_warning(os.environ, distribution_version("stepback-llm"))
 
     failed = False
@@ -75,15 +79,14 @@ def _serve(settings: Settings) -> int:
 
     try:
         app = create_app(settings, checkpoint, on_failure=stop, tracing=tracing)
-    except (KeysError, SettingsError) as error:
-        print(f"stepback serve: {error}", file=sys.stderr)
-        return 2
+    except InvalidInput as error:
+        return refuse(error)
 
     def reload_keys() -> None:
         try:
             state_of(app).keys.reload()
             _log.info("the keys were read again")
-        except KeysError as error:
+        except InvalidInput as error:
             _log.error("the keys stay as they were: %s", error)
 
     class Server(uvicorn.Server):
@@ -126,7 +129,7 @@ def keys(arguments: Sequence[str]) -> int:
     given = _keys_parser().parse_args(arguments)
     try:
         key, line = new_key(given.name, given.max_searches, given.tokens_per_minute)
-    except KeysError as error:
+    except InvalidInput as error:
         print(f"stepback {error}", file=sys.stderr)
         return 2
     print(f"# The key, shown this once; whoever uses it sets STEPBACK_API_KEY to it:\n{key}\n")

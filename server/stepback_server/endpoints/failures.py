@@ -1,6 +1,5 @@
 """The refusal that an exception of a search, a job or a reload stands for."""
 
-from stepback_server.checkpoint import CheckpointError
 from stepback_server.engine.base import (
     EngineUnavailable,
     PromptRefused,
@@ -8,11 +7,8 @@ from stepback_server.engine.base import (
     ReloadNotOffered,
 )
 from stepback_server.errors import ApiError, storage_unavailable
-from stepback_server.gateway.admission import OutOfTokens, QueueFull
-from stepback_server.gateway.idempotency import IdempotencyMismatch
-from stepback_server.reload import PathRefused
 from stepback_server.request_context import note
-from stepback_server.storage.errors import StorageUnavailable, UnknownId
+from stepback_server.storage.errors import StorageUnavailable
 
 
 def failure_of(error: Exception) -> ApiError:
@@ -23,50 +19,18 @@ def failure_of(error: Exception) -> ApiError:
     match error:
         case ApiError():
             return error
-        case QueueFull():
-            return _queue_full(error.retry_after)
-        case OutOfTokens():
-            return _out_of_tokens(error.retry_after)
-        case IdempotencyMismatch():
-            return _mismatch()
         case EngineUnavailable():
             note(reason=str(error))
             return _not_ready(error.public, error.retry_after)
         case PromptRefused():
             return _prompt_refused(str(error))
-        case PathRefused() | CheckpointError() | ReloadNotOffered() | ReloadFailed():
+        case ReloadNotOffered() | ReloadFailed():
             return _not_reloaded(error)
-        case UnknownId():
-            return ApiError("unknown_id", f"id: this key has no such {error.kind}.", param="id")
         case StorageUnavailable():
             note(reason=str(error))
             return storage_unavailable()
         case _:
             return ApiError("internal", "An error of the server's own; it has been logged.")
-
-
-def _queue_full(retry_after: int) -> ApiError:
-    return ApiError(
-        "queue_full",
-        f"Too many searches are waiting: try again in {retry_after} s.",
-        headers={"Retry-After": str(retry_after)},
-    )
-
-
-def _out_of_tokens(retry_after: int) -> ApiError:
-    return ApiError(
-        "tokens_per_minute",
-        f"This key has used its tokens: try again in {retry_after} s.",
-        headers={"Retry-After": str(retry_after)},
-    )
-
-
-def _mismatch() -> ApiError:
-    return ApiError(
-        "idempotency_mismatch",
-        "idempotency-key: it was used for another request; send a fresh one for each.",
-        param="idempotency-key",
-    )
 
 
 def _prompt_refused(why: str) -> ApiError:
@@ -77,13 +41,7 @@ def _prompt_refused(why: str) -> ApiError:
     )
 
 
-def _not_reloaded(
-    error: PathRefused | CheckpointError | ReloadNotOffered | ReloadFailed,
-) -> ApiError:
-    if isinstance(error, PathRefused):
-        return ApiError("reload_path_refused", f"path: {error}.", param="path")
-    if isinstance(error, CheckpointError):
-        return ApiError("reload_mismatch", f"path: {error}", param="path")
+def _not_reloaded(error: ReloadNotOffered | ReloadFailed) -> ApiError:
     note(reason=str(error))
     if isinstance(error, ReloadNotOffered):
         return ApiError(
@@ -103,5 +61,5 @@ def _not_ready(reason: str, retry_after: int) -> ApiError:
         "engine_unavailable",
         f"The engine is not available ({reason}): try again in {retry_after} s; GET /ready tells "
         "when.",
-        headers={"Retry-After": str(retry_after)},
+        retry_after=retry_after,
     )

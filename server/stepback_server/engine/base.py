@@ -1,10 +1,7 @@
 """The engine seam: token ids in, samples out. Nothing above it knows vLLM, nothing below it search.
 
-EngineError
+EngineError             none, or another one than configured: the operator's fault, at the start
 ├── EngineUnavailable   not started yet, dead, or shut down: try again later (503)
-│   ├── EngineDied      a process of ours, whose end is known
-│   └── EngineNotReached      the same, before anything of the request was generated
-├── EngineMismatch      none, or another one than configured: the operator's fault, at the start
 ├── PromptRefused       the engine cannot take these ids: the caller's fault (422)
 ├── ReloadNotOffered    the engine takes no new weights while it runs (501)
 └── ReloadFailed        it took them, and what it has now is unknown: it must be replaced (500)
@@ -21,7 +18,7 @@ from stepback_server.engine.death import Death
 
 
 class EngineError(Exception):
-    """Base of the errors of engines."""
+    """There is no engine, or another one, where the configuration promises one."""
 
 
 class EngineUnavailable(EngineError):
@@ -29,6 +26,7 @@ class EngineUnavailable(EngineError):
 
     Its text is for the log: it may name an address, or quote a server. `public` is for callers, and
     so is `retry_after`, in whole seconds. `death` is for operators: how the last engine ended.
+    `begun` is False where the engine did not take the request: nothing of it was generated.
     """
 
     def __init__(
@@ -38,27 +36,18 @@ class EngineUnavailable(EngineError):
         public: str = "the engine was lost",
         retry_after: int = 2,
         death: Death | None = None,
+        begun: bool = True,
     ) -> None:
         super().__init__(detail)
         self.public = public
         self.retry_after = retry_after
         self.death = death
+        self.begun = begun
 
-
-class EngineDied(EngineUnavailable):
-    """A process of the engine is gone."""
-
-    def __init__(self, death: Death) -> None:
-        super().__init__(f"the engine has died: {death}", death=death)
-        self.death: Death = death
-
-
-class EngineNotReached(EngineUnavailable):
-    """The engine did not take the request: nothing of it was generated."""
-
-
-class EngineMismatch(EngineError):
-    """There is no engine, or another one, where the configuration promises one."""
+    @classmethod
+    def of_death(cls, death: Death) -> "EngineUnavailable":
+        """A process of the engine is gone."""
+        return cls(f"the engine has died: {death}", death=death)
 
 
 class PromptRefused(EngineError):

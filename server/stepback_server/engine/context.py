@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from stepback_core.errors import InvalidInput
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.cpu_dtype import cpu_dtype
-from stepback_server.settings import Settings, SettingsError
+from stepback_server.settings import Settings
 
 _log = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ _NAME = "STEPBACK_CONTEXT_TOKENS"
 def with_context(checkpoint: Checkpoint, settings: Settings) -> Checkpoint:
     """The checkpoint with the context that is served: the operator's, or what fits.
 
-    Raises SettingsError where the operator's is longer than the model's or than the cache.
+    Raises InvalidInput where the operator's is longer than the model's or than the cache.
     """
     model, wanted = checkpoint.context_tokens, settings.context_tokens
     fits = None if settings.engine_urls else _fitting(checkpoint.folder, settings)
@@ -40,9 +41,9 @@ def with_context(checkpoint: Checkpoint, settings: Settings) -> Checkpoint:
 
 def _check(wanted: int, model: int, fits: int | None, settings: Settings) -> None:
     if wanted > model:
-        raise SettingsError(f"{_NAME}: the model has only {model} positions")
+        raise InvalidInput(f"{_NAME}: the model has only {model} positions")
     if fits is not None and wanted > fits:
-        raise SettingsError(
+        raise InvalidInput(
             f"{_NAME}: {settings.kv_cache_mib} MiB of key-value cache hold {fits} tokens, not "
             f"{wanted}: raise STEPBACK_KV_CACHE_MIB"
         )

@@ -20,8 +20,7 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 from stepback_server.concurrency import run_all
 from stepback_server.engine.base import (
     Alternative,
-    EngineDied,
-    EngineMismatch,
+    EngineError,
     EngineUnavailable,
     Finish,
     OnSample,
@@ -92,7 +91,7 @@ class EmbeddedEngine:
             except RuntimeError as error:
                 if (death := _death_at_start(str(error), cores, output)) is None:
                     raise
-                raise EngineDied(death) from error
+                raise EngineUnavailable.of_death(death) from error
             finally:
                 cores.stop()
         envs.enable_envs_cache()
@@ -156,7 +155,7 @@ class EmbeddedEngine:
         if status is None:
             return EngineUnavailable("the engine has died")
         lines = await asyncio.to_thread(self._output.last_lines)
-        return EngineDied(Death(cause_of(status), lines))
+        return EngineUnavailable.of_death(Death(cause_of(status), lines))
 
     async def reload(self, checkpoint: Path) -> bool:
         llm: Any = self._llm
@@ -193,7 +192,7 @@ class EmbeddedEngine:
 def _arguments(options: dict[str, Any]) -> AsyncEngineArgs:
     known = {field.name for field in fields(AsyncEngineArgs)}
     if unknown := ", ".join(sorted(options.keys() - known)):
-        raise EngineMismatch(f"STEPBACK_VLLM_ARGS: vLLM {__version__} has no argument {unknown}")
+        raise EngineError(f"STEPBACK_VLLM_ARGS: vLLM {__version__} has no argument {unknown}")
     return AsyncEngineArgs(**options)
 
 

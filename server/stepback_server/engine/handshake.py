@@ -9,7 +9,7 @@ import httpx
 from pydantic import BaseModel
 
 from stepback_server.checkpoint import Checkpoint
-from stepback_server.engine.base import EngineMismatch, EngineUnavailable
+from stepback_server.engine.base import EngineError, EngineUnavailable
 from stepback_server.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -69,12 +69,12 @@ class Expected:
     def check_server(self, url: str) -> str:
         """vLLM's version at a server that serves this; "unknown" where it does not tell.
 
-        Blocks. Raises EngineUnavailable where there is no server, EngineMismatch where it is
+        Blocks. Raises EngineUnavailable where there is no server, EngineError where it is
         another one.
         """
         answer = self._ask(f"{url}/v1/models")
         if answer.status_code in (401, 403):
-            raise EngineMismatch(f"{url} refuses the key: set STEPBACK_ENGINE_API_KEY to its own")
+            raise EngineError(f"{url} refuses the key: set STEPBACK_ENGINE_API_KEY to its own")
         if answer.status_code != 200:
             raise EngineUnavailable(f"{url} answers {answer.status_code} to GET /v1/models")
         self._agree(url, answer)
@@ -94,7 +94,7 @@ class Expected:
             )
         except httpx.RequestError as error:
             if _UNTRUSTED in str(error):
-                raise EngineMismatch(
+                raise EngineError(
                     f"{address}: its certificate is not trusted ({say(error)}): name the file of "
                     "its authority with SSL_CERT_FILE"
                 ) from error
@@ -104,17 +104,17 @@ class Expected:
         try:
             models = _Models.model_validate_json(answer.content).data
         except ValueError as error:
-            raise EngineMismatch(f"{url} is no vLLM server: {answer.text[:100]}") from error
+            raise EngineError(f"{url} is no vLLM server: {answer.text[:100]}") from error
         served = next((model for model in models if model.id == self.model), None)
         if served is None:
-            raise EngineMismatch(
+            raise EngineError(
                 f"{url} serves {', '.join(model.id for model in models)}, not {self.model}: start "
                 f"it with `stepback engine`, or with --served-model-name {self.model}"
             )
         if served.max_model_len is None:
             _log.warning("%s does not tell its context: it must be %d", url, self.context_tokens)
         elif served.max_model_len < self.context_tokens:
-            raise EngineMismatch(
+            raise EngineError(
                 f"{url} has a context of {served.max_model_len} tokens, this controller one of "
                 f"{self.context_tokens}: start it with --max-model-len {self.context_tokens}, or "
                 f"this with STEPBACK_CONTEXT_TOKENS={served.max_model_len}"

@@ -14,7 +14,6 @@ from pathlib import Path
 from stepback_server.concurrency import run_all, task_group
 from stepback_server.engine.base import (
     Engine,
-    EngineNotReached,
     EngineUnavailable,
     Finish,
     OnSample,
@@ -52,7 +51,7 @@ class EnginePool:
         self._searches = set[SessionEngine]()
 
     async def run(self) -> None:
-        """Watch every replica until cancelled. Raises EngineMismatch where one that answers at the
+        """Watch every replica until cancelled. Raises EngineError where one that answers at the
         start serves something else; one that does so later is left out."""
         if self._changes is None:
             await run_all(each.run() for each in self._supervisors.values())
@@ -229,7 +228,7 @@ class SessionEngine:
             self._leave(home)
             losses = self._losses.setdefault(request.ids, set())
             losses.add(number)
-            cost = 0 if isinstance(error, EngineNotReached) else request.max_tokens
+            cost = request.max_tokens if error.begun else 0
             for index in sorted(missing):
                 deliver(_lost(index, cost))
             if len(losses) >= _MAX_LOSSES:

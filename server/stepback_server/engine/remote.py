@@ -16,7 +16,6 @@ from pydantic import BaseModel
 from stepback_server.concurrency import Alarm, Interrupted
 from stepback_server.engine.aborts import Aborts
 from stepback_server.engine.base import (
-    EngineNotReached,
     EngineUnavailable,
     Finish,
     OnSample,
@@ -72,7 +71,7 @@ class RemoteEngine:
     def connect(cls, url: str, expected: Expected) -> "RemoteEngine":
         """Ask a server what it serves, and what it is; blocks, for seconds at most.
 
-        Raises EngineUnavailable where there is no server yet, EngineMismatch where it is another
+        Raises EngineUnavailable where there is no server yet, EngineError where it is another
         one than expected.
         """
         return cls(url, expected, expected.check_server(url))
@@ -134,7 +133,8 @@ class RemoteEngine:
                             raise EngineUnavailable(f"{self.url} has aborted a request")
                         deliver(sample)
         except _NOT_CONNECTED as error:
-            raise EngineNotReached(f"{self.url} cannot be reached ({say(error)})") from error
+            text = f"{self.url} cannot be reached ({say(error)})"
+            raise EngineUnavailable(text, begun=False) from error
         except (aiohttp.ClientError, HttpProcessingError) as error:
             raise EngineUnavailable(f"{self.url} was lost ({say(error)})") from error
         except AnswerError as error:
@@ -155,8 +155,8 @@ class RemoteEngine:
             raise PromptRefused(message)
         # vLLM answers 200 before it samples; but a proxy may have lost an answer that had begun.
         never_begun = answer.status in _NOT_TAKEN or _said(body) is not None
-        lost = EngineNotReached if never_begun else EngineUnavailable
-        raise lost(f"{self.url} answers {answer.status}: {message}")
+        text = f"{self.url} answers {answer.status}: {message}"
+        raise EngineUnavailable(text, begun=not never_begun)
 
     async def _abort_on(self, stop: asyncio.Event, name: str, in_vain: Alarm) -> None:
         """Once `stop` is set, abort a request by its name, so that its stream ends."""

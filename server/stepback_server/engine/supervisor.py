@@ -14,9 +14,7 @@ from typing import Protocol
 from stepback_server.concurrency import Alarm, Interrupted
 from stepback_server.engine.base import (
     Engine,
-    EngineDied,
     EngineError,
-    EngineNotReached,
     EngineUnavailable,
     OwnedEngine,
     ReloadFailed,
@@ -179,7 +177,7 @@ class Supervisor:
 
     def ensure_up(self) -> None:
         if self._engine is None:
-            raise self._unavailable(EngineNotReached)
+            raise self._unavailable(begun=False)
 
     async def reload(self, checkpoint: Path) -> bool:
         async with self._attention:
@@ -197,17 +195,18 @@ class Supervisor:
 
     @property
     def engine(self) -> OwnedEngine:
-        """The engine at work. Raises EngineNotReached where there is none."""
+        """The engine at work. Raises EngineUnavailable where there is none."""
         if self._engine is None:
-            raise self._unavailable(EngineNotReached)
+            raise self._unavailable(begun=False)
         return self._engine
 
-    def _unavailable(self, kind: type[EngineUnavailable] = EngineUnavailable) -> EngineUnavailable:
-        return kind(
+    def _unavailable(self, *, begun: bool = True) -> EngineUnavailable:
+        return EngineUnavailable(
             self._reason,
             public=self._public,
             retry_after=self.seconds_until_up,
             death=self._death,
+            begun=begun,
         )
 
     @property
@@ -315,15 +314,15 @@ class Supervisor:
                 _log.error("%s did not start, next try in %.1f s: %s", self._name, wait, error)
 
     def _note(self, error: Exception) -> None:
-        """Keep why a start failed. Raises EngineDied where more starts would die the same way."""
+        """Keep why a start failed. Raises the error where more starts would die the same way."""
         self._reason = (
             str(error) if isinstance(error, EngineError) else f"its start failed: {error}"
         )
         self._death = error.death if isinstance(error, EngineUnavailable) else None
-        if not isinstance(error, EngineDied):
+        if self._death is None:
             self._deaths.clear()
             return
-        self._deaths.append(error.death.cause)
+        self._deaths.append(self._death.cause)
         last = self._deaths[-_SAME_DEATHS:]
         if len(last) == _SAME_DEATHS and len(set(last)) == 1:
             raise error

@@ -13,8 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from stepback_server.engine.base import (
-    EngineDied,
-    EngineMismatch,
+    EngineError,
     EngineUnavailable,
     OnSample,
     SampleRequest,
@@ -154,7 +153,7 @@ class ChildEngine(EngineWrapper):
     async def _explained(self, error: EngineUnavailable) -> EngineUnavailable:
         """The server's death where it is the reason for an error, or else that error."""
         death = await asyncio.to_thread(self._process.death)
-        return error if death is None else EngineDied(death)
+        return error if death is None else EngineUnavailable.of_death(death)
 
     async def progress(self) -> int:
         return await self._replica.progress()
@@ -179,7 +178,7 @@ class VllmLauncher:
 
     def start(self) -> ChildEngine:
         """A server that answers; blocks for as long as it loads, unless `give_up` is called.
-        Raises EngineDied where it ends instead, EngineMismatch where it answers as another than
+        Raises EngineUnavailable where it ends instead, EngineError where it answers as another than
         expected."""
         process = ServerProcess(self._serve, self._flags)
         try:
@@ -195,7 +194,7 @@ class VllmLauncher:
     def _connect(self, process: ServerProcess) -> RemoteEngine:
         while not self._given_up.wait(_RETRY_SECONDS):
             if process.has_ended and (death := process.death()):
-                raise EngineDied(death)
+                raise EngineUnavailable.of_death(death)
             with suppress(EngineUnavailable):
                 return RemoteEngine.connect(self._url, self._expected)
-        raise EngineMismatch("the start was given up")
+        raise EngineError("the start was given up")

@@ -10,6 +10,7 @@ from enum import IntEnum
 from itertools import islice
 from typing import Protocol
 
+from stepback_server.errors import out_of_tokens, queue_full
 from stepback_server.gateway.rate_limit import ANYONE, RateLimiter, Tenant
 
 
@@ -34,22 +35,6 @@ class Shared(Protocol):
     def changed(self) -> None:
         """Note that searches have ended, no longer wait, or may now begin."""
         ...
-
-
-class Refused(Exception):
-    """No search may start or wait now. `retry_after` is in whole seconds."""
-
-    def __init__(self, retry_after: int) -> None:
-        super().__init__(f"try again in {retry_after} s")
-        self.retry_after = retry_after
-
-
-class QueueFull(Refused):
-    """No more searches may wait, or this one waited for too long."""
-
-
-class OutOfTokens(Refused):
-    """The tenant has generated its tokens of this minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +160,9 @@ class Admission:
         """Hold a place among the running searches; gives the seconds that it took to get one.
         Where no caller waits, the search waits outside of the queue, as long as it takes.
 
-        Raises QueueFull, at once, when a tenant that waits less needs the place in the queue, or
-        after `max_seconds` there; and OutOfTokens. Leaving the queue by cancellation frees the
-        place there.
+        Raises ApiError: `tokens_per_minute`; `queue_full`, at once when a tenant that waits less
+        needs the place in the queue, or after `max_seconds` there. Leaving the queue by
+        cancellation frees the place there.
         """
         arrived = _now()
         if self._shared is not None and tenant.is_limited:
@@ -232,7 +217,7 @@ class Admission:
             async with asyncio.timeout(self._max_seconds):
                 await self._wait(waiter, lane)
         except TimeoutError:
-            raise QueueFull(self._retry_after(lane)) from None
+            raise queue_full(self._retry_after(lane)) from None
         finally:
             self._waited(_now() - waiter.since)
 
@@ -384,14 +369,14 @@ class Admission:
         return next((name for name, lane in lanes if lane.waiting and lane.has_room), None)
 
     def _push_out_for(self, lane: _Lane) -> None:
-        """Make room in a full queue at the cost of the longest lane. Raises QueueFull where this
+        """Make room in a full queue at the cost of the longest lane. Raises ApiError where this
         one would become as long."""
         longest = max(self._lanes.values(), key=lambda other: len(other.waiting))
         if len(longest.waiting) < len(lane.waiting) + 2:
-            raise QueueFull(self._retry_after(lane))
+            raise queue_full(self._retry_after(lane))
         newest = longest.waiting.pop().place
         if not newest.done():
-            newest.set_exception(QueueFull(self._retry_after(longest)))
+            newest.set_exception(queue_full(self._retry_after(longest)))
 
     def _lane(self, tenant: Tenant) -> _Lane:
         limit = min(tenant.max_searches or self._max_searches, self._max_searches)
@@ -405,7 +390,7 @@ class Admission:
 
     def _refuse_without_tokens(self, tenant: Tenant) -> None:
         if wait := self._meter.wait(tenant):
-            raise OutOfTokens(wait)
+            raise out_of_tokens(wait)
 
     def _retry_after(self, lane: _Lane) -> int:
         """Return the seconds after which a refused request of this lane should come again."""

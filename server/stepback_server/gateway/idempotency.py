@@ -7,9 +7,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-
-class IdempotencyMismatch(Exception):
-    """The key was used before, for another request."""
+from stepback_server.errors import idempotency_mismatch
 
 
 @dataclass(slots=True, eq=False)
@@ -103,7 +101,7 @@ class IdempotentAnswers:
         """The answer, and whether another request's work gave it.
 
         The work goes on while anyone waits for it, and is cancelled when the last one leaves.
-        Raises what the work raises, and IdempotencyMismatch.
+        Raises what the work raises, and ApiError where the key was used for another request.
         """
         entries = self._tenants.setdefault(tenant, _Entries())
         self._evict(entries)
@@ -112,7 +110,7 @@ class IdempotentAnswers:
         if entry is None:
             entry = self._start(tenant, entries, key, fingerprint, work)
         elif entry.fingerprint != fingerprint:
-            raise IdempotencyMismatch
+            raise idempotency_mismatch()
         content = await self._wait(tenant, entries, key, entry)
         return content, is_joined or entry.is_joined
 

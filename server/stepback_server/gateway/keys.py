@@ -19,17 +19,13 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from stepback_core.errors import InvalidInput
 from stepback_core.validation import first_error
 from stepback_server.gateway.rate_limit import ANYONE, Tenant
 from stepback_server.redaction import KEY_PREFIX
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NAME_RULE = "its name is not 1 to 64 of A-Z, a-z, 0-9, '_' and '-'"
-
-
-class KeysError(ValueError):
-    """Keys that cannot be used; the message is one line that names source and entry, and never
-    repeats a value, which might be a key in the wrong place."""
 
 
 class KeyEntry(BaseModel):
@@ -55,7 +51,7 @@ class KeyRing:
     """Which key is whose. Without any key the server is open."""
 
     def __init__(self, path: Path | None = None, text: str = "") -> None:
-        """Read the keys file and the setting's text. Raises KeysError."""
+        """Read the keys file and the setting's text. Raises InvalidInput."""
         self._path = path
         self._text = text
         self._tenants: dict[bytes, Tenant] = {}
@@ -67,18 +63,18 @@ class KeyRing:
         return self._path is None and not self._text
 
     def reload(self) -> None:
-        """Read again what `path` says. Raises KeysError, and then keeps the keys as they were."""
+        """Read `path` again. Raises InvalidInput, and then keeps the keys as they were."""
         entries = _entries(self._text, "STEPBACK_KEYS")
         if self._path is not None:
             for name, entry in _entries(_read(self._path), str(self._path)).items():
                 if name in entries:
-                    raise KeysError(f"{self._path}: {name}: STEPBACK_KEYS has this name too")
+                    raise InvalidInput(f"{self._path}: {name}: STEPBACK_KEYS has this name too")
                 entries[name] = entry
         tenants: dict[bytes, Tenant] = {}
         for name, entry in entries.items():
             hashed = bytes.fromhex(entry.sha256)
             if hashed in tenants:
-                raise KeysError(f"{name} and {tenants[hashed].name} have the same key")
+                raise InvalidInput(f"{name} and {tenants[hashed].name} have the same key")
             tenants[hashed] = Tenant(name, entry.max_searches, entry.tokens_per_minute)
         self._tenants = tenants
 
@@ -102,9 +98,9 @@ class KeyRing:
 def new_key(
     name: str, max_searches: int | None = None, tokens_per_minute: int | None = None
 ) -> tuple[str, str]:
-    """A fresh key, and the line for the file that lets it in. Raises KeysError."""
+    """A fresh key, and the line for the file that lets it in. Raises InvalidInput."""
     if not _NAME.fullmatch(name):
-        raise KeysError(f"keys new: {_NAME_RULE}")
+        raise InvalidInput(f"keys new: {_NAME_RULE}")
     key = KEY_PREFIX + secrets.token_urlsafe(32)
     fields = {"max_searches": max_searches, "tokens_per_minute": tokens_per_minute}
     entry = _entry(name, {"sha256": sha256(key.encode()).hexdigest()} | fields, "keys new")
@@ -123,27 +119,27 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise KeysError(f"{path}: {error.strerror}") from None
+        raise InvalidInput(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise KeysError(f"{path}: it is not UTF-8") from None
+        raise InvalidInput(f"{path}: it is not UTF-8") from None
 
 
 def _entries(text: str, source: str) -> dict[str, KeyEntry]:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise KeysError(f"{source}: it is not TOML: {error}") from None
+        raise InvalidInput(f"{source}: it is not TOML: {error}") from None
     for number, name in enumerate(table, 1):
         if not _NAME.fullmatch(name):
-            raise KeysError(f"{source}: entry {number}: {_NAME_RULE}")
+            raise InvalidInput(f"{source}: entry {number}: {_NAME_RULE}")
     return {name: _entry(name, fields, source) for name, fields in table.items()}
 
 
 def _entry(name: str, fields: Any, source: str) -> KeyEntry:
     if not isinstance(fields, Mapping):
-        raise KeysError(f'{source}: {name}: write {name} = {{ sha256 = "..." }}')
+        raise InvalidInput(f'{source}: {name}: write {name} = {{ sha256 = "..." }}')
     try:
         return KeyEntry.model_validate(fields)
     except ValidationError as error:
         # Without its cause, which would carry the value along.
-        raise KeysError(f"{source}: {name}: {first_error(error, whole='entry')}") from None
+        raise InvalidInput(f"{source}: {name}: {first_error(error, whole='entry')}") from None

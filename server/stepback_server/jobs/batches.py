@@ -56,7 +56,7 @@ class Batches:
         self._model = model
 
     async def add(self, tenant: str, request: BatchRequest) -> Batch:
-        """Begin a batch, whose input file is read later. Raises UnknownId for that file."""
+        """Begin a batch, whose input file is read later. Raises ApiError for that file."""
         await self._files.find(tenant, request.input_file_id)
         id, now = f"batch_{uuid.uuid4().hex}", self._database.now
         window = request.completion_window
@@ -79,20 +79,20 @@ class Batches:
         return await self.find(tenant, id)
 
     async def find(self, tenant: str, id: str) -> Batch:
-        """Read a batch. Raises UnknownId."""
+        """Read a batch. Raises ApiError."""
         async with self._database.begin() as connection:
             row = await own(connection, BATCHES, _KIND, tenant, id)
             return _described(row, await counted(connection, row))
 
     async def list(self, tenant: str, *, limit: int, after: str | None) -> BatchList:
-        """Read a page of batches, the newest first. Raises UnknownId for `after`."""
+        """Read a page of batches, the newest first. Raises ApiError for `after`."""
         async with self._database.begin() as connection:
             rows, more = await page(connection, BATCHES, _KIND, tenant, limit=limit, after=after)
             data = [_described(row, await counted(connection, row)) for row in rows]
         return BatchList(data=data, has_more=more, first_id=first(data), last_id=last(data))
 
     async def cancel(self, tenant: str, id: str) -> Batch:
-        """Cancel a batch that has not ended, what is in flight included. Raises UnknownId."""
+        """Cancel a batch that has not ended, what is in flight included. Raises ApiError."""
         async with self._database.begin() as connection:
             await own(connection, BATCHES, _KIND, tenant, id)
             running = (BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS)

@@ -27,7 +27,8 @@ class EventLog:
         self._task: asyncio.Task[None] | None = None
 
     def add(self, event: SolveEvent) -> None:
-        """Take an event. The result is none of ours: it is kept with the job itself."""
+        """Take an event."""
+        # The result is none of ours: it is kept with the job itself.
         if not isinstance(event, ResultEvent):
             self._waiting.append(event)
             self._news.set()

@@ -8,9 +8,9 @@ from sqlalchemy import ColumnElement, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stepback_core.schemas.jobs import FileDeleted, FileList, FileObject
+from stepback_server.errors import unknown_id
 from stepback_server.jobs.pages import first, last, own, page
 from stepback_server.storage.database import Database
-from stepback_server.storage.errors import UnknownId
 from stepback_server.storage.tables import CHUNKS, FILES, AnyRow
 
 CHUNK = 1 << 20
@@ -36,14 +36,14 @@ class Files:
         return await self.find(tenant, writer.id)
 
     async def find(self, tenant: str, id: str) -> FileObject:
-        """Read a file's description. Raises UnknownId."""
+        """Read a file's description. Raises ApiError."""
         async with self._database.begin() as connection:
             return _described(await self._own(connection, tenant, id))
 
     async def list(
         self, tenant: str, *, limit: int, after: str | None, purpose: str | None
     ) -> FileList:
-        """Read a page of descriptions, the newest first. Raises UnknownId for `after`."""
+        """Read a page of descriptions, the newest first. Raises ApiError for `after`."""
         where = [self._is_alive()]
         if purpose is not None:
             where.append(FILES.c.purpose == purpose)
@@ -57,7 +57,7 @@ class Files:
     async def content(self, tenant: str, id: str) -> AsyncGenerator[bytes]:
         """Give a file's content chunk by chunk; ends early where it is deleted meanwhile.
 
-        Raises UnknownId before the first chunk."""
+        Raises ApiError before the first chunk."""
         await self.find(tenant, id)
         number = 0
         while True:
@@ -70,7 +70,7 @@ class Files:
             number += 1
 
     async def delete(self, tenant: str, id: str) -> FileDeleted:
-        """Delete a file. Raises UnknownId."""
+        """Delete a file. Raises ApiError."""
         async with self._database.begin() as connection:
             await self._own(connection, tenant, id)
             await connection.execute(delete(FILES).where(FILES.c.id == id))
@@ -88,7 +88,7 @@ class Files:
         row = await own(connection, FILES, _KIND, tenant, id)
         alive = select(FILES.c.id).where(FILES.c.id == id, self._is_alive())
         if (await connection.execute(alive)).one_or_none() is None:
-            raise UnknownId(_KIND, id)
+            raise unknown_id(_KIND)
         return row
 
 

@@ -66,14 +66,15 @@ class Jobs:
     async def _open(self) -> "OpenedJobs":
         # Imported here: SQLAlchemy and Alembic take half a second, which not every server needs.
         await asyncio.to_thread(_import)
+        from stepback_core.errors import InvalidInput
         from stepback_server.jobs.opened import OpenedJobs
-        from stepback_server.storage.errors import StorageError, StorageUnavailable
+        from stepback_server.storage.errors import StorageUnavailable
 
         try:
             return await OpenedJobs.open(
                 self._settings, self.endpoints, self._model, self._find_tenant
             )
-        except (StorageError, StorageUnavailable) as error:
+        except (InvalidInput, StorageUnavailable) as error:
             _log.error("jobs are not possible: %s", error)
             raise storage_unavailable() from error
 

@@ -11,13 +11,13 @@ from sqlalchemy import and_, delete, exists, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stepback_core.schemas.jobs import BatchError, BatchStatus
+from stepback_server.errors import ApiError
 from stepback_server.jobs.batches import COUNTS, EXPIRING, move
 from stepback_server.jobs.claims import cancel
 from stepback_server.jobs.files import Files, FileWriter
 from stepback_server.jobs.job import OPEN, State
 from stepback_server.jobs.lines import LineReader, output_line
 from stepback_server.storage.database import Database
-from stepback_server.storage.errors import UnknownId
 from stepback_server.storage.tables import BATCHES, JOBS, AnyRow
 
 _log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class Lifecycle:
             async for rows in self._rows(batch, reader):
                 async with self._database.begin() as connection:
                     await connection.execute(insert(JOBS), rows)
-        except UnknownId:
+        except ApiError:
             message = "input_file_id: the file was deleted"
             error = BatchError(
                 code="file_not_found", line=None, message=message, param="input_file_id"

@@ -44,7 +44,7 @@ class OpenedJobs:
         model: Callable[[], str],
         find_tenant: Callable[[str], Tenant | None],
     ) -> "OpenedJobs":
-        """Open and migrate the database, and begin to run jobs. Raises StorageError and
+        """Open and migrate the database, and begin to run jobs. Raises InvalidInput and
         StorageUnavailable."""
         database = Database(settings.database_url.get_secret_value())
         try:

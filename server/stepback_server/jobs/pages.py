@@ -6,7 +6,7 @@ from typing import Protocol
 from sqlalchemy import ColumnElement, Table, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from stepback_server.storage.errors import UnknownId
+from stepback_server.errors import unknown_id
 from stepback_server.storage.tables import AnyRow
 
 
@@ -18,11 +18,11 @@ async def own(
     id: str,
     *where: ColumnElement[bool],
 ) -> AnyRow:
-    """Read one row of a tenant. Raises UnknownId."""
+    """Read one row of a tenant. Raises ApiError."""
     wanted = select(table).where(table.c.id == id, table.c.tenant == tenant, *where)
     row = (await connection.execute(wanted)).one_or_none()
     if row is None:
-        raise UnknownId(kind, id)
+        raise unknown_id(kind)
     return row
 
 
@@ -36,7 +36,7 @@ async def page(
     after: str | None,
     where: Sequence[ColumnElement[bool]] = (),
 ) -> tuple[Sequence[AnyRow], bool]:
-    """Read one page of a tenant's rows, and True where more follow. Raises UnknownId."""
+    """Read one page of a tenant's rows, and True where more follow. Raises ApiError."""
     wanted = select(table).where(table.c.tenant == tenant, *where)
     if after is not None:
         before = await own(connection, table, kind, tenant, after, *where)

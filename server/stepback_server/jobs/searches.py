@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from stepback_core.events import SolveEvent
 from stepback_core.schemas import ErrorBody, SolveResult
 from stepback_core.schemas.jobs import JobStatus, SearchJob, SearchJobList, SearchProgress
-from stepback_server.gateway.idempotency import IdempotencyMismatch
+from stepback_server.errors import idempotency_mismatch
 from stepback_server.jobs.claims import cancel
 from stepback_server.jobs.job import State
 from stepback_server.jobs.pages import first, last, own, page
@@ -32,7 +32,7 @@ class Searches:
     async def add(self, tenant: str, endpoint: str, body: str, key: str | None = None) -> SearchJob:
         """Queue a search, or find the one that was queued with this Idempotency-Key.
 
-        Raises IdempotencyMismatch."""
+        Raises ApiError where the key was used for another request."""
         id = f"search-{_name(tenant, key)}"
         new = self._database.insert_new(JOBS).values(
             id=id,
@@ -48,18 +48,18 @@ class Searches:
             await connection.execute(new)
             queued = await connection.execute(select(JOBS.c.body).where(JOBS.c.id == id))
             if queued.scalar_one() != body:
-                raise IdempotencyMismatch
+                raise idempotency_mismatch()
         return await self.find(tenant, id)
 
     async def find(self, tenant: str, id: str) -> SearchJob:
-        """Read a search with its result or its progress. Raises UnknownId."""
+        """Read a search with its result or its progress. Raises ApiError."""
         async with self._database.begin() as connection:
             row = await self._own(connection, tenant, id)
             progress = await _progress(connection, row.number)
         return _described(row).model_copy(update=_outcome(row) | {"progress": progress})
 
     async def cancel(self, tenant: str, id: str) -> SearchJob:
-        """Cancel a search that has not ended. Raises UnknownId."""
+        """Cancel a search that has not ended. Raises ApiError."""
         async with self._database.begin() as connection:
             await self._own(connection, tenant, id)
             await cancel(connection, JOBS.c.id == id, self._database.now)
@@ -82,7 +82,7 @@ class Searches:
         self, tenant: str, id: str, after: int
     ) -> tuple[list[tuple[int, dict[str, Any]]], bool]:
         """Read the events after a number, and True where the search has ended with the last of
-        them. Raises UnknownId."""
+        them. Raises ApiError."""
         async with self._database.begin() as connection:
             job = await self._own(connection, tenant, id)
             wanted = (
@@ -110,7 +110,7 @@ class Searches:
             await connection.execute(delete(JOBS).where(JOBS.c.batch.is_(None), over))
 
     async def list(self, tenant: str, *, limit: int, after: str | None) -> SearchJobList:
-        """Read a page of searches without their results. Raises UnknownId for `after`."""
+        """Read a page of searches without their results. Raises ApiError for `after`."""
         where = [JOBS.c.batch.is_(None)]
         async with self._database.begin() as connection:
             rows, more = await page(

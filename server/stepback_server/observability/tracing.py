@@ -10,6 +10,7 @@ from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from stepback_core.errors import InvalidInput
 from stepback_core.schemas import SolveRequest, SolveResult
 from stepback_server.engine.base import Sample, SampleRequest
 from stepback_server.request_context import CURRENT, ONWARD
@@ -26,16 +27,13 @@ _DISABLED = "OTEL_SDK_DISABLED"
 _HTTP = "http/protobuf"
 
 
-class TracingError(ValueError):
-    """Traces are asked for and cannot be made; the message is one line that says why."""
-
-
 def tracing_or_warning(environment: Mapping[str, str], version: str) -> "Tracing | None":
-    """Spans as the environment asks for them. Where they cannot be made there are none, and one
-    warning: a server is not down for its telemetry."""
+    """Spans as the environment asks for them."""
+    # Where they cannot be made there are none, and one warning: a server is not down for its
+    # telemetry.
     try:
         return Tracing.from_environment(environment, version)
-    except TracingError as error:
+    except InvalidInput as error:
         _log.warning("there are no traces: %s", error)
         return None
 
@@ -50,7 +48,7 @@ def _check_protocol(environment: Mapping[str, str]) -> None:
     for variable in _PROTOCOLS:
         if protocol := environment.get(variable):
             if protocol != _HTTP:
-                raise TracingError(
+                raise InvalidInput(
                     f"{variable}={protocol}: only {_HTTP} is spoken here; collectors take it at "
                     "port 4318"
                 )
@@ -66,7 +64,7 @@ class Tracing:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], version: str) -> "Tracing | None":
-        """Spans over OTLP where the environment asks for them. Raises TracingError."""
+        """Spans over OTLP where the environment asks for them. Raises InvalidInput."""
         if not environment.get(_ENDPOINT) or _is_off(environment):
             return None
         _check_protocol(environment)
@@ -76,7 +74,7 @@ class Tracing:
             from opentelemetry.sdk.trace import TracerProvider
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
         except ModuleNotFoundError as error:
-            raise TracingError(
+            raise InvalidInput(
                 f"{_ENDPOINT} is set, but {error.name} is not installed: "
                 "pip install 'stepback-llm[otel]', or unset the variable"
             ) from error
@@ -86,7 +84,7 @@ class Tracing:
             provider = TracerProvider(resource=resource, shutdown_on_exit=False)
             provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         except Exception as error:  # the libraries raise of any kind for a variable they cannot use
-            raise TracingError(f"an OTEL_ variable cannot be used: {error}") from error
+            raise InvalidInput(f"an OTEL_ variable cannot be used: {error}") from error
         return cls(provider)
 
     def close(self) -> None:

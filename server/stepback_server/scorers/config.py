@@ -16,17 +16,13 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from stepback_core.errors import InvalidInput
 from stepback_core.validation import first_error
-from stepback_server.settings import SettingsError
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[ -~]*")
 _OWN_HEADERS = frozenset({"content-length", "content-type", "host", "transfer-encoding"})
-
-
-class ScorersError(SettingsError):
-    """A file of scorers that cannot be used."""
 
 
 Url = Annotated[str, Field(pattern=r"^https?://[^\s/@?#]+(/[^\s?#]*)?$")]
@@ -149,18 +145,18 @@ _KINDS: dict[str, type[Entry]] = {
 
 
 def read_entries(path: Path) -> dict[str, Entry]:
-    """Read the file. Raises ScorersError."""
+    """Read the file. Raises InvalidInput."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ScorersError(f"{path}: {error.strerror}") from None
+        raise InvalidInput(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise ScorersError(f"{path}: it is not UTF-8") from None
+        raise InvalidInput(f"{path}: it is not UTF-8") from None
     except tomllib.TOMLDecodeError as error:
-        raise ScorersError(f"{path}: it is not TOML: {error}") from None
+        raise InvalidInput(f"{path}: it is not TOML: {error}") from None
     for number, name in enumerate(table, 1):
         if not _NAME.fullmatch(name):
-            raise ScorersError(
+            raise InvalidInput(
                 f"{path}: entry {number}: its name is not 1 to 64 of A-Z, a-z, 0-9, '_' and '-'"
             )
     return {name: _entry(f"{path}: {name}", fields) for name, fields in table.items()}
@@ -168,20 +164,20 @@ def read_entries(path: Path) -> dict[str, Entry]:
 
 def _entry(where: str, fields: object) -> Entry:
     if not isinstance(fields, dict):
-        raise ScorersError(f'{where}: write a table with url = "http..."')
+        raise InvalidInput(f'{where}: write a table with url = "http..."')
     given = cast("dict[str, Any]", fields)
     kind = given.get("kind", "stepback")
     if not isinstance(kind, str) or kind not in _KINDS:
-        raise ScorersError(f"{where}: kind: it is one of {', '.join(_KINDS)}")
+        raise InvalidInput(f"{where}: kind: it is one of {', '.join(_KINDS)}")
     try:
         return _KINDS[kind].model_validate(given)
     except ValidationError as error:
         # Without its cause, which would carry the value along.
-        raise ScorersError(f"{where}: {first_error(error, whole='scorer')}") from None
+        raise InvalidInput(f"{where}: {first_error(error, whole='scorer')}") from None
 
 
 def headers_of(entry: Entry, environment: Mapping[str, str], where: str) -> dict[str, str]:
-    """Return the headers of each call, secrets included. Raises ScorersError."""
+    """Return the headers of each call, secrets included. Raises InvalidInput."""
     wanted = dict(entry.headers_env)
     if entry.token_env is not None:
         wanted["Authorization"] = entry.token_env
@@ -189,8 +185,8 @@ def headers_of(entry: Entry, environment: Mapping[str, str], where: str) -> dict
     for header, variable in wanted.items():
         value = environment.get(variable, "").rstrip("\r\n")
         if not value:
-            raise ScorersError(f"{where}: the environment has no {variable}, which it names")
+            raise InvalidInput(f"{where}: the environment has no {variable}, which it names")
         if not _VALUE.fullmatch(value):
-            raise ScorersError(f"{where}: {variable} has what no header may have")
+            raise InvalidInput(f"{where}: {variable} has what no header may have")
         headers[header] = f"Bearer {value}" if variable == entry.token_env else value
     return headers

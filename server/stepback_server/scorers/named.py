@@ -17,7 +17,7 @@ class Scorers:
 
     @classmethod
     def read(cls, path: Path | None, environment: Mapping[str, str], report: Report) -> "Scorers":
-        """Read the operator's file; without one there are none. Raises ScorersError."""
+        """Read the operator's file; without one there are none. Raises InvalidInput."""
         entries = {} if path is None else read_entries(path)
         return cls(
             {

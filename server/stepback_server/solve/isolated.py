@@ -9,6 +9,7 @@ from stepback_core.isolation.checker import read_verdict
 from stepback_core.schemas import Outcome
 from stepback_core.tasks import Verdict
 from stepback_core.trace import TraceCodec
+from stepback_server.errors import invalid
 from stepback_server.search.tree import Branch
 
 Steps = tuple[str, ...]
@@ -17,14 +18,6 @@ Steps = tuple[str, ...]
 _MOST_FAILURES = 4
 # Turns below this log-probability are hardly ever taken.
 _MIN_LOGPROB = -11.5
-
-
-class ProblemRefused(Exception):
-    """A problem that is none of its task's; `errors` are pydantic's."""
-
-    def __init__(self, errors: list[dict[str, Any]]) -> None:
-        super().__init__(errors)
-        self.errors = errors
 
 
 class IsolatedReview:
@@ -116,10 +109,10 @@ class IsolatedReview:
 
 
 async def ask(checker: IsolatedChecker, call: dict[str, Any]) -> dict[str, Any]:
-    """Return the value of an answer. Raises CheckerFailure, and ProblemRefused."""
+    """Return the value of an answer. Raises CheckerFailure, and ApiError for a bad problem."""
     answered = await asyncio.wrap_future(checker.worker.submit(call))
     if "invalid" in answered:
-        raise ProblemRefused(answered["invalid"])
+        raise invalid(answered["invalid"], under="problem")
     value = answered.get("value")
     if not isinstance(value, dict):
         raise CheckerFailure(FailureKind.BROKEN, "an answer of another form")

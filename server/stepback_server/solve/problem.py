@@ -12,9 +12,9 @@ from stepback_core.trace import TraceCodec
 from stepback_server.errors import ApiError, invalid
 from stepback_server.search.strategy import StateView
 from stepback_server.search.task_view import TaskView
-from stepback_server.solve.isolated import IsolatedReview, ProblemRefused, ask
+from stepback_server.solve.isolated import IsolatedReview, ask
 
-_SECONDS_TO_RETRY = "5"
+_SECONDS_TO_RETRY = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +58,11 @@ async def _read_in_worker(
     try:
         told = await ask(task, call)
         prompt, problem, fewest = told["prompt"], told["problem"], told["fewest_steps"]
-    except ProblemRefused as error:
-        raise invalid(error.errors, under="problem") from error
     except CheckerFailure as failure:
         raise ApiError(
             "checker_failed",
             f"the task's plug-in gave no prompt: {failure}",
-            headers={"Retry-After": _SECONDS_TO_RETRY},
+            retry_after=_SECONDS_TO_RETRY,
         ) from failure
     review = IsolatedReview(task, problem, codec)
     if task.knows_states:

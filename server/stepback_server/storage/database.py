@@ -16,7 +16,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from stepback_server.storage.errors import StorageError, StorageUnavailable
+from stepback_core.errors import InvalidInput
+from stepback_server.storage.errors import StorageUnavailable
 
 _log = logging.getLogger(__name__)
 
@@ -28,16 +29,16 @@ _SECONDS_TO_ANSWER = 20
 
 
 def address_of(url: str) -> URL:
-    """The address with its asynchronous driver. Raises StorageError."""
+    """The address with its asynchronous driver. Raises InvalidInput."""
     try:
         address = make_url(url.replace("postgres://", "postgresql://", 1))
     except ArgumentError:
-        raise StorageError(
+        raise InvalidInput(
             "STEPBACK_DATABASE_URL: write sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
         ) from None
     driver = _DRIVERS.get(address.get_backend_name())
     if driver is None:
-        raise StorageError(
+        raise InvalidInput(
             f"STEPBACK_DATABASE_URL: {address.get_backend_name()} is not supported; "
             "write sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
         )
@@ -82,7 +83,7 @@ class Database:
             raise StorageUnavailable(_cause(error)) from error
 
     async def upgrade(self) -> None:
-        """Bring the schema to this version. Raises StorageError and StorageUnavailable."""
+        """Bring the schema to this version. Raises InvalidInput and StorageUnavailable."""
         try:
             async with self.begin() as connection:
                 if self.is_shared:
@@ -90,7 +91,7 @@ class Database:
                     await connection.execute(lock, {"lock": _MIGRATION_LOCK})
                 await connection.run_sync(_migrate)
         except CommandError as error:
-            raise StorageError(
+            raise InvalidInput(
                 f"{self.name} is of another version of Stepback ({error}): use the newer one"
             ) from error
 

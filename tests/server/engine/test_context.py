@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from stepback_core.errors import InvalidInput
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.context import with_context
 from stepback_server.engine.cpu_dtype import cpu_dtype
 from stepback_server.engine.vllm_environment import threads_for
 from stepback_server.engine.vllm_options import as_flags, engine_options
-from stepback_server.settings import Settings, SettingsError
+from stepback_server.settings import Settings
 from tests.conftest import CHECKPOINT
 
 
@@ -63,7 +64,7 @@ def test_a_short_context_is_served_whole_without_a_word(caplog: pytest.LogCaptur
 def test_a_context_that_cannot_be_served_is_refused(
     long_model: Checkpoint, settings: dict[str, str], named: str
 ) -> None:
-    with pytest.raises(SettingsError, match=named):
+    with pytest.raises(InvalidInput, match=named):
         with_context(long_model, read(**settings))
 
 
@@ -101,7 +102,7 @@ def test_on_a_cpu_other_arguments_come_last() -> None:
     ],
 )
 def test_arguments_that_have_a_setting_or_must_hold_are_refused(given: str, named: str) -> None:
-    with pytest.raises(SettingsError, match=f"STEPBACK_VLLM_ARGS.*{named}"):
+    with pytest.raises(InvalidInput, match=f"STEPBACK_VLLM_ARGS.*{named}"):
         read(vllm_args=given)
 
 
@@ -113,7 +114,7 @@ def test_a_keys_line_end_is_no_part_of_it(key: str) -> None:
 
 @pytest.mark.parametrize("key", ["sec ret", "secret ", "sécret", "sec\nret", "\tsecret"])
 def test_a_key_that_no_header_takes_is_refused_and_not_repeated(key: str) -> None:
-    with pytest.raises(SettingsError, match="STEPBACK_ENGINE_API_KEY") as refusal:
+    with pytest.raises(InvalidInput, match="STEPBACK_ENGINE_API_KEY") as refusal:
         read(engine_api_key=key)
     assert "ret" not in str(refusal.value)
 

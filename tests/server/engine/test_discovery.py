@@ -13,11 +13,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from stepback_core.errors import InvalidInput
 from stepback_server.engine.base import EngineUnavailable, Finish
 from stepback_server.engine.discovery import Discovery, resolve_name
 from stepback_server.engine.pool import Changes, EnginePool
 from stepback_server.engine.supervisor import Supervisor
-from stepback_server.settings import Settings, SettingsError
+from stepback_server.settings import Settings
 from tests.conftest import CHECKPOINT, ROOT, free_port, wait_until_ok, wait_until_ready
 from tests.server.engine.resolved_controller import NAME
 from tests.server.engine.test_pool import CANARY, QUICK, Server, request, sample, until
@@ -74,7 +75,7 @@ def test_a_name_without_an_answer_keeps_its_engines() -> None:
 def test_a_name_is_a_setting_and_only_of_plain_http() -> None:
     settings = Settings.read({"STEPBACK_ENGINE_URLS": "dns+http://engines:8000/"})
     assert settings.engine_urls == ("dns+http://engines:8000",)
-    with pytest.raises(SettingsError):
+    with pytest.raises(InvalidInput):
         Settings.read({"STEPBACK_ENGINE_URLS": "dns+https://engines:8000"})
 
 

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from stepback_core.errors import InvalidInput
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.commands.engine import server_flags
 from stepback_server.engine import vllm_dtype
 from stepback_server.engine.handshake import Expected
-from stepback_server.settings import Settings, SettingsError, flag_of
+from stepback_server.settings import Settings, flag_of
 from tests.conftest import CHECKPOINT, SERVED
 
 CPU_ONLY = ["--enforce-eager", "--no-enable-chunked-prefill", "--block-size"]
@@ -66,7 +67,7 @@ def test_a_secret_has_no_flag(secret: str, capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.parametrize("urls", ["ftp://a", "a:8000", "http://user:word@a", "http://a,b"])
 def test_an_address_that_is_none_is_refused_by_name(urls: str) -> None:
-    with pytest.raises(SettingsError, match="STEPBACK_ENGINE_URLS"):
+    with pytest.raises(InvalidInput, match="STEPBACK_ENGINE_URLS"):
         Settings.read({"STEPBACK_ENGINE_URLS": urls})
 
 

@@ -11,8 +11,7 @@ import pytest
 
 from stepback_server.engine.base import (
     Engine,
-    EngineMismatch,
-    EngineNotReached,
+    EngineError,
     EngineUnavailable,
     Finish,
     OnSample,
@@ -65,7 +64,7 @@ class Server(ScriptedEngine):
     def start(self) -> OwnedEngine:
         self.starts += 1
         if self.mismatched:
-            raise EngineMismatch("it serves another model")
+            raise EngineError("it serves another model")
         if not self.lives:
             raise EngineUnavailable("it cannot be reached")
         return self
@@ -93,7 +92,7 @@ class Server(ScriptedEngine):
             raise PromptRefused("too long")
         if not self.lives or self.is_busy:
             self.refused += 1
-            raise EngineNotReached("it cannot be reached")
+            raise EngineUnavailable("it cannot be reached", begun=False)
         return await super().sample(request, stop, mortal)
 
 
@@ -404,7 +403,7 @@ def test_a_server_of_something_else_ends_the_start_and_is_left_out_later() -> No
     wrong = Server()
     wrong.mismatched = True
     replicas = EnginePool({"a": Supervisor(wrong.start, CANARY, QUICK)})
-    with pytest.raises(EngineMismatch, match="another model"):
+    with pytest.raises(EngineError, match="another model"):
         asyncio.run(replicas.run())
     servers = {"a": Server(), "b": Server()}
     servers["b"].lives = 0

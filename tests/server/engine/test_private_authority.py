@@ -14,12 +14,12 @@ import pytest
 
 _ASK = """
 import sys
-from stepback_server.engine.base import EngineMismatch
+from stepback_server.engine.base import EngineError
 from stepback_server.engine.handshake import Expected
 expected = Expected(model="m", context_tokens=256, api_key=None, connections=1)
 try:
     print(expected.check_server(sys.argv[1]))
-except EngineMismatch as error:
+except EngineError as error:
     print(error)
 """
 

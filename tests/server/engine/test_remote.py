@@ -14,7 +14,7 @@ import pytest
 
 from stepback_client import AsyncClient, Client, CountdownProblem, SolveResult
 from stepback_core.tasks import TASKS
-from stepback_server.engine.base import EngineMismatch, EngineUnavailable, Sample, SampleRequest
+from stepback_server.engine.base import EngineError, EngineUnavailable, Sample, SampleRequest
 from stepback_server.engine.handshake import Expected
 from stepback_server.engine.remote import RemoteEngine
 from tests.conftest import CHECKPOINT, SERVED, held_out
@@ -185,7 +185,7 @@ def test_a_server_of_another_model_or_a_shorter_context_is_refused_by_name(
             "--max-model-len 257",
         ),
     ):
-        with pytest.raises(EngineMismatch, match=message):
+        with pytest.raises(EngineError, match=message):
             RemoteEngine.connect(url, expected)
     with pytest.raises(EngineUnavailable, match="cannot be reached"):
         RemoteEngine.connect("http://127.0.0.1:9", EXPECTED)

@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.commands.engine import own_url, patience
-from stepback_server.engine.base import EngineDied, EngineUnavailable
+from stepback_server.engine.base import EngineUnavailable
 from stepback_server.engine.death import Death
 from stepback_server.engine.handshake import Expected
 from stepback_server.engine.remote import RemoteEngine
@@ -183,7 +183,7 @@ def test_a_server_that_is_lost_is_replaced_and_nothing_is_left_of_it(
 
 def test_a_first_start_that_ends_by_itself_is_raised_with_its_status_and_its_words() -> None:
     launcher, url = launcher_of(fail)
-    with pytest.raises(EngineDied) as died:
+    with pytest.raises(EngineUnavailable) as died:
         asyncio.run(Supervisor(launcher.start, canary(2), QUICK, name=url).run())
     assert died.value.death == Death("ended with status 7", ("there is no such model",))
 
@@ -197,7 +197,7 @@ def test_starts_that_die_of_the_same_signal_are_tried_three_times() -> None:
         starts += 1
         return launcher.start()
 
-    with pytest.raises(EngineDied) as died:
+    with pytest.raises(EngineUnavailable) as died:
         asyncio.run(Supervisor(start, canary(2), QUICK, name=url).run())
     assert starts == 3
     assert died.value.death == Death("killed by SIGILL", ("the last word",))

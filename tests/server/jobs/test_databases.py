@@ -12,6 +12,7 @@ import pytest
 from alembic import command
 from sqlalchemy import Connection, text
 
+from stepback_core.errors import InvalidInput
 from stepback_core.schemas.jobs import Batch, BatchRequest, BatchStatus, JobStatus, SearchJob
 from stepback_server.commands.db import db
 from stepback_server.gateway.rate_limit import ANYONE, Tenant
@@ -19,7 +20,7 @@ from stepback_server.jobs.job import JobAnswer, Report, Tokens
 from stepback_server.jobs.opened import OpenedJobs
 from stepback_server.settings import Settings
 from stepback_server.storage.database import Database, migrations, upgrade
-from stepback_server.storage.errors import StorageError, StorageUnavailable
+from stepback_server.storage.errors import StorageUnavailable
 from tests.postgres import Postgres
 
 pytestmark = pytest.mark.timeout(400)
@@ -196,6 +197,6 @@ def _check(connection: Connection) -> None:
 
 def test_an_address_of_something_else_is_refused_without_its_password() -> None:
     for address in ("mysql://me:secret@host/name", "nonsense"):
-        with pytest.raises(StorageError) as refused:
+        with pytest.raises(InvalidInput) as refused:
             asyncio.run(upgrade(address))
         assert "postgresql://" in str(refused.value) and "secret" not in str(refused.value)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
+from stepback_core.errors import InvalidInput
 from stepback_server.scorers.breaker import Breaker
-from stepback_server.scorers.config import ScorersError, headers_of, read_entries
+from stepback_server.scorers.config import headers_of, read_entries
 from stepback_server.scorers.messages import Candidate, Opinion, Question
 from stepback_server.scorers.named import Scorers
 from stepback_server.scorers.scorer import Report, Scorer
@@ -288,7 +289,7 @@ URL = 'url = "http://127.0.0.1:1/score"'
 def test_a_mistake_in_the_file_is_named(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "scorers.toml"
     path.write_text(text)
-    with pytest.raises(ScorersError) as error:
+    with pytest.raises(InvalidInput) as error:
         for name, entry in read_entries(path).items():
             headers_of(entry, {"NEWLINES": "hunter2\nX: y"}, f"{path}: {name}")
     assert message in str(error.value) and str(path) in str(error.value)
@@ -296,5 +297,5 @@ def test_a_mistake_in_the_file_is_named(tmp_path: Path, text: str, message: str)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ScorersError, match=r"none.toml: No such file"):
+    with pytest.raises(InvalidInput, match=r"none.toml: No such file"):
         read_entries(tmp_path / "none.toml")

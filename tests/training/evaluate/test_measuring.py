@@ -9,12 +9,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from stepback_client import AsyncClient, InvalidRequest, Retry
+from stepback_client import AsyncClient, InvalidRequest, Retry, StepbackError
+from stepback_core.errors import InvalidInput
 from stepback_core.schemas import StopReason, Strategy
-from stepback_training.evaluate.measurement import Measured, WrongServer, measure
+from stepback_training.evaluate.measurement import Measured, measure
 from stepback_training.evaluate.plan import Setting
-from stepback_training.sampling.bounded_gather import Interrupted, Stopped, WeightsChanged
-from stepback_training.sampling.journal import JournalError
+from stepback_training.sampling.bounded_gather import Stopped
 from tests.training.evaluate.made import RIGHT, answer, plan, result
 
 GREEDY = Setting(strategy=Strategy.GREEDY)
@@ -105,7 +105,7 @@ def test_a_controller_in_trouble_is_waited_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("trouble", "cause"),
     [
-        (answered(result(stop=StopReason.CANCELLED)), Interrupted),
+        (answered(result(stop=StopReason.CANCELLED)), StepbackError),
         (httpx.Response(422, json=IMPOSSIBLE), InvalidRequest),
     ],
 )
@@ -126,7 +126,7 @@ def test_what_cannot_be_waited_for_stops_it_and_the_rest_is_kept(
 def test_other_weights_under_the_same_name_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "e.jsonl"
     assert ask(Controller(digests=["one"]), path).model["digest"] == "one"
-    with pytest.raises(JournalError, match=r'another model.digest \("one", now "two"\)'):
+    with pytest.raises(InvalidInput, match=r'another model.digest \("one", now "two"\)'):
         ask(Controller(digests=["two"]), path)
     # The digest says it all, whatever the rounding of a score.
     ask(Controller(digests=["one"], score=-0.2), path)
@@ -135,13 +135,13 @@ def test_other_weights_under_the_same_name_are_refused(tmp_path: Path) -> None:
 def test_a_controller_that_tells_no_digest_is_known_by_a_score(tmp_path: Path) -> None:
     ask(Controller(), tmp_path / "e.jsonl")
     ask(Controller(score=-0.101), tmp_path / "e.jsonl")
-    with pytest.raises(JournalError, match="other weights"):
+    with pytest.raises(InvalidInput, match="other weights"):
         ask(Controller(score=-0.2), tmp_path / "e.jsonl")
 
 
 def test_what_was_asked_of_who_knows_which_weights_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "e.jsonl"
-    with pytest.raises(WeightsChanged, match="keep others from loading"):
+    with pytest.raises(StepbackError, match="keep others from loading"):
         ask(Controller(digests=["one", "two"]), path)
     assert len(path.read_text().splitlines()) == 1
     again = Controller(digests=["one"])
@@ -149,6 +149,6 @@ def test_what_was_asked_of_who_knows_which_weights_is_dropped(tmp_path: Path) ->
 
 
 def test_a_model_of_another_task_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(WrongServer, match="made knows maze"):
+    with pytest.raises(InvalidInput, match="made knows maze"):
         ask(Controller(task="maze"), tmp_path / "e.jsonl")
     assert not (tmp_path / "e.jsonl").exists()

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from stepback_core.errors import InvalidInput
 from stepback_core.tasks import CountdownProblem
 from stepback_training.evaluate.flags import parser, read_plan
-from stepback_training.evaluate.problem_file import Columns, ProblemFile, ProblemFileError
+from stepback_training.evaluate.problem_file import Columns, ProblemFile
 from stepback_training.generators import GENERATORS, Split
 
 COUNTDOWN = GENERATORS["countdown"]
@@ -87,26 +88,26 @@ def test_each_problem_is_on_its_own_side_of_the_split(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_refused_with_its_place(
     tmp_path: Path, name: str, content: str | bytes, columns: Columns, said: str
 ) -> None:
-    with pytest.raises(ProblemFileError) as refused:
+    with pytest.raises(InvalidInput) as refused:
         read(written(tmp_path, name, content), columns)
     assert said in str(refused.value)
 
 
 def test_all_bad_lines_come_at_once(tmp_path: Path) -> None:
     lines = "\n".join(['{"numbers": [1, 2], "target": 0}'] * 25)
-    with pytest.raises(ProblemFileError) as refused:
+    with pytest.raises(InvalidInput) as refused:
         read(written(tmp_path, "own.jsonl", lines))
     assert str(refused.value).count("target") == 20 and "and 5 more" in str(refused.value)
 
 
 def test_more_rows_than_the_file_has_are_refused(tmp_path: Path) -> None:
     path = written(tmp_path, "games.csv", GAMES)
-    with pytest.raises(ProblemFileError, match="there are 3, not 1000"):
+    with pytest.raises(InvalidInput, match="there are 3, not 1000"):
         read(path, Columns(numbers="Puzzles", target="24"), range(901, 1001))
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ProblemFileError, match="cannot be read"):
+    with pytest.raises(InvalidInput, match="cannot be read"):
         read(tmp_path / "none.csv")
 
 
@@ -161,5 +162,5 @@ def test_a_file_without_questions_is_refused_with_the_place(
 ) -> None:
     file = tmp_path / "prosqa.json"
     file.write_text(content)
-    with pytest.raises(ProblemFileError, match=message):
+    with pytest.raises(InvalidInput, match=message):
         ProblemFile.read(file, GENERATORS["deduction"], Columns(question="question"))

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from stepback_core.errors import InvalidInput
 from stepback_core.schemas import Strategy
 from stepback_training.evaluate.plan import Setting
 from stepback_training.evaluate.scoring import Outcome
 from stepback_training.generators import Split
-from stepback_training.sampling.journal import JournalError, opened
+from stepback_training.sampling.journal import opened
 from tests.training.evaluate.made import outcome
 
 GREEDY = Setting(strategy=Strategy.GREEDY)
@@ -40,7 +41,7 @@ def test_another_evaluation_is_refused_by_name(tmp_path: Path) -> None:
         pass
     other = {"plan": {"seed": 2, "splits": ("test_seen",)}}
     with (
-        pytest.raises(JournalError, match=r"another plan.seed \(1, now 2\)"),
+        pytest.raises(InvalidInput, match=r"another plan.seed \(1, now 2\)"),
         opened(path, other, Outcome),
     ):
         pass
@@ -50,7 +51,7 @@ def test_two_processes_cannot_hold_one(tmp_path: Path) -> None:
     path = tmp_path / "e.jsonl"
     with (
         opened(path, IDENTITY, Outcome),
-        pytest.raises(JournalError, match="another process"),
+        pytest.raises(InvalidInput, match="another process"),
         opened(path, IDENTITY, Outcome),
     ):
         pass
@@ -60,7 +61,7 @@ def test_two_processes_cannot_hold_one(tmp_path: Path) -> None:
 def test_a_file_of_something_else_is_left_alone(tmp_path: Path, content: str) -> None:
     path = tmp_path / "e.jsonl"
     path.write_text(content)
-    with pytest.raises(JournalError, match=re.escape(path.name)), opened(path, IDENTITY, Outcome):
+    with pytest.raises(InvalidInput, match=re.escape(path.name)), opened(path, IDENTITY, Outcome):
         pass
     assert path.read_text() == content
 
@@ -72,7 +73,7 @@ def test_a_line_that_is_no_outcome_is_named(tmp_path: Path) -> None:
     with path.open("a") as file:
         file.write('{"setting": "greedy", "split": "test_seen", "number": 0, "outcome": {}}\n')
     with (
-        pytest.raises(JournalError, match=r"e.jsonl, line 3: not an outcome"),
+        pytest.raises(InvalidInput, match=r"e.jsonl, line 3: not an outcome"),
         opened(path, IDENTITY, Outcome),
     ):
         pass

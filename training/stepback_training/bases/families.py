@@ -6,28 +6,26 @@ import transformers
 from transformers import PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from stepback_core.errors import InvalidInput
+
 NATIVE_ALONE = frozenset({"BloomForCausalLM", "FalconForCausalLM", "GPTJForCausalLM"})
 """Served by vLLM's own code, though `transformers` gives them no attention that vLLM could take."""
 
 
-class BaseError(ValueError):
-    """A base model that cannot be trained and served; the message names the part."""
-
-
 def check_family(config: PreTrainedConfig, name: str) -> None:
-    """Raise BaseError where vLLM could not serve what training makes of a base."""
+    """Raise InvalidInput where vLLM could not serve what training makes of a base."""
     fields: dict[str, Any] = config.to_dict()
     if fields.get("is_encoder_decoder"):
-        raise BaseError(f"{name}: config.json: is_encoder_decoder: take a decoder alone")
+        raise InvalidInput(f"{name}: config.json: is_encoder_decoder: take a decoder alone")
     if isinstance(fields.get("text_config"), dict):
-        raise BaseError(
+        raise InvalidInput(
             f"{name}: config.json: text_config: the language model is nested in a model of images "
             "or sound; take the text model alone (for Gemma 3 that is the 1B, or its text_config "
             "saved as a model of its own)"
         )
     architecture = _architecture(config, name)
     if not is_served(architecture):
-        raise BaseError(
+        raise InvalidInput(
             f"{name}: config.json: architectures: vLLM does not serve {architecture}; take another "
             "family, such as Llama, Qwen, Gemma, OLMo, Phi, GPT-2 or GPT-NeoX (Pythia)"
         )
@@ -48,5 +46,7 @@ def is_served(architecture: str) -> bool:
 def _architecture(config: PreTrainedConfig, name: str) -> str:
     found: Any = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
     if found is None:
-        raise BaseError(f"{name}: config.json: model_type: {config.model_type} is no causal model")
+        raise InvalidInput(
+            f"{name}: config.json: model_type: {config.model_type} is no causal model"
+        )
     return found if isinstance(found, str) else found[0]

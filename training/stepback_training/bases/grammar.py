@@ -6,9 +6,9 @@ from typing import Any
 from pydantic import ValidationError
 from tokenizers import AddedToken
 
+from stepback_core.errors import InvalidInput
 from stepback_core.trace import Grammar, TraceCodec
 from stepback_core.validation import first_error
-from stepback_training.bases.families import BaseError
 
 _HERE, _ANSWER = "PROMPT-STANDS-HERE", "ANSWER-STANDS-HERE"
 
@@ -38,7 +38,7 @@ class Adopted:
 
 def adopt(tokenizer: Any, wishes: Wishes, known: Grammar | None = None) -> Adopted:
     """Add what the grammar needs to a tokenizer, and name it. `known` is the grammar that an
-    earlier import or training wrote down. Raises BaseError for what cannot be served."""
+    earlier import or training wrote down. Raises InvalidInput for what cannot be served."""
     grammar = _grammar(tokenizer, wishes, known)
     new: list[str] = []
     # A model that was trained here before has the marker, and its row is not to be touched.
@@ -68,21 +68,23 @@ def _has_separator(tokenizer: Any, separator: str) -> bool:
 
 
 def checked_codec(grammar: Grammar, tokenizer: Any, name: str) -> TraceCodec:
-    """The codec of both. Raises BaseError for a tokenizer that changes a text."""
+    """The codec of both. Raises InvalidInput for a tokenizer that changes a text."""
     try:
         codec = TraceCodec.of(grammar, tokenizer)
         codec.check_tokenizer()
     except ValueError as error:
-        raise BaseError(f"{name}: tokenizer: {error}") from error
+        raise InvalidInput(f"{name}: tokenizer: {error}") from error
     return codec
 
 
 def _grammar(tokenizer: Any, wishes: Wishes, known: Grammar | None) -> Grammar:
     end = wishes.end or (known.end if known else chat_end(tokenizer) or tokenizer.eos_token)
     if end is None:
-        raise BaseError("the tokenizer has no end-of-sequence token: name one of its tokens by end")
+        raise InvalidInput(
+            "the tokenizer has no end-of-sequence token: name one of its tokens by end"
+        )
     if end != tokenizer.eos_token and not _has_token(tokenizer, end):
-        raise BaseError(f"end: the tokenizer has no token {end!r}")
+        raise InvalidInput(f"end: the tokenizer has no token {end!r}")
     frame = wishes.prompt_frame or (known.prompt_frame if known else chat_frame(tokenizer))
     plain = known or Grammar()
     try:
@@ -93,7 +95,7 @@ def _grammar(tokenizer: Any, wishes: Wishes, known: Grammar | None) -> Grammar:
             prompt_frame=frame or plain.prompt_frame,
         )
     except ValidationError as error:
-        raise BaseError(first_error(error, whole="the grammar")) from error
+        raise InvalidInput(first_error(error, whole="the grammar")) from error
 
 
 def chat_frame(tokenizer: Any) -> str | None:

@@ -10,15 +10,16 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils.quantization_config import GgufConfig
 
+from stepback_core.errors import InvalidInput
 from stepback_core.manifest import MANIFEST_NAME, Manifest
-from stepback_training.bases.families import BaseError, check_family
+from stepback_training.bases.families import check_family
 
 _PACKAGE = "package:"
 
 
 @dataclass(frozen=True, slots=True)
 class BaseSource:
-    """Location of a base. Opening it raises BaseError by name of the part, the weights last of
+    """Location of a base. Opening it raises InvalidInput by name of the part, the weights last of
     all."""
 
     path: str
@@ -38,11 +39,11 @@ class BaseSource:
     @classmethod
     def _of_gguf(cls, file: Path) -> "BaseSource":
         if not file.is_file():
-            raise BaseError(f"{file}: there is no such file")
+            raise InvalidInput(f"{file}: there is no such file")
         try:
             import gguf  # noqa: F401  # pyright: ignore[reportMissingImports, reportUnusedImport]
         except ModuleNotFoundError as error:
-            raise BaseError(
+            raise InvalidInput(
                 f"{error.name} is not installed, and a GGUF file needs it: install this "
                 "distribution with its extras [training,gguf]"
             ) from error
@@ -64,39 +65,39 @@ class BaseSource:
             return  # A name of the hub; transformers says what is wrong with it.
         config, adapter = folder / "config.json", folder / "adapter_config.json"
         if adapter.exists() and not config.exists():
-            raise BaseError(
+            raise InvalidInput(
                 f"{adapter}: it is an adapter, not a model: merge it into its base first "
                 "(PEFT's merge_and_unload), and give that folder"
             )
         if not config.exists():
             found = ", ".join(sorted(path.name for path in folder.glob("*.gguf")))
             hint = f"; give the file: {found}" if found else ""
-            raise BaseError(f"{config}: there is none, so this is no model{hint}")
+            raise InvalidInput(f"{config}: there is none, so this is no model{hint}")
         fields = _read(config)
         if "quantization_config" in fields:
             kind = fields["quantization_config"].get("quant_method", "of some kind")
-            raise BaseError(
+            raise InvalidInput(
                 f"{config}: quantization_config: the weights are quantised ({kind}), and training "
                 "is for plain ones: take the model that they were made from"
             )
         if "auto_map" in fields and fields.get("model_type") not in CONFIG_MAPPING:
-            raise BaseError(
+            raise InvalidInput(
                 f"{config}: auto_map: the model needs code of its own, which is not run"
             )
 
     def check_family(self) -> None:
-        """Raise BaseError for a family that cannot be served."""
+        """Raise InvalidInput for a family that cannot be served."""
         try:
             config = AutoConfig.from_pretrained(self.path, **self.gguf)
         except (OSError, ValueError, KeyError) as error:
-            raise BaseError(f"{self.name}: config.json: {_one_line(error)}") from error
+            raise InvalidInput(f"{self.name}: config.json: {_one_line(error)}") from error
         check_family(config, self.name)
 
     def open_tokenizer(self) -> Any:
         try:
             return AutoTokenizer.from_pretrained(self.path, **self.gguf)
         except Exception as error:  # transformers raises whatever a broken file makes it meet
-            raise BaseError(f"{self.name}: the tokenizer: {_one_line(error)}") from error
+            raise InvalidInput(f"{self.name}: the tokenizer: {_one_line(error)}") from error
 
     def open_model(self, dtype: Any) -> PreTrainedModel:
         options: dict[str, Any] = dict(self.gguf)
@@ -105,17 +106,17 @@ class BaseSource:
         try:
             return AutoModelForCausalLM.from_pretrained(self.path, dtype=dtype, **options)
         except (OSError, ValueError) as error:
-            raise BaseError(f"{self.name}: the weights: {_one_line(error)}") from error
+            raise InvalidInput(f"{self.name}: the weights: {_one_line(error)}") from error
 
 
 def _in_package(name: str) -> str:
     """The one GGUF file of an installed Python package."""
     package = find_spec(name) if name.isidentifier() else None
     if package is None or package.origin is None:
-        raise BaseError(f"{_PACKAGE}{name}: no such package is installed")
+        raise InvalidInput(f"{_PACKAGE}{name}: no such package is installed")
     files = sorted(Path(package.origin).parent.rglob("*.gguf"))
     if len(files) != 1:
-        raise BaseError(f"{_PACKAGE}{name}: it has {len(files)} GGUF files, and not one")
+        raise InvalidInput(f"{_PACKAGE}{name}: it has {len(files)} GGUF files, and not one")
     return str(files[0])
 
 
@@ -123,9 +124,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         fields = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise BaseError(f"{path}: cannot be read ({error})") from error
+        raise InvalidInput(f"{path}: cannot be read ({error})") from error
     if not isinstance(fields, dict):
-        raise BaseError(f"{path}: is not a JSON object")
+        raise InvalidInput(f"{path}: is not a JSON object")
     return fields
 
 

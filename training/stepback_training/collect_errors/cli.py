@@ -10,13 +10,13 @@ from typing import Any
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from stepback_client import AsyncClient, BadSetting, Model, StepbackError
+from stepback_client import AsyncClient, Model, StepbackError
 from stepback_core.validation import first_error
 from stepback_training.collect_errors.collect import collect
 from stepback_training.collect_errors.collection import Plan, open_collection
 from stepback_training.collect_errors.first_error import Tally, summary
 from stepback_training.generators import GENERATORS
-from stepback_training.sampling.bounded_gather import PATIENCE, Stopped, WeightsChanged
+from stepback_training.sampling.bounded_gather import PATIENCE, Stopped
 from stepback_training.sampling.cli import (
     INTERRUPTED,
     add_controller_flags,
@@ -42,9 +42,9 @@ def errors(arguments: Sequence[str]) -> int:
         return say_stopped("errors", stopped, _GOES_ON)
     except ValidationError as error:
         return say("errors", first_error(error, whole="--options"), 2)
-    except (BadSetting, ValueError) as error:
+    except ValueError as error:
         return say("errors", error, 2)
-    except (StepbackError, WeightsChanged, OSError) as error:
+    except (StepbackError, OSError) as error:
         return say("errors", f"{error}; {_GOES_ON}", status_of(error))
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -32,7 +32,7 @@ async def collect(
     """Ask until the collection has the errors of `problems` problems, or `stop` is set; call
     `advance` after each.
 
-    Raises Stopped, StepbackError and WeightsChanged. The file of errors is written in any case.
+    Raises Stopped and StepbackError. The file of errors is written in any case.
     """
     judge = Judge(GENERATORS[plan.task])
 

@@ -8,11 +8,12 @@ from random import Random
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from stepback_core.errors import InvalidInput
 from stepback_training.atomic_files import write_whole
 from stepback_training.collect_errors.first_error import Tally
 from stepback_training.data.model_errors import ModelError
 from stepback_training.generators import GENERATORS, Split
-from stepback_training.sampling.journal import Journal, JournalError, Key, opened
+from stepback_training.sampling.journal import Journal, Key, opened
 
 
 class Plan(BaseModel):
@@ -87,12 +88,12 @@ class Collection:
 def open_collection(path: Path, plan: Plan, digest: str | None) -> Generator[Collection]:
     """Begin a collection, or go on with it; `digest` is of the served weights.
 
-    Raises JournalError where the file is not a collection, belongs to another plan or other
+    Raises InvalidInput where the file is not a collection, belongs to another plan or other
     weights, or another process writes it.
     """
     journal = path.with_name(f"{path.name}.journal.jsonl")
     if not journal.exists() and path.exists() and path.stat().st_size:
-        raise JournalError(f"{path} is there, and is no collection: use another file")
+        raise InvalidInput(f"{path} is there, and is no collection: use another file")
     identity = {"plan": plan.model_dump(mode="json"), "digest": digest}
     with opened(journal, identity, ProblemErrors) as held:
         yield Collection(path, held)

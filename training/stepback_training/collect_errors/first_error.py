@@ -88,8 +88,9 @@ class Judge:
         )
 
     def _whole_steps(self, problem: BaseModel, node: TreeNode) -> list[str]:
-        """The steps that have ended. The last one of a path that was cut has not, as a rule; nor
-        has one that the marker broke off, which then is no step."""
+        """The steps that have ended."""
+        # The last one of a path that was cut has not, as a rule; nor has one that the marker broke
+        # off, which then is no step.
         if node.outcome is Outcome.UNFINISHED:
             return node.steps[:-1]
         if node.outcome is Outcome.BACKTRACK and node.steps:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from stepback_core.errors import InvalidInput
 from stepback_core.validation import first_error
 from stepback_training.config.data import TRACES, DataRecipe, OwnErrors, Source
 from stepback_training.config.improve import ImproveRecipe
@@ -18,15 +19,10 @@ __all__ = [
     "LoraRecipe",
     "OwnErrors",
     "Recipe",
-    "RecipeError",
     "ScratchModel",
     "Source",
     "TrainRecipe",
 ]
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be used; the message names the file and the field."""
 
 
 class Recipe(BaseModel, extra="forbid", frozen=True):
@@ -75,12 +71,12 @@ class Recipe(BaseModel, extra="forbid", frozen=True):
 
     @classmethod
     def read(cls, path: Path) -> "Recipe":
-        """Read a TOML recipe. Raises RecipeError."""
+        """Read a TOML recipe. Raises InvalidInput."""
         try:
             return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
         except OSError as error:
-            raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
+            raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{path}: not TOML: {error}") from error
+            raise InvalidInput(f"{path}: not TOML: {error}") from error
         except ValidationError as error:
-            raise RecipeError(f"{path}: {first_error(error, whole='the recipe')}") from error
+            raise InvalidInput(f"{path}: {first_error(error, whole='the recipe')}") from error

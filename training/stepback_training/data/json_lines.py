@@ -4,15 +4,13 @@ import codecs
 from collections.abc import Iterator
 from pathlib import Path
 
+from stepback_core.errors import InvalidInput
+
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-class NotJsonLines(ValueError):
-    """A file in another form; the message names the form and what to do."""
-
-
 def json_lines(file: Path) -> Iterator[bytes]:
-    """The lines of a file, without a byte order mark. Raises NotJsonLines, and OSError."""
+    """The lines of a file, without a byte order mark. Raises InvalidInput, and OSError."""
     with file.open("rb") as lines:
         for number, line in enumerate(lines):
             text = line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
@@ -24,9 +22,9 @@ def json_lines(file: Path) -> Iterator[bytes]:
 def _refuse_other_forms(file: Path, first: bytes) -> None:
     # PowerShell's redirection writes UTF-16; without its mark every other byte of JSON is a zero.
     if first.startswith(_UTF_16) or b"\0" in first[:4]:
-        raise NotJsonLines(f"{file}: it is UTF-16 or UTF-32: save it as UTF-8")
+        raise InvalidInput(f"{file}: it is UTF-16 or UTF-32: save it as UTF-8")
     if first.lstrip().startswith(b"["):
-        raise NotJsonLines(
+        raise InvalidInput(
             f"{file}: it is a JSON array: write one object a line, with no brackets around them "
             f"and no commas between (jq -c '.[]' {file.name})"
         )

@@ -15,16 +15,13 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from stepback_core.errors import InvalidInput
 from stepback_core.trace import Grammar
 from stepback_core.validation import first_error
 from stepback_training.config import DataRecipe
-from stepback_training.data.json_lines import NotJsonLines, json_lines
+from stepback_training.data.json_lines import json_lines
 from stepback_training.generators import GENERATORS, ErrorKind, Generator, Split
 from stepback_training.generators.first_error import Mistake, first_mistake
-
-
-class ModelErrorsError(ValueError):
-    """A file that is not a model's own errors; the message names file, line and what is wrong."""
 
 
 class ModelError(BaseModel):
@@ -93,24 +90,22 @@ def is_teachable(task: Generator[Any], problem: BaseModel, steps: list[str]) -> 
 
 
 def read_model_errors(file: Path) -> Iterator[ModelError]:
-    """Read and judge a file line by line. Raises ModelErrorsError."""
+    """Read and judge a file line by line. Raises InvalidInput."""
     try:
         for number, line in enumerate(json_lines(file), start=1):
             try:
                 yield ModelError.model_validate_json(line)
             except ValidationError as error:
                 what = first_error(error, whole="the line")
-                raise ModelErrorsError(f"{file}:{number}: {what}") from error
-    except NotJsonLines as error:
-        raise ModelErrorsError(str(error)) from error
+                raise InvalidInput(f"{file}:{number}: {what}") from error
     except OSError as error:
-        raise ModelErrorsError(f"{file}: cannot be read ({error.strerror})") from error
+        raise InvalidInput(f"{file}: cannot be read ({error.strerror})") from error
 
 
 def own_errors_of(recipe: DataRecipe) -> Mapping[str, list[ModelError]]:
     """By task, what the recipe's file holds; nothing where it names none.
 
-    Raises ModelErrorsError for a file that is none, or that has nothing of the recipe's tasks.
+    Raises InvalidInput for a file that is none, or that has nothing of the recipe's tasks.
     """
     if recipe.own_errors is None:
         return {}
@@ -118,7 +113,7 @@ def own_errors_of(recipe: DataRecipe) -> Mapping[str, list[ModelError]]:
     written = file.stat().st_mtime_ns if file.exists() else 0
     found = _read_once(file, written)
     if found.keys().isdisjoint(recipe.names):
-        raise ModelErrorsError(f"{file}: it has no errors of {' or '.join(recipe.names)}")
+        raise InvalidInput(f"{file}: it has no errors of {' or '.join(recipe.names)}")
     return found
 
 

@@ -18,6 +18,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from tqdm import tqdm
 
+from stepback_core.errors import InvalidInput
 from stepback_core.trace import Grammar
 from stepback_core.validation import first_error
 from stepback_training.config import DataRecipe, Source
@@ -29,10 +30,6 @@ from stepback_training.data.wrong_paths import Mistakes
 from stepback_training.generators import Generator, Split
 
 _CHUNK = 2000
-
-
-class SampleError(ValueError):
-    """A line that is not a sample; the message names file, line and field."""
 
 
 class Sample(BaseModel):
@@ -66,8 +63,8 @@ class Sample(BaseModel):
 
 def write_samples(recipe: DataRecipe, path: Path, *, processes: int | None = None) -> None:
     """Write the recipe's samples as JSONL; the same recipe gives the same bytes with any number of
-    processes. The file appears under its name only when it is whole. Raises TraceError,
-    ModelErrorsError and OSError."""
+    processes. The file appears under its name only when it is whole. Raises InvalidInput,
+    InvalidInput and OSError."""
     # These are read before anything is written, and before processes are forked that need them.
     held_out(recipe)
     own_errors_of(recipe)
@@ -108,7 +105,7 @@ def _batches(recipe: DataRecipe, processes: int | None) -> Iterator[tuple[int, s
 
 
 def held_out(recipe: DataRecipe) -> int:
-    """How many traces the split keeps out of the samples. Raises TraceError."""
+    """How many traces the split keeps out of the samples. Raises InvalidInput."""
     return sum(_traces(source, recipe).held_out for source in recipe.tasks if source.files)
 
 
@@ -125,18 +122,18 @@ def _recipe_path(path: Path) -> Path:
 
 
 def read_samples(path: Path) -> Iterator[Sample]:
-    """Read JSONL samples one by one. Raises SampleError, and NotJsonLines."""
+    """Read JSONL samples one by one. Raises InvalidInput."""
     yield from samples_of(path, json_lines(path))
 
 
 def samples_of(path: Path, lines: Iterable[bytes], first: int = 1) -> Iterator[Sample]:
-    """Samples of a file's lines, numbered from `first`. Raises SampleError."""
+    """Samples of a file's lines, numbered from `first`. Raises InvalidInput."""
     for number, line in enumerate(lines, start=first):
         try:
             yield Sample.model_validate_json(line)
         except ValidationError as error:
             what = first_error(error, whole="the line")
-            raise SampleError(f"{path}:{number}: {what}") from error
+            raise InvalidInput(f"{path}:{number}: {what}") from error
 
 
 def make_samples(recipe: DataRecipe, rng: Random) -> Iterator[Sample]:

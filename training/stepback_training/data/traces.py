@@ -24,9 +24,10 @@ from pydantic import (
     model_validator,
 )
 
+from stepback_core.errors import InvalidInput
 from stepback_core.trace import Grammar
 from stepback_core.validation import every_error
-from stepback_training.data.json_lines import NotJsonLines, json_lines
+from stepback_training.data.json_lines import json_lines
 from stepback_training.generators import is_test_input
 
 SPLIT_RULE = "test prompts: first byte of SHA-256 over traces:PROMPT below 26 (about 10 %)"
@@ -39,10 +40,6 @@ PLAIN_PROMPTS = (
 # Control tokens as chat templates write them. Which of them a model has, its tokenizer says later;
 # a prompt that was rendered for one is no prompt of any.
 _CONTROL = re.compile(r"<\|[A-Za-z_]+\|>|<(start|end)_of_turn>|\[/?INST\]")
-
-
-class TraceError(ValueError):
-    """Files that are not traces; the message has one line an error, with file, line and field."""
 
 
 def _is_step(step: str, info: ValidationInfo) -> str:
@@ -110,7 +107,7 @@ class Traces:
 
 
 def read_traces(files: Sequence[Path], grammar: Grammar | None = None) -> Traces:
-    """Read every line of the files. Raises TraceError with the first errors of them all."""
+    """Read every line of the files. Raises InvalidInput with the first errors of them all."""
     errors: list[str] = []
     found: list[tuple[str, Trace]] = []
     for file in files:
@@ -120,7 +117,7 @@ def read_traces(files: Sequence[Path], grammar: Grammar | None = None) -> Traces
                     found.append((where, Trace.model_validate_json(line, context=grammar)))
                 except ValidationError as error:
                     errors += [f"{where}: {one}" for one in every_error(error, whole="the line")]
-        except NotJsonLines as error:
+        except InvalidInput as error:
             errors.append(str(error))
     errors += _conflicts(found)
     if not found and not errors:
@@ -128,10 +125,10 @@ def read_traces(files: Sequence[Path], grammar: Grammar | None = None) -> Traces
     if errors:
         rest = len(errors) - _MOST_REPORTED
         more = [f"... and {rest} more"] if rest > 0 else []
-        raise TraceError("\n".join(["the traces have errors:", *errors[:_MOST_REPORTED], *more]))
+        raise InvalidInput("\n".join(["the traces have errors:", *errors[:_MOST_REPORTED], *more]))
     training = [trace for _, trace in found if not is_held_out(trace.prompt)]
     if not training:
-        raise TraceError(f"all {len(found)} traces belong to the test split: add more")
+        raise InvalidInput(f"all {len(found)} traces belong to the test split: add more")
     return Traces(training, len(found) - len(training))
 
 
@@ -141,14 +138,13 @@ def is_held_out(prompt: str) -> bool:
 
 
 def _lines(file: Path) -> Iterator[tuple[str, bytes]]:
-    """Place and content of each line; empty lines are left out. Raises NotJsonLines, and TraceError
-    for a file that cannot be read."""
+    """Place and content of each line; empty lines are left out. Raises InvalidInput."""
     try:
         for number, line in enumerate(json_lines(file), start=1):
             if text := line.strip():
                 yield f"{file}:{number}", text
     except OSError as error:
-        raise TraceError(f"{file}: cannot be read ({error.strerror})") from error
+        raise InvalidInput(f"{file}: cannot be read ({error.strerror})") from error
 
 
 def _conflicts(found: Sequence[tuple[str, Trace]]) -> list[str]:

@@ -31,7 +31,7 @@ class Mistakes:
 
     @classmethod
     def of(cls, task: Generator[Any], recipe: DataRecipe) -> "Mistakes":
-        """Reads the model's own errors, if the recipe has any. Raises ModelErrorsError."""
+        """Reads the model's own errors, if the recipe has any. Raises InvalidInput."""
         return cls(task, recipe, own_errors_of(recipe).get(task.name, []))
 
     def draw(self, problem: BaseModel, path: list[str], rng: Random) -> WrongPath | None:
@@ -80,8 +80,9 @@ class Mistakes:
         return WrongPath(self._task.checker.prompt(error.typed_problem), error.prefix, wrong)
 
     def _draw_number(self, rng: Random) -> int:
-        """How many steps are to be wrong. Nothing is drawn for a choice that is none, so the
-        samples of recipes that know of one wrong step alone stay as they were."""
+        """How many steps are to be wrong."""
+        # Nothing is drawn for a choice that is none, so the samples of recipes that know of one
+        # wrong step alone stay as they were.
         weights = {n: weight for n, weight in self._recipe.wrong_steps.items() if weight > 0}
         if len(weights) == 1:
             return next(iter(weights))

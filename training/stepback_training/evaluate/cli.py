@@ -9,12 +9,13 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from stepback_client import AsyncClient, BadSetting, StepbackError
+from stepback_core.errors import InvalidInput
 from stepback_core.validation import first_error
-from stepback_training.evaluate.evaluation import Evaluation, EvaluationError
+from stepback_training.evaluate.evaluation import Evaluation
 from stepback_training.evaluate.flags import parser, read_plan
-from stepback_training.evaluate.measurement import Measured, WrongServer, measure
+from stepback_training.evaluate.measurement import Measured, measure
 from stepback_training.evaluate.plan import Plan
-from stepback_training.sampling.bounded_gather import PATIENCE, Stopped, WeightsChanged
+from stepback_training.sampling.bounded_gather import PATIENCE, Stopped
 from stepback_training.sampling.cli import (
     INTERRUPTED,
     drain_on_signals,
@@ -22,7 +23,6 @@ from stepback_training.sampling.cli import (
     say_stopped,
     status_of,
 )
-from stepback_training.sampling.journal import JournalError
 from stepback_training.sampling.problems import Question
 from stepback_training.sampling.provenance import this_process
 
@@ -48,11 +48,11 @@ def evaluate(arguments: Sequence[str]) -> int:
         journal = given.out.with_suffix(".jsonl")
         kept = f"what was done is in {journal}, and the same command goes on from it"
         return say_stopped("evaluate", stopped, kept)
-    except (JournalError, WrongServer, BadSetting) as error:
+    except (InvalidInput, BadSetting) as error:
         return say("evaluate", error, 2)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (StepbackError, WeightsChanged, OSError) as error:
+    except (StepbackError, OSError) as error:
         return say("evaluate", error, status_of(error))
     print(evaluation.table())
     if given.picture:
@@ -82,7 +82,7 @@ def plot(arguments: Sequence[str]) -> int:
     try:
         read = {_name(path, given.files): Evaluation.read(path) for path in given.files}
         files = draw_all(read, given.out)
-    except (EvaluationError, OSError) as error:
+    except (InvalidInput, OSError) as error:
         return say("plot", error, 2)
     print("\n".join(map(str, files)))
     return 0

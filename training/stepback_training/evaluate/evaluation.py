@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from stepback_core.errors import InvalidInput
 from stepback_core.validation import first_error
 from stepback_training.atomic_files import write_whole
 from stepback_training.evaluate.measurement import Measured
@@ -12,10 +13,6 @@ from stepback_training.evaluate.plan import Plan
 from stepback_training.evaluate.scoring import Outcome, Rule
 from stepback_training.evaluate.summary import Accuracy, Row
 from stepback_training.generators import Split
-
-
-class EvaluationError(ValueError):
-    """A file that is no evaluation; the message names the file."""
 
 
 class Evaluation(BaseModel):
@@ -71,14 +68,14 @@ class Evaluation(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> "Evaluation":
-        """Raises EvaluationError."""
+        """Raises InvalidInput."""
         try:
             return cls.model_validate_json(path.read_bytes())
         except OSError as error:
-            raise EvaluationError(f"{path}: cannot be read ({error.strerror})") from error
+            raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from error
         except ValidationError as error:
             reason = first_error(error, whole="the file")
-            raise EvaluationError(f"{path} is no evaluation: {reason}") from error
+            raise InvalidInput(f"{path} is no evaluation: {reason}") from error
 
     def write(self, path: Path) -> None:
         """Whole or not at all."""

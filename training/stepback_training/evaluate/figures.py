@@ -66,7 +66,7 @@ class _Drawn:
 def draw_all(evaluations: dict[str, Evaluation], folder: Path) -> list[Path]:
     """Both figures of each task; `evaluations` are by the names of their files. Returns the files.
 
-    Raises EvaluationError, OSError.
+    Raises InvalidInput, OSError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tasks: dict[str, dict[str, Evaluation]] = defaultdict(dict)

@@ -14,19 +14,16 @@ from typing import Any
 from tqdm import tqdm
 
 from stepback_client import AsyncClient
+from stepback_core.errors import InvalidInput
 from stepback_core.schemas import Select, Strategy
 from stepback_training.evaluate.plan import Plan, Setting, best_of_n_of
 from stepback_training.evaluate.scoring import Outcome, outcome_of
 from stepback_training.sampling.bounded_gather import ask_each, finished, of_these_weights
-from stepback_training.sampling.journal import Journal, JournalError, Key, opened
+from stepback_training.sampling.journal import Journal, Key, opened
 from stepback_training.sampling.problems import Question, digest_of
 
 # Nats a token. The same weights differ by less from batch to batch.
 _SCORE_TOLERANCE = 0.005
-
-
-class WrongServer(ValueError):
-    """The controller cannot be asked what the plan says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +58,7 @@ async def measure(
     """Ask each problem what the journal at `path` does not hold yet, until `stop` is set.
 
     `run` is what the journal is to say of this process. Raises Stopped, StepbackError where the
-    controller cannot even be asked who it is, JournalError, WeightsChanged and WrongServer.
+    controller cannot be asked or served other weights meanwhile, and InvalidInput.
     """
     controller, model, greedy = await _get_to_know(client, plan, asked[0])
     identity = {
@@ -100,7 +97,7 @@ async def _get_to_know(
     model = (await client.models()).data[0]
     if plan.task not in model.tasks:
         known = ", ".join(model.tasks) or "none by name"
-        raise WrongServer(f"task: the model {model.id} knows {known}, and not {plan.task}")
+        raise InvalidInput(f"task: the model {model.id} knows {known}, and not {plan.task}")
     result = await client.solve(first.problem, strategy=Strategy.GREEDY, select=Select.PERPLEXITY)
     answer = result.answer
     greedy = {"text": answer.text, "score": answer.score} if answer else {}
@@ -110,7 +107,7 @@ async def _get_to_know(
 
 
 def _check_weights(path: Path, journal: Journal[Outcome], greedy: dict[str, Any]) -> None:
-    """Raises JournalError where the outcomes so far cannot be of the weights that answer now: for
+    """Raises InvalidInput where the outcomes so far cannot be of the weights that answer now: for
     a controller that does not tell the digest of its weights."""
     if not journal.runs:
         return
@@ -118,7 +115,7 @@ def _check_weights(path: Path, journal: Journal[Outcome], greedy: dict[str, Any]
     if bool(begun) != bool(greedy) or (
         begun and abs(begun["score"] - greedy["score"]) > _SCORE_TOLERANCE
     ):
-        raise JournalError(
+        raise InvalidInput(
             f"{path} was begun with other weights of that name: they answer the first problem "
             f"with {begun or 'nothing'}, now {greedy or 'nothing'}; begin another"
         )

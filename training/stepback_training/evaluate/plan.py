@@ -54,8 +54,8 @@ class Setting(_Plain):
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """The rules that can be judged on one such search. Best-first search writes nothing twice,
-        so that there is nothing to vote on."""
+        """The rules that can be judged on one such search."""
+        # Best-first search writes nothing twice, so that there is nothing to vote on.
         if self.until_verified:
             return (Rule.VERIFIED,)
         if self.strategy is Strategy.BEST_FIRST:

@@ -22,6 +22,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from stepback_core.errors import InvalidInput
 from stepback_core.validation import first_error
 from stepback_training.generators import Generator, Split
 from stepback_training.sampling.problems import Question
@@ -31,10 +32,6 @@ _LIST = re.compile(r"\[?\s*[0-9]+(?:[\s,;]+[0-9]+)*\s*\]?", re.ASCII)
 _SENTENCE = re.compile(r"[^\s.?][^.?]*[.?]")
 
 _Record = dict[str, Any]
-
-
-class ProblemFileError(ValueError):
-    """A file that problems cannot be read from; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +73,19 @@ class ProblemFile:
     def read(
         cls, path: Path, task: Generator[Any], columns: Columns, rows: range | None = None
     ) -> "ProblemFile":
-        """Read `rows` of a file, counted from 1 without its header. Raises ProblemFileError."""
+        """Read `rows` of a file, counted from 1 without its header. Raises InvalidInput."""
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise ProblemFileError(f"{path}: cannot be read ({error.strerror})") from error
+            raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from error
         records = _chosen(path, _records(path, content), rows)
         problems = _problems(path, records, task, columns)
         return cls(path.name, sha256(content).hexdigest(), _questions(task, problems))
 
 
 def side_of_split(task: Generator[Any], problem: BaseModel) -> Split:
-    """The split that a problem counts under. One that is kept out of every split was in no
-    training, so it counts as new."""
+    """The split that a problem counts under."""
+    # One that is kept out of every split was in no training, so it counts as new.
     return task.split(problem) or Split.TEST_NEW
 
 
@@ -108,14 +105,14 @@ def _records(path: Path, content: bytes) -> list[tuple[int, _Record]]:
         # A byte order mark is what spreadsheets put before the header.
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ProblemFileError(f"{path}: is not UTF-8 (byte {error.start}): save it so") from error
+        raise InvalidInput(f"{path}: is not UTF-8 (byte {error.start}): save it so") from error
     if path.suffix.lower() == ".csv":
         return list(_of_csv(path, text))
     if path.suffix.lower() == ".jsonl":
         return list(_of_jsonl(path, text))
     if path.suffix.lower() == ".json":
         return list(_of_json(path, text))
-    raise ProblemFileError(f"{path}: must end in .csv, .jsonl or .json")
+    raise InvalidInput(f"{path}: must end in .csv, .jsonl or .json")
 
 
 def _of_csv(path: Path, text: str) -> Iterator[tuple[int, _Record]]:
@@ -123,12 +120,10 @@ def _of_csv(path: Path, text: str) -> Iterator[tuple[int, _Record]]:
     try:
         for record in reader:
             if None in record or None in record.values():
-                raise ProblemFileError(
-                    f"{path}:{reader.line_num}: has not as many cells as the header"
-                )
+                raise InvalidInput(f"{path}:{reader.line_num}: has not as many cells as the header")
             yield reader.line_num, record
     except csv.Error as error:
-        raise ProblemFileError(f"{path}:{reader.line_num}: is no CSV ({error})") from error
+        raise InvalidInput(f"{path}:{reader.line_num}: is no CSV ({error})") from error
 
 
 def _of_jsonl(path: Path, text: str) -> Iterator[tuple[int, _Record]]:
@@ -138,9 +133,9 @@ def _of_jsonl(path: Path, text: str) -> Iterator[tuple[int, _Record]]:
         try:
             record = json.loads(line)
         except ValueError as error:
-            raise ProblemFileError(f"{path}:{number}: is no JSON ({error})") from error
+            raise InvalidInput(f"{path}:{number}: is no JSON ({error})") from error
         if not isinstance(record, dict):
-            raise ProblemFileError(f"{path}:{number}: is no JSON object")
+            raise InvalidInput(f"{path}:{number}: is no JSON object")
         yield number, record
 
 
@@ -149,9 +144,9 @@ def _of_json(path: Path, text: str) -> Iterator[tuple[int, _Record]]:
     try:
         records = json.loads(text)
     except ValueError as error:
-        raise ProblemFileError(f"{path}: is no JSON ({error})") from error
+        raise InvalidInput(f"{path}: is no JSON ({error})") from error
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise ProblemFileError(f"{path}: is no list of JSON objects")
+        raise InvalidInput(f"{path}: is no list of JSON objects")
     yield from enumerate(records, start=1)
 
 
@@ -159,11 +154,11 @@ def _chosen(
     path: Path, records: list[tuple[int, _Record]], rows: range | None
 ) -> list[tuple[int, _Record]]:
     if not records:
-        raise ProblemFileError(f"{path}: has no problems")
+        raise InvalidInput(f"{path}: has no problems")
     if rows is None:
         return records
     if rows.stop - 1 > len(records):
-        raise ProblemFileError(f"{path}: rows: there are {len(records)}, not {rows.stop - 1}")
+        raise InvalidInput(f"{path}: rows: there are {len(records)}, not {rows.stop - 1}")
     return records[rows.start - 1 : rows.stop - 1]
 
 
@@ -171,7 +166,7 @@ def _problems(
     path: Path, records: Sequence[tuple[int, _Record]], task: Generator[Any], columns: Columns
 ) -> list[BaseModel]:
     if not columns.named and path.suffix.lower() == ".csv":
-        raise ProblemFileError(
+        raise InvalidInput(
             f"{path}: name its columns: --numbers and --target, or --grid, or --question; "
             f"it has {', '.join(records[0][1])}"
         )
@@ -187,7 +182,7 @@ def _problems(
             errors.append(f"{path}:{line}: {error}")
     if errors:
         more = [f"and {len(errors) - _MOST_ERRORS} more"] if len(errors) > _MOST_ERRORS else []
-        raise ProblemFileError("\n".join([*errors[:_MOST_ERRORS], *more]))
+        raise InvalidInput("\n".join([*errors[:_MOST_ERRORS], *more]))
     return problems
 
 
@@ -195,7 +190,7 @@ def _check_columns(path: Path, record: Mapping[str, Any], columns: Columns) -> N
     for field, column in columns.named.items():
         if column not in record and not (field == "target" and column.isdecimal()):
             known = ", ".join(map(str, record))
-            raise ProblemFileError(f"{path}: has no column {column!r}; it has {known}")
+            raise InvalidInput(f"{path}: has no column {column!r}; it has {known}")
 
 
 def _fields(record: Mapping[str, Any], columns: Columns) -> dict[str, Any]:

@@ -91,10 +91,11 @@ class Generator(ABC, Generic[P]):
         return Split.TEST_SEEN if is_test_input(self.checker.prompt(problem)) else Split.TRAIN
 
     def stream(self, split: Split, rng: Random) -> Iterator[P]:
-        """Solvable problems of a split, without end. Training problems may share their inputs, so
-        that the search for reference paths is paid once for several; test problems do not.
+        """Solvable problems of a split, without end.
 
         Raises ValueError for a split that the task does not have."""
+        # Training problems may share their inputs, so that the search for reference paths is paid
+        # once for several; test problems do not.
         if split not in self.splits:
             raise ValueError(f"{self.name} has no {split} problems")
         while True:

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from stepback_core.errors import InvalidInput
 from stepback_core.manifest import Manifest
 from stepback_core.trace import TraceCodec
-from stepback_training.bases.families import BaseError
 from stepback_training.bases.grammar import Adopted, Wishes, adopt, checked_codec
 from stepback_training.bases.source import BaseSource
 from stepback_training.train.checkpoint import export
@@ -40,8 +40,8 @@ class Imported:
 
 
 def import_base(order: Import) -> Imported:
-    """Write the folder. Raises BaseError by name of the part, before any weights are read for all
-    that can be known by then."""
+    """Write the folder. Raises InvalidInput that names the part, if possible before any weights are
+    read."""
     source = BaseSource.at(order.base)
     source.check_family()
     tokenizer = source.open_tokenizer()
@@ -89,12 +89,12 @@ def _manifest(
 
 
 def _check_served(folder: Path, codec: TraceCodec) -> None:
-    """Raise BaseError where the tokenizer, as the server reads it, is another one."""
+    """Raise InvalidInput where the tokenizer, as the server reads it, is another one."""
     loader: Any = PreTrainedTokenizerFast
     try:
         served = TraceCodec.of(codec.grammar, loader.from_pretrained(folder, local_files_only=True))
     except ValueError as error:
-        raise BaseError(f"{folder}: tokenizer.json: {error}") from error
+        raise InvalidInput(f"{folder}: tokenizer.json: {error}") from error
     for text in ("1+2=3", "Is Sally a hilpus?", "a  b\tc\n", "\u00e4\u4e2d\U0001f600"):
         if served.encode_prompt(text) != codec.encode_prompt(text):
-            raise BaseError(f"{folder}: tokenizer.json encodes {text!r} otherwise than the base")
+            raise InvalidInput(f"{folder}: tokenizer.json encodes {text!r} otherwise than the base")

@@ -7,14 +7,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from stepback_client import BadSetting, StepbackError
-from stepback_core.manifest import ManifestError
+from stepback_client import StepbackError
 from stepback_core.validation import first_error
-from stepback_training.config import ImproveRecipe, Recipe, RecipeError
+from stepback_training.config import ImproveRecipe, Recipe
 from stepback_training.improve.record import Round
 from stepback_training.improve.rounds import improve as run_rounds
 from stepback_training.improve.served_checkpoint import Controller
-from stepback_training.sampling.bounded_gather import Stopped, WeightsChanged
+from stepback_training.sampling.bounded_gather import Stopped
 from stepback_training.sampling.cli import (
     INTERRUPTED,
     add_controller_flags,
@@ -50,9 +49,9 @@ def improve(arguments: Sequence[str]) -> int:
         return say_stopped("improve", stopped, _GOES_ON)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (RecipeError, ManifestError, BadSetting, ValueError) as error:
+    except ValueError as error:
         return say("improve", error, 2)
-    except (StepbackError, WeightsChanged, OSError) as error:
+    except (StepbackError, OSError) as error:
         return say("improve", f"{error}\n{_GOES_ON}", status_of(error))
     print(f"best by validation: round {record.best.number}, {record.best.checkpoint}")
     return 0

@@ -7,21 +7,18 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from stepback_core.errors import InvalidInput
 from stepback_training.config import DataRecipe, Source
 from stepback_training.generators import Generator, Split
 from stepback_training.sampling.problems import Question, draw
 
 
-class HeldOutError(ValueError):
-    """A problem that training must not see."""
-
-
 def refuse_held_out(task: Generator[Any], problem: BaseModel) -> None:
-    """Raise HeldOutError unless a problem belongs to the training split."""
+    """Raise InvalidInput unless a problem belongs to the training split."""
     split = task.split(problem)
     if split is not Split.TRAIN:
         where = "no split" if split is None else f"the split {split}"
-        raise HeldOutError(f"{task.checker.prompt(problem)} belongs to {where}, not to training")
+        raise InvalidInput(f"{task.checker.prompt(problem)} belongs to {where}, not to training")
 
 
 def training_questions(data: DataRecipe, seed: int) -> Iterator[Question]:

@@ -51,7 +51,7 @@ def improve(
 ) -> Record:
     """Run, or go on with, the rounds of a recipe. `report` is told each round once it is over.
 
-    Raises ValueError for what cannot be run so, StepbackError, Stopped and WeightsChanged where
+    Raises ValueError for what cannot be run so, StepbackError and Stopped where
     the controller does not do its part; the same call goes on from there.
     """
     start = _start(recipe)

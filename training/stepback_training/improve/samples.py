@@ -10,13 +10,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from stepback_core.errors import InvalidInput
 from stepback_training.atomic_files import write_whole
 from stepback_training.config import ImproveRecipe, Recipe
 from stepback_training.data.samples import Sample, make_samples
 from stepback_training.data.wrong_paths import draw_wrong_step
 from stepback_training.generators import GENERATORS, Generator
 from stepback_training.improve.outcomes import Outcome, WrongStep
-from stepback_training.improve.problems import HeldOutError, refuse_held_out
+from stepback_training.improve.problems import refuse_held_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def write_mixture(
     and what they are before it, under `counts_path`.
 
     `forbidden` are prompts that must not be trained on: those that the run is measured by. Raises
-    HeldOutError for a kept problem that is one of these, or outside of the training split, and for
+    InvalidInput for a kept problem that is one of these, or outside of the training split, and for
     an own wrong step that ends in a held-out goal.
     """
     improve = recipe.improve or ImproveRecipe()
@@ -88,7 +89,7 @@ def write_mixture(
         _refuse_held_out_goals(each)
     for sample in new:
         if sample.prompt in forbidden:
-            raise HeldOutError(f"{sample.prompt} is one of those that the run is measured by")
+            raise InvalidInput(f"{sample.prompt} is one of those that the run is measured by")
     counts.old = round(len(new) * improve.old_share / (1 - improve.old_share))
     fresh = (each for each in make_samples(recipe.data, rng) if each.prompt not in forbidden)
     samples = [*new, *islice(fresh, counts.old)]
@@ -104,7 +105,7 @@ def _refuse_held_out_goals(kept: Kept) -> None:
     for wrong in kept.wrong:
         if kept.task.ends_held_out(kept.problem, [*wrong.prefix, wrong.step]):
             prompt = kept.task.checker.prompt(kept.problem)
-            raise HeldOutError(f"{prompt}: {wrong.step} is wrong, and ends in a held-out goal")
+            raise InvalidInput(f"{prompt}: {wrong.step} is wrong, and ends in a held-out goal")
 
 
 def _new_samples(

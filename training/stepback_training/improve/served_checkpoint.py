@@ -73,7 +73,7 @@ class Controller:
         """Return the outcomes of the questions under these weights. The journal at `path` keeps
         them, and what it has is not asked again.
 
-        Raises what `serve` does, JournalError, Stopped and WeightsChanged."""
+        Raises what `serve` does, InvalidInput and Stopped."""
         identity = {
             "model": weights.model,
             "digest": weights.digest,

@@ -1,29 +1,20 @@
-"""The scheduler of the client package, and a guard of the weights that are asked.
-
-WeightsChanged   the controller served other weights than those that were asked
-"""
+"""The scheduler of the client package, and a guard of the weights that are asked."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from stepback_client import AsyncClient
-from stepback_client.batch import PATIENCE, Interrupted, Stopped, ask_each, finished
+from stepback_client import AsyncClient, StepbackError
+from stepback_client.batch import PATIENCE, Stopped, ask_each, finished
 from stepback_training.sampling.journal import Journal
 
 __all__ = [
     "PATIENCE",
-    "Interrupted",
     "Stopped",
-    "WeightsChanged",
     "ask_each",
     "finished",
     "of_these_weights",
 ]
-
-
-class WeightsChanged(Exception):
-    """The controller served other weights than those that were asked."""
 
 
 @asynccontextmanager
@@ -32,7 +23,7 @@ async def of_these_weights(
 ) -> AsyncGenerator[None]:
     """Guard a block against a weight reload; `digest` is None if the controller does not tell.
 
-    Raises WeightsChanged where others are served in the end. Nobody knows then what is of which:
+    Raises StepbackError where others are served in the end. Nobody knows then what is of which:
     what this process has kept is taken out of the journal again.
     """
     try:
@@ -48,7 +39,7 @@ async def of_these_weights(
 async def _check(client: AsyncClient, digest: str | None, journal: Journal[Any]) -> None:
     if digest is not None and (await client.version()).digest != digest:
         journal.take_back()
-        raise WeightsChanged(
+        raise StepbackError(
             f"the controller was given other weights meanwhile, and what was asked of it since was "
             f"dropped from {journal.path}: keep others from loading weights there"
         )

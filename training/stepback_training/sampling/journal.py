@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel
 
 from stepback_client.batch import GrowingLines, growing
-from stepback_client.batch import LinesError as JournalError
+from stepback_core.errors import InvalidInput
 from stepback_training.generators import Split
 
 T = TypeVar("T", bound=BaseModel)
@@ -61,7 +61,7 @@ class Journal(Generic[T]):
             key = (line["setting"], Split(line["split"]), line["number"])
             self.outcomes[key] = self._kind.model_validate(line["outcome"])
         except (KeyError, ValueError) as error:
-            raise JournalError(f"{self.path}, line {number}: not an outcome; move it away") from (
+            raise InvalidInput(f"{self.path}, line {number}: not an outcome; move it away") from (
                 error
             )
 
@@ -70,7 +70,7 @@ class Journal(Generic[T]):
 def opened(path: Path, identity: dict[str, Any], kind: type[T]) -> Generator[Journal[T]]:
     """Hold a journal of this identity, a new one or one to go on with; `kind` is of its outcomes.
 
-    Raises JournalError where another process holds it, or where it was begun as another one.
+    Raises InvalidInput where another process holds it, or where it was begun as another one.
     """
     with growing(path) as file:
         lines = list(file.read())
@@ -84,9 +84,9 @@ def opened(path: Path, identity: dict[str, Any], kind: type[T]) -> Generator[Jou
 
 def _agree(path: Path, head: dict[str, Any], identity: dict[str, Any]) -> None:
     if head.get("format") != FORMAT or not isinstance(head.get("identity"), dict):
-        raise JournalError(f"{path} is no journal that this version writes; move it away")
+        raise InvalidInput(f"{path} is no journal that this version writes; move it away")
     for part, (begun, now) in _differences(head["identity"], identity):
-        raise JournalError(
+        raise InvalidInput(
             f"{path} was begun with another {part} ({begun}, now {now}): go on with that one, "
             "or begin another"
         )

@@ -11,8 +11,8 @@ from transformers import (
     PreTrainedModel,
 )
 
+from stepback_core.errors import InvalidInput
 from stepback_core.trace import Grammar
-from stepback_training.bases.families import BaseError
 from stepback_training.bases.grammar import Wishes, adopt, checked_codec
 from stepback_training.bases.source import BaseSource
 from stepback_training.config import BaseModelChoice, Recipe, ScratchModel, TrainRecipe
@@ -92,7 +92,7 @@ def _from_base(
     tokenizer = source.open_tokenizer()
     known = source.manifest
     if known and known.grammar.separator != separator:
-        raise BaseError(
+        raise InvalidInput(
             f"[data] separator is {separator!r}, but {base.path} closes its steps with "
             f"{known.grammar.separator!r}: name that one"
         )

@@ -108,7 +108,7 @@ class EncodedSamples:
     def read(
         cls, path: Path, codec: TraceCodec, tasks: Sequence[str] = (), *, processes: int
     ) -> "EncodedSamples":
-        """Encode the samples of a JSONL file with `processes` processes. Raises SampleError as
+        """Encode the samples of a JSONL file with `processes` processes. Raises InvalidInput as
         well."""
         lines = list(json_lines(path))
         starts = range(0, len(lines), _BLOCK)

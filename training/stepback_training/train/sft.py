@@ -43,7 +43,7 @@ def train(recipe: Recipe, data: Path, run: Path) -> Path:
     """Train, or go on with, one run; returns the finished checkpoint folder. Under `accelerate
     launch` every process calls it, and the main one holds the run and writes to it.
 
-    Raises SampleError for a bad data file, and ValueError for a recipe that does not fit the data,
+    Raises InvalidInput for a bad data file, and ValueError for a recipe that does not fit the data,
     the launch, or the run that is to go on.
     """
     _ = recipe.train.passes(join().num_processes)

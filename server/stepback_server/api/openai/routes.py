@@ -23,7 +23,7 @@ from stepback_core.schemas.openai_answers import (
 from stepback_server.api.authentication import CurrentTenant
 from stepback_server.api.body import StrictRoute, sent_as_json
 from stepback_server.api.described import described
-from stepback_server.api.middleware import CallerGone, until_hang_up
+from stepback_server.api.middleware import until_hang_up
 from stepback_server.api.openai import tokenizer
 from stepback_server.api.openai.answers import Envelope, chat_completion, completion
 from stepback_server.api.openai.calls import all_results, search_rows
@@ -37,6 +37,7 @@ from stepback_server.api.routes import (
 )
 from stepback_server.api.sse import WorkStream
 from stepback_server.api.state import state_of
+from stepback_server.concurrency import Interrupted
 from stepback_server.errors import ERRORS, ApiError
 from stepback_server.redaction import hide_keys
 from stepback_server.request_context import CLIENT_CLOSED_REQUEST, note
@@ -89,7 +90,7 @@ async def chat_completions(
         result, is_joined = await until_hang_up(
             request, service.result(search, tenant, idempotency_key)
         )
-    except CallerGone:
+    except Interrupted:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     answer = chat_completion(result, call.wanted, envelope)
     headers = replayed_headers() if is_joined else {}
@@ -119,7 +120,7 @@ async def completions(
         return WorkStream(run, completion_chunks(run, call.wanted, envelope))
     try:
         results = await until_hang_up(request, all_results(run, len(call.searches)))
-    except CallerGone:
+    except Interrupted:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     finally:
         await run.close()

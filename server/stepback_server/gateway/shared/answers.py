@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stepback_server.gateway.idempotency import IdempotencyMismatch
+from stepback_server.errors import idempotency_mismatch
 from stepback_server.gateway.shared.link import Link, Work
 from stepback_server.storage.errors import StorageUnavailable
 
@@ -110,7 +110,7 @@ class SharedAnswers:
         work: Callable[[], Coroutine[Any, Any, bytes]],
     ) -> tuple[bytes, bool]:
         """The answer, and True where another controller gave it: it is waited for there. Raises
-        what the work raises, and IdempotencyMismatch."""
+        what the work raises, and ApiError where the key was used for another request."""
         claim = uuid.uuid4().hex
         while True:
             try:
@@ -120,7 +120,7 @@ class SharedAnswers:
             if found is None:
                 return await self._work(tenant, claim, work), False
             if found.fingerprint != fingerprint:
-                raise IdempotencyMismatch
+                raise idempotency_mismatch()
             if found.answer is not None:
                 return found.answer, True
             await asyncio.sleep(_POLL_SECONDS)
