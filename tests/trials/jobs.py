@@ -34,7 +34,7 @@ from tests.server.jobs.conftest import (
     upload,
     wait_for,
 )
-from tests.server.jobs.fleet import Fleet, limits_of, start
+from tests.server.jobs.fleet import PATIENT, Fleet, limits_of, start
 from tests.server.jobs.test_batches import line
 from tests.trials.base import verdict
 
@@ -215,7 +215,7 @@ def cost(given: argparse.Namespace) -> int:
     """The same load with an unlimited and with a limited key, in turns, on one controller."""
     measured: dict[str, list[tuple[float, float, float]]] = {"any": [], "few": []}
     with _engine(0.0) as (engine, folder), postgres() as cluster:
-        fleet = start(engine, folder, cluster.create("cost"), 1, few=16, log_level="warning")
+        fleet = start(engine, folder, cluster.create("cost"), 1, few=16, shared_seconds=PATIENT)
         try:
             for _ in range(given.turns):
                 for key, runs in measured.items():
