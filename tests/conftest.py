@@ -53,6 +53,7 @@ _SLOW_MODULES = {
     "training/test_improve.py",
     "training/test_multitask.py",
     "training/test_own_errors.py",
+    "training/test_own_task.py",
     "training/test_processes.py",
     "training/test_run.py",
     "training/test_sft.py",

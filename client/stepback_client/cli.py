@@ -35,6 +35,7 @@ _COMMANDS = {
         "training",
         "take in a base model",
     ),
+    "task": ("stepback_training.scaffold.cli", "task", "training", "write a task's package"),
     "data": ("stepback_training.cli", "data", "training", "write training samples"),
     "errors": ("stepback_training.collect_errors.cli", "errors", "training", "collect wrong steps"),
     "train": ("stepback_training.cli", "train", "training", "train a checkpoint"),

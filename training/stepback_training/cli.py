@@ -9,8 +9,10 @@ from stepback_training.atomic_files import can_lock
 from stepback_training.config import DataRecipe, Recipe
 from stepback_training.data.samples import held_out, write_samples
 from stepback_training.generators import ErrorKind
+from stepback_training.plugins import with_plugins
 
 
+@with_plugins
 def data(arguments: Sequence[str]) -> int:
     """Write training samples as JSONL. Returns 0, or 2 for a recipe that is refused."""
     parser = argparse.ArgumentParser(
@@ -62,6 +64,7 @@ def data(arguments: Sequence[str]) -> int:
     return 0
 
 
+@with_plugins
 def train(arguments: Sequence[str]) -> int:
     """Train a checkpoint, or go on with a run that was cut short. Returns 0, 1 where the loss is
     no number, and 2 for what is refused."""

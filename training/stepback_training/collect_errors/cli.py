@@ -16,6 +16,7 @@ from stepback_training.collect_errors.collect import collect
 from stepback_training.collect_errors.collection import Plan, open_collection
 from stepback_training.collect_errors.first_error import Tally, summary
 from stepback_training.generators import GENERATORS
+from stepback_training.plugins import with_plugins
 from stepback_training.sampling.bounded_gather import PATIENCE, Stopped
 from stepback_training.sampling.cli import (
     INTERRUPTED,
@@ -30,6 +31,7 @@ from stepback_training.sampling.cli import (
 _GOES_ON = "the same command goes on from here"
 
 
+@with_plugins
 def errors(arguments: Sequence[str]) -> int:
     """Collect wrong steps from a running controller as JSONL. Returns 0; 1 for what failed on the
     way; 2 for what was refused; 130 where its user stopped it. What was collected is kept."""

@@ -11,6 +11,7 @@ from stepback_core.tasks import Reason
 from stepback_training.data.model_errors import ModelError, is_teachable
 from stepback_training.generators import ErrorKind, Generator
 from stepback_training.generators.first_error import Mistake, first_mistake
+from stepback_training.plugins import judge_of
 
 
 class Tally(BaseModel):
@@ -53,17 +54,18 @@ class Judge:
 
     def __init__(self, task: Generator[Any]) -> None:
         self._task = task
+        self._checker = judge_of(task)
 
     def count(self, problem: BaseModel, node: TreeNode, tally: Tally) -> Mistake | None:
         """Count one path; return its first wrong step, if there is one."""
         tally.paths += 1
         steps = self._whole_steps(problem, node)
-        mistake = first_mistake(self._task.checker, problem, steps)
+        mistake = first_mistake(self._checker, problem, steps)
         if mistake is not None:
             kind = mistake.kind
             tally.errors[kind] = tally.errors.get(kind, 0) + 1
             tally.noticed[kind] = tally.noticed.get(kind, 0) + _is_noticed(node, steps, mistake)
-        elif node.outcome is Outcome.ANSWER and self._task.checker.check(problem, steps).strict:
+        elif node.outcome is Outcome.ANSWER and self._checker.check(problem, steps).strict:
             tally.solved += 1
         elif node.outcome is Outcome.BACKTRACK:
             tally.false_alarms += 1
@@ -96,7 +98,7 @@ class Judge:
         if node.outcome is Outcome.BACKTRACK and node.steps:
             *before, last = node.steps
             try:
-                if self._task.checker.check_step(problem, before, last) == Reason.MALFORMED_STEP:
+                if self._checker.check_step(problem, before, last) == Reason.MALFORMED_STEP:
                     return before
             except ValueError:
                 return node.steps

@@ -31,7 +31,9 @@ class Source(BaseModel, extra="forbid", frozen=True):
     def _is_usable(self) -> Self:
         if self.name not in (*GENERATORS, TRACES):
             known = ", ".join((*GENERATORS, TRACES))
-            raise ValueError(f"unknown task {self.name!r}; known: {known}")
+            raise ValueError(
+                f"unknown task {self.name!r}; known: {known}; a plug-in's: set STEPBACK_TASKS"
+            )
         if (self.name == TRACES) != bool(self.files):
             raise ValueError(f"files: {TRACES} needs them, and no other task has any")
         if self.name == TRACES and self.options:

@@ -28,6 +28,7 @@ from stepback_training.data.model_errors import own_errors_of
 from stepback_training.data.traces import Trace, Traces, read_traces
 from stepback_training.data.wrong_paths import Mistakes
 from stepback_training.generators import Generator, Split
+from stepback_training.plugins import add_plugins
 
 _CHUNK = 2000
 
@@ -99,7 +100,7 @@ def _batches(recipe: DataRecipe, processes: int | None) -> Iterator[tuple[int, s
                 yield len(samples), "".join(map(_to_line, samples))
         return
     sizes = [min(_CHUNK, recipe.samples - start) for start in range(0, recipe.samples, _CHUNK)]
-    with ProcessPoolExecutor(processes or usable_cores()) as pool:
+    with ProcessPoolExecutor(processes or usable_cores(), initializer=add_plugins) as pool:
         chunks = pool.map(_chunk, [recipe] * len(sizes), range(len(sizes)), sizes)
         yield from zip(sizes, chunks, strict=True)
 

@@ -15,6 +15,7 @@ from stepback_training.evaluate.evaluation import Evaluation
 from stepback_training.evaluate.flags import parser, read_plan
 from stepback_training.evaluate.measurement import Measured, measure
 from stepback_training.evaluate.plan import Plan
+from stepback_training.plugins import with_plugins
 from stepback_training.sampling.bounded_gather import PATIENCE, Stopped
 from stepback_training.sampling.cli import (
     INTERRUPTED,
@@ -29,6 +30,7 @@ from stepback_training.sampling.provenance import this_process
 _NO_MATPLOTLIB = "matplotlib is not installed: pip install 'stepback-llm[plot]'"
 
 
+@with_plugins
 def evaluate(arguments: Sequence[str]) -> int:
     """Evaluate what a running controller serves. Returns 0; 1 for what failed on the way; 2 for
     what was refused; 130 where its user stopped it. The last three keep what was done."""
@@ -60,6 +62,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     return 0
 
 
+@with_plugins
 def plot(arguments: Sequence[str]) -> int:
     """Draw evaluations. Returns 0, or 2 for what cannot be drawn."""
     plot_flags = argparse.ArgumentParser(

@@ -18,6 +18,7 @@ from stepback_core.errors import InvalidInput
 from stepback_core.schemas import Select, Strategy
 from stepback_training.evaluate.plan import Plan, Setting, best_of_n_of
 from stepback_training.evaluate.scoring import Outcome, outcome_of
+from stepback_training.plugins import judge_of
 from stepback_training.sampling.bounded_gather import ask_each, finished, of_these_weights
 from stepback_training.sampling.journal import Journal, Key, opened
 from stepback_training.sampling.problems import Question, digest_of
@@ -164,7 +165,7 @@ class _Work:
     async def _ask(self, setting: Setting, question: Question) -> Outcome:
         options = setting.request(self._plan.temperature, question.seed(self._plan.seed))
         result = finished(await self._client.solve(question.problem, **options))
-        return outcome_of(result, setting.rules, question.task.checker, question.problem)
+        return outcome_of(result, setting.rules, judge_of(question.task), question.problem)
 
     def _keep(
         self, setting: Setting, bar: "tqdm[Any]", question: Question, outcome: Outcome

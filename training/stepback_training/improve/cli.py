@@ -13,6 +13,7 @@ from stepback_training.config import ImproveRecipe, Recipe
 from stepback_training.improve.record import Round
 from stepback_training.improve.rounds import improve as run_rounds
 from stepback_training.improve.served_checkpoint import Controller
+from stepback_training.plugins import with_plugins
 from stepback_training.sampling.bounded_gather import Stopped
 from stepback_training.sampling.cli import (
     INTERRUPTED,
@@ -28,6 +29,7 @@ from stepback_training.sampling.statistics import Share
 _GOES_ON = "The same command goes on from there."
 
 
+@with_plugins
 def improve(arguments: Sequence[str]) -> int:
     """Run rounds of self-improvement, or go on with them. Returns 0; 1 for what failed on the way;
     2 for what was refused; 130 where its user stopped it. The last three keep what was done."""

@@ -11,6 +11,7 @@ from stepback_core.tasks import Checker, Reason
 from stepback_training.data.model_errors import is_teachable
 from stepback_training.generators import Generator
 from stepback_training.improve.outcomes import WrongStep
+from stepback_training.plugins import judge_of
 
 
 def wrong_steps(
@@ -18,7 +19,8 @@ def wrong_steps(
 ) -> list[WrongStep]:
     """Illegal steps in a search's tree, each once, at states that the correct `path` goes through.
     Skips malformed steps, which teach nothing, and steps that end as if in a held-out goal."""
-    right = {task.checker.state_key(problem, path[:length]) for length in range(len(path))}
+    checker = judge_of(task)
+    right = {checker.state_key(problem, path[:length]) for length in range(len(path))}
     whole: dict[int, list[str]] = {}
     found: dict[tuple[str, ...], WrongStep] = {}
     for node in tree:
@@ -26,10 +28,10 @@ def wrong_steps(
         steps = whole[node.id] = [*parent[: node.kept_steps], *node.steps]
         # The last step of a branch that was cut may be half of one.
         told = steps[:-1] if node.outcome is Ended.UNFINISHED else steps
-        wrong = _first_illegal(task.checker, problem, told)
+        wrong = _first_illegal(checker, problem, told)
         if wrong is None or not is_teachable(task, problem, [*wrong.prefix, wrong.step]):
             continue
-        if task.checker.state_key(problem, wrong.prefix) in right:
+        if checker.state_key(problem, wrong.prefix) in right:
             found.setdefault((*wrong.prefix, wrong.step), wrong)
     return list(found.values())
 

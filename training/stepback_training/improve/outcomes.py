@@ -3,6 +3,7 @@
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from stepback_core.schemas import SolveResult
+from stepback_training.plugins import judge_of
 from stepback_training.sampling.problems import Question
 
 
@@ -37,7 +38,8 @@ class Outcome(BaseModel):
         return cls(
             task=question.task.name,
             problem=question.problem.model_dump(mode="json"),
-            solved=bool(steps) and question.task.checker.check(question.problem, steps).strict,
+            solved=bool(steps)
+            and judge_of(question.task).check(question.problem, steps).strict is True,
             steps=steps,
             tokens=result.usage.generated_tokens,
         )

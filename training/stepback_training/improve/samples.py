@@ -18,6 +18,7 @@ from stepback_training.data.wrong_paths import draw_wrong_step
 from stepback_training.generators import GENERATORS, Generator
 from stepback_training.improve.outcomes import Outcome, WrongStep
 from stepback_training.improve.problems import refuse_held_out
+from stepback_training.plugins import judge_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def keep(outcomes: Iterable[Outcome]) -> list[Kept]:
             continue
         task: Generator[Any] = GENERATORS[outcome.task]
         problem = task.checker.problem_type.model_validate(outcome.problem)
-        checker = task.checker
+        checker = judge_of(task)
         prompt = checker.prompt(problem)
         if not checker.check(problem, outcome.steps).strict:
             raise ValueError(f"{prompt}: the path that was kept is not a right one")
