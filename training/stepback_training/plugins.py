@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, wraps
 from typing import Any
 
+from stepback_core.errors import InvalidInput
 from stepback_core.isolation import IsolatedChecker, Worker
 from stepback_core.tasks import TASKS, Checker
-from stepback_core.tasks.plugins import VARIABLE, PluginError, find, read_names
-from stepback_core.tasks.registry import NameTaken
+from stepback_core.tasks.plugins import VARIABLE, find, read_names
 from stepback_training.generators import GENERATORS, Generator
 
 GROUP = "stepback.generators"
@@ -22,7 +22,7 @@ Command = Callable[[Sequence[str]], int]
 def add_plugins(environment: Mapping[str, str] = os.environ) -> None:
     """Add the tasks that the environment names to `GENERATORS` and `TASKS`; each once.
 
-    Raises PluginError.
+    Raises InvalidInput.
     """
     for name in read_names(environment.get(VARIABLE, "")):
         if name in GENERATORS and not GENERATORS.is_built_in(name):
@@ -34,11 +34,8 @@ def add_plugins(environment: Mapping[str, str] = os.environ) -> None:
         checker = getattr(generator, "checker", None)
         if not isinstance(checker, Checker) or checker.name != name:
             raise plugin.fault("has no checker of that name")
-        try:
-            GENERATORS.add(name, generator)
-            TASKS.add(name, checker)
-        except NameTaken as error:
-            raise PluginError(f"{VARIABLE}: {error}") from error
+        GENERATORS.add(name, generator)
+        TASKS.add(name, checker)
 
 
 def with_plugins(command: Command) -> Command:
@@ -48,7 +45,7 @@ def with_plugins(command: Command) -> Command:
     def run(arguments: Sequence[str]) -> int:
         try:
             add_plugins()
-        except PluginError as error:
+        except InvalidInput as error:
             print(f"stepback {command.__name__}: {error}", file=sys.stderr)
             return 2
         return command(arguments)
