@@ -1,0 +1,57 @@
+"""Samples of four arms: the same questions in the same order, with other branches.
+
+A  the right path of each question alone
+B  also wrong steps after beginnings of it, each with the marker
+C  the beginnings of B, with neither a wrong step nor a marker
+D  the samples of B with each marker moved to a step at random, right or wrong
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from stepback_training.config import DataRecipe
+from stepback_training.data.samples import Sample
+from stepback_training.data.wrong_paths import draw_wrong_step
+from stepback_training.generators import Generator, Split
+
+ARMS = ("A", "B", "C", "D")
+
+
+def arm_samples(
+    arm: str, task: Generator[Any], recipe: DataRecipe, branches: int, seed: int
+) -> Iterator[Sample]:
+    """Samples without end; `branches` of each question, the right path among them."""
+    rng, placing = Random(f"{seed}:branches"), Random(f"{seed}:markers")
+    for problem in task.stream(Split.TRAIN, Random(f"{seed}:questions")):
+        prompt, path = task.checker.prompt(problem), task.reference_paths(problem)[0]
+        yield Sample(prompt=prompt, steps=path)
+        for _ in range(branches - 1):
+            # Drawn in every arm, so that questions and branches are the same in all.
+            prefix = path[: rng.randrange(len(path))]
+            wrong = draw_wrong_step(task, problem, prefix, recipe, rng)
+            sample = wrong and _branch(arm, prompt, prefix, wrong, placing)
+            if sample:
+                yield sample
+
+
+def _branch(arm: str, prompt: str, prefix: list[str], wrong: str, placing: Random) -> Sample | None:
+    """A branch of an arm; None where the arm has none here."""
+    if arm == "B":
+        return Sample(prompt=prompt, steps=prefix, wrong_step=wrong)
+    if arm == "C":
+        return Sample(prompt=prompt, steps=prefix, beginning=True) if prefix else None
+    if arm == "D":
+        steps = [*prefix, wrong]
+        marked = placing.randrange(len(steps))
+        return Sample(prompt=prompt, steps=steps[:marked], wrong_step=steps[marked])
+    return None
+
+
+def write_arm(samples: Iterator[Sample], count: int, path: Path) -> None:
+    """Write so many samples, as training reads them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        for _ in range(count):
+            file.write(next(samples).model_dump_json(exclude_defaults=True) + "\n")

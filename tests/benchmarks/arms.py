@@ -1,0 +1,181 @@
+"""What a marker is worth: arms with equal training tokens, asked without a checker.
+
+    python -m tests.benchmarks.arms --recipe training/recipes/deduction-arms.toml --out runs/arms
+        [--arms A,B,C,D] [--seeds 1,2,3] [--samples 40000] [--branches 8] [--problems 500]
+
+`arm_samples` says what the arms are. Every arm trains the recipe on as many tokens (`tokens`), by
+`stepback train`, on samples of its own. Then each is asked the same held-out questions as plain
+prompts, so that no search knows the task, under the same budgets of generated tokens. The checker
+only marks what was chosen. Last come paired tests of B against each other arm (McNemar).
+
+Trainings and rows that are done are kept in --out: the same command goes on after a kill.
+"""
+
+import argparse
+import asyncio
+import subprocess
+import sys
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from pydantic import BaseModel
+
+from stepback_core.schemas import SolveRequest
+from stepback_server.checkpoint import Checkpoint
+from stepback_training.config import Recipe
+from stepback_training.generators import GENERATORS, Split
+from stepback_training.sampling.statistics import Pairs, wilson
+from tests.benchmarks.arm_samples import ARMS, arm_samples, write_arm
+from tests.benchmarks.counting import CountingEngine
+from tests.benchmarks.measuring import FINAL_SEED
+from tests.benchmarks.solving import MOST_CANDIDATES, RULES, Asked, Desk, Row, start_engine
+
+_WIDE = {"breadth": 64, "temperature": 0.7}
+_ROUNDS = {"breadth": 8, "backtracks": 1, "temperature": 0.7}
+SEARCHES: dict[str, dict[str, Any]] = {
+    "greedy": {"strategy": "greedy"},
+    "best-of-N": {"strategy": "best_of_n", **_WIDE},
+    "self-backtracking": {"strategy": "self_backtracking", **_ROUNDS},
+    "rollback at random steps": {
+        "strategy": "self_backtracking",
+        "rollback": "random_step",
+        **_ROUNDS,
+    },
+    "best-first": {"strategy": "best_first", "breadth": 16},
+    "best-first without the marker": {
+        "strategy": "best_first",
+        "breadth": 16,
+        "ignore_marker": True,
+    },
+}
+
+
+class BlindDesk(Desk):
+    """Asks prompts instead of problems: a search sees neither the task nor its checker."""
+
+    async def _ask(self, problem: BaseModel, number: int, options: dict[str, Any]) -> Asked:
+        checker = self._task.checker
+        request = SolveRequest.model_validate(
+            {
+                "prompt": checker.prompt(problem),
+                "seed": number,
+                "candidates": MOST_CANDIDATES,
+                **options,
+            }
+        )
+        counting = CountingEngine(self._engine)
+        async with self._limit:
+            order = await self._solver.accept(request)
+            result = await self._solver.solve(order, counting, 0.0)
+        right = [checker.check(problem, answer.steps).strict for answer in result.candidates]
+        best = {
+            rule: max(zip(map(key, result.candidates), right, strict=True), default=((), False))
+            for rule, key in RULES.items()
+        }
+        return Asked(
+            right={rule: found for rule, (_, found) in best.items()} | {"checker": any(right)},
+            generated=result.usage.generated_tokens,
+            prompted=counting.prompted,
+            cached=result.usage.cached_tokens,
+            requests=result.usage.engine_requests,
+        )
+
+
+def train_arm(given: argparse.Namespace, arm: str, seed: int) -> Path:
+    """Train an arm, or go on with it; returns its checkpoint."""
+    folder = given.out / f"{arm}-{seed}"
+    if not (folder / "run/model").exists():
+        recipe = Recipe.read(given.recipe)
+        source = recipe.data.tasks[0]
+        task = source.task
+        if task is None:
+            raise ValueError(f"{given.recipe}: [data] names no task")
+        samples = folder / "samples.jsonl"
+        if not samples.exists():
+            stream = arm_samples(arm, task, recipe.data, given.branches, seed)
+            # A has one sample of each question, and so needs more questions for as many tokens.
+            write_arm(stream, given.samples, samples)
+        files = {"--recipe": given.recipe, "--data": samples, "--out": folder / "run"}
+        flags = [str(part) for flag in files.items() for part in flag]
+        subprocess.run([sys.executable, "-m", "stepback_client.cli", "train", *flags], check=True)
+    return folder / "run/model"
+
+
+async def ask_arm(given: argparse.Namespace, arm: str, seed: int, model: Path) -> list[Row]:
+    """Ask a trained arm every search under every budget."""
+    checkpoint = Checkpoint.open(model)
+    source = Recipe.read(given.recipe).data.tasks[0]
+    task = GENERATORS[source.name].with_options(source.options)
+    problems = list(islice(task.stream(Split.TEST_SEEN, Random(FINAL_SEED)), given.problems))
+    engine = start_engine(checkpoint, given.in_flight)
+    try:
+        limit = asyncio.Semaphore(given.in_flight)
+        desk = BlindDesk(engine, checkpoint, task, limit, given.out / f"{arm}-{seed}" / "rows")
+        return [
+            await desk.row(
+                f"{name}, {budget}", arm, options | {"budget": {"tokens": budget}}, problems, seed
+            )
+            for budget in given.budgets
+            for name, options in SEARCHES.items()
+        ]
+    finally:
+        await engine.close(kill=False)
+
+
+def report(rows: dict[tuple[str, int], list[Row]]) -> None:
+    """Print every row, then B against each other arm."""
+    print("| arm | seed | search, tokens | by | solved % (95 %) | generated |")
+    print("| --- " * 6 + "|")
+    for (arm, seed), found in rows.items():
+        for row in found:
+            for rule in (*RULES, "checker"):
+                right = row.right(rule)
+                low, high = wilson(sum(right), len(right))
+                share = f"{100 * sum(right) / len(right):.1f} ({low:.0f} to {high:.0f})"
+                made = f"{row.mean('generated'):.0f}"
+                print(f"| {arm} | {seed} | {row.name} | {rule} | {share} | {made} |")
+    print("\n| seed | search, tokens | by | B against | points | p |")
+    print("| --- " * 6 + "|")
+    for (arm, seed), found in rows.items():
+        if arm != "B" and ("B", seed) in rows:
+            for ours, theirs in zip(rows["B", seed], found, strict=True):
+                for rule in RULES:
+                    pairs = Pairs.count(ours.right(rule), theirs.right(rule))
+                    said = f"{pairs.points:+.1f} | {pairs.p:.2g}"
+                    print(f"| {seed} | {ours.name} | {rule} | {arm} | {said} |")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="the folder for all of it")
+    parser.add_argument("--arms", type=_names, default=list(ARMS))
+    parser.add_argument("--seeds", type=_numbers, default=[1, 2, 3])
+    parser.add_argument("--samples", type=int, default=40_000, help="of each arm")
+    parser.add_argument("--branches", type=int, default=8, help="samples of one question")
+    parser.add_argument("--problems", type=int, default=500)
+    parser.add_argument("--budgets", type=_numbers, default=[40, 160, 640])
+    parser.add_argument("--in-flight", type=int, default=16)
+    given = parser.parse_args()
+    rows: dict[tuple[str, int], list[Row]] = {}
+    for seed in given.seeds:
+        for arm in given.arms:
+            model = train_arm(given, arm, seed)
+            rows[arm, seed] = asyncio.run(ask_arm(given, arm, seed, model))
+    report(rows)
+    return 0
+
+
+def _names(text: str) -> Sequence[str]:
+    return [name for name in text.split(",") if name in ARMS]
+
+
+def _numbers(text: str) -> Sequence[int]:
+    return [int(number) for number in text.split(",")]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
