@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 AUDIT := .cache/audit
 
 .PHONY: package lint-release demo serve test image-test check format docs bench bench-routes bench-search bench-ablation bench-scaling \
-	bench-cost bench-data bench-training bench-peers results trials locks audit site page-test clients-test clean
+	bench-cost bench-data bench-training bench-peers results trials locks audit site page-test clients-test ray-test clean
 
 demo: $(INSTALLED)   ## start, solve a few held-out problems, stop
 	$(BIN)/python deploy/demo.py
@@ -94,6 +94,18 @@ clients-test: $(INSTALLED) $(CLIENTS)  ## OpenAI's clients, unmodified, against 
 $(CLIENTS): tests/clients/requirements.txt
 	$(PYTHON) -m venv $@
 	$@/bin/python -m pip install --quiet --no-deps --no-compile -r tests/clients/requirements.txt
+	touch $@
+
+RAY := .cache/ray
+
+ray-test: $(INSTALLED) $(RAY)  ## stepback batch --on ray, with an actor killed
+	$(RAY)/bin/python -m pytest -c tests/on_ray/pytest.ini tests/on_ray
+
+# Ray beside the project's own packages, since its actors search.
+$(RAY): tests/on_ray/requirements.txt
+	$(PYTHON) -m venv --without-pip $@
+	$(BIN)/python -c "import sys; print(*filter(None, sys.path), sep='\n')" > $$(echo $@/lib/python*/site-packages)/project.pth
+	$(BIN)/python -m pip install --quiet --no-deps --no-compile --target $$(echo $@/lib/python*/site-packages) -r tests/on_ray/requirements.txt
 	touch $@
 
 site: $(SITE)        ## the documentation as a site: build/site

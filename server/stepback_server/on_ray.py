@@ -1,0 +1,154 @@
+"""Searches on a Ray cluster: a pool of actors, each with an engine and many searches in flight.
+
+Ray's core and not Ray Data: a search is a loop over one engine and no column of a table, and its
+caller writes each result as it comes, which is also what a restart goes on from.
+"""
+
+import asyncio
+import importlib
+import os
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, cast
+
+from stepback_server.local import LocalSolver, opened
+from stepback_server.settings import ENVIRONMENT_PREFIX, read_settings
+
+# By name: Ray is an extra that the type checker's environment lacks.
+ray: Any = importlib.import_module("ray")
+errors: Any = importlib.import_module("ray.exceptions")
+
+_ATTEMPTS = 4
+"""Of one search, should actors be lost with it."""
+_CHECKS = 300
+_SECONDS_BETWEEN_CHECKS = 2.0
+
+
+class RayPoolError(OSError):
+    """A pool that cannot work; the message says why."""
+
+
+class SearchActor:
+    """One engine, opened by the first search. Its settings are the environment's."""
+
+    def __init__(self, model: str, in_flight: int) -> None:
+        self._model = Path(model)
+        self._in_flight = in_flight
+        self._stack = AsyncExitStack()
+        self._opening = asyncio.Lock()
+        self._solver: LocalSolver | None = None
+
+    async def answer(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """Answer a body as HTTP does: a status, and the result or the error body."""
+        return await (await self._opened()).answer(body)
+
+    async def process(self) -> int:
+        """Return the id of the actor's process."""
+        return os.getpid()
+
+    async def _opened(self) -> LocalSolver:
+        async with self._opening:
+            if self._solver is None:
+                opening = opened(self._model, in_flight=self._in_flight)
+                self._solver = await self._stack.enter_async_context(opening)
+            return self._solver
+
+
+class RayPool:
+    """Gives each search to the actor with the fewest.
+
+    Ray starts one that died again. What it had in flight goes to others, and it gets nothing more
+    until it answers.
+    """
+
+    def __init__(self, actors: list[Any]) -> None:
+        self.actors = actors
+        self._load = dict.fromkeys(range(len(actors)), 0)
+        self._returning: dict[int, asyncio.Task[None]] = {}
+
+    async def answer(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """Answer a body. Raises RayPoolError; a search that no actor survives is an error row."""
+        for _ in range(_ATTEMPTS):
+            place = await self._place()
+            self._load[place] += 1
+            try:
+                answer = await self.actors[place].answer.remote(body)
+                return cast("tuple[int, dict[str, Any]]", answer)
+            except errors.RayActorError:
+                self._lose(place)
+            except errors.RayError as error:
+                raise RayPoolError(f"an actor could not begin: {error}") from error
+            finally:
+                self._load[place] -= 1
+        return 500, {"error": {"message": f"{_ATTEMPTS} actors were lost with this search"}}
+
+    async def close(self) -> None:
+        """Wait for no actor any more."""
+        for task in self._returning.values():
+            task.cancel()
+        await asyncio.gather(*self._returning.values(), return_exceptions=True)
+
+    async def _place(self) -> int:
+        """The actor that lives and has the fewest searches; waits if there is none."""
+        while True:
+            alive = [place for place in self._load if place not in self._returning]
+            if alive:
+                return min(alive, key=lambda place: self._load[place])
+            if all(task.done() for task in self._returning.values()):
+                raise RayPoolError("every actor has died, and none comes back")
+            waited = [task for task in self._returning.values() if not task.done()]
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+
+    def _lose(self, place: int) -> None:
+        if place not in self._returning:
+            task = asyncio.create_task(self._wait_for(place))
+            self._returning[place] = task
+            # One that never comes back stays where nobody asks it.
+            task.add_done_callback(lambda task: self._take_back(place, task))
+
+    def _take_back(self, place: int, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            del self._returning[place]
+
+    async def _wait_for(self, place: int) -> None:
+        for _ in range(_CHECKS):
+            await asyncio.sleep(_SECONDS_BETWEEN_CHECKS)
+            with suppress(errors.RayActorError):
+                await self.actors[place].process.remote()
+                return
+        raise RayPoolError(f"actor {place} has died and does not come back")
+
+
+@asynccontextmanager
+async def pooled(model: Path, *, actors: int, in_flight: int) -> AsyncGenerator[RayPool]:
+    """Start a pool on the cluster of RAY_ADDRESS, or on one of this machine's own.
+
+    `model` is a folder on every node. Each actor has an engine with `in_flight` searches at once,
+    and a GPU where the settings ask for one. Raises SettingsError.
+    """
+    settings = read_settings(["--model", str(model)], command="batch")
+    environment = {
+        name: value for name, value in os.environ.items() if name.startswith(ENVIRONMENT_PREFIX)
+    }
+    was_connected = ray.is_initialized()
+    if not was_connected:
+        ray.init(runtime_env={"env_vars": environment}, log_to_driver=False)
+    options: dict[str, Any] = {
+        "num_cpus": 1,
+        "num_gpus": settings.tensor_parallel if settings.device == "cuda" else 0,
+        "max_restarts": -1,
+        "max_concurrency": in_flight + 1,
+    }
+    kind = cast("Any", ray.remote(SearchActor)).options(**options)
+    folder = os.path.abspath(model)  # noqa: ASYNC240 - no file is read
+    made = [kind.remote(folder, in_flight) for _ in range(actors)]
+    pool = RayPool(made)
+    try:
+        yield pool
+    finally:
+        await pool.close()
+        for actor in made:
+            ray.kill(actor)
+        if not was_connected:
+            ray.shutdown()
