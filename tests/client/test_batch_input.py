@@ -7,14 +7,15 @@ from types import ModuleType
 import pytest
 
 from stepback_client.batch.command import batch
-from stepback_client.batch.requests import InputError, read_items, read_lines
+from stepback_client.batch.requests import read_items, read_lines
+from stepback_core.errors import InvalidInput
 
 
 def test_parquet_without_its_reader_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(InputError, match="pip install pyarrow"):
+    with pytest.raises(InvalidInput, match="pip install pyarrow"):
         list(read_lines(tmp_path / "in.parquet"))
 
 

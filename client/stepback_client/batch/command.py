@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from stepback_client.async_client import AsyncClient
 from stepback_client.batch.lines import GrowingLines, growing
-from stepback_client.batch.requests import BatchItem, InputError, read_items, read_lines
+from stepback_client.batch.requests import BatchItem, read_items, read_lines
 from stepback_client.batch.scheduler import PATIENCE, Stopped, ask_each, finished
 from stepback_client.connection import DEFAULT_URL
 from stepback_client.environment import api_key, own_headers, server_url
@@ -51,7 +51,7 @@ def batch(arguments: Sequence[str]) -> int:
 
 async def _batch(given: argparse.Namespace) -> int:
     if given.on and not given.model:
-        raise InputError("--on ray needs --model, a folder that every node has")
+        raise InvalidInput("--on ray needs --model, a folder that every node has")
     items = list(read_items(read_lines(given.input)))
     with growing(given.out) as out:
         done = {str(line.get("custom_id")) for line in out.read()}

@@ -39,7 +39,7 @@ def read_items(lines: Iterable[bytes]) -> Iterator[BatchItem]:
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
-    """Read the lines of a JSONL file, or the rows of a Parquet file as such. Raises InputError."""
+    """Read lines of JSONL, or rows of Parquet as such. Raises InvalidInput."""
     if path.suffix != ".parquet":
         with path.open("rb") as file:
             yield from file
@@ -47,7 +47,7 @@ def read_lines(path: Path) -> Iterator[bytes]:
     try:
         parquet: Any = importlib.import_module("pyarrow.parquet")
     except ModuleNotFoundError:
-        raise InputError(f"{path}: Parquet needs pyarrow: pip install pyarrow") from None
+        raise InvalidInput(f"{path}: Parquet needs pyarrow: pip install pyarrow") from None
     for batch in parquet.ParquetFile(path).iter_batches():
         for row in batch.to_pylist():
             yield json.dumps(_present(row)).encode()
