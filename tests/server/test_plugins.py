@@ -76,7 +76,7 @@ def test_the_worker_judges_and_its_verdict_ends_the_search(checkpoint: Checkpoin
 def test_a_misdeed_leaves_its_caller_unverified_and_the_others_solved(
     checkpoint: Checkpoint, do: str
 ) -> None:
-    async def together() -> list[SolveResult]:
+    async def together() -> tuple[SolveResult, ...]:
         return await asyncio.gather(
             solve(checkpoint, [RIGHT], do),
             solve(checkpoint, [RIGHT]),
@@ -97,6 +97,19 @@ def test_one_answer_at_fault_costs_the_others_of_its_search_nothing(
     assert result.status is Status.SOLVED
     reasons = {each.verified: each.reason for each in result.candidates}
     assert reasons.keys() == {True, None} and "checker_crashed" in str(reasons[None])
+
+
+@pytest.mark.parametrize(
+    "said", ['{"value": {}}', '{"value": {"verdicts": [1]}}', '{"value": 3}', "[" * 3000]
+)
+def test_a_fork_that_was_taken_over_and_says_nonsense_solves_nothing(
+    checkpoint: Checkpoint, said: str
+) -> None:
+    # The pipe of a fork has the first number from 250 on.
+    do = f"(__import__('os').write(250, {said.encode()!r}), __import__('os')._exit(0))"
+    result = asyncio.run(solve(checkpoint, [RIGHT], do, breadth=1))
+    assert result.status is Status.UNVERIFIED and result.answer is not None
+    assert (result.answer.reason or "").startswith("checker_broken"), result.answer.reason
 
 
 def test_an_illegal_step_is_not_continued(checkpoint: Checkpoint) -> None:

@@ -16,12 +16,13 @@ Fields = dict[str, Any]
 
 def describe(checker: Checker[Any]) -> Fields:
     """Return what a process needs to know of a checker that it does not load."""
-    kind = type(checker)
+    kind: Any = type(checker)
+    default: Any = Checker
     return {
         "schema": checker.problem_type.model_json_schema(),
         "example": checker.example.model_dump(mode="json"),
-        "knows_states": kind.state_key is not Checker.state_key
-        or kind.check_step is not Checker.check_step,
+        "knows_states": kind.state_key is not default.state_key
+        or kind.check_step is not default.check_step,
     }
 
 

@@ -16,7 +16,7 @@ import sys
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from stepback_core.errors import InvalidInput
 from stepback_core.isolation.calls import answer, describe
@@ -126,9 +126,10 @@ class Host:
         del self._forks[fork.pipe]
         status = _kill(fork.pid)
         told = _failure(kind, detail) if kind else _what_was_said(bytes(fork.said), status)
-        self._tell({"name": fork.name, **told})
+        self.tell({"name": fork.name, **told})
 
-    def _tell(self, fields: dict[str, Any]) -> None:
+    def tell(self, fields: dict[str, Any]) -> None:
+        """Write one line to whoever asks."""
         line = json.dumps(fields).encode() + b"\n"
         while line:
             line = line[os.write(self._answers, line) :]
@@ -157,8 +158,8 @@ def _what_was_said(said: bytes, status: int) -> dict[str, Any]:
         fields: object = json.loads(said) if said else None
     except (ValueError, RecursionError):
         return _failure(FailureKind.BROKEN, "an answer that is no JSON")
-    if isinstance(fields, dict) and len(fields) in (1, 2):
-        return fields
+    if isinstance(fields, dict):
+        return cast("dict[str, Any]", fields)
     if fields is not None:
         return _failure(FailureKind.BROKEN, "an answer of another form")
     if status == -signal.SIGSYS:
@@ -228,7 +229,7 @@ def main() -> int:
         os.write(answers, json.dumps({"error": str(error)}).encode() + b"\n")
         return 2
     host = Host(checker, confinement, calls, answers)
-    host._tell(first)
+    host.tell(first)
     gc.collect()
     gc.freeze()
     host.run()

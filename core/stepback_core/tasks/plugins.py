@@ -78,22 +78,24 @@ def _find(name: str, installed: Sequence[EntryPoint]) -> Plugin:
 
 def load_checker(plugin: Plugin) -> Checker[Any]:
     """Load a checker and try its interface on its own example. Raises InvalidInput."""
-    checker = plugin.load()
+    checker: Any = plugin.load()
     if not isinstance(checker, Checker):
         raise plugin.fault("is no checker: subclass stepback_core.tasks.Checker")
-    if getattr(checker, "name", None) != plugin.name:
-        raise plugin.fault(f"calls itself {getattr(checker, 'name', None)!r}")
+    known = cast("Checker[Any]", checker)
+    if (name := getattr(known, "name", None)) != plugin.name:
+        raise plugin.fault(f"calls itself {name!r}")
     try:
-        fault = _fault_of(cast("Checker[Any]", checker))
+        fault = _fault_of(known)
     # Another's code may raise anything.
     except Exception as error:
         raise plugin.fault(f"fails on its own example ({type(error).__name__}: {error})") from error
     if fault is not None:
         raise plugin.fault(fault)
-    return cast("Checker[Any]", checker)
+    return known
 
 
-def _fault_of(checker: Checker[Any]) -> str | None:
+def _fault_of(checker: Any) -> str | None:
+    """The fault of a stranger's checker, whose annotations say nothing yet."""
     kind, example = checker.problem_type, checker.example
     if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
         return "has a problem_type that is no pydantic model"
@@ -103,10 +105,10 @@ def _fault_of(checker: Checker[Any]) -> str | None:
         again = kind.model_validate(example.model_dump(mode="json"))
     except ValidationError as error:
         return f"has an example that its JSON does not give back ({error.errors()[0]['msg']})"
-    prompt: object = checker.prompt(again)
+    prompt = checker.prompt(again)
     if not isinstance(prompt, str) or not prompt:
         return f"has a prompt that is no text: {prompt!r}"
-    verdict: object = checker.check(again, [])
+    verdict = checker.check(again, [])
     if not isinstance(verdict, Verdict):
         return f"has a check that gives no Verdict: {verdict!r}"
     return None

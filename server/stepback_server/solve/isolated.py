@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Hashable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from stepback_core.isolation import CheckerFailure, FailureKind, IsolatedChecker
 from stepback_core.isolation.checker import read_verdict
@@ -68,7 +68,7 @@ class IsolatedReview:
         if states and self._failures["states"] < _MOST_FAILURES:
             try:
                 told = await self._ask(states=states)
-                self._states |= _keys(states, told["states"])
+                self._states |= _keys(states, told.get("states"))
             except CheckerFailure:
                 self._failures["states"] += 1
 
@@ -81,7 +81,8 @@ class IsolatedReview:
             return
         try:
             told = await self._ask(answers=answers)
-            self._verdicts |= zip(answers, map(read_verdict, told["verdicts"]), strict=True)
+            verdicts = list(map(read_verdict, _listed(told.get("verdicts"), len(answers))))
+            self._verdicts |= zip(answers, verdicts, strict=True)
         except CheckerFailure as failure:
             if len(answers) > 1:
                 # One of them is at fault: the others shall not suffer for it.
@@ -116,13 +117,20 @@ async def ask(checker: IsolatedChecker, call: dict[str, Any]) -> dict[str, Any]:
     value = answered.get("value")
     if not isinstance(value, dict):
         raise CheckerFailure(FailureKind.BROKEN, "an answer of another form")
-    return value
+    return cast("dict[str, Any]", value)
 
 
 def _keys(states: Sequence[Steps], told: Any) -> dict[Steps, str | None]:
-    if not isinstance(told, list) or not all(isinstance(key, (str, type(None))) for key in told):
-        raise CheckerFailure(FailureKind.BROKEN, "states of another form")
-    return dict(zip(states, told, strict=True))
+    keys = _listed(told, len(states))
+    known = [key for key in keys if key is None or isinstance(key, str)]
+    return dict(zip(states, _listed(known, len(states)), strict=True))
+
+
+def _listed(told: Any, count: int) -> list[Any]:
+    """A list of this length: a fork that a text has taken over may say anything."""
+    if not isinstance(told, list) or len(cast("list[Any]", told)) != count:
+        raise CheckerFailure(FailureKind.BROKEN, "an answer of another form")
+    return cast("list[Any]", told)
 
 
 def _unverified(detail: str) -> Verdict:

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
-from stepback_core.isolation import CheckerFailure, IsolatedChecker
+from stepback_core.isolation import CheckerFailure, FailureKind, IsolatedChecker
 from stepback_core.tasks import Checker, Verdict
 from stepback_core.trace import TraceCodec
 from stepback_server.errors import ApiError, invalid
@@ -51,13 +51,24 @@ async def read_problem(
     )
 
 
+def _what_was_read(told: dict[str, Any]) -> tuple[str, dict[str, Any], int | None]:
+    prompt, problem, fewest = (told.get(name) for name in ("prompt", "problem", "fewest_steps"))
+    if (
+        isinstance(prompt, str)
+        and isinstance(problem, dict)
+        and (fewest is None or isinstance(fewest, int))
+    ):
+        return prompt, cast("dict[str, Any]", problem), fewest
+    raise CheckerFailure(FailureKind.BROKEN, "a problem of another form")
+
+
 async def _read_in_worker(
     task: IsolatedChecker, fields: object, steps: Sequence[str], codec: TraceCodec
 ) -> ReadProblem:
     call = {"do": "read", "problem": fields}
     try:
         told = await ask(task, call)
-        prompt, problem, fewest = told["prompt"], told["problem"], told["fewest_steps"]
+        prompt, problem, fewest = _what_was_read(told)
     except CheckerFailure as failure:
         raise ApiError(
             "checker_failed",
