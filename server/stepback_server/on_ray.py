@@ -125,7 +125,7 @@ async def pooled(model: Path, *, actors: int, in_flight: int) -> AsyncGenerator[
     """Start a pool on the cluster of RAY_ADDRESS, or on one of this machine's own.
 
     `model` is a folder on every node. Each actor has an engine with `in_flight` searches at once,
-    and a GPU where the settings ask for one. Raises SettingsError.
+    and a GPU where the settings ask for one. Raises InvalidInput.
     """
     settings = read_settings(["--model", str(model)], command="batch")
     environment = {
@@ -140,7 +140,7 @@ async def pooled(model: Path, *, actors: int, in_flight: int) -> AsyncGenerator[
         "max_restarts": -1,
         "max_concurrency": in_flight + 1,
     }
-    kind = cast("Any", ray.remote(SearchActor)).options(**options)
+    kind = ray.remote(SearchActor).options(**options)
     folder = os.path.abspath(model)  # noqa: ASYNC240 - no file is read
     made = [kind.remote(folder, in_flight) for _ in range(actors)]
     pool = RayPool(made)

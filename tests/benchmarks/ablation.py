@@ -143,7 +143,8 @@ class Bench:
 
         def is_win(branch: Branch) -> bool:
             steps = self._codec.decode_steps(branch.ids)
-            return branch.outcome is Outcome.ANSWER and task.checker.check(problem, steps).strict
+            verdict = task.checker.check(problem, steps)
+            return branch.outcome is Outcome.ANSWER and verdict.strict is True
 
         return await Search(
             engine=self._engine,

@@ -70,7 +70,9 @@ class BlindDesk(Desk):
         async with self._limit:
             order = await self._solver.accept(request)
             result = await self._solver.solve(order, counting, 0.0)
-        right = [checker.check(problem, answer.steps).strict for answer in result.candidates]
+        right = [
+            checker.check(problem, answer.steps).strict is True for answer in result.candidates
+        ]
         best = {
             rule: max(zip(map(key, result.candidates), right, strict=True), default=((), False))
             for rule, key in RULES.items()

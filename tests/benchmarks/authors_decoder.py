@@ -128,9 +128,8 @@ class Theirs:
         """By the strict checker, of what comes before the first end."""
         answer = text.partition(_RESPONSE)[2]
         steps, found, _ = answer.partition(_REACHED)
-        return (
-            bool(found) and TASK.checker.check(problem, steps.removesuffix("\n").split("\n")).strict
-        )
+        verdict = TASK.checker.check(problem, steps.removesuffix("\n").split("\n"))
+        return bool(found) and verdict.strict is True
 
 
 def _decode_all(theirs: Theirs, asked: Sequence[CountdownProblem], kept: Path) -> Sequence[Decoded]:

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from stepback_client import AsyncClient, SolveResult, Status
 from stepback_core.manifest import Manifest
 from stepback_training.collect_errors.collect import collect
-from stepback_training.collect_errors.collection import Plan
+from stepback_training.collect_errors.collection import Plan, open_collection
 from stepback_training.collect_errors.first_error import Judge, Tally
 from stepback_training.config import Recipe
 from stepback_training.data.samples import recipe_of, write_samples
@@ -139,9 +139,20 @@ def collect_errors(given: argparse.Namespace) -> None:
 
     async def ask(url: str) -> None:
         async with AsyncClient(url) as client:
-            with tqdm(total=given.own_problems, desc="own errors") as bar:
+            digest = (await client.models()).data[0].digest
+            with (
+                open_collection(growing, plan, digest) as collection,
+                tqdm(total=given.own_problems, desc="own errors") as bar,
+            ):
                 await collect(
-                    client, plan, growing, given.own_problems, in_flight=16, advance=bar.update
+                    client,
+                    plan,
+                    collection,
+                    given.own_problems,
+                    digest=digest,
+                    in_flight=16,
+                    stop=asyncio.Event(),
+                    advance=bar.update,
                 )
 
     with controller(given.out / "controller.log", folder, log_level="warning") as url:

@@ -108,7 +108,7 @@ class Probe:
         """Share that greedy decoding solves, strict, and ends."""
         hits = sum(
             ids[-1:] == [self._codec.tokens.end_id]
-            and TASK.checker.check(problem, self._codec.decode_steps(ids)).strict
+            and TASK.checker.check(problem, self._codec.decode_steps(ids)).strict is True
             for problem, ids in zip(problems, self._greedy(problems), strict=True)
         )
         return hits / len(problems)

@@ -34,7 +34,7 @@ class Slow:
             return
         await receive()
         answer = asyncio.create_task(asyncio.sleep(self.seconds))
-        gone = asyncio.create_task(receive())
+        gone = asyncio.ensure_future(receive())
         await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
         if gone.done():
             self.gone.set()

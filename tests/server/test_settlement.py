@@ -19,10 +19,10 @@ def report(
     return Report(owner, "key", 3, 600, held, wants, spent)
 
 
-def after(state: KeyState, now: float, *reports: Report) -> Settled:
-    for each in reports:
-        settled = settle(state, each, now, LEASE)
-        state = settled.state
+def after(state: KeyState, now: float, first: Report, *others: Report) -> Settled:
+    settled = settle(state, first, now, LEASE)
+    for each in others:
+        settled = settle(settled.state, each, now, LEASE)
     return settled
 
 

@@ -109,6 +109,7 @@ def yielding(given: argparse.Namespace) -> int:
         try:
             _, url = controllers.start(log_level="warning")
             seconds: dict[bool, list[float]] = {False: [], True: []}
+            is_waiting = True
             with httpx.Client(base_url=url, timeout=300) as client:
                 file = upload(client, *(line(f"r{n}") for n in range(given.lines)))
                 for _ in range(given.turns):
@@ -116,7 +117,7 @@ def yielding(given: argparse.Namespace) -> int:
                     id = begin(client, file)["id"]
                     batch_in(client, id, "in_progress")
                     seconds[True] += _asked(client, given.searches)
-                    is_waiting = _completed(client, id) < given.lines
+                    is_waiting &= _completed(client, id) < given.lines
                     client.post(f"/v1/batches/{id}/cancel")
                     batch_in(client, id, "cancelled")
         finally:

@@ -2,9 +2,10 @@
 httptools would take any amount."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 CHUNKS = "stepback.chunks"
 """Key of a scope whose response comes in chunks."""
@@ -28,7 +29,9 @@ class PatientProtocol(H11Protocol):
 
     def eof_received(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Keep the connection for the answer that is due; without one, close it."""
-        if self.cycle is None or self.cycle.response_complete or not self._is_received:
+        # uvicorn declares what it sets with the first request.
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        if cycle is None or cycle.response_complete or not self._is_received:
             return False
         self._sends_no_more = True
         if self.scope["http_version"] == "1.1":

@@ -142,7 +142,8 @@ class Peer:
 
 
 def _is_right(problem: CountdownProblem, text: str | None) -> bool:
-    return bool(text) and TASK.checker.check(problem, (text or "").strip("\n").split("\n")).strict
+    verdict = TASK.checker.check(problem, (text or "").strip("\n").split("\n"))
+    return bool(text) and verdict.strict is True
 
 
 async def _timed(one: Callable[[int], Awaitable[bool]], count: int, in_flight: int) -> Asked:

@@ -47,6 +47,7 @@ def test_searches_in_flight_hold_in_sum_and_are_used(fleet: Fleet) -> None:
 
 def test_tokens_a_minute_hold_in_sum(fleet: Fleet) -> None:
     spent, refused, began = 0, 0, time.monotonic()
+    one = 0
     for number in range(30):
         with fleet.client(number % 3, "poor") as client:
             answer = client.post("/solve", json=BODY)

@@ -116,8 +116,9 @@ def _choose(
         return Choice(strict=False, lax=False, failure=none, claims=False)
     verdict = checker.check(problem, chosen.steps)
     return Choice(
-        strict=verdict.strict,
-        lax=verdict.lax,
+        # A verdict that could not be had is none in favour.
+        strict=bool(verdict.strict),
+        lax=bool(verdict.lax),
         failure=verdict.reason,
         claims=checker.claims_goal(problem, chosen.steps),
     )

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from stepback_server.storage.errors import StorageUnavailable
@@ -93,7 +93,8 @@ class Link:
             raise StorageUnavailable(self.reason)
         deadline = time.monotonic() + self._patience
         async with self._one_at_a_time:
-            connection = self._connection
+            # It may have been lost while others had their turn.
+            connection = cast("Connection[Any] | None", self._connection)
             if connection is None:
                 raise StorageUnavailable(self.reason)
             working = asyncio.ensure_future(work(connection))

@@ -16,7 +16,7 @@ def upgrade() -> None:
     op.create_table(
         "key_usage",
         sa.Column("tenant", sa.Text(), nullable=False),
-        sa.Column("tokens", sa.Double(), nullable=True),
+        sa.Column("tokens", _SECONDS, nullable=True),
         sa.Column("filled", _SECONDS, nullable=False),
         sa.Column("claims", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("tenant", name=op.f("pk_key_usage")),
