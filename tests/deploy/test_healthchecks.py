@@ -20,7 +20,12 @@ _IN_IMAGES = re.findall(
 _SERVICES = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
 COMMANDS = [
     *(json.loads(text)[2] for text in _IN_IMAGES),
-    *(one["healthcheck"]["test"][3] for one in _SERVICES.values() if "healthcheck" in one),
+    *(
+        one["healthcheck"]["test"][3]
+        for one in _SERVICES.values()
+        # PostgreSQL has a check of its own, over no HTTP.
+        if "healthcheck" in one and one["healthcheck"]["test"][2] == "-c"
+    ),
 ]
 
 

@@ -114,7 +114,8 @@ async def ids_of(jobs: OpenedJobs, batch: Batch) -> list[int]:
 
 def test_two_controllers_share_a_batch_and_none_asks_what_the_other_has(url: str) -> None:
     async def scenario() -> None:
-        one, two = Counting(), Counting()
+        # So slow that neither can take all of them before the other has looked.
+        one, two = Counting(0.05), Counting(0.05)
         async with controllers(url, one, two) as [jobs, other]:
             batch = await until(other, await begin(jobs, 300), is_completed)
             assert await ids_of(other, batch) == list(range(300))
