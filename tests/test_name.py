@@ -15,7 +15,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ENDINGS = {".md", ".py", ".sh", ".toml", ".yaml", ".yml", ".txt", ".tpl", ".html", ".ipynb", ".cff"}
 _FOREIGN = re.compile(
     r"""install[^\n|`]*[\ \t"']stepback(?=[\s"'`,;]|\[|==|$)  # pip, uv, conda
-    | \bstepback\[                                          # an extra of the stranger's
+    | \bstepback\[(?!["'])                                  # an extra of the stranger's
     | (?<![\w./-])stepback/(?:controller|cpu|cuda)\b        # an image of the stranger's
     """,
     re.VERBOSE | re.MULTILINE,
