@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from stepback_training.train.checkpoint import resumable
 from stepback_training.train.lora import add_adapter
 from stepback_training.train.sft import train
 from tests.conftest import ROOT, children, free_port
+from tests.deploy.cluster import SLURM_SCRIPT, slurm_environment
 from tests.training.runs import last_step, make_base_model, read_tensors, train_command
 
 RECIPE = """
@@ -121,18 +122,51 @@ def test_two_processes_killed_and_resumed_are_one_process(
     assert len(list((run / "tensorboard").glob("events*"))) == 2
 
 
+@pytest.mark.timeout(900)
+def test_slurms_script_trains_over_two_nodes_as_one_process_does(
+    alone: Path, recipe: Path, samples: Path, tmp_path: Path
+) -> None:
+    """Its own launcher on each node; tests/deploy holds Kubeflow's command to the same words."""
+    run = tmp_path / "run"
+    config = ROOT / "training/recipes/accelerate/cpu2.yaml"
+    environment = slurm_environment(
+        tmp_path / "slurm",
+        RECIPE=str(recipe),
+        SAMPLES=str(samples),
+        RUN=str(run),
+        ACCELERATE_CONFIG=str(config),
+        MAIN_PORT=str(free_port()),
+    )
+    folder = Path(sys.executable).parent
+    environment["PATH"] = f"{folder}{os.pathsep}{environment['PATH']}"
+    with launched(["bash", str(SLURM_SCRIPT)], environment) as process:
+        _, said = process.communicate(timeout=600)
+    assert process.returncode == 0, said[-3000:]
+    assert losses(run) == pytest.approx(losses(alone), rel=1e-4)
+    assert Manifest.read(run / "model").training["processes"] == 2
+
+
 @contextmanager
-def launched(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+def launched(
+    command: list[str], environment: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
     """A launch, of which nothing is left at the end."""
     quiet, pipe = subprocess.DEVNULL, subprocess.PIPE
-    with subprocess.Popen(command, stdout=quiet, stderr=pipe, text=True) as process:
+    with subprocess.Popen(
+        command, env=environment, stdout=quiet, stderr=pipe, text=True
+    ) as process:
         try:
             yield process
         finally:
             # A launcher that is killed leaves its processes behind.
-            for child in children(process.pid):
-                os.kill(child, signal.SIGKILL)
+            for started in descendants(process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(started, signal.SIGKILL)
             process.kill()
+
+
+def descendants(pid: int) -> list[int]:
+    return [each for child in children(pid) for each in (child, *descendants(child))]
 
 
 def kill_one_of_two(command: list[str], run: Path, *, past: int) -> None:

@@ -35,7 +35,7 @@ Solve = Callable[[dict[str, Any]], Awaitable[Answer]]
 def batch(arguments: Sequence[str]) -> int:
     """Answer every line of a file. Returns 0; 1 where it stopped on the way, what is done being
     kept; 2 for what is refused; 130 after a signal."""
-    given = _parser().parse_args(arguments)
+    given = batch_parser().parse_args(arguments)
     try:
         return asyncio.run(_batch(given))
     except (InvalidInput, BadSetting, OSError) as error:
@@ -162,7 +162,8 @@ def _drain_on_signals(stop: asyncio.Event) -> None:
         loop.add_signal_handler(number, drain, number)
 
 
-def _parser() -> argparse.ArgumentParser:
+def batch_parser() -> argparse.ArgumentParser:
+    """The flags of `stepback batch`."""
     parser = argparse.ArgumentParser(
         "stepback batch",
         description="Answer every line of a JSONL file. The same command goes on where it was "
