@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 AUDIT := .cache/audit
 
 .PHONY: package lint-release demo serve test image-test check format docs bench bench-routes bench-search bench-ablation bench-scaling \
-	bench-cost bench-data bench-training bench-peers results trials locks audit site page-test clients-test ray-test clean
+	bench-cost bench-data bench-training bench-peers results trials locks audit site page-test clients-test ray-test gym-test clean
 
 demo: $(INSTALLED)   ## start, solve a few held-out problems, stop
 	$(BIN)/python deploy/demo.py
@@ -106,6 +106,17 @@ $(RAY): tests/on_ray/requirements.txt
 	$(PYTHON) -m venv --without-pip $@
 	$(BIN)/python -c "import sys; print(*filter(None, sys.path), sep='\n')" > $$(echo $@/lib/python*/site-packages)/project.pth
 	$(BIN)/python -m pip install --quiet --no-deps --no-compile --target $$(echo $@/lib/python*/site-packages) -r tests/on_ray/requirements.txt
+	touch $@
+
+GYM := .cache/gym
+
+gym-test: $(INSTALLED) $(GYM)  ## each task of reasoning-gym: its own answer, and a wrong one
+	$(GYM)/bin/python -m pytest -c tests/gym/pytest.ini tests/gym
+
+$(GYM): tests/gym/requirements.txt
+	$(PYTHON) -m venv --without-pip $@
+	$(BIN)/python -c "import sys; print(*filter(None, sys.path), sep='\n')" > $$(echo $@/lib/python*/site-packages)/project.pth
+	$(BIN)/python -m pip install --quiet --no-deps --no-compile --target $$(echo $@/lib/python*/site-packages) -r tests/gym/requirements.txt
 	touch $@
 
 site: $(SITE)        ## the documentation as a site: build/site
