@@ -52,7 +52,6 @@ FIELDS = [
     (422, "breadth", change(breadth=True)),
     (422, "backtracks", change(backtracks=-1)),
     (422, "backtracks", change(backtracks=63)),
-    (422, "temperature", change(temperature=0)),
     (422, "temperature", change(temperature=-0.5)),
     (422, "temperature", change(temperature=2.1)),
     (422, "seed", change(seed=-1)),
