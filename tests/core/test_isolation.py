@@ -1,10 +1,12 @@
 """Hostile checkers in real worker processes: each costs its own call, and nothing else."""
 
 import os
+import resource
 import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +182,22 @@ def test_a_plugin_that_breaks_the_interface_is_named_in_one_line(
             assert "\n" not in str(error.value)
         finally:
             worker.close()
+
+
+def test_a_worker_starts_where_many_files_are_open(hostile: IsolatedChecker) -> None:
+    """A server with a thousand callers has descriptors that select(2) does not take."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    try:
+        with ExitStack() as files:
+            for _ in range(1100):
+                files.enter_context(open(os.devnull, "rb"))
+            worker = Worker("countdown-of-many", Limits(seconds=10.0))
+            with pytest.raises(InvalidInput, match=r"installed: .*hostile"):
+                worker.start()
+            worker.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_name_that_nobody_has_is_refused_with_those_that_are_installed() -> None:

@@ -23,6 +23,7 @@ _SECONDS_TO_START = 120.0
 _SECONDS_TO_ANSWER = 30.0
 """In addition to a call's limit: a worker that is silent for longer hangs, and is killed."""
 _LONGEST_PAUSE = 60.0
+_MOST_DOUBLINGS = 6
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LANG", "LC_ALL", "TZ")
 """All that a worker inherits: the rest of the environment has keys and passwords in it."""
 _SETTINGS = {
@@ -90,10 +91,7 @@ class Worker:
 
     def start(self) -> Fields:
         """Start the process and return what it says of its plug-in. Raises InvalidInput."""
-        try:
-            return self._start().hello.result()
-        except CheckerFailure as failure:
-            raise InvalidInput(f"{VARIABLE}: {self.name}: {failure}") from failure
+        return self._start().hello.result()
 
     def submit(self, call: Fields) -> Future[Fields]:
         """Ask for an answer; see `calls.answer` for what it may be."""
@@ -146,12 +144,10 @@ class Worker:
             again = "" if self._is_closed else f"; it is tried again in {pause:.0f} s"
             raise CheckerFailure(FailureKind.UNAVAILABLE, f"its worker does not stay up{again}")
         try:
-            running = self._start()
-            running.hello.result()
+            return self._start()
         except InvalidInput as error:
             self._count_a_loss()
             raise CheckerFailure(FailureKind.UNAVAILABLE, str(error)) from error
-        return running
 
     def _start(self) -> _Running:
         """Start a process. Raises InvalidInput where it does not load its plug-in."""
@@ -201,16 +197,20 @@ class Worker:
     def _count_a_loss(self) -> None:
         """Wait before the next start, longer after each process that answered nothing."""
         self._lost += 1
-        self._not_before = time.monotonic() + min(_LONGEST_PAUSE, 2.0 ** (self._lost - 1) - 1)
+        # The exponent is bounded, since a float overflows after a day of losses.
+        doubled = 2.0 ** min(self._lost - 1, _MOST_DOUBLINGS)
+        self._not_before = time.monotonic() + min(_LONGEST_PAUSE, doubled - 1)
 
 
 def _lines(running: _Running, patience: float) -> Iterator[bytes]:
     """Lines of the process as they come, until it ends, or is silent though it was asked."""
     assert running.process.stdout is not None
     out, rest = running.process.stdout.fileno(), b""
+    # Not select(2), which takes no descriptor above 1,023: a busy server has more.
+    poll = select.poll()
+    poll.register(out, select.POLLIN)
     while True:
-        ready = select.select([out], [], [], patience)[0]
-        if not ready:
+        if not poll.poll(patience * 1000):
             if running.pending:
                 return
             continue

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Hashable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 from stepback_core.isolation import CheckerFailure, FailureKind, IsolatedChecker
@@ -9,6 +10,7 @@ from stepback_core.isolation.checker import read_verdict
 from stepback_core.schemas import Outcome
 from stepback_core.tasks import Verdict
 from stepback_core.trace import TraceCodec
+from stepback_server.concurrency import Interrupted, run_unless
 from stepback_server.errors import invalid
 from stepback_server.search.tree import Branch
 
@@ -59,7 +61,12 @@ class IsolatedReview:
         if self._checker.knows_states:
             for branch in branches:
                 states |= dict.fromkeys(self._steps_to_look_at(branch))
-        await _until(hurry, self._judge([*answers]), self.look([*states]))
+
+        async def learn() -> None:
+            await asyncio.gather(self._judge([*answers]), self.look([*states]))
+
+        with suppress(Interrupted):
+            await run_unless(learn(), hurry.wait())
         return branches
 
     async def look(self, states: Sequence[Steps]) -> None:
@@ -135,17 +142,3 @@ def _listed(told: Any, count: int) -> list[Any]:
 
 def _unverified(detail: str) -> Verdict:
     return Verdict(None, None, CheckerFailure(FailureKind.UNAVAILABLE, detail).reason)
-
-
-async def _until(hurry: asyncio.Event, *work: Any) -> None:
-    """Do the work; give it up when the event is set."""
-    hurried = asyncio.ensure_future(hurry.wait())
-    working = asyncio.gather(*work)
-    try:
-        await asyncio.wait({hurried, working}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            working.result()
-    finally:
-        hurried.cancel()
-        working.cancel()
-        await asyncio.gather(hurried, working, return_exceptions=True)
