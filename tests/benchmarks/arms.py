@@ -23,15 +23,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from stepback_core.schemas import SolveRequest
+from stepback_core.schemas import Answer
 from stepback_server.checkpoint import Checkpoint
 from stepback_training.config import Recipe
 from stepback_training.generators import GENERATORS, Split
 from stepback_training.sampling.statistics import Pairs, wilson
 from tests.benchmarks.arm_samples import ARMS, arm_samples, write_arm
-from tests.benchmarks.counting import CountingEngine
 from tests.benchmarks.measuring import FINAL_SEED
-from tests.benchmarks.solving import MOST_CANDIDATES, RULES, Asked, Desk, Row, start_engine
+from tests.benchmarks.solving import RULES, Desk, Row, start_engine
 
 _WIDE = {"breadth": 64, "temperature": 0.7}
 _ROUNDS = {"breadth": 8, "backtracks": 1, "temperature": 0.7}
@@ -56,34 +55,11 @@ SEARCHES: dict[str, dict[str, Any]] = {
 class BlindDesk(Desk):
     """Asks prompts instead of problems: a search sees neither the task nor its checker."""
 
-    async def _ask(self, problem: BaseModel, number: int, options: dict[str, Any]) -> Asked:
-        checker = self._task.checker
-        request = SolveRequest.model_validate(
-            {
-                "prompt": checker.prompt(problem),
-                "seed": number,
-                "candidates": MOST_CANDIDATES,
-                **options,
-            }
-        )
-        counting = CountingEngine(self._engine)
-        async with self._limit:
-            order = await self._solver.accept(request)
-            result = await self._solver.solve(order, counting, 0.0)
-        right = [
-            checker.check(problem, answer.steps).strict is True for answer in result.candidates
-        ]
-        best = {
-            rule: max(zip(map(key, result.candidates), right, strict=True), default=((), False))
-            for rule, key in RULES.items()
-        }
-        return Asked(
-            right={rule: found for rule, (_, found) in best.items()} | {"checker": any(right)},
-            generated=result.usage.generated_tokens,
-            prompted=counting.prompted,
-            cached=result.usage.cached_tokens,
-            requests=result.usage.engine_requests,
-        )
+    def _fields(self, problem: BaseModel) -> dict[str, Any]:
+        return {"prompt": self._task.checker.prompt(problem)}
+
+    def _is_right(self, problem: BaseModel, answer: Answer) -> bool:
+        return self._task.checker.check(problem, answer.steps).strict is True
 
 
 def train_arm(given: argparse.Namespace, arm: str, seed: int) -> Path:

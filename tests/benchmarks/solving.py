@@ -108,8 +108,7 @@ class Desk:
     async def _ask(self, problem: BaseModel, number: int, options: dict[str, Any]) -> Asked:
         request = SolveRequest.model_validate(
             {
-                "task": self._task.name,
-                "problem": problem.model_dump(mode="json"),
+                **self._fields(problem),
                 "seed": number,
                 "candidates": MOST_CANDIDATES,
                 **options,
@@ -121,19 +120,28 @@ class Desk:
             result = await self._solver.solve(order, counting, 0.0)
         usage = result.usage
         return Asked(
-            right=_right(result.candidates),
+            right=self._right(problem, result.candidates),
             generated=usage.generated_tokens,
             prompted=counting.prompted,
             cached=usage.cached_tokens,
             requests=usage.engine_requests,
         )
 
+    def _fields(self, problem: BaseModel) -> dict[str, Any]:
+        """What the search is told of a problem."""
+        return {"task": self._task.name, "problem": problem.model_dump(mode="json")}
 
-def _right(candidates: Sequence[Answer]) -> dict[str, bool]:
-    """By each rule, and whether any candidate is right, which is what a checker finds."""
-    chosen = {rule: max(candidates, key=key, default=None) for rule, key in RULES.items()}
-    right = {rule: bool(answer and answer.verified) for rule, answer in chosen.items()}
-    return {**right, "checker": any(answer.verified for answer in candidates)}
+    def _right(self, problem: BaseModel, candidates: Sequence[Answer]) -> dict[str, bool]:
+        """By each rule, and whether any candidate is right, which is what a checker finds."""
+        chosen = {rule: max(candidates, key=key, default=None) for rule, key in RULES.items()}
+        right = {
+            rule: answer is not None and self._is_right(problem, answer)
+            for rule, answer in chosen.items()
+        }
+        return {**right, "checker": any(self._is_right(problem, each) for each in candidates)}
+
+    def _is_right(self, problem: BaseModel, answer: Answer) -> bool:
+        return bool(answer.verified)
 
 
 def _settings() -> Settings:

@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from stepback_server.api.protocol import PatientProtocol
 from stepback_server.api.sse import WorkStream
+from tests.asgi import listening
 
 PATIENCE = 60
 """Seconds: a slow machine is no failure."""
@@ -64,17 +65,9 @@ def loop(request: pytest.FixtureRequest) -> Any:
 @contextmanager
 def serving(app: Slow, loop: Literal["asyncio", "uvloop"]) -> Iterator[int]:
     """The port at which an application is served as `stepback serve` does."""
-    listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, http=PatientProtocol, loop=loop, lifespan="off", log_config=None)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, args=([listener],))
-    thread.start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join(PATIENCE)
-        listener.close()
+    with listening(config) as port:
+        yield port
 
 
 def head(path: str = "/", version: str = "1.1", *lines: str) -> bytes:

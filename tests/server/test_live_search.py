@@ -3,8 +3,6 @@
 import asyncio
 import json
 import logging
-import socket
-import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -27,6 +25,7 @@ from stepback_server.observability.access_log import AccessLog
 from stepback_server.search.tree import Branch, State
 from stepback_server.solve.events import EventWriter
 from stepback_server.solve.stream import Feed, LiveSearch
+from tests.asgi import listening
 from tests.client.test_clients import RESULT
 from tests.server.search.scripted import END, GRAMMAR, MARKER, NEWLINE
 
@@ -211,18 +210,9 @@ def serving(solve: Solve, **options: Any) -> Iterator[tuple[str, list[str]]]:
         return EventStream(live, **linger)
 
     app = Starlette(routes=[Route("/", stream)])
-    server = uvicorn.Server(
-        uvicorn.Config(AccessLog(app, counted.append, {"/"}), log_level="critical", lifespan="off")
-    )
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}/", counted
-        finally:
-            server.should_exit = True
-            thread.join(timeout=300)
+    logged = AccessLog(app, counted.append, {"/"})
+    with listening(uvicorn.Config(logged, log_level="critical", lifespan="off")) as port:
+        yield f"http://127.0.0.1:{port}/", counted
 
 
 def test_silence_is_a_comment_and_text_survives_its_way() -> None:

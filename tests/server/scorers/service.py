@@ -1,7 +1,5 @@
 """A real HTTP server of one route, in a thread: what scorers are tested against."""
 
-import threading
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +10,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+
+from tests.asgi import listening
 
 Reply = Callable[[dict[str, Any]], Response | dict[str, Any] | Awaitable[Response]]
 
@@ -40,21 +40,11 @@ def serving(reply: Reply, path: str = "/score") -> Iterator[Service]:
     """Serve until the end of the context."""
     service = Service(reply)
     app = Starlette(routes=[Route(path, service.answer, methods=["POST"])])
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="off")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
+    config = uvicorn.Config(app, log_level="critical", lifespan="off")
+    # Also what a test has left waiting ends.
+    with listening(config, force_exit=True) as port:
         service.url = f"http://127.0.0.1:{port}{path}"
         yield service
-    finally:
-        # Also what a test has left waiting.
-        server.should_exit = server.force_exit = True
-        thread.join(60)
 
 
 def judged(score: Callable[[dict[str, Any]], float], **fields: Any) -> Reply:

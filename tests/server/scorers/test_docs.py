@@ -2,8 +2,6 @@
 
 import asyncio
 import re
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import uvicorn
 from stepback_server.scorers.config import headers_of, read_entries
 from stepback_server.scorers.messages import Candidate, Opinion, Question
 from stepback_server.scorers.scorer import Scorer
+from tests.asgi import listening
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs/scorers.md").read_text()
@@ -25,15 +24,7 @@ def test_the_example_is_a_whole_scorer(tmp_path: Path) -> None:
     [code] = [block for block in blocks("python") if "FastAPI" in block]
     names: dict[str, Any] = {}
     exec(code, names)
-    config = uvicorn.Config(names["app"], host="127.0.0.1", port=0, log_level="critical")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
+    with listening(uvicorn.Config(names["app"], log_level="critical")) as port:
         path = tmp_path / "scorers.toml"
         path.write_text(f'[mine]\nurl = "http://127.0.0.1:{port}/score"')
         scorer = Scorer("mine", read_entries(path)["mine"], {})
@@ -46,9 +37,6 @@ def test_the_example_is_a_whole_scorer(tmp_path: Path) -> None:
                 await scorer.close()
 
         assert asyncio.run(ask()) == {"5*3=15": Opinion(1.0, True), "5+3=8": Opinion(0.0, False)}
-    finally:
-        server.should_exit = True
-        thread.join(60)
 
 
 def test_every_entry_of_the_page_is_read(tmp_path: Path) -> None:

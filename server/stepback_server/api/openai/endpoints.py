@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,8 +25,8 @@ from stepback_server.settings import Settings
 _OF_STREAMS = frozenset({"stream", "stream_options"})
 
 
-class _OpenAiEndpoint:
-    """What both endpoints have in common: searches, errors as OpenAI spells them."""
+class _OpenAiEndpoint(ABC):
+    """Searches for both endpoints, and errors as OpenAI spells them."""
 
     def __init__(self, service: Service, settings: Settings) -> None:
         self._service = service
@@ -49,11 +50,13 @@ class _OpenAiEndpoint:
     def _translator(self) -> Translator:
         return Translator(self._service.checkpoint, self._settings)
 
+    @abstractmethod
     def _translated(self, body: dict[str, Any]) -> Translated:
-        raise NotImplementedError
+        """Return the searches that a body asks for."""
 
+    @abstractmethod
     def _content(self, results: Sequence[SolveResult], call: Translated) -> str:
-        raise NotImplementedError
+        """Return the answer as JSON."""
 
     def _envelope(self, prefix: str, call: Translated) -> Envelope:
         digest = self._service.checkpoint.digest

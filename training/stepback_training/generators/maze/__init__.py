@@ -1,6 +1,6 @@
 """The maze's training data: mazes that are dug at random, with long dead ends."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice, pairwise
 from random import Random
 from typing import Any
@@ -51,14 +51,9 @@ class MazeGenerator(Generator[MazeProblem]):
     def split(self, problem: MazeProblem) -> Split:
         return Split.TEST_SEEN if is_test_input(self._canonical(problem.rows)) else Split.TRAIN
 
-    def stream(self, split: Split, rng: Random) -> Iterator[MazeProblem]:
+    def draw(self, rng: Random) -> MazeProblem:
         """The goal is at least half as far from the start as the farthest cell."""
-        if split not in self.splits:
-            raise ValueError(f"{self.name} has no {split} problems")
-        while True:
-            problem = _draw(self._options, rng)
-            if self.split(problem) is split:
-                yield problem
+        return _draw(self._options, rng)
 
     def reference_paths(self, problem: MazeProblem) -> list[list[str]]:
         """The shortest paths, at most sixteen of them."""
