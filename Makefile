@@ -96,17 +96,21 @@ $(CLIENTS): tests/clients/requirements.txt
 	$@/bin/python -m pip install --quiet --no-deps --no-compile -r tests/clients/requirements.txt
 	touch $@
 
+# An environment with the project's own packages, and what one test needs in addition.
+define over_the_project
+$(PYTHON) -m venv --without-pip $@
+$(BIN)/python -c "import sys; print(*filter(None, sys.path), sep='\n')" > $$(echo $@/lib/python*/site-packages)/project.pth
+$(BIN)/python -m pip install --quiet --no-deps --no-compile --target $$(echo $@/lib/python*/site-packages) -r $<
+touch $@
+endef
+
 RAY := .cache/ray
 
 ray-test: $(INSTALLED) $(RAY)  ## stepback batch --on ray, with an actor killed
 	$(RAY)/bin/python -m pytest -c tests/on_ray/pytest.ini tests/on_ray
 
-# Ray beside the project's own packages, since its actors search.
 $(RAY): tests/on_ray/requirements.txt
-	$(PYTHON) -m venv --without-pip $@
-	$(BIN)/python -c "import sys; print(*filter(None, sys.path), sep='\n')" > $$(echo $@/lib/python*/site-packages)/project.pth
-	$(BIN)/python -m pip install --quiet --no-deps --no-compile --target $$(echo $@/lib/python*/site-packages) -r tests/on_ray/requirements.txt
-	touch $@
+	$(over_the_project)
 
 GYM := .cache/gym
 
@@ -114,10 +118,7 @@ gym-test: $(INSTALLED) $(GYM)  ## each task of reasoning-gym: its own answer, an
 	$(GYM)/bin/python -m pytest -c tests/gym/pytest.ini tests/gym
 
 $(GYM): tests/gym/requirements.txt
-	$(PYTHON) -m venv --without-pip $@
-	$(BIN)/python -c "import sys; print(*filter(None, sys.path), sep='\n')" > $$(echo $@/lib/python*/site-packages)/project.pth
-	$(BIN)/python -m pip install --quiet --no-deps --no-compile --target $$(echo $@/lib/python*/site-packages) -r tests/gym/requirements.txt
-	touch $@
+	$(over_the_project)
 
 site: $(SITE)        ## the documentation as a site: build/site
 	NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict --quiet
