@@ -20,7 +20,7 @@ ray: Any = importlib.import_module("ray")
 errors: Any = importlib.import_module("ray.exceptions")
 
 _ATTEMPTS = 4
-"""Of one search, should actors be lost with it."""
+"""Tries of one search, should actors be lost with it."""
 _CHECKS = 300
 _SECONDS_BETWEEN_CHECKS = 2.0
 

@@ -114,7 +114,7 @@ class Service:
 
     @property
     def _limits(self) -> Literal["own", "shared", "fallback"]:
-        """Where the limits of keys hold now."""
+        """Reach of the limits of keys at this moment."""
         if self._shared is None:
             return "own"
         return "shared" if self._shared.is_shared else "fallback"

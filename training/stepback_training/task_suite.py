@@ -1,4 +1,4 @@
-"""What must hold for every task, as tests for the package that brings one.
+"""Tests of a task for the package that brings it.
 
 class TestSorting(TaskSuite):
     generator = SortingGenerator()

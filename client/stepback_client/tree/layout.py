@@ -59,7 +59,7 @@ class Branch:
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """What is shown of `markers` after each own step."""
+        """Mark after each own step, from `markers`."""
         unknown = (None,) * (len(self.steps) - len(self.markers))
         return tuple(map(doubt, [*self.markers, *unknown][: len(self.steps)]))
 

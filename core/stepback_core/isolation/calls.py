@@ -59,7 +59,7 @@ def _told(verdict: Verdict) -> list[Any]:
 
 
 def _method(checker: Checker[Any], problem: BaseModel, call: Fields) -> object:
-    """One method by its name, for whoever asks one thing at a time."""
+    """Call one method by its name."""
     result: object = getattr(checker, call["method"])(problem, *call["arguments"])
     if isinstance(result, Verdict):
         return _told(result)

@@ -33,7 +33,7 @@ class IsolatedChecker(Checker[Any]):
         self.origin: str = told["origin"]
         """The distribution that the plug-in comes from, with its version."""
         self.means: list[str] = told["means"]
-        """What confines its calls on this machine."""
+        """The means that confine its calls on this machine."""
         self.knows_states: bool = told["knows_states"]
         self.problem_type = _problem_type(worker.name, told["schema"])
         self.example = self.problem_type.model_validate(told["example"])

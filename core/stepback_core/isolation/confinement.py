@@ -1,4 +1,4 @@
-"""What the process of one call may not do, and how the kernel and Python are made to refuse it."""
+"""Limits of the process of one call, which the kernel and Python enforce."""
 
 import ctypes
 import os
@@ -46,7 +46,7 @@ _REFUSED = (
 )
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _KERNEL_FILES = ("/proc", "/sys")
-"""Where other processes of the same user can be read, and their environment with its secrets."""
+"""Files that show other processes of the same user, and the secrets in their environment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Confinement:
 
     seconds: float
     limits: dict[int, int]
-    """Of the kernel, by the numbers of `resource`."""
+    """Kernel limits, by the numbers of `resource`."""
     calls: SystemCallFilter
     has_own_network: bool
     hides_kernel_files: bool

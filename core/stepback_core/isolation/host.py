@@ -129,7 +129,7 @@ class Host:
         self.tell({"name": fork.name, **told})
 
     def tell(self, fields: dict[str, Any]) -> None:
-        """Write one line to whoever asks."""
+        """Write one line to the process that asks."""
         line = json.dumps(fields).encode() + b"\n"
         while line:
             line = line[os.write(self._answers, line) :]

@@ -18,7 +18,7 @@ class Model(ResponseModel):
     """By task the fewest and most entries that each list of a training problem had, where that is
     known. An answer to another problem carries a `warning`."""
     scorers: list[str] = Field(default=[])
-    """What a request may name as `scorer`."""
+    """Names that a request may give as `scorer`."""
     parameters: int | None = None
     """How many weights the model has, where its training says so: a token costs twice as many
     FLOPs."""
@@ -92,5 +92,5 @@ class Readiness(ResponseModel):
     restarts: int
     """Number of lost engines that were replaced."""
     limits: Literal["own", "shared", "fallback"] = "own"
-    """Where the limits of keys hold: in this controller; over all of one PostgreSQL; in this one
+    """Reach of the limits of keys: in this controller; over all of one PostgreSQL; in this one
     while that database is slow or gone."""

@@ -96,7 +96,7 @@ class Usage(ResponseModel):
     seconds_searching: float
     """Seconds from the search's start to its end."""
     seconds_scoring: float = 0.0
-    """Of these, seconds in which a scorer was waited for; the engine may have worked meanwhile."""
+    """Seconds among these that were spent on a scorer; the engine may have worked meanwhile."""
     scored: int = 0
     """Texts that the scorer gave a score to, unfinished ones too where it takes them."""
     unscored: int = 0

@@ -25,7 +25,7 @@ class Plugin:
     name: str
     entry: EntryPoint
     member: str | None
-    """What stands after the colon: the entry point is called with it."""
+    """The text after the colon; the entry point is called with it."""
 
     @property
     def origin(self) -> str:

@@ -92,7 +92,7 @@ def refused(error: Exception, answer: Callable[[ApiError], JobAnswer] | None = N
 
 
 def try_again(error: Exception) -> NotNow | None:
-    """When a search that raised this is worth another try; None where it is not."""
+    """Return when a search that raised this is worth another try; None if it never is."""
     if isinstance(error, NotNow):
         return error
     failure = _failure(error)

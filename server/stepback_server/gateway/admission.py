@@ -294,7 +294,7 @@ class Admission:
         return kept, wants[kept - lane.searching :]
 
     def _wants(self, name: str, lane: _Lane) -> list[tuple[int, float]]:
-        """What waits for nothing but a place of its tenant, the next one first."""
+        """Searches that lack nothing but a place of their tenant, the next one first."""
         now = _now()
         wants = [(int(urgency), now - since) for urgency, since in lane.at_the_door]
         wants += [(int(Urgency.CALLER), now - each.since) for each in lane.waiting]
@@ -306,7 +306,7 @@ class Admission:
         return wants[: max(0, room_here)]
 
     def grant(self, name: str, places: int, *, has_rivals: bool) -> None:
-        """Give a tenant so many places here, of those that all controllers share."""
+        """Give a tenant this number of the places that all controllers share."""
         if (lane := self._lanes.get(name)) is not None:
             lane.granted, lane.has_rivals = places, has_rivals
             self._hand_out()

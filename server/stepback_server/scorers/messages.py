@@ -31,7 +31,7 @@ class Question:
     """The problem that candidates are to be judged for."""
 
     prompt: str
-    """As the model reads it, before framing."""
+    """The prompt as the model reads it, before framing."""
     task: str | None = None
     problem: Mapping[str, Any] | None = None
 
@@ -49,12 +49,12 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """What a scorer says of one candidate."""
+    """The opinion of a scorer on one candidate."""
 
     score: float
     """0 to 1, the more the better."""
     ok: bool | None = None
-    """Whether the answer is right; None where the scorer does not judge that."""
+    """True if the answer is right; None if the scorer does not judge that."""
     reason: str | None = None
 
     def with_threshold(self, accept: float | None) -> "Opinion":

@@ -1,4 +1,4 @@
-"""One scorer: bounded calls over HTTP, none of which ever fails a search."""
+"""One scorer: bounded calls over HTTP. None of them ever fails a search."""
 
 import asyncio
 import json

@@ -26,7 +26,7 @@ class State:
     marker_logprobs: tuple[float, ...] = ()
     """Log-probability of the marker at each place, instead of the id that is there."""
     bonuses: tuple[tuple[int, float], ...] = ()
-    """What a scorer of unfinished texts adds to their log-probability, each with the text's length
+    """Additions of a scorer to the log-probability of unfinished texts, each with the text's length
     in ids, ascending."""
 
     @classmethod

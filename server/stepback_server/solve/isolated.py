@@ -1,4 +1,4 @@
-"""Verdicts of a plug-in's checker on one search: asked of its worker, read without waiting."""
+"""Verdicts of a plug-in's checker on one search: its worker gives them, the search reads them."""
 
 import asyncio
 from collections.abc import Hashable, Iterator, Sequence

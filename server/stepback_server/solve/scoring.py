@@ -1,4 +1,4 @@
-"""What a scorer says of one search's texts, asked as they come."""
+"""The opinions of a scorer on one search's texts, requested as the texts come."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ Text = tuple[tuple[str, ...], bool]
 
 @dataclass(slots=True)
 class ScoringCost:
-    """What scoring has cost a search."""
+    """The cost of scoring in one search."""
 
     seconds: float = 0.0
     scored: int = 0

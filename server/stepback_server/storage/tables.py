@@ -140,7 +140,7 @@ KEY_USAGE = Table(
     Column("filled", Double, nullable=False),
     Column("claims", JSON, nullable=False),
 )
-"""What all controllers together have in flight of a key, and its bucket of tokens."""
+"""Searches of a key in flight at all controllers, and its bucket of tokens."""
 
 KEY_ANSWERS = Table(
     "key_answers",

@@ -70,9 +70,11 @@ def _update(
 def orthogonalized(
     matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
 ) -> Tensor:
-    """Each of `matrices` [n, rows, columns] with its singular values brought close to 1, by the
-    Newton-Schulz iteration that torch.optim.Muon takes for a single one: in bfloat16, as there,
-    but in float32 on a device that emulates it."""
+    """Bring the singular values of each of `matrices` [n, rows, columns] close to 1.
+
+    The Newton-Schulz iteration is that of torch.optim.Muon, which takes a single matrix. It runs
+    in bfloat16 as there, and in float32 on a device that emulates bfloat16.
+    """
     a, b, c = coefficients
     is_tall = matrices.shape[-2] > matrices.shape[-1]
     found = matrices.mT if is_tall else matrices

@@ -1,4 +1,4 @@
-"""Where bfloat16 is fast enough to compute in."""
+"""Devices on which bfloat16 is fast enough to compute in."""
 
 import torch
 

@@ -25,7 +25,7 @@ from stepback_core.tasks.deduction.problem import (
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where legal steps have led."""
+    """The place that legal steps have reached."""
 
     node: str
     """The subject at first, then the concept of the last step."""
@@ -76,7 +76,7 @@ class Deduction(Checker[DeductionProblem]):
 
 
 def follow(graph: Graph, steps: Sequence[str]) -> Place | Reason:
-    """Where the steps lead, or why one of them is illegal."""
+    """Return the place that the steps reach, or why one of them is illegal."""
     place = Place(graph.subject)
     for step in steps:
         after = enter(graph, place, step)
@@ -87,7 +87,7 @@ def follow(graph: Graph, steps: Sequence[str]) -> Place | Reason:
 
 
 def enter(graph: Graph, place: Place, step: str) -> Place | Reason:
-    """Where a step leads, or why it is illegal."""
+    """Return the place after a step, or why the step is illegal."""
     sentence = read_sentence(step)
     if sentence is None:
         return Reason.MALFORMED_STEP

@@ -17,7 +17,7 @@ class Graph:
     answers: tuple[str, str]
     """The two concepts of the question, in its order."""
     edges: Mapping[str, tuple[str, ...]]
-    """What each name or concept is, by the sentences, in their order."""
+    """The concepts of each name or concept, in the order of the sentences."""
 
     @classmethod
     def of(cls, problem: DeductionProblem) -> "Graph":
@@ -35,7 +35,7 @@ class Graph:
         )
 
     def after(self, node: str) -> tuple[str, ...]:
-        """What a node is, by one sentence."""
+        """One fact of a node, from one sentence."""
         return self.edges.get(node, ())
 
     def states(self, sentence: Sentence) -> bool:
@@ -56,7 +56,7 @@ class Graph:
 
 
 def read_sentence(text: str) -> Sentence | None:
-    """What a sentence says; None if it is none of this task."""
+    """Read a sentence; None if it is none of this task."""
     found = RULE.fullmatch(text) or FACT.fullmatch(text)
     return None if found is None else (found[1], found[2])
 

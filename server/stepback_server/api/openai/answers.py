@@ -52,7 +52,7 @@ class Choice:
     text: str
     finish_reason: FinishReason
     tokens: list[ToldToken] | None = None
-    """Where they are wanted."""
+    """Given only on request."""
 
     @classmethod
     def of(cls, answer: Answer | None, wanted: Wanted) -> "Choice":

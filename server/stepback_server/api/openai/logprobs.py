@@ -42,7 +42,7 @@ def tokens_of(answer: Answer, text: str, codec: TraceCodec) -> list[ToldToken]:
 
 
 def chat_logprobs(tokens: Sequence[ToldToken]) -> ChatLogprobs:
-    """What a choice of a chat tells of its tokens."""
+    """Token fields of a choice of a chat."""
     return ChatLogprobs(
         content=[
             TokenLogprob(
@@ -56,7 +56,7 @@ def chat_logprobs(tokens: Sequence[ToldToken]) -> ChatLogprobs:
 
 
 def completion_logprobs(tokens: Sequence[ToldToken]) -> CompletionLogprobs:
-    """What a choice of a completion tells of its tokens."""
+    """Token fields of a choice of a completion."""
     return CompletionLogprobs(
         tokens=[token.text for token in tokens],
         token_logprobs=[token.logprob for token in tokens],

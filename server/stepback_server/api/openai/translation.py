@@ -36,7 +36,7 @@ class Wanted:
     usage: bool
     """Whether a stream ends with one more chunk."""
     logprobs: TraceCodec | None
-    """What decodes each token, where their log-probabilities are wanted."""
+    """The decoder of single tokens, for their log-probabilities."""
 
 
 @dataclass(frozen=True, slots=True)

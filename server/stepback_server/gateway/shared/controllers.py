@@ -35,7 +35,7 @@ class SharedControllers:
     def of(
         cls, settings: Settings, meter: RateLimiter, took: Callable[[float], None]
     ) -> "SharedControllers | None":
-        """What the settings ask for: None without a database that several controllers can use."""
+        """Make what the settings ask for; None without a database that controllers can share."""
         is_shared = settings.database_url.get_secret_value().startswith("postgres")
         return cls(settings, meter, took) if is_shared else None
 

@@ -1,4 +1,4 @@
-"""What one controller may take of a key's limits, given what all of them have taken. Pure."""
+"""The share of a key's limits that one controller gets, by what all have taken. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Want(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a controller has of a key, as the others see it."""
+    """The searches of a key at one controller, as the others see them."""
 
     held: int
     """Places of searches in flight, and of those that may begin at any moment."""
@@ -29,7 +29,7 @@ class KeyState:
     """A key's row in the database."""
 
     tokens: float | None
-    """What its bucket held at `filled`; None: it is full."""
+    """Tokens in its bucket at `filled`; None: it is full."""
     filled: float
     claims: Mapping[str, Claim]
     """By controller."""
@@ -37,7 +37,7 @@ class KeyState:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a controller tells of a key, and asks for."""
+    """The state of a key at one controller, and what it asks for."""
 
     owner: str
     tenant: str
@@ -53,7 +53,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What comes of a report."""
+    """The outcome of a report."""
 
     state: KeyState
     held: int

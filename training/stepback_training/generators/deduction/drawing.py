@@ -84,7 +84,7 @@ def _draw_edges(names: int, concepts: int, rng: Random) -> Edges:
 def _draw_answers(
     edges: Edges, names: int, steps: tuple[int, int], rng: Random
 ) -> tuple[int, int] | None:
-    """A right and a wrong answer, both with nothing after them; None where there are none."""
+    """A right and a wrong answer, both with nothing after them; None if there are none."""
     far = _distances(edges)
     ends = [node for node in edges if node >= names and not edges[node]]
     right = [node for node in ends if steps[0] <= far.get(node, 0) <= steps[1]]

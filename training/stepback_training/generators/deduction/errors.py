@@ -41,7 +41,7 @@ def _refused(
 
 
 def believe(graph: Graph, steps: Sequence[str]) -> Place:
-    """Where the steps lead if each one is taken at its word."""
+    """Return the place that the steps reach if each one is believed."""
     place = Place(graph.subject)
     for step in steps:
         if (said := read_sentence(step)) is not None:
