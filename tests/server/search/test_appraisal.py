@@ -69,6 +69,20 @@ def run(
     return asyncio.run(search.run())
 
 
+def unbounded(strategy: Independent, appraise: Appraise) -> Search:
+    """A search that neither a deadline nor a win ends."""
+    return Search(
+        engine=ScriptedEngine(answers),
+        strategy=strategy,
+        grammar=GRAMMAR,
+        prompt_ids=(7, 8),
+        limits=Limits(tokens=100, seconds=FOREVER, tokens_per_branch=20),
+        seed=None,
+        is_win=lambda branch: False,
+        appraise=appraise,
+    )
+
+
 def test_every_branch_is_appraised_before_it_counts() -> None:
     appraiser = Appraiser(0.01)
     searched = run(appraiser, seed=1)
@@ -126,17 +140,7 @@ def test_a_caller_who_hangs_up_leaves_no_appraisal_at_work() -> None:
     appraiser = Appraiser(FOREVER)
 
     async def hang_up() -> None:
-        search = Search(
-            engine=ScriptedEngine(answers),
-            strategy=Independent(1, 0.7),
-            grammar=GRAMMAR,
-            prompt_ids=(7, 8),
-            limits=Limits(tokens=100, seconds=FOREVER, tokens_per_branch=20),
-            seed=None,
-            is_win=lambda branch: False,
-            appraise=appraiser,
-        )
-        task = asyncio.create_task(search.run())
+        task = asyncio.create_task(unbounded(Independent(1, 0.7), appraiser).run())
         await appraiser.begun.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -157,15 +161,5 @@ def test_the_strategy_sees_what_was_said_of_a_branch() -> None:
             seen.append(branch)
             return super().record(branch)
 
-    search = Search(
-        engine=ScriptedEngine(answers),
-        strategy=Watching(2, 0.7),
-        grammar=GRAMMAR,
-        prompt_ids=(7, 8),
-        limits=Limits(tokens=100, seconds=FOREVER, tokens_per_branch=20),
-        seed=None,
-        is_win=lambda branch: False,
-        appraise=mark,
-    )
-    asyncio.run(search.run())
+    asyncio.run(unbounded(Watching(2, 0.7), mark).run())
     assert [branch.marker_logprobs for branch in seen] == [(-1.0,), (-1.0,)]
