@@ -116,7 +116,8 @@ def measure(given: argparse.Namespace) -> Measured:
     rng = Random(0)
     stream = deductions(rng, given.branches) if given.branches else make_samples(recipe.data, rng)
     number = (given.steps + given.warm_up) * fit.batch_tokens // (16 if not given.branches else 40)
-    samples = EncodedSamples(islice(stream, number), TraceCodec.of(grammar, tokenizer))
+    codec = TraceCodec.of(grammar, tokenizer)
+    samples = EncodedSamples(islice(stream, number), codec)
     packed = PackedRows(
         samples, fit.row_tokens, tokenizer.pad_token_id, 0, share_prompts=fit.share_prompts
     )
@@ -137,6 +138,7 @@ def measure(given: argparse.Namespace) -> Measured:
         arguments.disable_tqdm = True
         trainer = StepbackTrainer(
             recipe=fit,
+            marker_id=codec.tokens.marker_id,
             seconds_before=0.0,
             model=model,
             args=arguments,

@@ -56,7 +56,12 @@ def test_a_loss_that_is_no_number_ends_the_training_and_keeps_the_last_good_chec
     arguments = arguments_of(recipe, tmp_path, rows, 1)
     arguments.disable_tqdm = True
     trainer = StepbackTrainer(
-        recipe=recipe.train, seconds_before=0.0, model=model, args=arguments, train_dataset=rows
+        recipe=recipe.train,
+        marker_id=0,
+        seconds_before=0.0,
+        model=model,
+        args=arguments,
+        train_dataset=rows,
     )
     forward, passes = model.forward, 0
 

@@ -136,6 +136,7 @@ def losses(folder: Path, **train: Any) -> list[float]:
     arguments.disable_tqdm = True
     trainer = StepbackTrainer(
         recipe=fit,
+        marker_id=CODEC.tokens.marker_id,
         seconds_before=0.0,
         model=model,
         args=arguments,
@@ -152,3 +153,12 @@ def test_a_head_on_losses_alone_trains_the_same(tmp_path: Path) -> None:
     torch.testing.assert_close(torch.tensor(on_losses), torch.tensor(everywhere))
     shared = losses(tmp_path, head="loss", share_prompts=True)
     assert shared[-1] < shared[0]
+
+
+def test_a_weight_on_the_marker_trains_the_same_with_either_head(tmp_path: Path) -> None:
+    everywhere, on_losses = (
+        losses(tmp_path, head=head, marker_weight=4.0) for head in ("all", "loss")
+    )
+    torch.testing.assert_close(torch.tensor(on_losses), torch.tensor(everywhere))
+    # The same tokens divide it, so what the marker adds comes on top.
+    assert everywhere[0] > losses(tmp_path)[0]

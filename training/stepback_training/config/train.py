@@ -94,6 +94,9 @@ class TrainRecipe(BaseModel, extra="forbid", frozen=True):
     share_prompts: bool = False
     """Samples of one prompt share it in a row: it is computed once, and they branch off it. Each
     has the loss that it has alone, up to rounding."""
+    marker_weight: float = Field(default=1.0, gt=0)
+    """Weight of the marker in the loss, where every other token has 1. Samples that backtrack are
+    few, and have one marker each: a weight raises its share without more of them."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision of the computation: pure float32, or bfloat16 by autocast over float32 weights.
     auto is bf16 where the machine is fast in it."""

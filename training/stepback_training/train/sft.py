@@ -138,6 +138,7 @@ def _trainer(recipe: Recipe, run: Path, material: _Material, last: Path | None) 
     is_main = processes.is_main_process
     return StepbackTrainer(
         recipe=recipe.train,
+        marker_id=material.codec.tokens.marker_id,
         seconds_before=seconds_of(last),
         model=material.model,
         args=arguments,

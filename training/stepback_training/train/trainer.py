@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 from stepback_training.config import Recipe, TrainRecipe
 from stepback_training.train.checkpoint import resumable, sync, told_of_full_disks
 from stepback_training.train.isolation import takes_added_masks
+from stepback_training.train.marker_loss import MarkerWeightedLoss
 from stepback_training.train.muon import MuonWithAdamW
 from stepback_training.train.packing import PackedRows
 from stepback_training.train.precision import has_fast_bfloat16
@@ -38,7 +39,9 @@ class Diverged(ValueError):
 class StepbackTrainer(Trainer):
     """The Trainer, with rows in their packed order, whole checkpoints only, and Muon by option."""
 
-    def __init__(self, *, recipe: TrainRecipe, seconds_before: float, **kwargs: Any) -> None:
+    def __init__(
+        self, *, recipe: TrainRecipe, marker_id: int, seconds_before: float, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self._seconds_before = seconds_before
         self._started = time.monotonic()
@@ -48,12 +51,24 @@ class StepbackTrainer(Trainer):
         self._kept: torch.Tensor | None = None
         if recipe.head == "loss":
             self._compute_the_head_on_losses()
+        if recipe.marker_weight != 1:
+            self._weigh_the_marker(marker_id)
 
     def _compute_the_head_on_losses(self) -> None:
         if not self.model_accepts_loss_kwargs:
             raise ValueError('train.head: this model computes its loss in its own way; take "all"')
         head = cast("nn.Module", self.accelerator.unwrap_model(self.model).get_output_embeddings())
         head.register_forward_pre_hook(lambda _, hidden: (self._with_loss(hidden[0]),))
+
+    def _weigh_the_marker(self, marker_id: int) -> None:
+        if not self.model_accepts_loss_kwargs:
+            raise ValueError(
+                "train.marker_weight: this model computes its loss in its own way; leave it out"
+            )
+        model = cast("nn.Module", self.accelerator.unwrap_model(self.model))
+        # An adapter wraps the model whose loss it is.
+        model = getattr(model, "get_base_model", lambda: model)()
+        model.loss_function = MarkerWeightedLoss(marker_id, self._recipe.marker_weight)
 
     def _with_loss(self, hidden: torch.Tensor) -> torch.Tensor:
         """The states that a loss is on, as one row."""
