@@ -65,7 +65,7 @@ class StepbackTrainer(Trainer):
             raise ValueError(
                 "train.marker_weight: this model computes its loss in its own way; leave it out"
             )
-        model = cast("nn.Module", self.accelerator.unwrap_model(self.model))
+        model: Any = self.accelerator.unwrap_model(self.model)
         # An adapter wraps the model whose loss it is.
         model = getattr(model, "get_base_model", lambda: model)()
         model.loss_function = MarkerWeightedLoss(marker_id, self._recipe.marker_weight)
