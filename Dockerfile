@@ -24,8 +24,9 @@ WORKDIR /source
 
 # The project alone: laid over its dependencies, it is the one small layer that a change renews.
 FROM build AS application
-COPY requirements.lock .
-RUN pip install --quiet --break-system-packages --constraint requirements.lock hatchling
+COPY requirements-build.lock .
+RUN pip install --quiet --break-system-packages --no-deps --require-hashes \
+    --only-binary :all: -r requirements-build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY core core
 COPY client client
@@ -54,7 +55,8 @@ CMD ["serve"]
 
 FROM build AS controller-dependencies
 COPY requirements-controller.lock .
-RUN pip --python /opt/stepback/bin/python install --quiet --no-deps -r requirements-controller.lock
+RUN pip --python /opt/stepback/bin/python install --quiet --no-deps --require-hashes \
+    --only-binary :all: -r requirements-controller.lock
 
 
 FROM runtime AS controller
@@ -71,8 +73,8 @@ RUN apt-get update -qq && apt-get install -qq --no-install-recommends libnuma1 >
 # Where pip also looks, for the CPU build of torch (PyTorch's CPU index).
 ARG STEPBACK_TORCH_INDEX=
 COPY requirements-cpu.lock .
-RUN pip --python /opt/stepback/bin/python install --quiet --no-deps \
-    ${STEPBACK_TORCH_INDEX:+--extra-index-url "$STEPBACK_TORCH_INDEX"} -r requirements-cpu.lock
+RUN pip --python /opt/stepback/bin/python install --quiet --no-deps --require-hashes \
+    --only-binary :all: ${STEPBACK_TORCH_INDEX:+--extra-index-url "$STEPBACK_TORCH_INDEX"} -r requirements-cpu.lock
 
 
 FROM runtime AS cpu
@@ -85,8 +87,10 @@ COPY --from=application /opt/stepback /opt/stepback
 FROM ${VLLM_IMAGE} AS cuda
 COPY --from=application /wheels /tmp/wheels
 COPY requirements-cuda.lock /tmp/
-RUN python3 -m pip install --no-cache-dir --no-deps --break-system-packages \
-        -r /tmp/requirements-cuda.lock /tmp/wheels/*.whl \
+# The project's own wheel comes by itself: pip would want a hash of it too.
+RUN python3 -m pip install --no-cache-dir --no-deps --break-system-packages --require-hashes \
+        --only-binary :all: -r /tmp/requirements-cuda.lock \
+    && python3 -m pip install --no-cache-dir --no-deps --break-system-packages /tmp/wheels/*.whl \
     && rm -r /tmp/wheels /tmp/requirements-cuda.lock \
     && python3 -c "import stepback_client.cli, stepback_server.app, stepback_server.commands.engine" \
     && python3 -c "import opentelemetry.exporter.otlp.proto.http.trace_exporter" \

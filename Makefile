@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 AUDIT := .cache/audit
+TOOLS := .cache/release-tools
 
 .PHONY: package lint-release demo serve test image-test check format docs bench bench-routes bench-search bench-ablation bench-scaling \
 	bench-cost bench-data bench-training bench-peers results trials locks audit site page-test clients-test ray-test gym-test clean
@@ -125,19 +126,17 @@ site: $(SITE)        ## the documentation as a site: build/site
 
 $(SITE): docs/requirements.txt
 	$(PYTHON) -m venv $@
-	$@/bin/python -m pip install --quiet --no-deps -r docs/requirements.txt
+	$@/bin/python -m pip install --quiet --no-deps --require-hashes -r docs/requirements.txt
 	touch $@
 
 docs: $(INSTALLED)   ## the reference pages that are written from the code
 	$(BIN)/python docs/generate.py
 
-locks: $(INSTALLED)  ## the images' locks, cut out of requirements.lock
-	$(BIN)/python deploy/lock.py
+locks: $(INSTALLED) $(TOOLS)  ## hashes of requirements.lock, and the images' locks cut out of it
+	$(BIN)/python deploy/lock.py $(TOOLS)/bin/uv
 
 audit: $(AUDIT)      ## known vulnerabilities of what the locks name; fails where no service answers
 	$(AUDIT)/bin/python deploy/audit.py $(AUDIT_FLAGS)
-
-TOOLS := .cache/release-tools
 
 package: $(TOOLS)    ## wheel and sdist: built, checked, installed into a bare environment
 	deploy/package.sh $(PYTHON) $(TOOLS)
@@ -145,9 +144,10 @@ package: $(TOOLS)    ## wheel and sdist: built, checked, installed into a bare e
 lint-release: $(TOOLS)  ## the release workflow
 	$(TOOLS)/bin/zizmor --offline --config .github/zizmor.yml .github/workflows
 
-$(TOOLS):
+$(TOOLS): requirements-build.lock
 	$(PYTHON) -m venv $@
-	$@/bin/python -m pip install --quiet build==1.6.1 twine==6.2.0 zizmor==1.22.0
+	$@/bin/python -m pip install --quiet build==1.6.1 twine==6.2.0 zizmor==1.22.0 uv==0.13.9
+	$@/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements-build.lock
 
 $(AUDIT):
 	$(PYTHON) -m venv $@

@@ -28,9 +28,10 @@ Ask = Callable[[str], str]
 
 
 def audited(lock: str) -> str:
-    """A lock as an advisory service can look it up: a local build (2.13.0+cpu) under the version
-    that it was made of, which is the one that advisories name."""
-    return re.sub(r"(==[^\s+]+)\+[\w.]+", r"\1", lock)
+    """A lock as an advisory service can look it up: without hashes, and a local build (2.13.0+cpu)
+    under the version that it was made of, which is the one that advisories name."""
+    pins = re.sub(r" \\\n +--hash=\S+", "", lock)
+    return re.sub(r"(==[^\s+]+)\+[\w.]+", r"\1", pins)
 
 
 def ask(service: str) -> str:

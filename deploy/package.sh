@@ -3,7 +3,8 @@
 #
 #   deploy/package.sh PYTHON TOOLS
 #
-# TOOLS is an environment of its own with `build` and `twine`, which share no version with ours.
+# TOOLS is an environment of its own with `build`, `twine` and what requirements-build.lock names. The
+# build is not isolated: an isolated one would fetch its packages without the lock's hashes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,7 +12,7 @@ python=$1
 tools=$2
 
 rm -rf dist
-"$tools/bin/python" -m build --quiet --outdir dist .
+"$tools/bin/python" -m build --no-isolation --quiet --outdir dist .
 "$tools/bin/python" -m twine check --strict dist/*
 
 bare=$(mktemp -d)

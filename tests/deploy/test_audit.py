@@ -48,3 +48,4 @@ def test_another_service_is_asked_where_one_does_not_answer() -> None:
 def test_a_local_build_is_looked_up_under_the_version_that_it_was_built_from() -> None:
     lock = "# Made by hand: a+b\ntorch==2.13.0+cpu\nvllm-cpu==0.32.0\n"
     assert audited(lock) == lock.replace("+cpu", "")
+    assert audited("a==1 \\\n    --hash=sha256:0a \\\n    --hash=sha256:0b\n") == "a==1\n"

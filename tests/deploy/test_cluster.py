@@ -187,7 +187,7 @@ def test_the_image_has_the_versions_that_were_tested() -> None:
     locks = (ROOT / "requirements.lock").read_text() + (
         ROOT / "tests/on_ray/requirements.txt"
     ).read_text()
-    pinned = dict(re.findall(r"^([\w-]+)==(\S+)$", locks, re.M))
+    pinned = dict(re.findall(r"^([\w-]+)==(\S+)", locks, re.M))
     found = re.findall(r"(ray|accelerate|tensorboard)(?:\[default\])?==([\w.]+)", DOCKERFILE)
     assert dict(found) == {name: pinned[name] for name in ("ray", "accelerate", "tensorboard")}
     assert read_manifest(RAY_JOB)["spec"]["rayClusterSpec"]["rayVersion"] == pinned["ray"]

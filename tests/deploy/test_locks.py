@@ -1,23 +1,108 @@
 """The images' locks are what `make locks` makes, and nothing that an image must not hold."""
 
+import hashlib
+import os
 import re
+import subprocess
+import sys
 import tomllib
+from importlib.metadata import distribution
+from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 import yaml
-from deploy.lock import BROUGHT, LOCKS, closure, cut
+from deploy.lock import BROUGHT, BUILD_LOCK, HASHED, LOCKS, closure, cut, entries, hashed
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from tests.conftest import ROOT
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", [*LOCKS, BUILD_LOCK])
 def test_a_lock_is_cut_from_requirements_lock(name: str) -> None:
     text = (ROOT / name).read_text()
-    assert text == cut(LOCKS[name], BROUGHT.get(name)), "run `make locks`"
-    whole = set((ROOT / "requirements.lock").read_text().splitlines())
-    assert {line for line in text.splitlines() if not line.startswith("#")} < whole
+    assert text == cut(name), "run `make locks`"
+    whole = entries((ROOT / "requirements.lock").read_text())
+    assert text.count("==") and entries(text).items() < whole.items()
+
+
+@pytest.mark.parametrize("name", [*HASHED, *LOCKS, BUILD_LOCK])
+def test_every_package_of_a_lock_has_hashes(name: str) -> None:
+    for package, pin in entries((ROOT / name).read_text()).items():
+        assert re.fullmatch(r"[\w.-]+==\S+( \\\n    --hash=sha256:[0-9a-f]{64})+", pin), package
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "deploy/install.sh", "Makefile"])
+def test_every_install_of_a_lock_insists_on_its_hashes(name: str) -> None:
+    text = (ROOT / name).read_text().replace("\\\n", " ")
+    commands = re.split(r"\n|&&", text)
+    installs = [one for one in commands if re.search(r"-r \S*(\.lock|docs/requirements)", one)]
+    assert installs and all("--require-hashes" in one for one in installs)
+
+
+def test_hashes_are_asked_for_again_and_those_of_other_indexes_stay(tmp_path: Path) -> None:
+    uv = tmp_path / "uv"
+    uv.write_text(
+        "#!/bin/sh\nfor last; do :; done\nsed 's/$/ \\\\\\n    --hash=sha256:new/' \"$last\"\n"
+    )
+    uv.chmod(0o755)
+    lock = "# why\nb==2 \\\n    --hash=sha256:old\ntorch==1+cpu \\\n    --hash=sha256:kept\nA==1\n"
+    new = " \\\n    --hash=sha256:new\n"
+    kept = "torch==1+cpu \\\n    --hash=sha256:kept\n"
+    assert hashed(lock, str(uv)) == f"# why\nA==1{new}b==2{new}{kept}"
+
+
+def test_the_install_refuses_a_package_with_another_hash(tmp_path: Path) -> None:
+    wheel, folder = _project_that_needs_a_wheel(tmp_path)
+    other = hashlib.sha256(b"another file").hexdigest()
+    refused = _install(folder, other)
+    assert refused.returncode == 1
+    assert "DO NOT MATCH THE HASHES" in refused.stderr and "do not install it" in refused.stderr
+    assert not list(folder.rglob("needed.py"))
+    installed = _install(folder, hashlib.sha256(wheel.read_bytes()).hexdigest())
+    assert installed.returncode == 0, installed.stderr
+    assert list(folder.rglob("needed.py"))
+
+
+def _project_that_needs_a_wheel(folder: Path) -> tuple[Path, Path]:
+    """A wheel outside any index; a project, and an environment of its own that borrows pip and
+    hatchling from this one."""
+    wheel = folder / "needed-1.0-py3-none-any.whl"
+    info = "needed-1.0.dist-info"
+    with ZipFile(wheel, "w") as file:
+        file.writestr("needed.py", "")
+        file.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: needed\nVersion: 1.0\n")
+        file.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        file.writestr(f"{info}/RECORD", "")
+    project = folder / "project"
+    (project / "own").mkdir(parents=True)
+    (project / "own/__init__.py").touch()
+    (project / "pyproject.toml").write_text(
+        '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
+        '[project]\nname = "own"\nversion = "1.0"\n'
+        '[tool.hatch.build]\ndev-mode-dirs = ["."]\n'
+    )
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", project / ".venv"], check=True)
+    (site,) = (project / ".venv").glob("lib/python*/site-packages")
+    borrowed = {str(distribution(name).locate_file("")) for name in ("pip", "hatchling")}
+    (site / "borrowed.pth").write_text("\n".join(borrowed))
+    return wheel, project
+
+
+def _install(project: Path, sha256: str) -> subprocess.CompletedProcess[str]:
+    (project / "requirements.lock").write_text(f"needed==1.0 --hash=sha256:{sha256}\n")
+    local = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(project.parent)}
+    return subprocess.run(
+        [ROOT / "deploy/install.sh", sys.executable, ".venv"],
+        cwd=project,
+        env=os.environ | local | {"PIP_CONFIG_FILE": os.devnull},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
 
 
 def test_the_controller_needs_neither_torch_nor_vllm() -> None:
@@ -69,6 +154,4 @@ def _brought(lock: str) -> set[str]:
 
 
 def _names(lock: str) -> set[str]:
-    lines = (ROOT / lock).read_text().splitlines()
-    names = (line.partition("==")[0] for line in lines if not line.startswith("#"))
-    return {canonicalize_name(name) for name in names}
+    return set(entries((ROOT / lock).read_text()))
