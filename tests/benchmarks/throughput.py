@@ -8,8 +8,8 @@ the same prompts, as many tokens of each, as many sequences running as there wer
 
 Each round has other problems, so no prompt is cached. Offline and HTTP take turns, in processes of
 their own, in one run of this file. The ratios are of the medians. The first round of each process
-warms up, with a quarter of the problems, and is not counted. Sized to be over
-in five minutes on two quiet cores.
+warms up, with a quarter of the problems, and is not counted. The first process also finds how many
+problems keep this machine busy for `--seconds`, so that all is over in five minutes on any.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -53,38 +53,68 @@ def problems(count: int, number: int) -> list[CountdownProblem]:
 
 _BEST_FIRST_PROBLEMS = 4
 """As often as many as of best-of-N, since it takes fewer tokens for each."""
+_ANSWER_TOKENS = 25
+"""Tokens of a usual answer."""
+_WARMING = 24
+"""Problems of a round that warms up and is sized by, and the fewest of any round."""
 _ANSWERS = 32
 """Whole answers that a controller's own budget for best-first search pays for."""
 Wanted = list[tuple[tuple[int, ...], int]]
 """The prompts of a round, in token ids, and how many tokens each is to be continued by at most."""
 
 
-def offline(given: argparse.Namespace) -> list[float]:
-    """Tokens/s of LLM.generate, each round one call."""
-    from vllm import LLM, SamplingParams
-    from vllm.inputs import tokens_input
+@dataclass(frozen=True, slots=True)
+class Offline:
+    """Rounds of LLM.generate."""
 
+    problems: int
+    """Of a round."""
+    rates: list[float]
+    """Tokens/s, each round one call."""
+
+
+def offline(given: argparse.Namespace) -> Offline:
+    """Generate the rounds in a process without HTTP; sizes them where no number is given."""
     checkpoint = Checkpoint.open(CHECKPOINT)
-    rounds = (
-        asyncio.run(searched(given, checkpoint)) if given.running else sampled(given, checkpoint)
-    )
-    settings = Settings()
-    llm = LLM(
-        **engine_options(
-            CHECKPOINT,
-            Settings(max_running=given.running or settings.max_running),
-            context_tokens=checkpoint.context_tokens,
+    recorded = asyncio.run(searched(given, checkpoint)) if given.running else None
+    generate = Generation(given, checkpoint)
+    if recorded is None:
+        warming = given.problems or 4 * _WARMING
+        rate = generate(next(sampled(given, checkpoint, warming)))
+        # A round of samples has breadth x problems x answers of this many tokens, about.
+        given.problems = given.problems or max(
+            _WARMING, round(rate * given.seconds / given.breadth / _ANSWER_TOKENS)
         )
-    )
-    rates: list[float] = []
-    for wanted in counted(rounds, "offline, rounds"):
+        recorded = list(sampled(given, checkpoint, given.problems))
+    rates = [generate(wanted) for wanted in counted(recorded, "offline, rounds")]
+    return Offline(given.problems, rates[1:])
+
+
+class Generation:
+    """An engine without HTTP, and what it is asked with."""
+
+    def __init__(self, given: argparse.Namespace, checkpoint: Checkpoint) -> None:
+        from vllm import LLM
+
+        self._given = given
+        self._stop_ids = list(checkpoint.codec.tokens.stop_ids)
+        settings = Settings(max_running=given.running or Settings().max_running)
+        options = engine_options(CHECKPOINT, settings, context_tokens=checkpoint.context_tokens)
+        self._llm = LLM(**options)
+
+    def __call__(self, wanted: Wanted) -> float:
+        """Tokens/s of one call for all of them."""
+        from vllm import SamplingParams
+        from vllm.inputs import tokens_input
+
+        given = self._given
         prompts: list[Any] = [tokens_input(list(ids)) for ids, _ in wanted]
         params = [
             SamplingParams(
                 temperature=0.0 if given.running else 0.7,
                 max_tokens=tokens,
                 # What was recorded ends where it ended.
-                stop_token_ids=[] if given.running else list(checkpoint.codec.tokens.stop_ids),
+                stop_token_ids=[] if given.running else self._stop_ids,
                 ignore_eos=True,
                 logprobs=BestFirstConfig().alternatives if given.running else 0,
                 detokenize=False,
@@ -92,23 +122,20 @@ def offline(given: argparse.Namespace) -> list[float]:
             for _, tokens in wanted
         ]
         started = time.monotonic()
-        outputs = llm.generate(prompts, params, use_tqdm=False)
+        outputs = self._llm.generate(prompts, params, use_tqdm=False)
         tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
-        rates.append(tokens / (time.monotonic() - started))
-    return rates[1:]
+        return tokens / (time.monotonic() - started)
 
 
-def sampled(given: argparse.Namespace, checkpoint: Checkpoint) -> list[Wanted]:
-    """Every problem of a round `breadth` times."""
+def sampled(given: argparse.Namespace, checkpoint: Checkpoint, count: int) -> Iterator[Wanted]:
+    """Every problem of a round `breadth` times, round by round."""
     longest = checkpoint.longest_answer(TASK.name)
-    return [
-        [
+    for number in range(given.rounds + 1):
+        yield [
             (tuple(checkpoint.codec.encode_prompt(TASK.checker.prompt(problem))), longest)
-            for problem in problems(given.problems, number)
+            for problem in problems(count, number)
             for _ in range(given.breadth)
         ]
-        for number in range(given.rounds + 1)
-    ]
 
 
 async def searched(given: argparse.Namespace, checkpoint: Checkpoint) -> list[Wanted]:
@@ -189,7 +216,8 @@ async def watch(client: AsyncClient, running: list[int]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--problems", type=int, default=96)
+    parser.add_argument("--problems", type=int, help="of a round; as many as fit --seconds")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of a round, about")
     parser.add_argument("--breadth", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--in-flight", type=int, default=32)
@@ -197,7 +225,7 @@ def main() -> int:
     parser.add_argument("--running", type=int, default=0, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.offline:
-        given.offline.write_text(json.dumps(offline(given)))
+        given.offline.write_text(json.dumps(asdict(offline(given))))
         return 0
     with tempfile.TemporaryDirectory() as name:
         compare(Path(name), given)
@@ -207,23 +235,26 @@ def main() -> int:
 def compare(folder: Path, given: argparse.Namespace) -> None:
     """Offline, HTTP, and offline again: a neighbour who comes or goes shows as a spread."""
     best_of_n = {"strategy": "best_of_n", "breadth": given.breadth, "select": "perplexity"}
+    first = offline_in_a_process(folder)
+    before, given.problems = first.rates, first.problems
+    sized = ("--problems", str(given.problems))
     count = _BEST_FIRST_PROBLEMS * given.problems
     best_first = partial(over_http, given=given, count=count, strategy="best_first")
-    before = offline_in_a_process(folder)
     with controller(folder / "log.txt", log_level="warning") as url:
         sampled = asyncio.run(over_http(url, given, given.problems, **best_of_n)).rates
         searched = asyncio.run(best_first(url))
-    greedy = offline_in_a_process(folder, "--running", str(round(searched.running)))
+    running = str(max(1, round(searched.running)))
+    greedy = offline_in_a_process(folder, *sized, "--running", running).rates
     with controller(folder / "log.txt", log_level="warning") as url:
         again = asyncio.run(best_first(url))
-    after = offline_in_a_process(folder)
+    after = offline_in_a_process(folder, *sized).rates
     print(f"{given.in_flight} searches in flight")
     report("best-of-N", sampled, before + after)
     print(f"sequences running: {searched.running:.0f}, {again.running:.0f}")
     report("best-first", searched.rates + again.rates, greedy)
 
 
-def offline_in_a_process(folder: Path, *flags: str) -> list[float]:
+def offline_in_a_process(folder: Path, *flags: str) -> Offline:
     rates = folder / "rates.json"
     command = [
         sys.executable,
@@ -235,8 +266,7 @@ def offline_in_a_process(folder: Path, *flags: str) -> list[float]:
         rates,
     ]
     subprocess.run([*map(str, command)], check=True, stdout=subprocess.DEVNULL)
-    found: list[float] = json.loads(rates.read_text())
-    return found
+    return Offline(**json.loads(rates.read_text()))
 
 
 def report(name: str, http: list[float], offline: list[float]) -> None:
