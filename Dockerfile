@@ -36,13 +36,28 @@ RUN pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheels . \
     && pip --python /opt/stepback/bin/python install --quiet --no-deps /wheels/*.whl
 
 
+# The documentation, which the server has at /guide/.
+FROM build AS guide
+COPY docs/requirements.txt docs/
+RUN python -m venv /opt/site \
+    && /opt/site/bin/pip install --quiet --no-deps --require-hashes -r docs/requirements.txt
+COPY mkdocs.yml ./
+COPY docs docs
+COPY client client
+COPY core core
+COPY server server
+COPY training training
+RUN NO_MKDOCS_2_WARNING=1 /opt/site/bin/mkdocs build --strict --quiet --site-dir /guide
+
+
 # What the images on Python's own base have in common. They need no file that they could write but
 # below /tmp: run them with a read-only root and a tmpfs there.
 FROM ${PYTHON_IMAGE} AS runtime
 RUN useradd --system --uid 10001 --user-group --no-create-home --home-dir /tmp stepback
 ENV PATH=/opt/stepback/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
-    STEPBACK_HOST=0.0.0.0 STEPBACK_MODEL=/models/multitask-10m
+    STEPBACK_HOST=0.0.0.0 STEPBACK_MODEL=/models/multitask-10m STEPBACK_GUIDE_DIR=/guide
 COPY models /models
+COPY --from=guide /guide /guide
 WORKDIR /tmp
 USER 10001:10001
 EXPOSE 8000
@@ -97,8 +112,10 @@ RUN python3 -m pip install --no-cache-dir --no-deps --break-system-packages --re
     && useradd --system --uid 10001 --user-group --no-create-home --home-dir /tmp stepback \
     && install --directory --owner 10001 --group 10001 /cache
 ENV HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
-    STEPBACK_HOST=0.0.0.0 STEPBACK_DEVICE=cuda STEPBACK_MODEL=/models/multitask-10m
+    STEPBACK_HOST=0.0.0.0 STEPBACK_DEVICE=cuda STEPBACK_MODEL=/models/multitask-10m \
+    STEPBACK_GUIDE_DIR=/guide
 COPY models /models
+COPY --from=guide /guide /guide
 WORKDIR /tmp
 USER 10001:10001
 EXPOSE 8000

@@ -13,6 +13,7 @@ from stepback_server.api.cors import with_cors
 from stepback_server.api.docs import install_docs
 from stepback_server.api.endpoints import endpoints_of
 from stepback_server.api.errors import install_error_handlers
+from stepback_server.api.guide import mount_guide
 from stepback_server.api.jobs import router as jobs_router
 from stepback_server.api.middleware import BelowPrefix, BodyLimit, BrokenConnections, HeadAsGet
 from stepback_server.api.openai import routes as openai_routes
@@ -46,7 +47,7 @@ def create_app(
 ) -> FastAPI:
     """The ASGI application. The engine starts with it and stops with it; until the engine is up,
     `/health` answers and `/ready` says no. `on_failure` is called where the engine cannot start.
-    Raises InvalidInput where the keys cannot be read, InvalidInput for the file of scorers."""
+    Raises InvalidInput for keys, a file of scorers or a guide that cannot be read."""
     keys = KeyRing(settings.keys_file, settings.keys.get_secret_value())
     if keys.is_open and not is_loopback(settings.host):
         _log.warning("%s is open to everybody who can reach it: no keys are set", settings.host)
@@ -96,6 +97,7 @@ def create_app(
     for each in (router, batch.router, openai_routes.router, jobs_router):
         app.include_router(each)
     mount_page(app)
+    mount_guide(app, settings.guide_dir)
     install_docs(app)
     install_error_handlers(app)
     app.openapi = lambda: schema_of(app, settings, service.model.tasks, service.model.scorers)

@@ -162,6 +162,8 @@ class Settings(BaseModel):
     """The largest file that may be uploaded, MiB."""
     job_days: float = Field(default=30.0, gt=0, le=3650)
     """How long the results of searches in the background, and the files of batches, are kept."""
+    guide_dir: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
+    """Folder of the documentation's site, as `make site` builds it: served at /guide/."""
     keep_alive_seconds: int = Field(default=75, ge=1, le=3600)
     """How long an idle connection is kept; longer than the proxies in front keep theirs."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

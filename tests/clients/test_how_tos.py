@@ -1,4 +1,4 @@
-"""The code on the page of OpenAI's clients runs as it stands there."""
+"""Code on the pages that uses OpenAI's clients runs as it stands there."""
 
 import json
 import os
@@ -18,7 +18,8 @@ _BLOCK = re.compile(
 )
 BLOCKS = [
     (found["kind"], found["code"])
-    for found in _BLOCK.finditer((ROOT / "docs/openai.md").read_text(encoding="utf-8"))
+    for page in ("docs/openai.md", "docs/jobs.md")
+    for found in _BLOCK.finditer((ROOT / page).read_text(encoding="utf-8"))
 ]
 PROBLEMS = [{"numbers": [4, 16, 25, 82], "target": 95}, {"numbers": [1, 2, 3, 4], "target": 10}]
 
@@ -28,6 +29,9 @@ def test_a_block_runs(kind: str, code: str, url: str, tmp_path: Path) -> None:
     for name in ("countdown.yaml", "countdown.py"):
         shutil.copy(HERE / name, tmp_path)
     (tmp_path / "problems.jsonl").write_text("\n".join(map(json.dumps, PROBLEMS)))
+    line = {"custom_id": "a", "method": "POST", "url": "/solve"}
+    body = {"task": "countdown", "problem": PROBLEMS[0]}
+    (tmp_path / "in.jsonl").write_text(json.dumps(line | {"body": body}))
     program = [sys.executable, "-c"] if kind == "python" else ["bash", "-euc"]
     binaries = str(Path(sys.executable).parent)
     run = subprocess.run(

@@ -1,21 +1,24 @@
-"""Code on the pages: Python and `sh` blocks run, other commands name flags that exist."""
+"""Code on the pages: Python, `sh` and `console` blocks run; commands of others name what exists."""
 
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import tomllib
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-_BLOCK = re.compile(
-    r"(<!-- (?P<why>[^\n]*?) -->\n+)?```(?P<kind>\w*)\n(?P<code>.*?)\n```", re.DOTALL
-)
+from stepback_server.scorers.config import read_entries
+from stepback_training.config.data import DataRecipe
+from tests.docs.blocks import PAGES, ROOT, Block, blocks
+
 _URL = "http://127.0.0.1:8000"
 _TESTED_BY = re.compile(r"run by (tests/\S+\.py)")
 _MENTIONED = re.compile(
@@ -23,20 +26,9 @@ _MENTIONED = re.compile(
 )
 
 
-def blocks(kind: str) -> list[tuple[str, str, str]]:
-    """Page, comment before it, and code of each block of a kind."""
-    return [
-        (page.relative_to(ROOT).as_posix(), found["why"] or "", found["code"])
-        for page in PAGES
-        for found in _BLOCK.finditer(page.read_text(encoding="utf-8"))
-        if found["kind"] == kind
-    ]
-
-
-def cases(kind: str) -> list[Any]:
-    return [
-        pytest.param(*block, id=f"{block[0]}:{number}") for number, block in enumerate(blocks(kind))
-    ]
+def cases(*kinds: str) -> list[Any]:
+    found = enumerate(blocks(*kinds))
+    return [pytest.param(block, id=f"{block.page}:{number}") for number, block in found]
 
 
 def is_run_elsewhere(why: str) -> bool:
@@ -47,30 +39,36 @@ def is_run_elsewhere(why: str) -> bool:
     return why.startswith("not run: ")
 
 
-@pytest.mark.parametrize(("page", "why", "code"), cases("python"))
-def test_a_python_block_runs(page: str, why: str, code: str, server: str, tmp_path: Path) -> None:
-    if is_run_elsewhere(why):
+@pytest.mark.parametrize("block", cases("python"))
+def test_a_python_block_runs(block: Block, server: str, tmp_path: Path) -> None:
+    if is_run_elsewhere(block.why):
         return
-    code = code.replace(_URL, server).replace("Client()", f'Client("{server}")')
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert run.returncode == 0, f"{page}:\n{run.stderr}"
+    code = block.code.replace(_URL, server).replace("Client()", f'Client("{server}")')
+    _run(block.page, [sys.executable, "-W", "error", "-c", code], tmp_path, server)
 
 
-@pytest.mark.parametrize(("page", "why", "code"), cases("sh"))
-def test_a_shell_block_runs(page: str, why: str, code: str, server: str, tmp_path: Path) -> None:
-    if is_run_elsewhere(why):
+@pytest.mark.parametrize("block", cases("sh"))
+def test_a_shell_block_runs(block: Block, server: str, tmp_path: Path) -> None:
+    if is_run_elsewhere(block.why):
         return
+    _run(block.page, ["bash", "-euc", block.code.replace(_URL, server)], tmp_path, server)
+
+
+@pytest.mark.parametrize("block", cases("console"))
+def test_what_a_console_block_types_runs(block: Block, server: str, tmp_path: Path) -> None:
+    for typed in re.split(r"^\$ ", block.code, flags=re.M)[1:]:
+        command, _, shown = typed.partition("\n")
+        if command.startswith("cat "):
+            (tmp_path / command.removeprefix("cat ")).write_text(shown)
+        else:
+            _run(block.page, ["bash", "-euc", command], tmp_path, server)
+
+
+def _run(page: str, command: list[str], folder: Path, server: str) -> None:
     binaries = str(Path(sys.executable).parent)
     run = subprocess.run(
-        ["bash", "-euc", code.replace(_URL, server)],
-        cwd=tmp_path,
+        command,
+        cwd=folder,
         env=os.environ | {"PATH": f"{binaries}:{os.environ['PATH']}", "STEPBACK_URL": server},
         capture_output=True,
         text=True,
@@ -78,6 +76,60 @@ def test_a_shell_block_runs(page: str, why: str, code: str, server: str, tmp_pat
         check=False,
     )
     assert run.returncode == 0, f"{page}:\n{run.stderr}"
+
+
+KINDS = {"python", "sh", "console", "bash", "json", "toml", "yaml", "text", ""}
+"""`bash` and "" have commands that a test cannot run as they stand; `text` is output."""
+
+
+def test_every_block_says_what_it_is() -> None:
+    assert {block.kind for block in blocks()} <= KINDS
+
+
+def _as_file(read: Callable[[Path], object]) -> Callable[[str, Path], object]:
+    def written(code: str, folder: Path) -> object:
+        path = folder / "file.toml"
+        path.write_text(code)
+        return read(path)
+
+    return written
+
+
+def _data(code: str, _: Path) -> object:
+    tables = tomllib.loads(code)
+    return DataRecipe.model_validate(tables["data"]) if "data" in tables else tables
+
+
+_READERS: dict[str, Callable[[str, Path], object]] = {
+    "docs/scorers.md": _as_file(read_entries),
+    "docs/security.md": _data,
+    "docs/tasks.md": _data,
+    "docs/training.md": _data,
+}
+
+
+@pytest.mark.parametrize("block", cases("toml"))
+def test_a_toml_block_is_taken_by_what_reads_it(block: Block, tmp_path: Path) -> None:
+    assert _READERS[block.page](block.code, tmp_path)
+
+
+@pytest.mark.parametrize("block", cases("json", "yaml"))
+def test_a_json_or_yaml_block_is_well_formed(block: Block) -> None:
+    assert json.loads(block.code) if block.kind == "json" else yaml.safe_load(block.code)
+
+
+@pytest.mark.parametrize("block", cases("bash", ""))
+def test_what_a_command_names_exists(block: Block) -> None:
+    """Targets of make, modules of Python and files of the repository; the next test has flags."""
+    text = re.sub(r"\\\n", " ", block.code)
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
+    assert set(re.findall(r"^make ([\w-]+)", text, re.M)) <= {*targets}
+    for module in re.findall(r"-m ((?:tests|stepback_\w+)[\w.]+)", text):
+        top = {"tests": ROOT, "stepback_client": ROOT / "client"}[module.split(".")[0]]
+        path = top.joinpath(*module.split("."))
+        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module
+    for name in re.findall(r"(?:^|[\s=])((?:deploy|docs|models|tests|training)/[\w./-]+)", text):
+        assert (ROOT / name).exists(), name
 
 
 @cache

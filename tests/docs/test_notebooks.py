@@ -22,7 +22,7 @@ def test_a_notebook_runs(notebook: Path, server: str, tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", code(notebook)],
         cwd=tmp_path,
-        env=os.environ | {"STEPBACK_URL": server, "STEPBACK_NOTEBOOK": str(tmp_path)},
+        env=os.environ | {"STEPBACK_URL": server, "NOTEBOOK_FOLDER": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=800,
