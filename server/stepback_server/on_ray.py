@@ -120,20 +120,33 @@ class RayPool:
         raise RayPoolError(f"actor {place} has died and does not come back")
 
 
+def _connect() -> None:
+    """Join the cluster of RAY_ADDRESS, or start one on this machine. Raises OSError."""
+    environment = {
+        name: value for name, value in os.environ.items() if name.startswith(ENVIRONMENT_PREFIX)
+    }
+    # "local" by name: else Ray would look for the remains of another cluster on this machine.
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    options = {"runtime_env": {"env_vars": environment}, "log_to_driver": False}
+    try:
+        ray.init(address, include_dashboard=False, **options)
+    except OSError:
+        raise
+    except Exception as error:  # Ray has no class of its own for a node that does not start.
+        raise RayPoolError(f"Ray does not start: {error}") from error
+
+
 @asynccontextmanager
 async def pooled(model: Path, *, actors: int, in_flight: int) -> AsyncGenerator[RayPool]:
     """Start a pool on the cluster of RAY_ADDRESS, or on one of this machine's own.
 
     `model` is a folder on every node. Each actor has an engine with `in_flight` searches at once,
-    and a GPU where the settings ask for one. Raises InvalidInput.
+    and a GPU where the settings ask for one. Raises InvalidInput, and OSError without a cluster.
     """
     settings = read_settings(["--model", str(model)], command="batch")
-    environment = {
-        name: value for name, value in os.environ.items() if name.startswith(ENVIRONMENT_PREFIX)
-    }
     was_connected = ray.is_initialized()
     if not was_connected:
-        ray.init(runtime_env={"env_vars": environment}, log_to_driver=False)
+        _connect()
     options: dict[str, Any] = {
         "num_cpus": 1,
         "num_gpus": settings.tensor_parallel if settings.device == "cuda" else 0,

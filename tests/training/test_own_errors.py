@@ -260,6 +260,7 @@ def test_what_cannot_be_collected_is_refused(server: str, tmp_path: Path) -> Non
         (["--problems", "1", "--options", '{"a": 1}'], 2, "a: Extra inputs"),
         (["--problems", "1", "--options", "{"], 2, "Expecting"),
         (["--problems", "0"], 2, "at least 1"),
+        (["--problems", "2", "--samples", "5000"], 2, "samples: Input should be less"),
         (["--problems", "2", "--temperature", "9"], 2, "temperature: Input should be less"),
         (["--problems", "1", "--url", "http://127.0.0.1:9"], 1, "goes on from here"),
     ):

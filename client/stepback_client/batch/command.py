@@ -2,34 +2,25 @@
 
 import argparse
 import asyncio
-import importlib
 import signal
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from stepback_client.async_client import AsyncClient
 from stepback_client.batch.lines import GrowingLines, growing
 from stepback_client.batch.requests import BatchItem, read_items, read_lines
-from stepback_client.batch.scheduler import PATIENCE, Stopped, ask_each, finished
+from stepback_client.batch.scheduler import Stopped, ask_each
+from stepback_client.batch.solvers import Answer, Solve, in_process, on_ray, over_http
 from stepback_client.connection import DEFAULT_URL
-from stepback_client.environment import api_key, own_headers, server_url
-from stepback_client.errors import ApiError, BadSetting, Overloaded
+from stepback_client.environment import server_url
+from stepback_client.errors import BadSetting
 from stepback_core.errors import InvalidInput
-from stepback_core.schemas import SolveRequest
-from stepback_core.validation import first_error
 
 INTERRUPTED = 130
-
-Answer = dict[str, Any]
-"""The `result` or the `error` of one line."""
-Solve = Callable[[dict[str, Any]], Awaitable[Answer]]
 
 
 def batch(arguments: Sequence[str]) -> int:
@@ -65,8 +56,8 @@ async def _batch(given: argparse.Namespace) -> int:
 
 def _solver(given: argparse.Namespace) -> AbstractAsyncContextManager[Solve]:
     if given.on:
-        return _on_ray(given.model, given.actors, given.in_flight)
-    return _in_process(given.model, given.in_flight) if given.model else _over_http(given.url)
+        return on_ray(given.model, given.actors, given.in_flight)
+    return in_process(given.model, given.in_flight) if given.model else over_http(given.url)
 
 
 async def _answer(
@@ -91,62 +82,6 @@ async def _answer(
 def _progress() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
-
-
-@asynccontextmanager
-async def _over_http(url: str) -> AsyncGenerator[Solve]:
-    async with AsyncClient(url, api_key=api_key(), headers=own_headers(), retry=PATIENCE) as client:
-
-        async def solve(body: dict[str, Any]) -> Answer:
-            try:
-                result = finished(await client.solve(**_arguments(body)))
-            except ValidationError as error:
-                return _refused(422, first_error(error, whole="the request"))
-            except Overloaded:
-                raise
-            except ApiError as error:
-                if error.status >= 500 or error.status == 401:
-                    raise
-                return _refused(error.status, str(error))
-            return {"result": result.model_dump(mode="json")}
-
-        yield solve
-
-
-@asynccontextmanager
-async def _in_process(model: Path, in_flight: int) -> AsyncGenerator[Solve]:
-    # Named, not imported: the client alone is a whole install.
-    local = importlib.import_module("stepback_server.local")
-    async with local.opened(model, in_flight=in_flight) as solver:
-        yield _as_lines(solver.answer)
-
-
-@asynccontextmanager
-async def _on_ray(model: Path, actors: int, in_flight: int) -> AsyncGenerator[Solve]:
-    on_ray = importlib.import_module("stepback_server.on_ray")
-    async with on_ray.pooled(model, actors=actors, in_flight=in_flight) as pool:
-        yield _as_lines(pool.answer)
-
-
-def _as_lines(ask: Callable[[dict[str, Any]], Awaitable[tuple[int, dict[str, Any]]]]) -> Solve:
-    async def solve(body: dict[str, Any]) -> Answer:
-        status, answer = await ask(body)
-        if status >= 400:
-            return _refused(status, answer["error"]["message"])
-        return {"result": answer}
-
-    return solve
-
-
-def _arguments(body: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of `AsyncClient.solve` that send this body. Raises ValidationError."""
-    SolveRequest.model_validate(body)
-    fields = {name: value for name, value in body.items() if name not in ("stream", "background")}
-    return fields | fields.pop("budget", {})
-
-
-def _refused(status: int, message: str) -> Answer:
-    return {"error": {"status": status, "message": message}}
 
 
 def _drain_on_signals(stop: asyncio.Event) -> None:

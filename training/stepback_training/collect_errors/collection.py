@@ -24,7 +24,7 @@ class Plan(BaseModel):
     task: str
     options: dict[str, JsonValue] = {}
     """Options of the task's generator."""
-    samples: int = Field(gt=0)
+    samples: int = Field(gt=0, le=1024)
     """Paths a problem."""
     temperature: float = Field(gt=0, le=2, allow_inf_nan=False)
     seed: int
@@ -46,6 +46,8 @@ class ProblemErrors(BaseModel):
 
     tally: Tally
     errors: list[ModelError]
+    failure: str | None = None
+    """Why there are no paths, where the search had no result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,11 @@ class Collection:
         """The different errors, in the order of their problems."""
         found = [error for outcome in self._outcomes for error in outcome.errors]
         return list({error.key: error for error in reversed(found)}.values())[::-1]
+
+    @property
+    def failures(self) -> list[str]:
+        """Why problems have no paths."""
+        return [each.failure for each in self._outcomes if each.failure is not None]
 
     def write(self) -> None:
         """Write the file of errors, as far as the journal goes."""

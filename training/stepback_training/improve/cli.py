@@ -1,7 +1,8 @@
 """`stepback improve`."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -12,15 +13,18 @@ from stepback_core.validation import first_error
 from stepback_training.config import ImproveRecipe, Recipe
 from stepback_training.improve.record import Round
 from stepback_training.improve.rounds import improve as run_rounds
-from stepback_training.improve.served_checkpoint import Controller
+from stepback_training.improve.served_checkpoint import Controller, Engines, OnRay
 from stepback_training.plugins import with_plugins
 from stepback_training.sampling.bounded_gather import Stopped
 from stepback_training.sampling.cli import (
     INTERRUPTED,
+    add_cluster_flags,
     add_controller_flags,
+    cluster_of,
     drain_on_signals,
     positive,
     say,
+    say_missing,
     say_stopped,
     status_of,
 )
@@ -35,22 +39,15 @@ def improve(arguments: Sequence[str]) -> int:
     2 for what was refused; 130 where its user stopped it. The last three keep what was done."""
     given = _parser().parse_args(arguments)
     try:
-        controller = Controller(
-            url=given.url,
-            in_flight=given.in_flight,
-            stop_on=partial(drain_on_signals, "improve"),
-        )
-        record = run_rounds(
-            _with_changes(Recipe.read(given.recipe), given),
-            controller,
-            given.run,
-            best=given.best,
-            report=_tell,
-        )
+        recipe = _with_changes(Recipe.read(given.recipe), given)
+        with _engines(given) as engines:
+            record = run_rounds(recipe, engines, given.run, best=given.best, report=_tell)
     except Stopped as stopped:
         return say_stopped("improve", stopped, _GOES_ON)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except ModuleNotFoundError as error:
+        return say_missing("improve", error)
     except ValueError as error:
         return say("improve", error, 2)
     except (StepbackError, OSError) as error:
@@ -59,23 +56,34 @@ def improve(arguments: Sequence[str]) -> int:
     return 0
 
 
+@contextmanager
+def _engines(given: argparse.Namespace) -> Generator[Engines]:
+    stop_on = partial(drain_on_signals, "improve")
+    if (cluster := cluster_of(given)) is None:
+        yield Controller(given.url, given.in_flight, stop_on)
+        return
+    with closing(OnRay(cluster, stop_on)) as engines:
+        yield engines
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "stepback improve",
-        description="Rounds of self-improvement: a running controller searches for answers to "
-        "training problems, the right ones are trained on, and the new weights are loaded into "
-        "its engine. The same command resumes a killed run. Where the controller needs a key, set "
-        "STEPBACK_API_KEY.",
+        description="Rounds of self-improvement: a running controller, or a Ray cluster, searches "
+        "for answers to training problems, the right ones are trained on, and the next round "
+        "searches with the new weights. The same command resumes a killed run. Where the "
+        "controller needs a key, set STEPBACK_API_KEY.",
     )
     parser.add_argument("--recipe", type=Path, required=True, help="a recipe with [improve]")
     parser.add_argument("--run", type=Path, required=True, help="the run's folder")
     add_controller_flags(parser, in_flight=16)
+    add_cluster_flags(parser)
     parser.add_argument("--rounds", type=positive, help="instead of the recipe's")
     parser.add_argument("--problems", type=positive, help="of a round; instead of the recipe's")
     parser.add_argument(
         "--best",
         action="store_true",
-        help="keep the best round's model in DIR/model, and serve it in the end",
+        help="keep the best round's model in DIR/model, and have a controller serve it in the end",
     )
     return parser
 
@@ -96,9 +104,11 @@ def _with_changes(recipe: Recipe, given: argparse.Namespace) -> Recipe:
 def _tell(each: Round) -> None:
     scores = {"validation": each.validation, **each.greedy}
     told = ", ".join(f"{name} {_percent(score.solved)}" for name, score in scores.items())
+    failed = sum(score.failed for score in (each.search, *scores.values()) if score)
     found = each.search.solved if each.search else None
     asked = f"solved {found.hits} of {found.of}; " if found else ""
-    print(f"round {each.number}: {asked}greedy: {told}", flush=True)
+    said = f"; {failed} searches failed" if failed else ""
+    print(f"round {each.number}: {asked}greedy: {told}{said}", flush=True)
 
 
 def _percent(share: Share) -> str:

@@ -30,6 +30,16 @@ class Outcome(BaseModel):
     wrong: list[WrongStep] = []
     tokens: int
     """Generated, those of discarded branches included."""
+    failure: str | None = None
+    """Why the search has no result."""
+
+    @classmethod
+    def failed(cls, question: Question, why: str) -> "Outcome":
+        """A search without a result."""
+        problem = question.problem.model_dump(mode="json")
+        return cls(
+            task=question.task.name, problem=problem, solved=False, steps=[], tokens=0, failure=why
+        )
 
     @classmethod
     def of(cls, question: Question, result: SolveResult) -> "Outcome":

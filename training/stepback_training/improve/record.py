@@ -20,6 +20,8 @@ class Score(BaseModel):
     solved: Share
     tokens: int
     """Generated in all."""
+    failed: int = 0
+    """Searches without a result; they count as unsolved."""
 
     @classmethod
     def of(cls, outcomes: Sequence[Outcome]) -> "Score":
@@ -27,6 +29,7 @@ class Score(BaseModel):
         return cls(
             solved=Share.count([outcome.solved for outcome in outcomes]),
             tokens=sum(outcome.tokens for outcome in outcomes),
+            failed=sum(outcome.failure is not None for outcome in outcomes),
         )
 
 

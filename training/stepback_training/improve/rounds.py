@@ -30,7 +30,7 @@ from stepback_training.improve.outcomes import Outcome
 from stepback_training.improve.problems import held_out_questions, training_questions
 from stepback_training.improve.record import Record, Round, Score
 from stepback_training.improve.samples import Counts, keep, write_mixture
-from stepback_training.improve.served_checkpoint import Controller, Way, Weights
+from stepback_training.improve.served_checkpoint import Engines, Way, Weights
 from stepback_training.sampling.problems import Question, seed_of
 from stepback_training.train.run_folder import agree, locked
 
@@ -43,7 +43,7 @@ _REPORTED = (
 
 def improve(
     recipe: Recipe,
-    controller: Controller,
+    engines: Engines,
     run: Path,
     *,
     best: bool = False,
@@ -51,13 +51,13 @@ def improve(
 ) -> Record:
     """Run, or go on with, the rounds of a recipe. `report` is told each round once it is over.
 
-    Raises ValueError for what cannot be run so, StepbackError and Stopped where
-    the controller does not do its part; the same call goes on from there.
+    Raises ValueError for what cannot be run so, StepbackError, OSError and Stopped where
+    the engines do not do their part; the same call goes on from there.
     """
     start = _start(recipe)
     with locked(run):
         agree(run / "run.json", identity(recipe, weights_digest(start)), renewed)
-        return _Improvement(recipe, controller, run, start).run(best=best, report=report)
+        return _Improvement(recipe, engines, run, start).run(best=best, report=report)
 
 
 def _start(recipe: Recipe) -> Path:
@@ -115,10 +115,10 @@ def renewed(started: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Improvement:
-    def __init__(self, recipe: Recipe, controller: Controller, run: Path, start: Path) -> None:
+    def __init__(self, recipe: Recipe, engines: Engines, run: Path, start: Path) -> None:
         self._recipe = recipe
         self._plan = recipe.improve or ImproveRecipe()
-        self._controller = controller
+        self._engines = engines
         self._run = run
         self._start = start
         self._known: dict[int, Weights] = {}
@@ -200,6 +200,7 @@ class _Improvement:
     def _train(self, number: int, samples: Path) -> Path:
         folder = self._checkpoint(number)
         if not folder.exists():
+            self._engines.release()
             # Imported here: torch takes seconds, and a bad command line should not wait for it.
             from stepback_training.train.sft import train
 
@@ -241,7 +242,7 @@ class _Improvement:
         """Return the outcomes of the model of round `served`; round `number` keeps them."""
         path = self._folder(number) / name
         title = f"round {number}: {path.stem}"
-        return self._controller.ask(questions, way, self._weights(served), path, title)
+        return self._engines.ask(questions, way, self._weights(served), path, title)
 
     def _weights(self, number: int) -> Weights:
         """A round's, read once: the digest of a large model takes its time."""
@@ -260,4 +261,4 @@ class _Improvement:
             shutil.rmtree(staging, ignore_errors=True)
             shutil.copytree(weights.folder, staging)
             replace_folder(staging, folder)
-        self._controller.serve(Weights(weights.model, folder, weights.digest))
+        self._engines.serve(Weights(weights.model, folder, weights.digest))

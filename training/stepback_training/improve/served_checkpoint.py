@@ -1,7 +1,10 @@
-"""The running controller: the weights that it is to serve, and problems to outcomes through it."""
+"""The engines that a run searches with, a controller's or a Ray cluster's, and whose weights."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,10 +16,11 @@ from stepback_client import AsyncClient, SolveOptions
 from stepback_core.manifest import weights_digest
 from stepback_training.improve.model_errors import wrong_steps
 from stepback_training.improve.outcomes import Outcome
-from stepback_training.sampling.bounded_gather import PATIENCE, ask_each, finished, of_these_weights
+from stepback_training.sampling.bounded_gather import PATIENCE, ask_each, of_these_weights
 from stepback_training.sampling.journal import Journal, Key, opened
 from stepback_training.sampling.problems import Question, digest_of
 from stepback_training.sampling.provenance import this_process
+from stepback_training.sampling.searchers import Cluster, Failed, Search, at_controller
 
 # Kept of one problem, or the hard ones would be most of the samples.
 _WRONG_STEPS = 4
@@ -49,23 +53,38 @@ class Way:
         return self.name, question.split, question.number
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Controller:
-    """A controller's address and load."""
+StopOn = Callable[[asyncio.Event], None]
+"""Has the event set when the asking is to stop; called within the running loop."""
 
-    url: str
-    in_flight: int
-    stop_on: Callable[[asyncio.Event], None] = lambda stop: None
-    """Has the event set when the asking is to stop; called within the running loop."""
 
+def never(stop: asyncio.Event) -> None:
+    """Let nothing stop the asking."""
+
+
+class Engines(ABC):
+    """What a run searches with."""
+
+    def __init__(self, at_once: int, stop_on: StopOn = never) -> None:
+        self._at_once = at_once
+        self._stop_on = stop_on
+
+    @abstractmethod
     def serve(self, weights: Weights) -> None:
-        """Have weights served. Raises StepbackError, and ValueError where another model is."""
+        """Have weights served after the run. Raises StepbackError, and ValueError where another
+        model is."""
 
-        async def run() -> None:
-            async with self._client() as client:
-                await _serve(client, weights)
+    @abstractmethod
+    def release(self) -> None:
+        """Free what a training may use: other weights are asked next."""
 
-        asyncio.run(run())
+    @abstractmethod
+    def _search(
+        self, weights: Weights, journal: Journal[Outcome]
+    ) -> AbstractAsyncContextManager[Search]:
+        """Give a search with these weights."""
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run(work)
 
     def ask(
         self, questions: Sequence[Question], way: Way, weights: Weights, path: Path, title: str
@@ -73,7 +92,8 @@ class Controller:
         """Return the outcomes of the questions under these weights. The journal at `path` keeps
         them, and what it has is not asked again.
 
-        Raises what `serve` does, InvalidInput and Stopped."""
+        Raises StepbackError, ValueError where another model is served or no search had a result,
+        InvalidInput, OSError and Stopped."""
         identity = {
             "model": weights.model,
             "digest": weights.digest,
@@ -86,11 +106,11 @@ class Controller:
             if left:
                 with tqdm(total=len(questions), initial=len(questions) - len(left)) as bar:
                     bar.set_description(title)
-                    asyncio.run(self._ask(left, way, weights, journal, bar))
-            return [journal.outcomes[way.key(each)] for each in questions]
-
-    def _client(self) -> AsyncClient:
-        return AsyncClient.from_environment(self.url, retry=PATIENCE)
+                    self._run(self._ask(left, way, weights, journal, bar))
+            found = [journal.outcomes[way.key(each)] for each in questions]
+        if found and all(each.failure for each in found):
+            raise ValueError(f"{path}: every search failed, the last one by: {found[-1].failure}")
+        return found
 
     async def _ask(
         self,
@@ -105,13 +125,82 @@ class Controller:
             bar.update()
 
         stop = asyncio.Event()
-        self.stop_on(stop)
+        self._stop_on(stop)
+        async with self._search(weights, journal) as search:
+            journal.begin_run({**this_process(), "in_flight": self._at_once})
+            ask = partial(_outcome, search, way)
+            await ask_each(left, ask, keep, in_flight=self._at_once, stop=stop)
+
+
+class Controller(Engines):
+    """The engine of a running controller, which is given the weights."""
+
+    def __init__(self, url: str, in_flight: int, stop_on: StopOn = never) -> None:
+        super().__init__(in_flight, stop_on)
+        self._url = url
+
+    def serve(self, weights: Weights) -> None:
+        async def run() -> None:
+            async with self._client() as client:
+                await _serve(client, weights)
+
+        asyncio.run(run())
+
+    def release(self) -> None:
+        """Free nothing: an engine that idles is the controller's own."""
+
+    @asynccontextmanager
+    async def _search(self, weights: Weights, journal: Journal[Outcome]) -> AsyncGenerator[Search]:
         async with self._client() as client:
             await _serve(client, weights)
-            journal.begin_run({**this_process(), "in_flight": self.in_flight})
-            ask = partial(_outcome, client, way)
             async with of_these_weights(client, weights.digest, journal):
-                await ask_each(left, ask, keep, in_flight=self.in_flight, stop=stop)
+                yield at_controller(client)
+
+    def _client(self) -> AsyncClient:
+        return AsyncClient.from_environment(self._url, retry=PATIENCE)
+
+
+class OnRay(Engines):
+    """Engines on a Ray cluster, started for one state of the weights after the other."""
+
+    def __init__(self, cluster: Cluster, stop_on: StopOn = never) -> None:
+        super().__init__(cluster.at_once, stop_on)
+        self._cluster = cluster
+        # One loop for all that is asked: actors stay from one asking to the next.
+        self._runner = asyncio.Runner()
+        self._actors = AsyncExitStack()
+        self._served: tuple[str, Search] | None = None
+
+    def serve(self, weights: Weights) -> None:
+        """Serve nothing: after the run the cluster has no engine of ours."""
+
+    def release(self) -> None:
+        self._run(self._stop())
+
+    def close(self) -> None:
+        """End the actors."""
+        self.release()
+        self._runner.close()
+
+    @asynccontextmanager
+    async def _search(self, weights: Weights, journal: Journal[Outcome]) -> AsyncGenerator[Search]:
+        if self._served is None or self._served[0] != weights.digest:
+            await self._stop()
+            opening = self._cluster.search(weights.folder, weights.digest)
+            self._served = weights.digest, await self._actors.enter_async_context(opening)
+        yield self._served[1]
+
+    async def _stop(self) -> None:
+        self._served = None
+        await self._actors.aclose()
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            self._runner.run(work)
+        finally:
+            # The loop that outlives the asking must not keep its signals from the training.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._runner.get_loop().remove_signal_handler(number)
 
 
 async def _serve(client: AsyncClient, weights: Weights) -> None:
@@ -122,9 +211,12 @@ async def _serve(client: AsyncClient, weights: Weights) -> None:
         await client.reload(weights.model, str(weights.folder.resolve()))
 
 
-async def _outcome(client: AsyncClient, way: Way, question: Question) -> Outcome:
+async def _outcome(search: Search, way: Way, question: Question) -> Outcome:
     mine = SolveOptions(seed=question.seed(way.seed), tree=way.keeps_errors)
-    result = finished(await client.solve(question.problem, **(way.options | mine)))
+    try:
+        result = await search(question.problem, way.options | mine)
+    except Failed as error:
+        return Outcome.failed(question, str(error))
     outcome = Outcome.of(question, result)
     if not (outcome.solved and way.keeps_errors):
         return outcome

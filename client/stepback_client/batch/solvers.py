@@ -1,0 +1,80 @@
+"""Where the searches of many problems are made: a server, this process, a Ray cluster."""
+
+import importlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from stepback_client.async_client import AsyncClient
+from stepback_client.batch.scheduler import PATIENCE, finished
+from stepback_client.environment import api_key, own_headers
+from stepback_client.errors import ApiError, Overloaded
+from stepback_core.schemas import SolveRequest
+from stepback_core.validation import first_error
+
+Answer = dict[str, Any]
+"""The `result` or the `error` of one body."""
+Solve = Callable[[dict[str, Any]], Awaitable[Answer]]
+
+
+@asynccontextmanager
+async def over_http(url: str) -> AsyncGenerator[Solve]:
+    """Search at a server. A body that it refuses has an error; trouble of the server's raises."""
+    async with AsyncClient(url, api_key=api_key(), headers=own_headers(), retry=PATIENCE) as client:
+
+        async def solve(body: dict[str, Any]) -> Answer:
+            try:
+                result = finished(await client.solve(**_arguments(body)))
+            except ValidationError as error:
+                return _refused(422, first_error(error, whole="the request"))
+            except Overloaded:
+                raise
+            except ApiError as error:
+                if error.status >= 500 or error.status == 401:
+                    raise
+                return _refused(error.status, str(error))
+            return {"result": result.model_dump(mode="json")}
+
+        yield solve
+
+
+@asynccontextmanager
+async def in_process(model: Path, in_flight: int) -> AsyncGenerator[Solve]:
+    """Search with an engine of this process's own. Raises ModuleNotFoundError and InvalidInput."""
+    # Named, not imported: the client alone is a whole install.
+    local = importlib.import_module("stepback_server.local")
+    async with local.opened(model, in_flight=in_flight) as solver:
+        yield _as_lines(solver.answer)
+
+
+@asynccontextmanager
+async def on_ray(model: Path, actors: int, in_flight: int) -> AsyncGenerator[Solve]:
+    """Search on the cluster of RAY_ADDRESS, or on a local one, with a folder that every node has.
+    Raises ModuleNotFoundError, InvalidInput and OSError."""
+    ray = importlib.import_module("stepback_server.on_ray")
+    async with ray.pooled(model, actors=actors, in_flight=in_flight) as pool:
+        yield _as_lines(pool.answer)
+
+
+def _as_lines(ask: Callable[[dict[str, Any]], Awaitable[tuple[int, dict[str, Any]]]]) -> Solve:
+    async def solve(body: dict[str, Any]) -> Answer:
+        status, answer = await ask(body)
+        if status >= 400:
+            return _refused(status, answer["error"]["message"])
+        return {"result": answer}
+
+    return solve
+
+
+def _arguments(body: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `AsyncClient.solve` that send this body. Raises ValidationError."""
+    SolveRequest.model_validate(body)
+    fields = {name: value for name, value in body.items() if name not in ("stream", "background")}
+    return fields | fields.pop("budget", {})
+
+
+def _refused(status: int, message: str) -> Answer:
+    return {"error": {"status": status, "message": message}}
