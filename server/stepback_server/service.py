@@ -21,10 +21,11 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_server.concurrency import run_all
 from stepback_server.engine.base import EngineUnavailable
 from stepback_server.engine.supervisor import EngineProvider
-from stepback_server.gateway.admission import Admission, Urgency, Yielding
+from stepback_server.gateway.admission import Admission, Urgency
 from stepback_server.gateway.idempotency import IdempotentAnswers
 from stepback_server.gateway.rate_limit import RateLimiter, Tenant
 from stepback_server.gateway.shared.controllers import SharedControllers
+from stepback_server.gateway.yielding import Yielding
 from stepback_server.observability.metrics import Live, Metrics
 from stepback_server.observability.telemetry import Telemetry
 from stepback_server.observability.tracing import Tracing
@@ -61,7 +62,7 @@ class Service:
             max_seconds=settings.max_queue_seconds,
             meter=meter,
             waited=lambda seconds: self.metrics.queued(seconds),
-            yielding=Yielding(settings.batch_floor, settings.batch_searches),
+            yielding=Yielding(settings.batch_floor, settings.batch_searches, settings.batch_pause),
             shared=shared and shared.ledger,
         )
         if shared is not None:

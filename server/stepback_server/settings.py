@@ -156,6 +156,8 @@ class Settings(BaseModel):
     """Lines of batches in flight while nobody else searches."""
     batch_floor: int = Field(default=1, ge=0)
     """Lines of batches in flight while others search; 0: batches wait until they are done."""
+    batch_pause: float = Field(default=5.0, ge=0, le=3600)
+    """Seconds of pause after each of these lines, while the others leave no gap."""
     batch_lines: int = Field(default=50_000, ge=1, le=1_000_000)
     """Lines that one batch may have."""
     max_file_mib: int = Field(default=200, ge=1, le=4096)

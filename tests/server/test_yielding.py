@@ -3,8 +3,9 @@
 import asyncio
 from contextlib import AsyncExitStack
 
-from stepback_server.gateway.admission import Admission, Urgency, Yielding
+from stepback_server.gateway.admission import Admission, Urgency
 from stepback_server.gateway.rate_limit import ANYONE
+from stepback_server.gateway.yielding import BatchPlaces, Yielding
 
 
 async def settle() -> None:
@@ -31,8 +32,8 @@ class Batches:
         await asyncio.gather(*self._tasks)
 
 
-def admission(quiet_seconds: float) -> Admission:
-    yielding = Yielding(floor=1, most=3, quiet_seconds=quiet_seconds)
+def admission(quiet_seconds: float, pause_seconds: float = 0.0) -> Admission:
+    yielding = Yielding(1, 3, pause_seconds, quiet_seconds=quiet_seconds)
     return Admission(max_searches=8, max_queued=0, yielding=yielding)
 
 
@@ -74,6 +75,54 @@ def test_batches_wait_for_a_quiet_time_after_a_caller() -> None:
             while batches.inside < 3:  # noqa: ASYNC110 - the door tells nobody
                 await asyncio.sleep(0.05)
         await batches.end()
+
+    asyncio.run(scenario())
+
+
+def test_a_line_rests_after_its_search_while_callers_leave_no_gap() -> None:
+    places = BatchPlaces(Yielding(2, 16, 5.0, gap_seconds=0.05, quiet_seconds=1.0))
+    assert places.room(0.0, has_others=True) == 2
+    places.begin()
+    places.begin()
+    assert places.room(1.0, has_others=True) == 0
+    places.end(1.0)
+    assert places.room(1.0, has_others=True) == 0
+    assert places.next_look(1.0, has_others=True) == 5.0
+    assert places.room(6.0, has_others=True) == 1
+    places.end(6.0)
+    assert places.room(6.0, has_others=True) == 1
+    places.other_ended(7.0)
+    assert places.room(7.0, has_others=False) == 1
+    assert places.next_look(7.0, has_others=False) == 0.05
+    # In a gap none rests, and after a quiet time there are more.
+    assert places.room(7.0625, has_others=False) == 2
+    assert places.next_look(7.0625, has_others=False) == 0.9375
+    assert places.room(8.0, has_others=False) == 16
+
+
+def test_nothing_is_waited_for_where_time_changes_nothing() -> None:
+    places = BatchPlaces(Yielding(1, 16, 0.0))
+    places.begin()
+    assert places.room(0.0, has_others=True) == 0
+    assert places.next_look(0.0, has_others=True) is None
+    places.end(0.0)
+    assert places.room(0.0, has_others=True) == 1
+
+
+def test_the_next_line_begins_once_the_last_one_has_rested() -> None:
+    async def scenario() -> None:
+        door = admission(quiet_seconds=60, pause_seconds=0.3)
+        async with door.slot():
+            first = Batches(door, 1)
+            await settle()
+            await first.end()
+            second = Batches(door, 2)
+            await settle()
+            assert second.inside == 0
+            async with asyncio.timeout(60):
+                while not second.inside:  # noqa: ASYNC110 - the door tells nobody
+                    await asyncio.sleep(0.05)
+        await second.end()
 
     asyncio.run(scenario())
 

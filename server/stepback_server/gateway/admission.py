@@ -12,6 +12,7 @@ from typing import Protocol
 
 from stepback_server.errors import out_of_tokens, queue_full
 from stepback_server.gateway.rate_limit import ANYONE, RateLimiter, Tenant
+from stepback_server.gateway.yielding import BatchPlaces, Yielding
 
 
 class Urgency(IntEnum):
@@ -35,20 +36,6 @@ class Shared(Protocol):
     def changed(self) -> None:
         """Note that searches have ended, no longer wait, or may now begin."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Yielding:
-    """How much of the engine batches get while callers use it, and after."""
-
-    floor: int = 1
-    """Searches of batches in flight at most while there are others: more than none, so that
-    batches never stand still."""
-    most: int = 16
-    """The same while there are no others."""
-    quiet_seconds: float = 1.0
-    """How long there must be no others before batches take more than the floor: between two
-    searches of one caller there is always a gap."""
 
 
 @dataclass(slots=True, eq=False)
@@ -122,14 +109,12 @@ class Admission:
         """Set while no search is in flight."""
         self.idle.set()
         self._is_held = False
-        self._yielding = yielding or Yielding()
+        self._batches = BatchPlaces(yielding or Yielding())
+        self._next_look: asyncio.TimerHandle | None = None
         self._patient: dict[Urgency, deque[_Waiter]] = {
             Urgency.BACKGROUND: deque(),
             Urgency.BATCH: deque(),
         }
-        self._batch_searching = 0
-        # When, by the loop's clock, the last search ended that was of no batch.
-        self._quiet_since = -math.inf
 
     @property
     def queued(self) -> int:
@@ -251,7 +236,8 @@ class Admission:
         self._lanes[name].searching += 1
         self._lanes.move_to_end(name)
         self.searching += 1
-        self._batch_searching += urgency is Urgency.BATCH
+        if urgency is Urgency.BATCH:
+            self._batches.begin()
         self.idle.clear()
 
     def _leave(self, tenant: Tenant, urgency: Urgency) -> None:
@@ -262,9 +248,9 @@ class Admission:
             lane.granted = max(lane.searching, lane.granted - 1)
         self.searching -= 1
         if urgency is Urgency.BATCH:
-            self._batch_searching -= 1
+            self._batches.end(_now())
         else:
-            self._quiet_since = _now()
+            self._batches.other_ended(_now())
         self._hand_out()
         self._tell_others()
         if not self.searching:
@@ -347,10 +333,14 @@ class Admission:
         """Whether batches may take one more place; if only time is missing, look again then."""
         if not self._patient[Urgency.BATCH]:
             return False
-        missing = self._quiet_since + self._yielding.quiet_seconds - _now()
-        if missing > 0 and self.searching == self._batch_searching:
-            asyncio.get_running_loop().call_later(missing, self._look_again)
-        return self._batch_room > 0
+        if self._batch_room:
+            return True
+        wait = self._batches.next_look(_now(), has_others=self._has_others)
+        if self._next_look is not None:
+            self._next_look.cancel()
+        if wait is not None:
+            self._next_look = asyncio.get_running_loop().call_later(wait, self._look_again)
+        return False
 
     def _look_again(self) -> None:
         self._hand_out()
@@ -358,11 +348,11 @@ class Admission:
 
     @property
     def _batch_room(self) -> int:
-        """Searches of batches that may begin now: few while there are others, or were just now."""
-        is_quiet = _now() - self._quiet_since >= self._yielding.quiet_seconds
-        has_others = self.searching > self._batch_searching or not is_quiet
-        most = min(self._yielding.floor, self._yielding.most) if has_others else self._yielding.most
-        return max(0, most - self._batch_searching)
+        return self._batches.room(_now(), has_others=self._has_others)
+
+    @property
+    def _has_others(self) -> bool:
+        return self.searching > self._batches.searching
 
     def _next(self) -> str | None:
         lanes = self._lanes.items()
