@@ -1,7 +1,11 @@
 """A real Chromium before the real server, with every request to elsewhere blocked."""
 
+import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
@@ -21,11 +25,42 @@ _FLAGS = (
 )
 
 
+class _Scorer(BaseHTTPRequestHandler):
+    """Takes every answer for a right one."""
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        verdicts = [{"id": each["id"], "score": 1.0, "ok": True} for each in body["candidates"]]
+        answer = json.dumps({"verdicts": verdicts}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def scorer() -> Iterator[str]:
+    """The address of a service that scores answers."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Scorer) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/score"
+        server.shutdown()
+        thread.join()
+
+
 @pytest.fixture(scope="session")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a controller that is ready."""
-    with ready_controller(tmp_path_factory.mktemp("server")) as address:
-        yield address
+    """The address of a controller that is ready, and has a scorer."""
+    folder = tmp_path_factory.mktemp("server")
+    checkers = folder / "scorers.toml"
+    with scorer() as address:
+        checkers.write_text(f'[generous]\nurl = "{address}"\n')
+        with ready_controller(folder, checkers_file=checkers) as served:
+            yield served
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The page: a search watched to its end, compared, continued, shared, and large trees."""
+"""The page: searches watched to their end, compared, continued, shared; batches; large trees."""
 
 import json
 import random
@@ -81,6 +81,90 @@ def test_a_link_opens_a_finished_search_without_the_server(page: Page) -> None:
     expect(page.get_by_role("treeitem").first).to_contain_text("16-4=12")
 
 
+PROBLEM = {"numbers": [4, 16, 25, 81], "target": 94}
+
+
+def finished(nodes: list[dict[str, Any]]) -> dict[str, Any]:
+    """A result with this tree and no answer."""
+    usage = {"generated_tokens": 75513, "seconds_searching": 22.1}
+    return {
+        "id": "s-1", "status": "unsolved", "stop_reason": "exhausted", "answer": None,
+        "strategy": "self_backtracking", "candidates": [], "usage": usage, "tree": nodes,
+    }  # fmt: skip
+
+
+def node(id: int, parent: int | None, kept: int, steps: list[str], ended: str | None) -> Any:
+    plain = {"id": id, "parent": parent, "kept_steps": kept, "steps": steps}
+    return plain | {"outcome": ended, "score": None if parent is None else -0.5}
+
+
+FROM_THE_START = [
+    node(0, None, 0, [], None),
+    node(1, 0, 0, ["16-4=12", "81-25=56"], "unfinished"),
+    node(2, 1, 1, ["25+12=38"], "illegal"),
+]
+FROM_A_STEP = [
+    node(0, None, 0, ["16-4=12"], None),
+    node(1, 0, 1, ["25-12=13", "81+12=93"], "unfinished"),
+    node(2, 1, 2, ["81-13=69"], "illegal"),
+]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "steps"),
+    [(FROM_THE_START, ["16-4=12"]), (FROM_A_STEP, ["16-4=12", "25-12=13"])],
+    ids=["once", "again"],
+)
+def test_a_branch_is_continued(
+    page: Page, tmp_path: Path, nodes: list[Any], steps: list[str]
+) -> None:
+    file = tmp_path / "search.json"
+    request = {"task": "countdown", "problem": PROBLEM, "strategy": "best_first", "breadth": 16}
+    file.write_text(json.dumps({"request": request, "result": finished(nodes)}))
+    page.locator("input[type=file]").first.set_input_files(file)
+    page.get_by_role("treeitem").first.click()
+    assert page.locator(".details li").all_inner_texts() == steps
+    assert_accessible(page)
+    with page.expect_request("**/solve") as asked:
+        page.get_by_role("button", name="Continue from here").click()
+    assert asked.value.post_data_json["steps"] == steps
+    expect(page.locator(".status")).to_contain_text("solved")
+    expect(page.locator(".step.lit").first).to_have_text("16-4=12")
+    expect(page.get_by_text(f"continues {len(steps)} steps")).to_be_visible()
+    shoot(page, "continued")
+
+
+def test_a_scorer_chooses_where_the_server_has_one(page: Page) -> None:
+    page.get_by_label("scorer").select_option("generous")
+    page.get_by_label("choose by").select_option("score")
+    page.get_by_label("token budget").fill("300")
+    with page.expect_request("**/solve") as asked:
+        solve(page)
+    body = asked.value.post_data_json
+    assert (body["scorer"], body["select"]) == ("generous", "score")
+    expect(page.locator(OVER)).to_have_count(1)
+    assert_accessible(page)
+    shoot(page, "scorer")
+
+
+def test_a_batch_is_cancelled(page: Page, tmp_path: Path) -> None:
+    """Its lines would take minutes."""
+    body = {"task": "countdown", "problem": {"numbers": [25, 81], "target": 7}, "select": "vote"}
+    line = {"method": "POST", "url": "/solve", "body": body | {"strategy": "best_of_n"}}
+    file = tmp_path / "in.jsonl"
+    file.write_text("".join(json.dumps({"custom_id": f"r{n}"} | line) + "\n" for n in range(5000)))
+    page.get_by_role("button", name="Jobs").click()
+    page.get_by_label("File of the batch").set_input_files(file)
+    row = page.get_by_role("row").filter(has_text="in_progress")
+    expect(row).to_contain_text("of 5000")
+    assert_accessible(page)
+    shoot(page, "batch")
+    page.get_by_role("button", name="Cancel batch_").click()
+    expect(page.get_by_role("row").filter(has_text="cancelled")).to_contain_text("of 5000")
+    expect(page.get_by_role("button", name="Cancel batch_")).to_have_count(0)
+    shoot(page, "jobs")
+
+
 def large_tree(branches: int) -> dict[str, Any]:
     """A result with a tree of that many branches, nearly all of them different."""
     draw = random.Random(1)
@@ -96,11 +180,7 @@ def large_tree(branches: int) -> dict[str, Any]:
             {"id": number, "parent": parent, "kept_steps": kept, "steps": steps}
             | {"outcome": outcome, "score": -draw.random()}
         )
-    usage = {"generated_tokens": 75513, "seconds_searching": 22.1}
-    return {
-        "id": "s-1", "status": "unsolved", "stop_reason": "exhausted", "answer": None,
-        "strategy": "self_backtracking", "candidates": [], "usage": usage, "tree": nodes,
-    }  # fmt: skip
+    return finished(nodes)
 
 
 def test_a_tree_of_6656_branches_draws_what_is_seen(page: Page, tmp_path: Path) -> None:
@@ -115,6 +195,7 @@ def test_a_tree_of_6656_branches_draws_what_is_seen(page: Page, tmp_path: Path) 
     page.keyboard.press("End")
     expect(page.locator("[aria-selected=true]")).to_be_visible()
     assert page.get_by_role("treeitem").count() < 80
+    assert_accessible(page)
     shoot(page, "large")
 
 

@@ -7,7 +7,7 @@ export class Run {
   constructor(request, label) {
     this.request = request;
     this.label = label;
-    this.tree = new Tree();
+    this.tree = new Tree(request.steps);
     this.state = "waiting"; // waiting, searching, done, failed, stopped
     this.error = null;
     this.result = null;

@@ -21,17 +21,21 @@ function node(text, parent) {
 }
 
 export class Tree {
-  constructor() {
+  /** `given`: the steps that the search starts from. */
+  constructor(given = []) {
     this.root = node("", null);
-    this.paths = new Map([[0, [this.root]]]); // branch id -> nodes from the root to its end
+    this.paths = new Map(); // branch id -> nodes from the root to its end
     this.count = 0;
     this.version = 0;
     this.nodes = 1;
+    const start = [this.root];
+    for (const text of given) start.push(this._child(start[start.length - 1], text));
+    this.paths.set(0, start);
   }
 
-  /** Nodes of the first `kept` steps of a branch. A parent that never came counts as the root. */
+  /** Nodes of the first `kept` steps of a branch. A parent that never came counts as the start. */
   _start(parent, kept) {
-    return (this.paths.get(parent) ?? [this.root]).slice(0, kept + 1);
+    return (this.paths.get(parent) ?? this.paths.get(0)).slice(0, kept + 1);
   }
 
   _path(branch, parent, kept) {
@@ -100,7 +104,7 @@ export class Tree {
 
   /** From the `tree` of a result. */
   static of(nodes, answers = []) {
-    const tree = new Tree();
+    const tree = new Tree(nodes.find((each) => each.parent === null)?.steps);
     const known = new Map(answers.map((answer) => [answer.steps.join("\n"), answer]));
     for (const each of nodes) {
       if (each.parent === null) continue;
