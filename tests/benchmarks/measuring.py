@@ -2,11 +2,12 @@
 
 from itertools import islice
 from random import Random
+from typing import Any
 
 from pydantic import BaseModel
 
 from stepback_core.tasks.countdown import CountdownProblem
-from stepback_training.generators import GENERATORS, Split
+from stepback_training.generators import GENERATORS, Generator, Split
 
 TASK = GENERATORS["countdown"]
 KINDS = (Split.TEST_SEEN, Split.TEST_NEW)
@@ -20,9 +21,9 @@ def problems(kind: Split, count: int, seed: int = DEVELOPMENT_SEED) -> list[Coun
     return list(islice(TASK.stream(kind, Random(seed)), count))
 
 
-def task_problems(name: str, kind: Split, count: int, seed: int) -> list[BaseModel]:
-    """The same of any task, in the size that the bundled checkpoint knows."""
-    return list(islice(GENERATORS[name].stream(kind, Random(seed)), count))
+def task_problems(task: Generator[Any], kind: Split, count: int, seed: int) -> list[BaseModel]:
+    """The same of any task, in the size that its options name."""
+    return list(islice(task.stream(kind, Random(seed)), count))
 
 
 def both_kinds(count: int, seed: int = DEVELOPMENT_SEED) -> list[CountdownProblem]:

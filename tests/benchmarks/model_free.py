@@ -189,6 +189,11 @@ def _sets(given: argparse.Namespace) -> Iterator[tuple[str, Generator[Any], Spli
     for split in (Split.TEST_SEEN, Split.TEST_NEW):
         name = split.removeprefix("test_")
         yield f"Countdown, {name}", GENERATORS["countdown"], split, given.problems
+    for numbers in filter(None, given.numbers.split(",")):
+        sized = GENERATORS["countdown"].with_options({"numbers": int(numbers)})
+        for split in (Split.TEST_SEEN, Split.TEST_NEW):
+            name = f"Countdown of {numbers}, {split.removeprefix('test_')}"
+            yield name, sized, split, given.problems
     yield "mazes", GENERATORS["maze"], Split.TEST_SEEN, given.problems
     yield "Sudoku 4x4", GENERATORS["sudoku"], Split.TEST_SEEN, given.problems
     nine = GENERATORS["sudoku"].with_options({"size": 9, "givens": [30, 50]})
@@ -198,6 +203,7 @@ def _sets(given: argparse.Namespace) -> Iterator[tuple[str, Generator[Any], Spli
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--problems", type=int, default=1000, help="of each kind")
+    parser.add_argument("--numbers", default="2,3,5,6", help="other sizes of Countdown")
     parser.add_argument("--sudoku9", type=int, default=150, help="puzzles of 9x9")
     given = parser.parse_args()
     cost = step_costs()

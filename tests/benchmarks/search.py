@@ -7,6 +7,7 @@ temperature   best-of-N with the checker at several temperatures, on the develop
 checker       the checker ends each search: strategies under the same exact token budgets
 choice        no checker: rules of choosing, at about equal tokens
 marker        the marker's controls: rollback at random steps, the order without it
+sizes         Countdown of 2 to 6 numbers, with the checker
 
 Every strategy may widen: best-of-N has one sample in flight at first, and more with those that
 failed, as best-first search has. Its temperature was chosen on the development problems. All parts
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from stepback_server.checkpoint import Checkpoint
-from stepback_training.generators import GENERATORS, Split
+from stepback_training.generators import GENERATORS, Generator, Split
 from stepback_training.sampling.statistics import Pairs, wilson
 from tests.benchmarks.drawing import draw_costs
 from tests.benchmarks.measuring import DEVELOPMENT_SEED, FINAL_SEED, TASK, task_problems
@@ -152,6 +153,18 @@ def marker_runs(budgets: Sequence[int]) -> list[Run]:
     return listed
 
 
+def size_runs(budgets: Sequence[int]) -> list[Run]:
+    """One budget for every size: what more numbers cost is what the rows show."""
+    listed = [_checked("greedy", 66, "greedy")]
+    for budget in budgets:
+        listed += [
+            _checked("best-first", budget, "best_first"),
+            _sampled(budget, TEMPERATURE),
+            _sampled(budget, TEMPERATURE, name="distinct best-of-N", sampling="beam"),
+        ]
+    return listed
+
+
 def table(rows: Iterable[tuple[Run, Row]], rules: Sequence[str], checkpoint: Checkpoint) -> str:
     lines = [
         "| search | of | targets | by | solved % (95 %) | generated | forwarded | cached | GFLOP |",
@@ -213,25 +226,34 @@ async def measure(
     engine = start_engine(checkpoint, given.in_flight)
     try:
         limit = asyncio.Semaphore(given.in_flight)
+        tasks: dict[str, Generator[Any]] = given.tasks
         desks = {
-            name: Desk(engine, checkpoint, GENERATORS[name], limit, given.out / "rows" / name)
-            for name in given.tasks
+            name: Desk(engine, checkpoint, task, limit, given.out / "rows" / name)
+            for name, task in tasks.items()
         }
         asked = {
-            (name, kind): task_problems(name, kind, given.problems, seed)
-            for name in given.tasks
-            for kind in GENERATORS[name].splits
+            (name, kind): task_problems(task, kind, given.problems, seed)
+            for name, task in tasks.items()
+            for kind in task.splits
             if kind is not Split.TRAIN
         }
 
         async def one(run: Run, task: str, kind: Split) -> tuple[Run, Row]:
             problems = asked[task, kind]
-            label = kind.removeprefix("test_") if task == TASK.name else task
+            label = _label(task, kind)
             return run, await desks[task].row(run.key, label, run.options, problems, seed)
 
         return list(await asyncio.gather(*(one(run, *of) for run in runs for of in asked)))
     finally:
         await engine.close(kill=False)
+
+
+def _label(task: str, kind: Split) -> str:
+    """A row's problems: Countdown has seen and new targets, other tasks have one kind."""
+    target = kind.removeprefix("test_")
+    if task == TASK.name:
+        return target
+    return f"{task}, {target}" if task in _SIZES else task
 
 
 def _runs(given: argparse.Namespace) -> list[Run]:
@@ -242,6 +264,7 @@ def _runs(given: argparse.Namespace) -> list[Run]:
         "checker": checker_runs,
         "choice": choice_runs,
         "marker": marker_runs,
+        "sizes": size_runs,
     }
     return made[given.part](budgets)
 
@@ -263,7 +286,15 @@ _BUDGETS = {
     "checker": "125,250,500,1000,2100",
     "choice": "4,16",
     "marker": "250,1000",
+    "sizes": "2000",
 }
+_SIZES = {f"{n} numbers": TASK.with_options({"numbers": n}) for n in range(2, 7)}
+
+
+def _tasks(part: str) -> dict[str, Generator[Any]]:
+    if part == "sizes":
+        return dict(_SIZES)
+    return dict(GENERATORS) if part == "summary" else {TASK.name: TASK}
 
 
 def main() -> int:
@@ -275,7 +306,7 @@ def main() -> int:
     parser.add_argument("--model", type=Path, default=CHECKPOINT)
     parser.add_argument("--out", type=Path, default=Path("runs/bench-search"))
     given = parser.parse_args()
-    given.tasks = [*GENERATORS] if given.part == "summary" else [TASK.name]
+    given.tasks = _tasks(given.part)
     given.budgets = given.budgets or _BUDGETS[given.part]
     checkpoint = Checkpoint.open(given.model)
     seed = DEVELOPMENT_SEED if given.part == "temperature" else FINAL_SEED

@@ -77,7 +77,7 @@ def test_one_model_for_several_tasks_from_data_to_answers(tmp_path: Path) -> Non
     assert set(longest) == {"countdown", "maze", "sudoku"}
     assert longest["countdown"] < max(longest.values()) <= checkpoint.longest_answer(None)
     for name in ("countdown", "maze", "sudoku", "traces"):
-        assert f"{name}: test " in checkpoint.manifest.split
+        assert f"{name}: " in checkpoint.manifest.split
     card = (folder / "README.md").read_text()
     assert "it knows: countdown, maze, sudoku" in card
     tokenizer = checkpoint.codec.tokenizer
