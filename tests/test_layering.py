@@ -42,6 +42,7 @@ PURE = [
     "solve/events.py",
     "search/best_first.py",
     "search/budget.py",
+    "search/marker_probability.py",
     "search/self_backtracking.py",
     "search/ranking.py",
     "search/registry.py",

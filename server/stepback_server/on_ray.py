@@ -25,10 +25,6 @@ _CHECKS = 300
 _SECONDS_BETWEEN_CHECKS = 2.0
 
 
-class RayPoolError(OSError):
-    """A pool that cannot work; the message says why."""
-
-
 class SearchActor:
     """One engine, opened by the first search. Its settings are the environment's."""
 
@@ -68,7 +64,7 @@ class RayPool:
         self._returning: dict[int, asyncio.Task[None]] = {}
 
     async def answer(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """Answer a body. Raises RayPoolError; a search that no actor survives is an error row."""
+        """Answer a body, by an error row where no actor survives it. Raises ConnectionError."""
         for _ in range(_ATTEMPTS):
             place = await self._place()
             self._load[place] += 1
@@ -78,7 +74,7 @@ class RayPool:
             except errors.RayActorError:
                 self._lose(place)
             except errors.RayError as error:
-                raise RayPoolError(f"an actor could not begin: {error}") from error
+                raise ConnectionError(f"an actor could not begin: {error}") from error
             finally:
                 self._load[place] -= 1
         return 500, {"error": {"message": f"{_ATTEMPTS} actors were lost with this search"}}
@@ -96,7 +92,7 @@ class RayPool:
             if alive:
                 return min(alive, key=lambda place: self._load[place])
             if all(task.done() for task in self._returning.values()):
-                raise RayPoolError("every actor has died, and none comes back")
+                raise ConnectionError("every actor has died, and none comes back")
             waited = [task for task in self._returning.values() if not task.done()]
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
 
@@ -117,7 +113,7 @@ class RayPool:
             with suppress(errors.RayActorError):
                 await self.actors[place].process.remote()
                 return
-        raise RayPoolError(f"actor {place} has died and does not come back")
+        raise ConnectionError(f"actor {place} has died and does not come back")
 
 
 def _connect() -> None:

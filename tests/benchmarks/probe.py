@@ -26,7 +26,7 @@ from stepback_core.tasks.countdown import CountdownProblem
 from stepback_core.trace import TraceCodec
 from stepback_training.data.samples import Sample
 from stepback_training.generators import ErrorKind
-from stepback_training.train.packing import encode
+from stepback_training.train.loss_mask import encode
 from tests.benchmarks.measuring import KINDS, TASK, both_kinds
 from tests.progress import counted
 

@@ -38,8 +38,10 @@ from transformers import TrainerCallback
 from stepback_core.trace import TraceCodec
 from stepback_training.config import Recipe
 from stepback_training.data.samples import Sample, make_samples
+from stepback_training.train.encoded_samples import EncodedSamples
+from stepback_training.train.loss_mask import IGNORED
 from stepback_training.train.model import attention_of, make_model
-from stepback_training.train.packing import IGNORED, EncodedSamples, PackedRows
+from stepback_training.train.packing import PackedRows
 from stepback_training.train.trainer import StepbackTrainer, arguments_of, collator_of
 from tests.conftest import ROOT
 from tests.progress import counted

@@ -13,14 +13,10 @@ from stepback_core.errors import InvalidInput
 from stepback_core.trace import Grammar, TraceCodec
 from stepback_training.config import LoraRecipe
 from stepback_training.data.samples import Sample
+from stepback_training.train.encoded_samples import EncodedSamples
 from stepback_training.train.lora import add_adapter
-from stepback_training.train.packing import (
-    IGNORED,
-    EncodedSamples,
-    PackedRows,
-    check_round_trip,
-    encode,
-)
+from stepback_training.train.loss_mask import IGNORED, check_round_trip, encode
+from stepback_training.train.packing import PackedRows
 from stepback_training.train.tokenizer import make_tokenizer
 
 TOKENIZER: Any = make_tokenizer(Grammar(), tasks=["countdown"], digits_per_token=1)
@@ -98,7 +94,7 @@ def test_reserved_text_in_a_sample_is_refused(fields: dict[str, Any], reserved: 
 def test_a_file_is_encoded_alike_by_any_number_of_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
 ) -> None:
-    monkeypatch.setattr("stepback_training.train.packing._BLOCK", 7)
+    monkeypatch.setattr("stepback_training.train.encoded_samples._BLOCK", 7)
     long = Sample(prompt="maze:A1", steps=["vBa", ">Bb", ">Bc", "^Ac"])
     path, samples = tmp_path / "samples.jsonl", [long, *[RIGHT, WRONG, RIGHT] * 10]
     path.write_text("".join(sample.model_dump_json() + "\n" for sample in samples))
@@ -115,7 +111,7 @@ def test_a_file_is_encoded_alike_by_any_number_of_processes(
 def test_a_fault_far_down_a_file_is_told_by_its_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
 ) -> None:
-    monkeypatch.setattr("stepback_training.train.packing._BLOCK", 7)
+    monkeypatch.setattr("stepback_training.train.encoded_samples._BLOCK", 7)
     path = tmp_path / "samples.jsonl"
     lines = [RIGHT.model_dump_json()] * 20
     path.write_text("\n".join([*lines, '{"prompt": 3, "steps": []}']))

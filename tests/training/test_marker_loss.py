@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from transformers.loss.loss_utils import ForCausalLMLoss
 
+from stepback_training.train.loss_mask import IGNORED
 from stepback_training.train.marker_loss import MarkerWeightedLoss
-from stepback_training.train.packing import IGNORED
 
 MARKER, WORDS = 3, 7
 LABELS = torch.tensor([[0, IGNORED, 2, MARKER], [1, MARKER, 5, IGNORED]])

@@ -22,8 +22,8 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_training.config import DataRecipe, Recipe
 from stepback_training.data.samples import read_samples, write_samples
 from stepback_training.train.checkpoint import resumable
+from stepback_training.train.loss_mask import encode
 from stepback_training.train.model import add_token_rows, embedding_rows, make_model
-from stepback_training.train.packing import encode
 from stepback_training.train.run_folder import held
 from tests.conftest import ROOT, controller
 from tests.training.runs import (

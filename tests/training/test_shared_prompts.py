@@ -10,8 +10,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from stepback_core.trace import Grammar, TraceCodec
 from stepback_training.config import Recipe
 from stepback_training.data.samples import Sample
+from stepback_training.train.encoded_samples import EncodedSamples
 from stepback_training.train.isolation import has_tree_masks, takes_added_masks
-from stepback_training.train.packing import IGNORED, EncodedSamples, PackedRows
+from stepback_training.train.loss_mask import IGNORED
+from stepback_training.train.packing import PackedRows
 from stepback_training.train.shared_prompts import Collator
 from stepback_training.train.tokenizer import make_tokenizer
 from stepback_training.train.trainer import StepbackTrainer, arguments_of, collator_of

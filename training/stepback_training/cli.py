@@ -84,11 +84,11 @@ def train(arguments: Sequence[str]) -> int:
 
     from stepback_training.train.distributed import is_main
     from stepback_training.train.sft import train as run_training
-    from stepback_training.train.trainer import Diverged
 
     try:
         folder = run_training(Recipe.read(given.recipe), given.data, given.out)
-    except Diverged as error:
+    except FloatingPointError as error:
+        # Status 1: the run began, and another start with the same files would end the same way.
         _refuse("train", error)
         return 1
     except (OSError, ValueError, SafetensorError) as error:

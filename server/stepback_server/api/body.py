@@ -21,14 +21,6 @@ _OPENING, _CLOSING = b"[{", b"]}"
 _NO_BRACKETS = bytes(set(range(256)) - set(_OPENING + _CLOSING))
 
 
-class _TooDeep(HTTPException):
-    """FastAPI lets no other error of a body pass as it is."""
-
-    def __init__(self, most: int) -> None:
-        super().__init__(ERRORS["nested_too_deeply"].status)
-        self.most = most
-
-
 class _StrictRequest(Request):
     """Reads JSON with pydantic's parser. Raises ValueError for numbers over 4,300 digits, lone
     surrogates, and nesting that is too deep; that is counted first, since a parser spends a level
@@ -37,11 +29,15 @@ class _StrictRequest(Request):
     A name that stands twice in an object counts as it stands last, as RFC 8259 lets a reader do.
     """
 
+    is_too_deep = False
+
     async def json(self) -> Any:
         body = await self.body()
         most = state_of(self.app).settings.max_nesting
         if nesting(body, most) > most:
-            raise _TooDeep(most)
+            self.is_too_deep = True
+            # FastAPI lets no other error of a body pass as it is: it makes a 400 of the rest.
+            raise HTTPException(ERRORS["nested_too_deeply"].status)
         return from_json(body)
 
 
@@ -65,10 +61,13 @@ class StrictRoute(APIRoute):
             if needs_key:
                 # FastAPI parses a body before it asks dependencies, this one too.
                 await authenticate_early(request)
+            strict = _StrictRequest(request.scope, request.receive)
             try:
-                return await handle(_StrictRequest(request.scope, request.receive))
-            except _TooDeep as error:
-                raise _refusal(error.most) from None
+                return await handle(strict)
+            except HTTPException:
+                if strict.is_too_deep:
+                    raise _refusal(state_of(request.app).settings.max_nesting) from None
+                raise
 
         return strictly
 

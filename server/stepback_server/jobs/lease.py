@@ -13,10 +13,6 @@ from stepback_server.storage.tables import BATCHES, CONTROLLERS, JOBS
 _log = logging.getLogger(__name__)
 
 
-class LeaseLost(Exception):
-    """Others took this controller for dead: what it has claimed is no longer its own."""
-
-
 class Lease:
     """One row that says that this process lives."""
 
@@ -36,20 +32,21 @@ class Lease:
             await connection.execute(insert(CONTROLLERS).values(row))
         self._begun = self._last = time.monotonic()
 
-    async def beat(self) -> None:
-        """Renew the lease, and free what dead controllers held. Raises LeaseLost."""
+    async def beat(self) -> bool:
+        """Renew the lease, and free what dead controllers held. Returns False where others took
+        this controller for dead: what it has claimed is no longer its own."""
         async with self._database.begin() as connection:
             mine = update(CONTROLLERS).where(CONTROLLERS.c.id == self.owner)
             kept = await connection.execute(mine.values(heartbeat=self._database.now))
             if not kept.rowcount:
-                raise LeaseLost
+                return False
             now = time.monotonic()
             if now - self._last > self.seconds:
                 self._begun = now
             self._last = now
             # After an outage of the database all heartbeats are old: let the others beat first.
             if now - self._begun < self.seconds:
-                return
+                return True
             dead = CONTROLLERS.c.heartbeat < self._database.now - self.seconds
             await connection.execute(delete(CONTROLLERS).where(dead))
             freed = await connection.execute(_freed(JOBS.c.owner.is_not(None) & _is_orphan()))
@@ -60,6 +57,7 @@ class Lease:
             )
             if freed.rowcount > 0:
                 _log.warning("%d jobs of a lost controller go on", freed.rowcount)
+        return True
 
     async def end(self) -> None:
         """Give back what is still claimed, and leave."""

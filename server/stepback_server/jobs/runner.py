@@ -12,7 +12,7 @@ from stepback_server.gateway.rate_limit import Tenant
 from stepback_server.jobs.claims import Claims
 from stepback_server.jobs.event_log import EventLog
 from stepback_server.jobs.job import Endpoint, Job, JobAnswer, NotNow
-from stepback_server.jobs.lease import Lease, LeaseLost
+from stepback_server.jobs.lease import Lease
 from stepback_server.jobs.lifecycle import Lifecycle
 from stepback_server.jobs.searches import Searches
 from stepback_server.jobs.writer import AnswerWriter
@@ -91,12 +91,12 @@ class Runner:
 
     async def _keep_alive(self) -> None:
         async def beat() -> None:
-            try:
-                await self._lease.beat()
-            except LeaseLost:
-                _log.warning("the lease was lost: what was in flight is another's now")
-                await self._drop_all()
-                await self._lease.begin()
+            if await self._lease.beat():
+                return
+            _log.warning("the lease was lost: what was in flight is another's now")
+            # First what is in flight, then a new name: its answers must not be written under that.
+            await self._drop_all()
+            await self._lease.begin()
 
         await _again_and_again(beat, self._lease.seconds / 4, asyncio.Event())
 

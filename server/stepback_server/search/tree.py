@@ -1,11 +1,16 @@
 """The search tree: states to sample from, and the branches that were sampled. Pure data."""
 
 from dataclasses import dataclass, field, replace
-from math import exp, inf
+from math import inf
 
 from stepback_core.schemas import Outcome
 from stepback_core.trace import TokenGrammar
 from stepback_server.engine.base import Finish, Sample
+from stepback_server.search.marker_probability import (
+    confidence,
+    marker_logprobs,
+    p_marker_after_steps,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ class Branch:
             outcome = Outcome.BACKTRACK
         elif last == grammar.end_id:
             outcome = Outcome.ANSWER
-        markers = state.marker_logprobs + _marker_logprobs(grammar.marker_id, sample)
+        markers = state.marker_logprobs + marker_logprobs(grammar.marker_id, sample)
         return cls(number, state, sample, outcome, None, markers, state.bonuses)
 
     @property
@@ -148,33 +153,12 @@ class Branch:
         )
 
     def p_marker_after_steps(self, grammar: TokenGrammar) -> list[float | None]:
-        """Return P(marker) after each step, in order; None for one that nothing was written after.
-
-        A step without a separator of its own ends where the end or the marker was written."""
-        after = [
-            exp(self.marker_logprobs[end]) if end < len(self.ids) else None
-            for end in grammar.step_ends(self.ids)
-        ]
-        if len(self.ids) > 1 and self.ids[-1] in grammar.stop_ids:
-            before_last = self.ids[-2]
-            if before_last not in grammar.separator_ids:
-                after.append(exp(self.marker_logprobs[-1]))
-        return after
+        """Return P(marker) after each step; None for one that nothing was written after."""
+        return p_marker_after_steps(grammar, self.ids, self.marker_logprobs)
 
     def confidence(self, grammar: TokenGrammar) -> float:
         """Return the least 1 - P(marker) over the step ends and the end."""
-        after = self.p_marker_after_steps(grammar)
-        return 1 - max((p for p in after if p is not None), default=0.0)
-
-
-def _marker_logprobs(marker_id: int, sample: Sample) -> tuple[float, ...]:
-    """Read the marker's log-probability off what the engine says of each place; -inf where it is
-    less likely than every token that the engine names."""
-    alternatives = sample.alternatives or ((),) * len(sample.ids)
-    return tuple(
-        logprob if token == marker_id else dict(others).get(marker_id, -inf)
-        for token, logprob, others in zip(sample.ids, sample.logprobs, alternatives, strict=True)
-    )
+        return confidence(self.p_marker_after_steps(grammar))
 
 
 @dataclass(slots=True)

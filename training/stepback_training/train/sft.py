@@ -24,10 +24,12 @@ from stepback_training.data.traces import SPLIT_RULE
 from stepback_training.generators import GENERATORS
 from stepback_training.train.checkpoint import export, resumable
 from stepback_training.train.distributed import FSDP, agreed, check_sharding, join, sharding
+from stepback_training.train.encoded_samples import EncodedSamples
 from stepback_training.train.isolation import has_tree_masks, is_blind_to_neighbours
 from stepback_training.train.lora import add_adapter, load_adapter, merged
+from stepback_training.train.loss_mask import check_round_trip
 from stepback_training.train.model import AnyTokenizer, embedding_rows, make_model
-from stepback_training.train.packing import EncodedSamples, PackedRows, check_round_trip
+from stepback_training.train.packing import PackedRows
 from stepback_training.train.reporting import check_reporters, reporters
 from stepback_training.train.run_folder import held
 from stepback_training.train.trained_for import trained_for

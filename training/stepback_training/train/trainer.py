@@ -32,10 +32,6 @@ _KEPT = 2
 _SECONDS = "seconds.txt"
 
 
-class Diverged(ValueError):
-    """A training whose loss is no number any more; the message names the step."""
-
-
 class StepbackTrainer(Trainer):
     """The Trainer, with rows in their packed order, whole checkpoints only, and Muon by option."""
 
@@ -114,13 +110,13 @@ class StepbackTrainer(Trainer):
         super().log(logs, start_time)
 
     def _refuse_no_number(self) -> None:
-        """Raise Diverged where a loss was no number."""
+        """Raise FloatingPointError where a loss was no number; the message names the step."""
         first = math.inf if self._first_bad_step is None else float(self._first_bad_step)
         if not math.isfinite(first):
             return
         kept = resumable(Path(str(self.args.output_dir)))
         where = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
-        raise Diverged(
+        raise FloatingPointError(
             f"the loss is no number at step {first:.0f}, and {where}. Lower train.learning_rate in "
             "the recipe, and start it with another --out"
         )

@@ -1,0 +1,121 @@
+"""Many samples as token ids and loss flags, in flat arrays."""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepback_core.trace import TraceCodec
+from stepback_training.data.json_lines import json_lines
+from stepback_training.data.samples import Sample, samples_of
+from stepback_training.train.loss_mask import encode, refuse_reserved
+
+# Lines that one process encodes at a time.
+_BLOCK = 20_000
+
+
+class _Block(NamedTuple):
+    """Samples that were encoded together."""
+
+    ids: NDArray[np.int32]
+    has_loss: NDArray[np.bool_]
+    lengths: NDArray[np.int64]
+    prompt_lengths: NDArray[np.int64]
+    longest_answers: dict[str, int]
+
+
+class EncodedSamples:
+    """Many encoded samples in three flat arrays: ids, loss flags, and where each sample starts.
+
+    `tasks` are the names that prompts may begin with: the longest answer is told of each. Raises
+    ValueError for a sample whose text holds the marker, the end, or a separator in a step.
+    """
+
+    def __init__(
+        self, samples: Iterable[Sample], codec: TraceCodec, tasks: Sequence[str] = ()
+    ) -> None:
+        self._join([_encode_block(samples, codec, tasks)])
+
+    @classmethod
+    def read(
+        cls, path: Path, codec: TraceCodec, tasks: Sequence[str] = (), *, processes: int
+    ) -> "EncodedSamples":
+        """Encode the samples of a JSONL file with `processes` processes. Raises InvalidInput as
+        well."""
+        lines = list(json_lines(path))
+        starts = range(0, len(lines), _BLOCK)
+        jobs = [(path, start, lines[start : start + _BLOCK], codec, tasks) for start in starts]
+        if processes == 1 or len(jobs) <= 1:
+            blocks = [_encode_lines(*job) for job in jobs]
+        else:
+            # Not forked: the process has threads by now, and maybe a GPU.
+            context = get_context("forkserver")
+            with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context) as pool:
+                blocks = list(pool.map(_encode_lines, *zip(*jobs, strict=True)))
+        encoded = cls.__new__(cls)
+        encoded._join(blocks)
+        return encoded
+
+    def _join(self, blocks: list[_Block]) -> None:
+        self.ids = np.concatenate([block.ids for block in blocks] or [np.zeros(0, np.int32)])
+        self.has_loss = np.concatenate([b.has_loss for b in blocks] or [np.zeros(0, np.bool_)])
+        self.lengths = np.concatenate([b.lengths for b in blocks] or [np.zeros(0, np.int64)])
+        self.prompt_lengths = np.concatenate(
+            [b.prompt_lengths for b in blocks] or [np.zeros(0, np.int64)]
+        )
+        self.starts = np.concatenate([[0], np.cumsum(self.lengths)])
+        self.longest_answers: dict[str, int] = {}
+        """Tokens of the longest whole answer without its prompt, by task; "" for other prompts."""
+        for block in blocks:
+            for task, longest in block.longest_answers.items():
+                self.longest_answers[task] = max(longest, self.longest_answers.get(task, 0))
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def prompt(self, sample: int) -> bytes:
+        """The ids of a sample's prompt, to be compared."""
+        start = self.starts[sample]
+        return self.ids[start : start + self.prompt_lengths[sample]].tobytes()
+
+
+def _encode_lines(
+    path: Path, skipped: int, lines: list[bytes], codec: TraceCodec, tasks: Sequence[str]
+) -> _Block:
+    """The lines of a file behind the first `skipped` ones."""
+    samples = samples_of(path, lines, first=skipped + 1)
+    return _encode_block(samples, codec, tasks, skipped + 1)
+
+
+def _encode_block(
+    samples: Iterable[Sample], codec: TraceCodec, tasks: Sequence[str], first: int = 1
+) -> _Block:
+    ids: list[int] = []
+    has_loss: list[bool] = []
+    lengths: list[int] = []
+    prompts: list[int] = []
+    longest: dict[str, int] = {}
+    # Most of a call of a tokenizer is overhead, and short steps repeat.
+    encode_step = lru_cache(maxsize=_BLOCK)(codec.encode_step)
+    for number, sample in enumerate(samples, start=first):
+        refuse_reserved(sample, number, codec)
+        encoded = encode(sample, codec, encode_step)
+        ids += encoded.ids
+        has_loss += encoded.has_loss
+        lengths.append(len(encoded.ids))
+        prompts.append(encoded.prompt_tokens)
+        task = next((name for name in tasks if sample.prompt.startswith(f"{name}:")), "")
+        if not sample.beginning:
+            longest[task] = max(longest.get(task, 0), len(encoded.ids) - encoded.prompt_tokens)
+    return _Block(
+        np.asarray(ids, np.int32),
+        np.asarray(has_loss, np.bool_),
+        np.asarray(lengths, np.int64),
+        np.asarray(prompts, np.int64),
+        longest,
+    )
