@@ -129,7 +129,7 @@ def _connect() -> None:
     except OSError:
         raise
     except Exception as error:  # Ray has no class of its own for a node that does not start.
-        raise RayPoolError(f"Ray does not start: {error}") from error
+        raise ConnectionError(f"Ray does not start: {error}") from error
 
 
 @asynccontextmanager
