@@ -32,6 +32,7 @@ def provide_engines(
     start_engine: StartEngine | None,
     resolve: Resolve = resolve_name,
 ) -> EngineProvider:
+    # The end token is one that every vocabulary here has.
     work = canary(served.checkpoint.codec.tokens.end_id)
     if start_engine is None and settings.engine_urls:
         return _remote(settings, served, work, resolve)
@@ -46,6 +47,8 @@ def _remote(
 
     def supervise(url: str) -> Supervisor:
         start = partial(_connect, url, expected, served if settings.reload_root else None)
+        # A fixed address with another model is a mistake in the settings, and ends the start; a
+        # server behind a name may be replaced any time.
         awaits = url not in found.fixed
         return Supervisor(start, work, REMOTE_HEALTH_CHECK, name=url, awaits=awaits)
 
@@ -59,6 +62,7 @@ def _connect(url: str, expected: Expected, served: Served | None) -> OwnedEngine
     replica = RemoteEngine.connect(url, expected)
     if served is not None:
         with suppress(ReloadNotOffered):
+            # Starts run in a thread of the pool, so there is no loop here yet.
             asyncio.run(replica.reload(served.checkpoint.folder.resolve()))
     return replica
 
@@ -78,6 +82,7 @@ def _embedded(settings: Settings, served: Served) -> StartEngine:
         engine = EmbeddedEngine.start(
             checkpoint.folder, settings, context_tokens=checkpoint.context_tokens
         )
+        # After vLLM is loaded: what is there by now stays for good.
         tune_gc()
         return engine
 

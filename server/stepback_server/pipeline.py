@@ -41,12 +41,16 @@ class SearchPipeline:
     ) -> SolveResult:
         """Accept, admit, search, answer. Raises ApiError and EngineError."""
         with self._telemetry.search(request, tenant) as seen:
+            # Refusals of the request itself come first: a caller with a mistake should not wait in
+            # a queue to learn of it.
             order = await self._solver.accept(request)
             # Before the queue, where the request would wait in vain.
             self._engines.ensure_up()
             self.refuse_while_draining()
             async with self._admission.slot(tenant, urgency) as seconds_queued:
                 self.refuse_while_draining()
+                # Lent only now: an engine that was chosen before the queue could be lost by the
+                # time it is used.
                 async with self._engines.lend() as lent:
                     with seen.engine(lent, len(order.prompt_ids)) as engine:
                         result = await self._solver.solve(order, engine, seconds_queued, feed)
@@ -62,6 +66,8 @@ class SearchPipeline:
         """Take no more searches; those in flight may go on for the grace period, then they return
         the best that they have."""
         self.is_draining = True
+        # No search is dropped when the time is over: cancel_all lets each return the best that it
+        # has.
         with suppress(TimeoutError):
             async with asyncio.timeout(grace_seconds):
                 await self._admission.idle.wait()

@@ -36,9 +36,12 @@ def folder_under(root: Path, path: str, *, first: Path | None = None) -> Path:
     try:
         top = root.resolve()
         folder = (top / path).resolve()
+        # The first folder may lie elsewhere, and going back to it must be possible without moving
+        # it.
         is_first = first is not None and folder == first.resolve()
         is_inside = is_first or (
             folder.is_relative_to(top)
+            # A link inside of an allowed folder could name any file of the machine.
             and all(each.resolve().is_relative_to(top) for each in _files(folder))
         )
     except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, a NUL
@@ -59,6 +62,7 @@ def check_successor(served: Checkpoint, new: Checkpoint) -> None:
     caller too: the same name, tasks, grammar, tokenizer, and shape of the weights."""
     for part in ("name", "tasks", "grammar", "marker_id", "end_id", "separator_ids"):
         _agree(new, f"stepback.json: {part}", getattr(served.manifest, part), new.manifest)
+    # The prompts of searches in the queue are encoded already, with the tokenizer of before.
     if _tokenizer(served) != _tokenizer(new):
         raise InvalidInput(f"{new.folder}/tokenizer.json differs from that of what is served")
     old_config, config = _config(served), _config(new)
@@ -69,6 +73,8 @@ def check_successor(served: Checkpoint, new: Checkpoint) -> None:
                 f"{old_config.get(field)!r}: another architecture needs a restart"
             )
     shapes = tensor_shapes(new.folder)
+    # Checked on the new folder alone: shapes that differ are refused below, so both are untied or
+    # neither.
     if "lm_head.weight" not in shapes or config.get("tie_word_embeddings"):
         raise InvalidInput(
             f"{new.folder}: its embeddings are tied, and vLLM would keep the old output head: "
@@ -143,10 +149,14 @@ class Reloader:
         """
         if self._root is None:
             raise ReloadNotOffered("no STEPBACK_RELOAD_ROOT is set")
+        # Two at once could leave some engines with the weights of one and others with those of the
+        # other.
         async with self._one_at_a_time:
+            # Digests read whole files: seconds for large weights, which the loop does not have.
             new = await asyncio.to_thread(self._find, self._root, path)
             self._keeper.ensure_up()
             started, previous = time.monotonic(), self._served.checkpoint.digest
+            # Searches wait in the queue meanwhile instead of being refused: a reload is no outage.
             with self._admission.held():
                 cut_short = 0 if new.digest == previous else await self._settle()
                 await self._follow(new)
@@ -165,6 +175,8 @@ class Reloader:
             check_successor(self._served.checkpoint, new)
         except InvalidInput as error:
             raise reload_refused("reload_mismatch", str(error)) from error
+        # The engine keeps the context that it was started with, whatever the new config.json would
+        # allow.
         return replace(new, context_tokens=self._served.checkpoint.context_tokens)
 
     async def _settle(self) -> int:
@@ -184,6 +196,8 @@ class Reloader:
         self._served.checkpoint = new
         try:
             await self._load(new, previous)
+        # A cancelled reload too: the weights may be of either checkpoint by then, and only a fresh
+        # engine is known to have the ones of before.
         except BaseException as error:
             self._served.checkpoint = previous
             if not isinstance(error, ReloadNotOffered):
@@ -191,6 +205,7 @@ class Reloader:
             if isinstance(error, EngineError) and not isinstance(error, ReloadNotOffered):
                 raise ReloadFailed(str(error)) from error
             raise
+        # Last, once no error can come: answers name the digest that the solver holds.
         self._solver.follow(new)
 
     async def _load(self, new: Checkpoint, previous: Checkpoint) -> None:

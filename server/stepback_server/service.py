@@ -52,7 +52,11 @@ class Service:
         self._keeper = keeper
         self._grace_seconds = settings.grace_seconds
         self._max_searches = settings.max_searches
+        # One meter for admission and telemetry: what a search has cost is only known while it runs,
+        # so the part that admits and the part that counts must share the bucket.
         meter = RateLimiter()
+        # The lambdas read self.metrics when they are called: metrics are made further down, since
+        # they look at the admission in turn.
         self._shared = shared = SharedControllers.of(
             settings, meter, lambda seconds: self.metrics.settled(seconds)
         )
@@ -76,6 +80,8 @@ class Service:
                 counts_alone=lambda: self._limits == "fallback",
             )
         )
+        # The registry belongs to the process and is filled before any service: a worker cannot be
+        # handed the metrics when it is made.
         for task in TASKS.values():
             if isinstance(task, IsolatedChecker):
                 task.worker.observe = partial(self.metrics.checked, task.name)
@@ -105,6 +111,7 @@ class Service:
 
     async def run(self) -> None:
         """Keep an engine up until cancelled. Raises what its first start raises."""
+        # Scorers have connections of this loop, so they are closed in it, however the works end.
         works = [self._keeper.run()]
         if self._shared is not None:
             works.append(self._shared.run())
@@ -154,12 +161,15 @@ class Service:
     async def _once(
         self, request: SolveRequest, tenant: Tenant, key: str, feed: Feed | None = None
     ) -> "_Once":
+        # Kept apart from the bytes, so that whoever searched need not parse its own answer again.
         own: list[SolveResult] = []
 
         async def work() -> bytes:
             own.append(await self._pipeline.solve(request, tenant, feed))
             return own[0].model_dump_json().encode()
 
+        # A request that is streamed and one that is not are the same request: a client whose stream
+        # broke may ask again without.
         same = request.model_copy(update={"stream": False})
         fingerprint = sha256(same.model_dump_json().encode()).digest()
         content, is_joined = await self._answers.once(tenant.name, key, fingerprint, work)
@@ -184,13 +194,18 @@ class Service:
         async def solve(feed: Feed) -> SolveResult:
             if idempotency_key is None:
                 return await self.solve(request, tenant, feed)
+            # Asked before the search: the headers go out with the first event, before it is known
+            # who searches.
             feed.is_joined = await self._answers.knows(tenant.name, idempotency_key)
             once = await self._once(request, tenant, idempotency_key, feed)
+            # Nothing was told by a search of its own, so the result came from another request's.
             if feed.beginning is None:
                 feed.is_joined = True
                 feed.begin(*await self._solver.retell(request, once.result))
             return once.result
 
+        # Waits for the beginning, so that a refusal still has its own HTTP status: once a stream
+        # has begun, its status is 200.
         live = LiveSearch(solve)
         await live.begin()
         return live
@@ -215,6 +230,7 @@ class Service:
     def models(self) -> list[Model]:
         """The served model, then the same with each strategy in its name."""
         model = self.model
+        # OpenAI's clients can choose a model and nothing else, so the strategy is part of the name.
         named = [model.model_copy(update={"id": f"{model.id}:{each}"}) for each in Strategy]
         return [model, *named]
 
@@ -241,6 +257,7 @@ class Service:
         """Whether a search would be taken now; `though_full`: or refused for the queue's sake."""
         full = self._admission.is_full
         reason = "the queue is full" if full and not though_full else None
+        # Ranked from the least to the worst: each later reason replaces the one before it.
         reason = STOPPING if self._pipeline.is_draining else reason
         running = 0
         try:
@@ -248,6 +265,7 @@ class Service:
             await engine.check()
             running = await engine.running()
         except EngineUnavailable as error:
+            # /ready is open to anybody: an address in the error's own text is for the log alone.
             reason = error.public if error.death is None else f"{error.public}: {error.death}"
             note(reason=str(error))
         return Readiness(

@@ -21,6 +21,7 @@ class Aborts:
         self._session = session
         self._address = f"{url}{ABORT_PATH}"
         self._names: set[str] = set()
+        # The call that is about to be made, which others may still join.
         self._next: asyncio.Task[bool] | None = None
 
     async def abort(self, name: str) -> None:
@@ -42,13 +43,16 @@ class Aborts:
         """One call for everything that is to be aborted by now; whether the server took it."""
         if self._next is None:
             self._next = asyncio.create_task(self._post())
+        # Shielded: one caller that is cancelled must not end the call of the others.
         return await asyncio.shield(self._next)
 
     async def _post(self) -> bool:
         await asyncio.sleep(0)  # whoever else aborts at this moment joins
+        # Names that come from here on need another call: this one's list is read now.
         self._next = None
         if not self._names:
             return True
+        # How vLLM 0.32 names a completion request of one prompt.
         ids = [f"cmpl-{name}-0" for name in self._names]
         try:
             async with self._session.post(

@@ -42,6 +42,8 @@ class EngineUnavailable(EngineError):
         self.public = public
         self.retry_after = retry_after
         self.death = death
+        # Decides what a repetition costs: a request that was taken may have generated all that it
+        # asked for.
         self.begun = begun
 
     @classmethod
@@ -69,6 +71,7 @@ class Finish(StrEnum):
     """One of the stop ids; it is the last of the sample's ids."""
     LENGTH = "length"
     ABORTED = "aborted"
+    # A finish and no exception: the other samples of the same request may be whole, and are kept.
     LOST = "lost"
     """One of several engines was lost with it. It has no ids, only what it may have cost; it may be
     asked for again."""
@@ -89,8 +92,11 @@ class SampleRequest:
     stop_ids: tuple[int, ...]
     alternatives: int = 0
     """How many of the likeliest tokens to tell at every position."""
+    # The pool's session affinity goes by this name.
     tree: str = ""
     """Requests of one search share this name: a prefix cache that has served one helps the next."""
+    # A cached prefix was computed in other batches, so its numbers are rounded otherwise: a search
+    # with a seed shares none.
     salt: str = ""
     """A prefix is cached for requests with the same salt alone."""
 
@@ -114,6 +120,7 @@ class Sample:
     alternatives: tuple[tuple[Alternative, ...], ...] = ()
     """At each position the likeliest tokens other than the sampled one, at most as many as were
     asked for; empty where none were."""
+    # Too many rather than too few: a budget is a promise.
     unseen_tokens: int = 0
     """Tokens that may have been generated beyond `ids`: the upper limit, where an abort or a loss
     left their number unknown."""
@@ -124,9 +131,11 @@ class Sample:
         return len(self.ids) + self.unseen_tokens
 
 
+# What a turn to the end needs: an answer that no engine has to write.
 EMPTY_SAMPLE = Sample(index=0, ids=(), logprobs=(), finish=Finish.STOP, cached_tokens=0)
 """The continuation of a text that has ended."""
 
+# Synchronous: the reader of the stream must not be held up by the search.
 OnSample = Callable[[Sample], None]
 
 

@@ -18,6 +18,7 @@ ABORT_PATH = "/inference/v1/abort_requests"
 _TOKEN = "token_id:"
 _DATA = "data: "
 _DONE = "[DONE]"
+# An "error" is none of them: such a chunk cannot be read, and the engine counts as lost.
 _FINISH = {"stop": Finish.STOP, "length": Finish.LENGTH, "abort": Finish.ABORTED}
 
 
@@ -36,6 +37,7 @@ def request_body(request: SampleRequest, *, model: str, name: str) -> bytes:
         "request_id": name,
         # By this, a router between here and the servers can keep a search together.
         "user": request.tree or None,
+        # Ids and no text: the server runs with --skip-tokenizer-init.
         "prompt": request.ids,
         "cache_salt": request.salt or None,
         "n": request.n,
@@ -51,8 +53,10 @@ def request_body(request: SampleRequest, *, model: str, name: str) -> bytes:
         "frequency_penalty": 0.0,
         "stop_token_ids": request.stop_ids,
         "ignore_eos": True,
+        # 0 gives the sampled token's own, which is always needed.
         "logprobs": request.alternatives,
         "return_token_ids": True,
+        # Without a tokenizer the server cannot write tokens; with this it names them token_id:N.
         "return_tokens_as_token_ids": True,
         "stream": True,
         # A chunk when a continuation begins and one when it ends: streamed token by token, vLLM
@@ -80,11 +84,13 @@ class Lines:
         first, *lines = data.split(b"\n")
         self._pieces.append(first)
         self._length += len(first)
+        # A server that never ends its line would fill this process's memory.
         if self._length > _LONGEST_LINE:
             raise AnswerError(f"its answer has a line of more than {_LONGEST_LINE:,} bytes")
         if not lines:
             return []
         lines.insert(0, b"".join(self._pieces))
+        # What comes after the last line end is the beginning of the next line.
         self._pieces = [lines.pop()]
         self._length = len(self._pieces[0])
         try:
@@ -94,6 +100,8 @@ class Lines:
 
 
 class _Logprobs(BaseModel):
+    # Numbers are checked by pydantic here, where an answer is still a foreign text: beyond this
+    # module they are trusted.
     token_logprobs: list[float]
     top_logprobs: list[dict[str, float]]
 
@@ -154,12 +162,15 @@ class Stream:
             ended = [sample for choice in chunk.choices if (sample := self._add(choice))]
         except (ValueError, KeyError) as error:
             raise AnswerError(f"its answer cannot be read: {text[:200]}") from error
+        # vLLM answers 200 before it samples, so an error comes in the stream.
         if chunk.error is not None:
             raise AnswerError(f"it answered with an error: {chunk.error}")
+        # The last one is held back for the cached tokens, which come in the chunk after it.
         if not self._running and ended:
             self._last = ended.pop()
         details = chunk.usage.prompt_tokens_details if chunk.usage else None
         if details is not None:
+            # Told once, and each of the n had it.
             ended += self._release((details.cached_tokens or 0) * self._request.n)
         return ended
 
@@ -179,6 +190,7 @@ class Stream:
                 index,
                 partial,
                 Finish.ABORTED,
+                # The most that it can have been: a budget is never exceeded, at worst not used up.
                 self._request.max_tokens - len(partial.ids) if unseen else 0,
             )
             for index, partial in running.items()

@@ -15,6 +15,7 @@ _log = logging.getLogger(__name__)
 
 # Longer than any trace; models that promise more ask for memory that few machines have.
 _USUAL_LONGEST = 32_768
+# vllm_options.py gives vLLM this block size on a CPU.
 _BLOCK = 32
 _NAME = "STEPBACK_CONTEXT_TOKENS"
 
@@ -25,7 +26,9 @@ def with_context(checkpoint: Checkpoint, settings: Settings) -> Checkpoint:
     Raises InvalidInput where the operator's is longer than the model's or than the cache.
     """
     model, wanted = checkpoint.context_tokens, settings.context_tokens
+    # Remote servers size their own caches; the handshake compares the contexts.
     fits = None if settings.engine_urls else _fitting(checkpoint.folder, settings)
+    # What an operator asks for is refused where it cannot be had; the default is made to fit.
     if wanted is not None:
         _check(wanted, model, fits, settings)
         return replace(checkpoint, context_tokens=wanted)
@@ -78,4 +81,5 @@ def cache_bytes_per_token(config: dict[str, Any], settings: Settings) -> int | N
         return None
     dtype = cpu_dtype(settings.dtype) if settings.device == "cpu" else settings.dtype
     number_bytes = 4 if dtype == "float32" else 2
+    # Keys and values.
     return 2 * layers * keys * size * number_bytes

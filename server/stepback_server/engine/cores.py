@@ -16,6 +16,7 @@ class Cores:
     def __init__(self) -> None:
         self._processes: dict[int, BaseProcess] = {}
         self._stopped = threading.Event()
+        # From outside: vLLM blocks in the thread that starts it, until the core is up or dead.
         threading.Thread(target=self._gather, name="engine-cores", daemon=True).start()
 
     def stop(self) -> None:

@@ -52,6 +52,7 @@ class Death:
     @property
     def by_a_signal(self) -> bool:
         """Tell a crash from an engine that ended itself and said why."""
+        # A crash may pass with the next start; an engine that said why it ended will say it again.
         return self.cause.startswith(_BY_A_SIGNAL)
 
     def __str__(self) -> str:

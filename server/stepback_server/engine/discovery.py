@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 _log = logging.getLogger(__name__)
 
 PREFIX = "dns+"
+# A resolver that hangs holds up the others too: all names are looked up together.
 _SECONDS_TO_RESOLVE = 10.0
 
 Resolve = Callable[[str, int], Awaitable[Collection[str]]]
@@ -18,6 +19,7 @@ Resolve = Callable[[str, int], Awaitable[Collection[str]]]
 async def resolve_name(host: str, port: int) -> Collection[str]:
     """Ask the system's resolver. Raises OSError."""
     loop = asyncio.get_running_loop()
+    # Else each address comes once for every kind of socket.
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return {str(address[0]) for *_, address in found}
 
@@ -47,10 +49,12 @@ class Discovery:
         except (OSError, TimeoutError) as error:
             _log.warning("%s does not resolve (%s): its engines stay", name, error)
             return
+        # An empty answer is an outage too: a Service without ready pods resolves to nothing.
         if addresses:
             urls = (f"http://{_host(each)}:{port}{parts.path}" for each in addresses)
             self._known[name] = frozenset(urls)
 
 
 def _host(address: str) -> str:
+    # IPv6 in a URL stands in brackets.
     return f"[{address}]" if ":" in address else address

@@ -38,6 +38,7 @@ _UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 def trusted_authorities() -> ssl.SSLContext:
     """Those of SSL_CERT_FILE and SSL_CERT_DIR, or else of the public web. Proxies of the
     environment do not count: an engine is next door."""
+    # Cached: reading the authorities took 50 ms here, and every client needs them.
     return httpx.create_ssl_context()
 
 
@@ -47,6 +48,7 @@ class Expected:
 
     model: str
     context_tokens: int
+    # Not in a log by way of a repr.
     api_key: str | None = field(repr=False)
     """Sent as a bearer token, where the servers want one."""
     connections: int
@@ -73,6 +75,7 @@ class Expected:
         another one.
         """
         answer = self._ask(f"{url}/v1/models")
+        # Not EngineUnavailable: waiting does not make a wrong key right.
         if answer.status_code in (401, 403):
             raise EngineError(f"{url} refuses the key: set STEPBACK_ENGINE_API_KEY to its own")
         if answer.status_code != 200:
@@ -93,6 +96,8 @@ class Expected:
                 verify=trusted_authorities(),
             )
         except httpx.RequestError as error:
+            # httpx has no class for it, and a connection that will never be trusted must not be
+            # awaited.
             if _UNTRUSTED in str(error):
                 raise EngineError(
                     f"{address}: its certificate is not trusted ({say(error)}): name the file of "
@@ -113,6 +118,7 @@ class Expected:
             )
         if served.max_model_len is None:
             _log.warning("%s does not tell its context: it must be %d", url, self.context_tokens)
+        # A longer one is fine: this controller sends no more than its own.
         elif served.max_model_len < self.context_tokens:
             raise EngineError(
                 f"{url} has a context of {served.max_model_len} tokens, this controller one of "

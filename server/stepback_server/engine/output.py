@@ -57,9 +57,11 @@ class _Pipe:
     def __init__(self, number: int, lines: deque[str]) -> None:
         self._number = number
         self._lines = lines
+        # Kept open, so that what comes through the pipe can still be shown where it belongs.
         self._own = os.dup(number)
         self._reader, writer = os.pipe()
         os.dup2(writer, number)
+        # Else the pipe would never end: this process would hold its own writing end for good.
         os.close(writer)
         self._reading = threading.Lock()
         self._has_ended = False
@@ -90,6 +92,7 @@ class _Pipe:
             _write_all(self._own, data)
         self._has_ended = not data
         *ended, self._partial = (self._partial + (data or b"\n")).split(b"\n")
+        # A process that writes without line ends would fill the memory.
         self._partial = self._partial[-_LINE_CHARACTERS:]
         self._lines += filter(None, map(_shown, ended))
 

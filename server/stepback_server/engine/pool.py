@@ -47,6 +47,7 @@ class EnginePool:
         self._changes = changes
         self._leaving: dict[str, Supervisor] = {}
         """Those that take no new search, and stay for those that they have."""
+        # A counter of Prometheus may never fall, also when an engine leaves with its count.
         self._past_restarts = 0
         self._searches = set[SessionEngine]()
 
@@ -69,6 +70,8 @@ class EnginePool:
         while True:
             wanted = await changes.look()
             for name in sorted(wanted - self._supervisors.keys()):
+                # One that comes back before its searches have ended is the same engine, still
+                # watched.
                 self._supervisors[name] = self._leaving.pop(name, None) or changes.supervise(name)
                 if name not in running:
                     _log.info("%s is added", name)
@@ -96,6 +99,7 @@ class EnginePool:
     @asynccontextmanager
     async def lend(self) -> AsyncGenerator[Engine]:
         self.ensure_up()
+        # One object a search: it remembers the search's home, and its losses.
         search = SessionEngine(self)
         self._searches.add(search)
         try:
@@ -113,6 +117,7 @@ class EnginePool:
         replica is up."""
         up = {name: each for name, each in self._supervisors.items() if each.up}
         well = {name: each for name, each in up.items() if not each.suspect}
+        # An engine that has just failed is the last choice, not none: it may be the only one.
         name = choose(tree, {name: self._load(each) for name, each in (well or up).items()})
         if name is None:
             raise self._unavailable()
@@ -120,16 +125,20 @@ class EnginePool:
 
     def _load(self, home: Supervisor) -> int:
         """The searches that are there now."""
+        # Counted by this controller's own searches: asking the servers would cost a request for
+        # each search.
         return sum(search.home is home for search in self._searches)
 
     async def reload(self, checkpoint: Path) -> bool:
         """One after the other. Those that are down load what is served when they come back."""
+        # Before the first one changes: a fleet of which nobody answers should stay as it is.
         await self.check()
         changed = False
         for number, name in enumerate(sorted(self._up())):
             try:
                 changed |= await self._supervisors[name].reload(checkpoint)
             except ReloadNotOffered as error:
+                # The first one has changed nothing yet, so that a clean refusal is true only of it.
                 if not number:
                     raise
                 raise ReloadFailed(str(error)) from error
@@ -213,6 +222,7 @@ class SessionEngine:
         missing = set(run)
 
         def pass_on(sample: Sample) -> None:
+            # A prefix that gives samples is not what kills engines.
             self._losses.pop(request.ids, None)
             index = run.start + sample.index
             missing.discard(index)
@@ -228,9 +238,11 @@ class SessionEngine:
             self._leave(home)
             losses = self._losses.setdefault(request.ids, set())
             losses.add(number)
+            # The worst case: usage is never too small.
             cost = request.max_tokens if error.begun else 0
             for index in sorted(missing):
                 deliver(_lost(index, cost))
+            # Counted by homes: several requests that are lost with one engine are one loss.
             if len(losses) >= _MAX_LOSSES:
                 raise EngineUnavailable(
                     f"{len(missing)} samples were lost {_MAX_LOSSES} times"
@@ -241,6 +253,7 @@ class SessionEngine:
         if home is None or not home.up:
             self.home = home = self._pool.choose(tree)
             if home.suspect:
+                # Else the same samples would be lost several times before the supervisor looks.
                 await asyncio.sleep(_SUSPECT_DELAY_SECONDS)
         return home
 
@@ -263,6 +276,8 @@ def choose(tree: str, loads: Mapping[str, int]) -> str | None:
     rendezvous hashing, which spreads trees as evenly as chance does. None if there are no names."""
 
     def rank(name: str) -> tuple[int, bytes]:
+        # Rendezvous hashing needs no state: every controller, and the same one after a restart,
+        # finds the same engine, and a lost one moves its own trees alone.
         return -loads[name], sha256(f"{name} {tree}".encode()).digest()
 
     return max(loads, key=rank, default=None)
@@ -284,6 +299,7 @@ def runs(request: SampleRequest) -> list[range]:
     """
     found: list[range] = []
     for index in range(request.n):
+        # One HTTP request for n is about three times as fast as n of them.
         if found and request.temperature > 0 and _follows(request.seeds, index):
             found[-1] = range(found[-1].start, index + 1)
         else:

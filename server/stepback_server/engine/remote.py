@@ -37,13 +37,16 @@ from stepback_server.request_context import trace_headers
 _ABORT_CONNECTIONS = 8
 # Below the server's 5 s, or a request may meet a connection that is just being closed.
 _KEEP_ALIVE_SECONDS = 2.0
+# As long as the supervisor's own deadline for it.
 _RELOAD_SECONDS = 600.0
 # Path that only vLLM's development mode has; so has the next.
 _RPC_PATH = "/collective_rpc"
 _FORGET_PATH = "/reset_prefix_cache"
 _RESETS = 100
 _RESET_POLL_SECONDS = 0.02
+# The prompt's fault: another server would say the same.
 _REFUSED = (400, 413, 422)
+# Answers of a router or a full server, which sampled nothing.
 _NOT_TAKEN = (404, 429)
 _NOT_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
@@ -56,6 +59,7 @@ class RemoteEngine:
         self.version = version
         self._model = expected.model
         self._expected = expected
+        # Aborts go by name, and controllers may share a server.
         self._names_begin, self._numbers = uuid.uuid4().hex, itertools.count()
         # Apart, so that a check never waits for a place among the samples.
         self._control = httpx.AsyncClient(
@@ -102,12 +106,15 @@ class RemoteEngine:
         )
 
     async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
+        # A search that is over already sends nothing, and owes nothing.
         name, stream, was_sent = self._next_name(), Stream(request), not stop.is_set()
         if was_sent:
             body = request_body(request, model=self._model, name=name)
             in_vain = Alarm()
             watcher = asyncio.create_task(self._abort_on(stop, name, in_vain))
             try:
+                # Where the abort by name was in vain the connection is dropped: vLLM aborts then as
+                # well.
                 with suppress(Interrupted):
                     async with in_vain.interrupts():
                         await self._read(body, stream, stop, deliver)
@@ -129,6 +136,8 @@ class RemoteEngine:
                 await self._refuse(answer)
                 async for line in _lines(answer):
                     for sample in stream.feed(line):
+                        # Nobody here asked for it: the server is shutting down, say, and another
+                        # can do the work.
                         if sample.finish is Finish.ABORTED and not stop.is_set():
                             raise EngineUnavailable(f"{self.url} has aborted a request")
                         deliver(sample)
@@ -170,6 +179,7 @@ class RemoteEngine:
         return await self._metrics("vllm:num_requests_running{", "vllm:num_requests_waiting{")
 
     async def progress(self) -> int:
+        # Tokens of all controllers together: an engine that works for others does not hang.
         return await self._metrics("vllm:generation_tokens_total{")
 
     async def _metrics(self, *names: str) -> int:
@@ -205,8 +215,10 @@ class RemoteEngine:
             verify=trusted_authorities(),
         ) as http:
             try:
+                # GET on a path for POST is 405 where it exists, and changes nothing.
                 if (await http.get(_RPC_PATH)).status_code == 404:
                     raise ReloadNotOffered(f"{self.url} has no {_RPC_PATH}")
+                # As in embedded.py: vLLM does not say whether the weights differ now.
                 before = await self._call(http, "compute_weight_checksums")
                 await self._call(http, "reload_weights", weights_path=str(checkpoint))
                 after = await self._call(http, "compute_weight_checksums")

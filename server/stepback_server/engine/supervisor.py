@@ -96,6 +96,7 @@ REMOTE_HEALTH_CHECK = HealthCheckConfig(between_checks=1.0, longest_backoff=5.0,
 
 def canary(end_id: int) -> SampleRequest:
     """The smallest work that shows an engine to be alive."""
+    # One token of a one-token prompt: the smallest batch that still goes through the whole engine.
     return SampleRequest(ids=(end_id,), n=1, max_tokens=1, temperature=0.0, seeds=None, stop_ids=())
 
 
@@ -118,6 +119,7 @@ class Supervisor:
         self._patience = patience or HealthCheckConfig()
         self._name = name
         self._engine: OwnedEngine | None = None
+        # A new alarm for each engine: whoever holds the old one must not hear of the new.
         self._lost = Alarm()
         # Held while the engine is checked or changed: one at a time.
         self._attention = asyncio.Lock()
@@ -148,6 +150,8 @@ class Supervisor:
             try:
                 await self._start()
             except EngineError as error:
+                # A fault that every start would repeat ends the process: a supervisor of the
+                # operator's notices that, a log line may be overlooked.
                 if self._is_fault_of_configuration(error):
                     raise
                 self._note(error)
@@ -164,6 +168,7 @@ class Supervisor:
             return False
         if not isinstance(error, EngineUnavailable):
             return True
+        # A signal may be the machine's doing, the OOM killer's for example.
         return error.death is not None and not error.death.by_a_signal
 
     @asynccontextmanager
@@ -173,6 +178,7 @@ class Supervisor:
             async with lost.interrupts():
                 yield engine
         except Interrupted:
+            # begun: the lent engine may have generated all that was asked.
             raise self._unavailable() from None
 
     def ensure_up(self) -> None:
@@ -185,6 +191,7 @@ class Supervisor:
                 async with asyncio.timeout(self._patience.reload_deadline):
                     return await self.engine.reload(checkpoint)
             except TimeoutError:
+                # Whether the weights were exchanged is unknown then, so the engine must go.
                 raise ReloadFailed(f"{self._name} is still at it after its deadline") from None
 
     async def discard(self, reason: str) -> None:
@@ -240,6 +247,7 @@ class Supervisor:
             with suppress(Exception):
                 await (await starting).close(kill=False)
             raise
+        # Before anybody can use it.
         await self._prove(engine)
         self._engine, self._lost, self.suspect = engine, Alarm(), False
         self._death = None
@@ -260,6 +268,7 @@ class Supervisor:
     async def _until_lost(self) -> EngineError:
         """Watch the engine; returns why it is lost."""
         engine, patience = self.engine, self._patience
+        # Counted in checks: one loop keeps both, and a canary never runs beside a check.
         checks = max(1, round(patience.between_canaries / patience.between_checks))
         progress = -1
         for number in itertools.count(1):
@@ -285,6 +294,8 @@ class Supervisor:
             async with asyncio.timeout(self._patience.canary_deadline):
                 await engine.sample(self._canary, asyncio.Event(), lambda sample: None)
         except TimeoutError:
+            # A canary that waits behind a long queue proves nothing: only an engine that does
+            # nothing at all hangs.
             return await engine.progress() == progress
         return False
 
@@ -306,6 +317,7 @@ class Supervisor:
         while self._engine is None:
             self._expect(wait)
             await asyncio.sleep(wait)
+            # Doubled before the start, so that the log can name the next pause.
             wait = min(2 * wait, self._patience.longest_backoff)
             try:
                 await self._start()
@@ -319,6 +331,7 @@ class Supervisor:
             str(error) if isinstance(error, EngineError) else f"its start failed: {error}"
         )
         self._death = error.death if isinstance(error, EngineUnavailable) else None
+        # Another kind of failure in between: the same death is no longer in a row.
         if self._death is None:
             self._deaths.clear()
             return

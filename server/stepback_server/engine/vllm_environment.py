@@ -42,12 +42,14 @@ def prepare_environment(*, cpu: bool, threads: int = 1, vllm_logging: Path | Non
     if vllm_logging is not None:
         wanted = wanted | {"VLLM_LOGGING_CONFIG_PATH": str(vllm_logging)}
     for name, value in wanted.items():
+        # An operator's own value wins.
         os.environ.setdefault(name, value)
     os.environ.update(_REQUIRED)
 
 
 def threads_for(model: Path) -> int:
     """The threads that suit the size of a model's weights: one, or all cores."""
+    # The files' size, without opening them: this runs before torch may be imported.
     size = sum(file.stat().st_size for file in model.glob("*.safetensors"))
     return _usable_cores() if size >= _LARGE_BYTES else 1
 

@@ -15,6 +15,8 @@ def engine_options(checkpoint: Path, settings: Settings, *, context_tokens: int)
         "model": str(checkpoint),
         "skip_tokenizer_init": True,
         "enable_prefix_caching": True,
+        # Else a checkpoint's generation_config.json would change top_p and top_k behind the
+        # search's back.
         "generation_config": "vllm",
         "max_num_seqs": settings.max_running,
         "max_model_len": context_tokens,
@@ -28,6 +30,7 @@ def engine_options(checkpoint: Path, settings: Settings, *, context_tokens: int)
         options |= _cpu(settings, context_tokens)
     else:
         options["gpu_memory_utilization"] = settings.gpu_memory_share
+    # The operator's come last; settings.py refuses those that a search depends on.
     return options | settings.vllm_args
 
 
@@ -35,6 +38,8 @@ def _cpu(settings: Settings, context_tokens: int) -> dict[str, Any]:
     return {
         "dtype": cpu_dtype(settings.dtype),
         "kv_cache_memory_bytes": settings.kv_cache_mib << 20,
+        # The least that vLLM takes on a CPU, where its default is 128. A prefix hits only in whole
+        # blocks, and a trace is short.
         "block_size": 32,
         "enforce_eager": True,
         # A prefill cut in two makes vLLM 0.32 rewind the generator of a seeded request, which a

@@ -45,6 +45,7 @@ def serve_vllm(flags: Sequence[str]) -> None:
 
     from stepback_server.engine.vllm_dtype import supported_dtype
 
+    # vLLM writes VLLM:: in front, so ps shows what it is.
     set_process_title("Server")
     sys.argv = [SERVER, *flags]
     dtype = sys.argv.index("--dtype") + 1
@@ -57,6 +58,7 @@ class ServerProcess:
     outlives this process."""
 
     def __init__(self, serve: Serve, flags: Sequence[str]) -> None:
+        # Not forked: the supervisor has threads and an event loop.
         self._process = multiprocessing.get_context("spawn").Process(
             target=_serve_alone, args=(serve, flags), name="server"
         )
@@ -112,6 +114,7 @@ def _is_left(group: int) -> bool:
 
 
 def _serve_alone(serve: Serve, flags: Sequence[str]) -> None:
+    # A group of its own, so that all of its processes can be killed at once.
     os.setsid()
     die_with_parent()
     threading.Thread(target=_report_core, name="core-report", daemon=True).start()
@@ -192,6 +195,7 @@ class VllmLauncher:
         self._given_up.set()
 
     def _connect(self, process: ServerProcess) -> RemoteEngine:
+        # A server that loads refuses connections: only its end tells that it will never come.
         while not self._given_up.wait(_RETRY_SECONDS):
             if process.has_ended and (death := process.death()):
                 raise EngineUnavailable.of_death(death)

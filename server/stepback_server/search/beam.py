@@ -68,6 +68,8 @@ class Beam:
         self._random = random
         self._order = itertools.count()
         self._heap: list[tuple[float, int, _Prefix]] = []
+        # By ids, since branches come back in any order. Distinct texts part somewhere, so no ids
+        # stand twice.
         self._continued: dict[tuple[int, ...], _Prefix] = {}
         self._started = self._ended = 0
         self._push(_Prefix(None, 0, 0, 0.0, 0.0, self._key(0.0, None)))
@@ -83,6 +85,7 @@ class Beam:
         """Find where other texts part from a branch. Returns it without its alternatives."""
         self._ended += 1
         prefix = self._continued.pop(branch.state.ids)
+        # As in best-first search: alternatives are most of a branch's memory.
         told = replace(branch, sample=replace(branch.sample, alternatives=()))
         likelihood = prefix.likelihood
         for position, others in enumerate(branch.sample.alternatives):
@@ -97,9 +100,12 @@ class Beam:
 
     def _may_start(self) -> bool:
         in_flight = self._started - self._ended
+        # Doubling: a prefix is chosen well once the keys above it are known, and each text that
+        # ends tells more of them.
         return self._started < self._n and in_flight < max(1, self._ended)
 
     def _push(self, prefix: _Prefix) -> None:
+        # heapq gives the least first.
         heapq.heappush(self._heap, (-prefix.key, next(self._order), prefix))
 
     def _pop(self) -> State | None:
@@ -108,6 +114,7 @@ class Beam:
             state = self._root
             if prefix.branch is not None:
                 state = prefix.branch.turn(prefix.position, prefix.token, prefix.logprob)
+            # A text that has ended needs no room.
             if len(state.ids) < self._max_tokens or state.ids[-1] in self._grammar.stop_ids:
                 self._continued[state.ids] = prefix
                 return state
@@ -115,11 +122,14 @@ class Beam:
 
     def _key(self, likelihood: float, limit: float | None) -> float:
         """Gumbel noise around a log-probability, truncated at a limit."""
+        # The limit of the noise: a beam at temperature 0 is the N likeliest texts.
         if self._temperature == 0:
             return likelihood
         exponential = self._random.expovariate(1.0)
         if limit is None:
             return likelihood - log(exponential)
+        # Maddison, Tarlow and Minka's truncation: the sampled text holds the greatest key, so all
+        # others lie below it.
         return likelihood - log(exp(likelihood - limit) + exponential)
 
     def _shares(self, told: tuple[Alternative, ...]) -> list[float]:
@@ -127,6 +137,8 @@ class Beam:
         power = 1 / self._temperature if self._temperature else 1.0
         rest = max(1 - sum(exp(logprob) for _, logprob in told), _LEAST)
         weights = [logprob * power for _, logprob in told]
+        # The greatest comes out before exp: at low temperatures the powers would underflow to a sum
+        # of 0.
         greatest = max(weights)
         total = sum(exp(weight - greatest) for weight in weights)
         total += exp(log(rest) * power - greatest)

@@ -94,12 +94,14 @@ class BestFirst:
         self._enough = enough
         self._config = config
         self._order = itertools.count()
+        # The second entry breaks ties in order of finding: a _Turn itself cannot be compared.
         self._turns: list[tuple[float, int, _Turn]] = []
         root = root or State()
         # Continuations that go on, the root at first.
         self._cut = [root]
         self._asked = self._recorded = self._failed = self._answers = 0
         self._reached: dict[Hashable, int] = {}
+        # The root's own state counts as reached: a path that comes back to it has gained nothing.
         if view is not None:
             self._reached[view.state(root.ids)] = len(root.ids)
         """How many ids led to a state, at least."""
@@ -125,11 +127,14 @@ class BestFirst:
         of it, which no longer holds the alternatives."""
         self._recorded += 1
         alternatives = branch.sample.alternatives
+        # The tree keeps every branch to the end of the search, and alternatives are most of its
+        # memory.
         branch = replace(branch, sample=replace(branch.sample, alternatives=()))
         ids, begin = branch.ids, len(branch.state.ids)
         likelihood = sum(branch.state.logprobs)
         is_new = True
         for position, logprob in enumerate(branch.sample.logprobs):
+            # Before the token counts: a turn parts from the text that stands in front of it.
             if is_new and alternatives:
                 self._find_turns(branch, position, likelihood, alternatives[position])
             likelihood += logprob
@@ -146,11 +151,15 @@ class BestFirst:
     def _may_ask(self) -> bool:
         if self._enough is not None and self._answers >= self._enough:
             return False
+        # Measured in docs/search.md: with all in flight from the start, 11 points are lost at the
+        # same budget.
         width = 1 + self._failed // 2 if self._config.widening else self._breadth
         return self._asked - self._recorded < min(self._breadth, width)
 
     def _best_state(self) -> State | None:
         """The state to continue next; None if none is left."""
+        # Before any turn: what was cut is the likeliest text so far, and its prefix is warm in the
+        # cache.
         while self._cut:
             if len((state := self._cut.pop()).ids) < self._longest:
                 return state
@@ -164,6 +173,8 @@ class BestFirst:
         """Whether the last id, a turn, leads to what is legal and new."""
         if self._ends_a_step(ids[-1]):
             state = self._look(ids)
+            # Looked at only now, not when it was found: most turns are never taken, and a look
+            # costs a call of the task.
             return not self._is_illegal(state) and not self._was_reached(state, ids)
         return True
 
@@ -172,6 +183,7 @@ class BestFirst:
         if (
             is_new
             and branch.outcome is Outcome.UNFINISHED
+            # An aborted sample ends where the search did, not where its text does.
             and branch.sample.finish is not Finish.ABORTED
         ):
             self._cut.append(branch.go_on())
@@ -187,10 +199,13 @@ class BestFirst:
         others: tuple[Alternative, ...],
     ) -> None:
         """Keep the other tokens of one position, with the likelihood of the text before it."""
+        # Added here and not to the sum itself: a later bonus replaces an earlier one, it does not
+        # come on top.
         likelihood += branch.bonus(len(branch.state.ids) + position)
         if not self._config.marker:
             likelihood -= self._log_share_without_marker(branch, position, others)
         for token, logprob in others:
+            # The marker is no turn: it ends a text without an answer.
             if token != self._grammar.marker_id and logprob > _MIN_LOGPROB:
                 order = next(self._order)
                 priority = likelihood + logprob if self._config.likeliest_first else -order
@@ -203,6 +218,7 @@ class BestFirst:
         """Return the log of the probability that all tokens but the marker have at a position."""
         sample = branch.sample
         told = {sample.ids[position]: sample.logprobs[position], **dict(others)}
+        # Short of 1, whose complement has no logarithm.
         return log1p(-min(exp(told.get(self._grammar.marker_id, float("-inf"))), 0.999999))
 
     def _ends_a_step(self, token: int) -> bool:
@@ -210,6 +226,7 @@ class BestFirst:
 
     def _look(self, ids: tuple[int, ...]) -> Hashable | None:
         """The state where a step ends; where nobody can tell, as if it were like no other."""
+        # A fresh object equals nothing but itself, so without a task no two texts merge.
         return object() if self._view is None else self._view.state(ids)
 
     def _is_illegal(self, state: Hashable | None) -> bool:
@@ -220,6 +237,7 @@ class BestFirst:
         now. The end of a text is no state of its own."""
         if state is None or not self._config.merging or ids[-1] == self._grammar.end_id:
             return False
+        # A shorter way to the same state leaves more tokens for the rest, so that one may go on.
         if self._reached.get(state, len(ids) + 1) <= len(ids):
             return True
         if self._view is not None:

@@ -17,6 +17,8 @@ class TokenBudget:
         all that is left; (0, 0) says to wait for a return, or that the purse is empty.
         """
         count = min(samples, max(self.available, 0) // tokens_each)
+        # Only while nothing is reserved: what is out may come back and pay for a whole sample. The
+        # remainder is spent all the same, so that a budget is used to its last token.
         if count == 0 and self.reserved == 0 and self.available > 0:
             count, tokens_each = 1, self.available
         self.available -= count * tokens_each
@@ -26,6 +28,8 @@ class TokenBudget:
     def settle(self, reserved: int, used: int) -> None:
         """Close a reservation of `reserved` tokens after `used` were generated."""
         self.reserved -= reserved
+        # May become negative: a lost sample counts as its worst case. That is why `reserve` looks
+        # at no less than 0.
         self.available += reserved - used
 
     @property

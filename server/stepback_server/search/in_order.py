@@ -7,6 +7,7 @@ class InOrder:
     """Holds a branch back until all with lower numbers have come."""
 
     def __init__(self) -> None:
+        # Numbers come without gaps, since they are given out as samples are asked for.
         self._early: dict[int, Branch] = {}
         self._next = 0
 

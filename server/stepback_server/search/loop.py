@@ -50,6 +50,7 @@ class Spent:
         """Add what a sample of a prefix has cost."""
         self.generated += sample.generated_tokens
         self.cached += sample.cached_tokens
+        # A sample that was aborted before its first token may not have been prefilled at all.
         if sample.generated_tokens:
             self.prefilled += prefix_tokens - sample.cached_tokens
 
@@ -92,6 +93,8 @@ class Search:
         self._spent = Spent()
         self._observe = observe
         self._budget = TokenBudget(limits.tokens)
+        # Fair, first come first served: expansions are paid in the order in which they were picked,
+        # so a tree under a seed does not depend on when tokens come back.
         self._budget_turn = asyncio.Lock()
         self._returned = asyncio.Event()
         self._recorded = asyncio.Event()
@@ -100,6 +103,8 @@ class Search:
         self._appraise = appraise
         self._arrived: list[Branch] = []
         self._appraising: asyncio.Task[None] | None = None
+        # Ends an appraisal that waits for a service. Not set when tokens run out: verdicts on what
+        # was paid for still count.
         self._hurry = asyncio.Event()
         # A seed asks for the same tree each time, whichever sample ends first; the price is that a
         # branch waits for those that were asked for before it.
@@ -122,6 +127,8 @@ class Search:
         )
         self._growing = growing = asyncio.create_task(self._grow())
         try:
+            # Not `await growing`, which would cancel the task with us, before its samples are
+            # counted.
             await asyncio.wait({growing})
         except asyncio.CancelledError:
             self._finish(StopReason.CANCELLED)
@@ -129,6 +136,8 @@ class Search:
             raise
         finally:
             deadline.cancel()
+            # Gathered even after an error: a task that nobody awaits would log its exception when
+            # it is collected.
             unfinished = [growing, *([self._appraising] if self._appraising else [])]
             for task in unfinished:
                 task.cancel()
@@ -143,6 +152,8 @@ class Search:
         self._picked = self._strategy.pick()
         async with task_group() as group:
             while not self._stop.is_set():
+                # Before the picks are taken, so that a branch that comes in between wakes the loop
+                # again.
                 self._recorded.clear()
                 picked, self._picked = self._picked, []
                 for expansion in picked:
@@ -153,6 +164,7 @@ class Search:
                 if not self._expanding and not self._is_appraising:
                     break
                 await self._recorded.wait()
+        # The group has ended, but what came last may still be at a scorer.
         if self._appraising is not None:
             await self._appraising
         # Where the search ended before a lost sample was sampled again, later ones still count.
@@ -175,6 +187,7 @@ class Search:
 
     def _fail(self, error: EngineError) -> None:
         """Stop for an error; what else is at work ends soon, or is given up."""
+        # The first error is the cause; later ones mostly follow from it.
         if self._error is None:
             self._error = error
             self._finish(StopReason.CANCELLED)
@@ -187,6 +200,7 @@ class Search:
     async def _expand(self, expansion: Expansion, numbers: list[int]) -> None:
         """Sample a state's continuations: all at once where the budget allows it, else each part as
         soon as others return what they did not use. Expansions are paid in their order."""
+        # A turn to the end is an answer already: there is nothing left to sample.
         if expansion.state.ids and expansion.state.ids[-1] in self._grammar.stop_ids:
             self._arrive(Branch.of(self._grammar, numbers[0], expansion.state, EMPTY_SAMPLE))
             return
@@ -217,12 +231,14 @@ class Search:
         def deliver(sample: Sample) -> None:
             nonlocal outstanding
             outstanding -= 1
+            # At once, not when the request ends: branches that wait for tokens can go on.
             self._settle(tokens, sample.generated_tokens)
             self._spent.add(sample, self._requests.prefix_tokens(expansion))
             if sample.finish is Finish.LOST:
                 lost.append(numbers[sample.index])
                 return
             self._arrive(Branch.of(self._grammar, numbers[sample.index], expansion.state, sample))
+            # It stopped where the budget did, not where the answer's own limit is.
             if sample.finish is Finish.LENGTH and tokens < self._room(expansion):
                 self._finish(StopReason.TOKEN_BUDGET)
 
@@ -232,8 +248,11 @@ class Search:
         except EngineError as error:
             self._fail(error)
         finally:
+            # Samples that were never delivered, after an error or a cancellation, give back what
+            # was reserved.
             self._settle(outstanding * tokens, 0)
         if lost:
+            # The same numbers, hence the same seeds: a lost server does not change the tree.
             await self._expand(expansion, sorted(lost))
 
     def _arrive(self, branch: Branch) -> None:
@@ -249,6 +268,8 @@ class Search:
 
     @property
     def _is_appraising(self) -> bool:
+        # result() raises what an appraisal raised: it promises to raise nothing, so that would be a
+        # bug to see.
         if self._appraising is not None and self._appraising.done():
             self._appraising.result()
             self._appraising = None

@@ -48,6 +48,8 @@ def rank(
     confidence_of: Callable[[Branch], float] = lambda branch: 1.0,
 ) -> list[Candidate]:
     """The distinct answers, best first. Equal steps are one answer with several votes."""
+    # By steps, not by text: two spellings of the same steps are one answer. A dict keeps the order
+    # of asking, which breaks ties, as sorted() is stable.
     groups: dict[tuple[str, ...], list[Branch]] = {}
     for branch in answers:
         groups.setdefault(tuple(steps_of(branch)), []).append(branch)
@@ -67,6 +69,7 @@ def _candidate(
     confidences: list[float],
 ) -> Candidate:
     judgement = judge(steps)
+    # The answer's score and branch are its likeliest writing's; votes count all of them.
     best = max(group, key=_score)
     answer = Answer(
         text=separator.join(steps),
@@ -96,9 +99,11 @@ def _liked(answer: Answer) -> float:
 
 def _passed(answer: Answer) -> int:
     """Accepted before unknown before refused."""
+    # Unknown above refused: a checker that failed says nothing against an answer.
     return {True: 2, None: 1, False: 0}[answer.verified]
 
 
+# Likelihood breaks every tie, so that the first answer does not depend on timing.
 _PREFERENCE: dict[Select, Callable[[Answer], tuple[float, ...]]] = {
     Select.PERPLEXITY: lambda answer: (answer.score,),
     Select.MARKER: lambda answer: (answer.confidence, answer.score),

@@ -18,6 +18,7 @@ class SampleRequests:
         # A prefix that another search has left in the cache was computed in other batches, and
         # differs from one that is computed now in its last bits.
         self._salt = "" if seed is None else uuid.uuid4().hex
+        # Random also under a seed: two equal requests should spread over the engines.
         self._tree = uuid.uuid4().hex
 
     def prefix_tokens(self, expansion: Expansion) -> int:
@@ -33,6 +34,8 @@ class SampleRequests:
             n=len(numbers),
             max_tokens=tokens,
             temperature=expansion.temperature,
+            # By the sample's number, never by its place in the request: a request may be split for
+            # the budget.
             seeds=None if first_seed is None else tuple(first_seed + each for each in numbers),
             stop_ids=grammar.stop_ids + steps,
             alternatives=expansion.alternatives,
@@ -46,4 +49,5 @@ def _first_seed(seed: int) -> int:
 
     Hashed into 62 bits, so that searches with neighbouring seeds share no sample.
     """
+    # vLLM takes signed 64-bit seeds; two bits less leave room for the sample's number on top.
     return int.from_bytes(sha256(str(seed).encode()).digest()[:8]) >> 2

@@ -24,10 +24,12 @@ class Independent:
         widening: bool = False,
         greedy_first: bool = False,
     ) -> None:
+        # vLLM refuses n above 1 at temperature 0.
         self._left = n if temperature else 1
         self._temperature = temperature
         self._state = state or State()
         self._widening = widening
+        # At temperature 0 the one sample is greedy already.
         self._greedy_first = greedy_first and temperature > 0
         self._in_flight = self._ended = 0
 
@@ -84,6 +86,7 @@ class Majority(Independent):
     def _width(self) -> int:
         if not self._widening:
             return super()._width()
+        # The zeros stand for answers that nobody gave yet: one of them could still come second.
         first, second = sorted([0.0, 0.0, *self._votes.values()])[:-3:-1]
         lead, outstanding = first - second, self._left + self._in_flight
         # With k more for the leader and the rest for the second: lead + k > outstanding - k.

@@ -52,14 +52,18 @@ class SelfBacktracking:
         self._random = random or Random()
         root = root or State()
         self._root = root
+        # By ids: the same text in other tokens is another prefix, to the model and to its cache.
         self._visited: set[tuple[int, ...]] = {root.ids}
         self._round: list[Branch] = []
         self._samplers = [sampler(root)]
+        # Which sampler a number came from. It is empty again when the round is over.
         self._sampler_of: dict[int, Sampler] = {}
         self._picked = 0
 
     def pick(self) -> list[Expansion]:
         picked = self._pick_of_round()
+        # A round waits for all of its samples, as published: the frontier is chosen among all of
+        # them.
         if picked or self._sampler_of or self._rounds_left == 0:
             return picked
         self._rounds_left -= 1
@@ -85,6 +89,7 @@ class SelfBacktracking:
     def _roll_back(self) -> list[State]:
         frontier: list[State] = []
         for branch in self._rejected():
+            # floor(sqrt(N)), of the paper.
             if len(frontier) == isqrt(self._breadth):
                 break
             if (state := self._kept(branch)) is not None:
@@ -94,9 +99,12 @@ class SelfBacktracking:
 
     def _rejected(self) -> Sequence[Branch]:
         """The branches that may be rolled back, in the order in which they are."""
+        # Not in order of ending, which differs from run to run.
         ended = sorted(self._round, key=lambda branch: branch.number)
         if self._rollback is Rollback.RANDOM_BRANCH:
             ended = [branch for branch in ended if branch.outcome is not Outcome.UNFINISHED]
+            # All of them, shuffled: some may lead to states that were visited, and the next ones
+            # take their place.
             return self._random.sample(ended, len(ended))
         rejected = [branch for branch in ended if branch.outcome is Outcome.BACKTRACK]
         if self._best_first:
@@ -105,12 +113,14 @@ class SelfBacktracking:
 
     def _worth(self, branch: Branch) -> float:
         kept = self._grammar.last_good_length(branch.ids)
+        # The bonus of what is kept alone: a scorer's word on the rejected step must not count.
         return (branch.score or 0.0) + branch.bonus(kept)
 
     def _kept(self, branch: Branch) -> State | None:
         """The state that a branch is rolled back to; None if it was visited before."""
         if self._rollback is Rollback.MARKER:
             state = branch.roll_back(self._grammar)
+            # A marker after the first step would lead back to the root, which was expanded already.
             is_fresh = len(state.ids) > len(self._root.ids) and state.ids not in self._visited
             return state if is_fresh else None
         last = self._grammar.last_good_length(branch.ids[:-1])  # without its marker or end

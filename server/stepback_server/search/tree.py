@@ -24,6 +24,7 @@ class State:
     search; None for the root."""
     chosen: tuple[int, ...] = ()
     """The places of the ids that the search chose itself, and the engine did not generate."""
+    # Given ids count neither as generated nor in the score: the model did not choose them.
     given: int = 0
     """How many of the first ids the request gave; they have no log-probabilities of their own."""
     turned: bool = False
@@ -38,6 +39,8 @@ class State:
     def of_given(cls, ids: tuple[int, ...]) -> "State":
         """The root of a search that starts from given ids."""
         unknown = len(ids)
+        # 0.0 adds nothing to a sum of log-probabilities, and -inf is a P(marker) of 0: places that
+        # nobody knows must not tip a choice.
         return cls(ids, (0.0,) * unknown, given=unknown, marker_logprobs=(-inf,) * unknown)
 
     @property
@@ -70,12 +73,14 @@ class Branch:
     @property
     def parent_node(self) -> int:
         """The node whose kept part it continues."""
+        # Node 0 is the root, which is no branch.
         return 0 if self.state.branch is None else self.state.branch + 1
 
     @classmethod
     def of(cls, grammar: TokenGrammar, number: int, state: State, sample: Sample) -> "Branch":
         """A branch, with its outcome read off its last token."""
         ids = state.ids + sample.ids
+        # Not the last id alone: the limit may fall on a separator, which is no end.
         last = ids[-1] if sample.finish is Finish.STOP and ids else None
         outcome = Outcome.UNFINISHED
         if last == grammar.marker_id:
@@ -107,11 +112,13 @@ class Branch:
     @property
     def score(self) -> float | None:
         """Mean log-probability a token after the given ones; None if nothing was written."""
+        # A mean and no sum, which would favour short answers.
         written = len(self.logprobs) - self.state.given
         return sum(self.logprobs) / written if written else None
 
     def roll_back(self, grammar: TokenGrammar) -> State:
         """Return the state before the erroneous step of a branch that ended in the marker."""
+        # A slice: nothing is tokenised again, so the prefix is the one that vLLM has cached.
         return self.keep(grammar.last_good_length(self.ids))
 
     def keep(self, length: int) -> State:
@@ -120,6 +127,7 @@ class Branch:
             self.ids[:length],
             self.logprobs[:length],
             self.number,
+            # Only places that are still there: `generated` is counted from them.
             tuple(place for place in self.state.chosen if place < length),
             self.state.given,
             marker_logprobs=self.marker_logprobs[:length],
@@ -149,6 +157,8 @@ class Branch:
             logprobs=(*kept.logprobs, logprob),
             chosen=(*kept.chosen, at),
             turned=True,
+            # Up to and with the exchanged token: its distribution is that of the text before,
+            # which both share.
             marker_logprobs=self.marker_logprobs[: at + 1],
         )
 
@@ -170,6 +180,8 @@ class Tree:
     @property
     def answers(self) -> list[Branch]:
         """The branches that reached an end, in order of asking."""
+        # By number: they are in the tree in the order in which they ended, which differs from run
+        # to run.
         ended = [branch for branch in self.branches if branch.outcome is Outcome.ANSWER]
         return sorted(ended, key=lambda branch: branch.number)
 
