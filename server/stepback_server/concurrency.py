@@ -29,6 +29,8 @@ class Alarm:
     async def interrupts(self) -> AsyncGenerator[None]:
         """Cancel what is awaited inside, and raise Interrupted, once the alarm is rung or if it
         was."""
+        # A timeout without a time: it cancels the block from outside, and tells its own
+        # cancellation from the caller's.
         scope = asyncio.timeout(None)
         try:
             async with scope:
@@ -37,6 +39,7 @@ class Alarm:
                     _expire(scope)
                 yield
         except TimeoutError:
+            # A TimeoutError of the work itself is not ours.
             if not scope.expired():
                 raise
             raise Interrupted from None
@@ -87,6 +90,7 @@ async def run_unless(work: Coroutine[Any, Any, T], interruption: Coroutine[Any, 
     finally:
         for each in (task, watcher):
             each.cancel()
+        # Until both have ended: cleaning up may take them a moment.
         await asyncio.gather(task, watcher, return_exceptions=True)
 
 

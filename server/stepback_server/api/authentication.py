@@ -11,6 +11,7 @@ from stepback_server.gateway.rate_limit import ANYONE, Tenant
 from stepback_server.request_context import CURRENT
 
 _bearer = HTTPBearer(
+    # FastAPI's own answer would be no error body of ours.
     auto_error=False,
     scheme_name="key",
     description="A key from `stepback keys new`. A server without keys needs none.",
@@ -34,6 +35,7 @@ async def authenticate(request: Request, credentials: Credentials) -> Tenant:
             'Bearer error="invalid_token"',
         )
     if (record := CURRENT.get()) is not None:
+        # The access log's; set once the key is known to be good.
         record.caller = tenant.name
     return tenant
 

@@ -28,5 +28,6 @@ def described(
             for code, kind in ERRORS.items()
             if status_of(kind) == status and code in codes
         )
+        # OpenAPI has one answer a status, and several codes may share it.
         found[status] = {"model": ErrorBody, "description": "\n\n".join(meanings)}
     return found

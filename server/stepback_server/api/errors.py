@@ -39,6 +39,7 @@ def response_of(error: ApiError, path: str) -> JSONResponse:
     """Return the answer to a caller of a path, and note the code for the access log, which counts
     it."""
     note(code=error.code)
+    # By path: OpenAI's clients parse their own form of errors on their routes.
     if spelling.is_openai(path):
         return JSONResponse(
             spelling.body_of(error), spelling.status_of(error), spelling.headers_of(error)
@@ -53,6 +54,7 @@ async def _on_validation(request: Request, error: Exception) -> JSONResponse:
 
 async def _on_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    # FastAPI's word on a body that is no JSON.
     if error.status_code == 400:
         return response_of(unparsable(), request.url.path)
     code = {404: "no_such_path", 405: "method_not_allowed"}.get(error.status_code, "http_error")

@@ -42,6 +42,7 @@ async def _opened(request: Request) -> "OpenedJobs":
     return await state_of(request.app).jobs.opened()
 
 
+# Opened by the first request: a server that has no jobs opens no database.
 TheJobs = Annotated["OpenedJobs", Depends(_opened)]
 Limit = Annotated[int, Query(ge=1, le=100, description="Entries of one page.")]
 After = Annotated[
@@ -124,6 +125,7 @@ async def _events(jobs: "OpenedJobs", tenant: str, id: str, after: int) -> Async
         if clock() - silent_since > _SILENCE_SECONDS:
             yield KEEPALIVE_COMMENT
             silent_since = clock()
+        # From the database, since the search may run at another controller.
         await asyncio.sleep(_POLL_SECONDS)
 
 
@@ -147,6 +149,7 @@ def _expiry(form: dict[str, Any]) -> float | None:
     text = form.get("expires_after[seconds]")
     if text is None:
         return None
+    # OpenAI's own limits.
     if not str(text).isdigit() or not 3600 <= int(str(text)) <= 2_592_000:
         param = "expires_after.seconds"
         raise ApiError("out_of_range", f"{param}: send 3600 to 2592000", param=param)

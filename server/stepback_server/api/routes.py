@@ -53,6 +53,7 @@ async def _service(request: Request) -> Service:
 TheService = Annotated[Service, Depends(_service)]
 
 
+# Printable ASCII: it goes into a database and into logs.
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -105,6 +106,7 @@ async def _in_background(
     body: SolveRequest, request: Request, tenant: Tenant, key: str | None
 ) -> SearchJob:
     state = state_of(request.app)
+    # Refused now and not in the job: nobody may look at it for hours.
     await state.service.check(body)
     jobs = await state.jobs.opened()
     job = await jobs.searches.add(tenant.name, SEARCH_PATH, _as_sent(body), key)
@@ -113,6 +115,7 @@ async def _in_background(
 
 
 def _as_sent(body: SolveRequest) -> str:
+    # Unset stays unset: defaults are those of the controller that runs it.
     return body.model_dump_json(exclude_unset=True)
 
 

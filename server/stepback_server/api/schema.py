@@ -41,6 +41,7 @@ def schema_of(
 ) -> dict[str, Any]:
     """FastAPI's schema with the limits of these settings in the place of the protocol's own, and
     with no other tasks and scorers than those served here."""
+    # Made once: /openapi.json is asked for again and again.
     if app.openapi_schema is None:
         schema = with_events(FastAPI.openapi(app))
         _describe_headers(schema)
@@ -57,6 +58,7 @@ def schema_of(
         budget = models["Budget"]["properties"]
         _number(budget["tokens"])["maximum"] = settings.budget_tokens
         _number(budget["seconds"])["maximum"] = settings.budget_seconds
+        # A default above the maximum would make the schema contradict itself.
         for name in ("breadth", "backtracks"):
             request[name]["default"] = min(request[name]["default"], request[name]["maximum"])
     assert app.openapi_schema is not None

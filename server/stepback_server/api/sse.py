@@ -25,6 +25,7 @@ The result; with `stream`, server-sent events until the result or an error, whic
 The schema of `text/event-stream` is that of each event. Between events there may be comments \
 (lines that begin with a colon), sent while nothing else happens so that no connection looks idle: \
 they say nothing, and readers of such streams skip them."""
+# nginx gathers an answer before it passes it on, unless told not to.
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 

@@ -15,6 +15,7 @@ from stepback_server.gateway.rate_limit import ANYONE, RateLimiter, Tenant
 from stepback_server.gateway.yielding import BatchPlaces, Yielding
 
 
+# An integer, since it travels through the database to other controllers.
 class Urgency(IntEnum):
     """Who waits for a search; a smaller one goes first."""
 
@@ -228,12 +229,14 @@ class Admission:
             if patient in self._patient[urgency]:
                 self._patient[urgency].remove(patient)
                 self._tell_others()
+            # As in _wait: given at the very moment at which it left.
             elif not patient.place.cancelled():
                 self._leave(tenant, urgency)
             raise
 
     def _take(self, name: str, urgency: Urgency) -> None:
         self._lanes[name].searching += 1
+        # Served now, hence last in turn.
         self._lanes.move_to_end(name)
         self.searching += 1
         if urgency is Urgency.BATCH:
@@ -287,7 +290,9 @@ class Admission:
         for urgency, room in ((Urgency.BACKGROUND, None), (Urgency.BATCH, self._batch_room)):
             mine = (each for each in self._patient[urgency] if each.tenant.name == name)
             wants += [(int(urgency), now - each.since) for each in islice(mine, room)]
+        # By urgency, then by who has waited longest.
         wants.sort(key=lambda want: (want[0], -want[1]))
+        # A place that this process could not use would be kept from a controller that can.
         room_here = min(lane.limit - lane.searching, self._max_searches - self.searching)
         return wants[: max(0, room_here)]
 
@@ -336,6 +341,7 @@ class Admission:
         if self._batch_room:
             return True
         wait = self._batches.next_look(_now(), has_others=self._has_others)
+        # One timer at a time: every change of the queue asks again.
         if self._next_look is not None:
             self._next_look.cancel()
         if wait is not None:
@@ -362,6 +368,7 @@ class Admission:
         """Make room in a full queue at the cost of the longest lane. Raises ApiError where this
         one would become as long."""
         longest = max(self._lanes.values(), key=lambda other: len(other.waiting))
+        # Two: with one the lanes would only change places, and push each other out for ever.
         if len(longest.waiting) < len(lane.waiting) + 2:
             raise queue_full(self._retry_after(lane))
         newest = longest.waiting.pop().place
@@ -372,6 +379,7 @@ class Admission:
         limit = min(tenant.max_searches or self._max_searches, self._max_searches)
         if tenant.name not in self._lanes:
             self._lanes[tenant.name] = _Lane(limit)
+            # A tenant that was never served goes first.
             self._lanes.move_to_end(tenant.name, last=False)
         lane = self._lanes[tenant.name]
         # The operator may have changed it meanwhile.
@@ -394,6 +402,7 @@ class Admission:
     def _share(self, lane: _Lane, now: float) -> float:
         """The searches that a lane has in flight while it and others have more to do."""
         lanes = self._lanes.values()
+        # Also those who were told to come again: they will be there by then.
         rivals = sum(1 for each in lanes if each.waiting or each.promised > now or each is lane)
         return min(lane.limit, self._max_searches / rivals)
 

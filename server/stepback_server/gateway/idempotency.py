@@ -36,6 +36,7 @@ class _Entries:
 
     def keep(self, key: str, entry: _Entry) -> None:
         self.finished[key] = entry
+        # Only the answer's bytes: everything else of an entry is small beside it.
         self.bytes += len(entry.task.result())
 
     def forget_oldest(self) -> None:
@@ -134,6 +135,7 @@ class IdempotentAnswers:
     async def _wait(self, tenant: str, entries: _Entries, key: str, entry: _Entry) -> bytes:
         entry.waiting += 1
         try:
+            # Shielded: one caller that hangs up must not end the search of the others.
             return await asyncio.shield(entry.task)
         finally:
             entry.waiting -= 1
@@ -144,6 +146,7 @@ class IdempotentAnswers:
         """End work that nobody waits for, here or at another controller."""
         if self._elsewhere is not None and await self._elsewhere.is_wanted(tenant, key):
             return
+        # Things may have changed while the database was asked.
         if entry.waiting or entry.task.done():
             return
         # Forgotten first: a request that comes while it is being cancelled starts again.
@@ -153,6 +156,7 @@ class IdempotentAnswers:
 
     def _settle(self, entries: _Entries, key: str, entry: _Entry) -> None:
         """Keep what has just finished, if it is a result."""
+        # Given up meanwhile: another entry may stand under the key.
         if entries.running.get(key) is not entry:
             return
         del entries.running[key]

@@ -60,6 +60,8 @@ class KeyRing:
     @property
     def is_open(self) -> bool:
         """Whether no key is needed. A file that holds none locks the door, it does not open it."""
+        # By what was configured, not by how many keys there are: a file that was emptied must not
+        # open the server.
         return self._path is None and not self._text
 
     def reload(self) -> None:
@@ -76,6 +78,7 @@ class KeyRing:
             if hashed in tenants:
                 raise InvalidInput(f"{name} and {tenants[hashed].name} have the same key")
             tenants[hashed] = Tenant(name, entry.max_searches, entry.tokens_per_minute)
+        # At the end, in one assignment: a file with a mistake leaves the old keys in force.
         self._tenants = tenants
 
     def named(self, name: str) -> Tenant | None:
@@ -87,8 +90,11 @@ class KeyRing:
     def find(self, key: str) -> Tenant | None:
         """Find the tenant of a key. The time that it takes does not depend on how much of it is
         right."""
+        # Hashed before it is compared: what timing could tell of the comparison is of the hash
+        # alone.
         presented = sha256(key.encode()).digest()
         found = None
+        # To the end also after a hit: the time must not tell where a key stands.
         for hashed, tenant in self._tenants.items():
             if hmac.compare_digest(hashed, presented):
                 found = tenant

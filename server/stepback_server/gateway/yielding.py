@@ -30,6 +30,7 @@ class BatchPlaces:
         self._yielding = yielding
         self.searching = 0
         # When the last search ended that was of no batch.
+        # A server that has just started has been alone for ever, so batches need not wait.
         self._alone_since = -math.inf
         # When the last ones ended, the first of them first: their places may rest.
         self._ended = deque[float](maxlen=max(1, yielding.floor))

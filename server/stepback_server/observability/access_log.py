@@ -55,6 +55,7 @@ class AccessLog:
                 self._refused(code)
             if message["type"] == "http.response.start":
                 status = message["status"]
+                # On every answer, also on those of the framework.
                 MutableHeaders(scope=message)["X-Request-Id"] = record.id
             await send(message)
 

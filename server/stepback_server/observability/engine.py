@@ -39,6 +39,7 @@ class ObservedEngine(EngineWrapper):
         self._prompt_tokens = prompt_tokens
         self._tracing = tracing
         self._on_sample = on_sample
+        # Rounds in flight: only where there is none does time count as the controller's own.
         self._at_work = 0
         self._own = 0.0
         # When the engine last gave control to the search.

@@ -23,6 +23,7 @@ def configure_logs(level: str, log_format: LogFormat) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # It tells every request, and remote engines are asked several a second.
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    # Else a library's warning would be a line of another form.
     logging.captureWarnings(True)
 
 

@@ -14,6 +14,8 @@ from stepback_server.errors import ERRORS
 from stepback_server.gateway.rate_limit import Tenant
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+# The controller's own time of a round is within 2 ms (docs/scaling.md), so its buckets begin at a
+# tenth of one.
 _OWN_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5)
 _STEPS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 32, 64)
 
@@ -43,6 +45,7 @@ class Metrics:
     """The server's own metrics, in a separate registry from the engine's."""
 
     def __init__(self, live: Live) -> None:
+        # vLLM puts its own metrics into the process's registry.
         self._registry = CollectorRegistry()
         self.described: list[Described] = []
         self._searches = self._counter(

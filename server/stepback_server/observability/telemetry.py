@@ -50,6 +50,7 @@ class SearchTelemetry:
             on_sample=self._sampled,
         )
         yield observed
+        # Not in a `finally`: a search that was given up has no answer to have written.
         observed.finish()
 
     def _sampled(self, sample: Sample) -> None:
@@ -65,6 +66,7 @@ class SearchTelemetry:
     def answered(self, result: SolveResult) -> None:
         """Count a result."""
         self._metrics.answered(result, self._tenant)
+        # Of a search that is given up nothing is taken off: all of it was for nothing.
         self._unsettled -= result.usage.generated_tokens - result.usage.discarded_tokens
         if self._span is not None:
             self._span.answered(result)
@@ -100,6 +102,7 @@ class Telemetry:
             )
             try:
                 yield seen
+            # Cancelled means that its caller hung up: errors have their own codes.
             except asyncio.CancelledError:
                 self._metrics.abandoned()
                 raise

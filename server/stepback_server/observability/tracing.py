@@ -81,6 +81,7 @@ class Tracing:
         name = environment.get("OTEL_SERVICE_NAME", "stepback")
         resource = Resource.create({"service.name": name, "service.version": version})
         try:
+            # `close` sends what is left, while the loop still lives.
             provider = TracerProvider(resource=resource, shutdown_on_exit=False)
             provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         except Exception as error:  # the libraries raise of any kind for a variable they cannot use
@@ -154,6 +155,7 @@ def _record_error(span: "Span", error: BaseException) -> None:
     from opentelemetry.trace import StatusCode
 
     kind = type(error).__name__
+    # CancelledError: a caller that hangs up.
     if not isinstance(error, Exception):
         span.set_attribute("stepback.given_up", True)
         return

@@ -26,6 +26,8 @@ class BatchRun:
         self._solve = solve
         self._count = rows
         self._heartbeat_seconds = heartbeat_seconds
+        # One iterator for all workers: each takes the next row as it becomes free, so no long row
+        # holds up others.
         self._waiting = iter(range(rows))
         self._ended = asyncio.Queue[Ended]()
         self._workers = [

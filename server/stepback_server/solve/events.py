@@ -41,6 +41,7 @@ class EventWriter:
         """`answer_of` judges a branch that reached an end."""
         self._codec = codec
         self._answer_of = answer_of
+        # Votes so far: an event cannot know of answers that come after it.
         self._votes = Counter[tuple[str, ...]]()
         self._branches = self._tokens = self._cached = self._backtracks = 0
 
@@ -71,6 +72,7 @@ class EventWriter:
         self._backtracks += branch.outcome is Outcome.BACKTRACK
 
     def _steps(self, branch: Branch, kept: int) -> Iterator[StepEvent]:
+        # Complete steps alone: the text after the last separator may still grow in another branch.
         steps = self._codec.ended_steps(branch.shown_ids)
         after = p_marker(self._codec, branch, len(steps))
         for index in range(kept, len(steps)):
@@ -86,6 +88,8 @@ class EventWriter:
         steps = shown_steps(self._codec, branch)
         good = len(steps) - 1
         if branch.outcome is Outcome.BACKTRACK:
+            # Counted from what is really kept: a marker in the middle of a step strikes that step,
+            # one at its end the step before.
             good = len(self._codec.decode_steps(branch.roll_back(self._codec.tokens).ids))
         return BacktrackEvent(
             branch=branch.node,

@@ -38,6 +38,7 @@ class IsolatedReview:
         self._ends = frozenset(codec.tokens.separator_ids) | {codec.tokens.end_id}
         self._verdicts: dict[Steps, Verdict] = {}
         self._states: dict[Steps, str | None] = {}
+        # Apart: a checker whose `state_key` fails may still judge answers.
         self._failures = {"answers": 0, "states": 0}
 
     def check(self, steps: Sequence[str]) -> Verdict:
@@ -47,10 +48,12 @@ class IsolatedReview:
     def state(self, ids: Sequence[int]) -> Hashable | None:
         """The state after generated ids, as `search.strategy.StateView` says."""
         steps = tuple(self._codec.ended_steps(ids))
+        # The steps themselves are equal to no other state, so nothing is merged or dropped.
         return self._states.get(steps, steps)
 
     async def appraise(self, branches: Sequence[Branch], hurry: asyncio.Event) -> Sequence[Branch]:
         """Learn what the worker says of the branches; at once when the event is set."""
+        # A dict, for its order: the worker is asked in the same order each time.
         answers = {
             steps: None
             for branch in branches
@@ -113,6 +116,8 @@ class IsolatedReview:
         for place, others in enumerate(branch.sample.alternatives):
             for token, logprob in others:
                 if token in self._ends and logprob > _MIN_LOGPROB:
+                    # Best-first search looks at a turn before it takes it, and cannot wait for a
+                    # worker then.
                     yield tuple(decode((*branch.ids[: begin + place], token)))
 
 

@@ -41,6 +41,7 @@ async def read_problem(
         problem: BaseModel = task.problem_type.model_validate(fields)
     except ValidationError as error:
         raise invalid(error.errors(), under="problem") from error
+    # Not a member of the interface: most tasks cannot tell.
     fewest_steps: Callable[[Any], int] | None = getattr(task, "fewest_steps", None)
     return ReadProblem(
         task.prompt(problem),
@@ -77,6 +78,7 @@ async def _read_in_worker(
         ) from failure
     review = IsolatedReview(task, problem, codec)
     if task.knows_states:
+        # The empty beginning too: the search asks for the root's state.
         await review.look([tuple(steps[:length]) for length in range(len(steps) + 1)])
     return ReadProblem(
         prompt, task.problem_type.model_validate(problem), review.check, review, fewest, review

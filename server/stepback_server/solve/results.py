@@ -27,6 +27,7 @@ class Results:
         """Return the result of a search that has ended."""
         order, request = self.order, self.order.request
         ranked = self.rank(searched.tree.answers)
+        # Ranked first, then cut: the answer is the best of all, however few are shown.
         candidates = [self._told(candidate) for candidate in ranked[: request.candidates]]
         chosen = candidates[0] if candidates else None
         return SolveResult(
@@ -75,6 +76,7 @@ class Results:
 
     def _usage(self, searched: Searched, chosen: Candidate | None, seconds_queued: float) -> Usage:
         tree, spent = searched.tree, searched.spent
+        # All else was paid for and is in no answer.
         kept = chosen.branch.generated if chosen else 0
         return Usage(
             prompt_tokens=len(self.order.prompt_ids) + len(self.order.root.ids),
@@ -82,6 +84,7 @@ class Results:
             discarded_tokens=spent.generated - kept,
             cached_tokens=spent.cached,
             prefilled_tokens=spent.prefilled,
+            # What went through the model; two FLOPs a parameter each (docs/search.md).
             forwarded_tokens=spent.prefilled + spent.generated,
             engine_requests=spent.requests,
             backtracks=tree.backtracks,
@@ -95,6 +98,8 @@ class Results:
     def _tree_nodes(self, searched: Searched) -> list[TreeNode]:
         given = list(self.order.request.steps)
         root = TreeNode(id=0, parent=None, kept_steps=0, steps=given, outcome=None, score=None)
+        # In order of asking: a parent then stands before its children, and the tree of a seed is
+        # the same each time.
         branches = sorted(searched.tree.branches, key=lambda branch: branch.number)
         return [root, *map(self._node, branches)]
 
@@ -118,6 +123,7 @@ class Results:
 def _status(chosen: Answer | None) -> Status:
     if chosen is None:
         return Status.UNSOLVED
+    # Unsolved would say that the answer is wrong, which nobody knows.
     if chosen.verified is None:
         return Status.UNVERIFIED
     return Status.SOLVED if chosen.verified else Status.UNSOLVED

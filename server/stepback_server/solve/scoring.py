@@ -49,6 +49,7 @@ class Scoring:
         """Ask for what is new in the branches, in one call unless it is too much for one. Returns
         them with the scores of their unfinished texts."""
         texts = {text for branch in branches for _, text in self._texts(branch)}
+        # Sorted: a set has another order in each process, and scorers may depend on it.
         await self._ask(sorted(texts - self._opinions.keys()), hurry)
         if not self.scorer.entry.partial:
             return branches
@@ -83,6 +84,7 @@ class Scoring:
     def _texts(self, branch: Branch) -> Iterator[tuple[int, Text]]:
         """Texts of a branch that are to be scored, each with its length in ids."""
         if self.scorer.entry.partial:
+            # Its parent's steps were scored with the parent.
             known = {length for length, _ in branch.state.bonuses}
             for end in self._codec.tokens.step_ends(branch.ids):
                 if end > branch.state.given and end not in known:
@@ -93,6 +95,8 @@ class Scoring:
     def _with_scores(self, branch: Branch) -> Branch:
         weight = self.scorer.entry.weight
         new = tuple(
+            # A logarithm, since it is added to a log-probability: together they order by p * score
+            # ** lambda.
             (length, weight * log(max(opinion.score, _LEAST_SCORE)))
             for length, text in self._texts(branch)
             if not text[1] and (opinion := self._opinions.get(text)) is not None

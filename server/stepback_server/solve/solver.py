@@ -54,13 +54,18 @@ class Solver:
 
     async def accept(self, request: SolveRequest) -> AcceptedRequest:
         """Check what the schema cannot. Raises ApiError with the field at fault."""
+        # The cheap checks first: what follows tokenises, and may ask a worker.
         self._refuse_what_is_not_served(request)
         request = self._with_defaults_in_range(request)
         scorer = self._scorers.find(request.scorer) if request.scorer else None
         read = await self._read_problem(request)
         checkpoint = self._checkpoint
+        # Once: the search, every engine and every retry use these ids.
         ids = encode_prompt(checkpoint, read.prompt)
+        # Longer than in training an answer is no use, and its reservation would hold back other
+        # branches.
         answer = min(checkpoint.context_tokens - len(ids), checkpoint.longest_answer(request.task))
+        # Before the caller's own limit: that may be short on purpose.
         _refuse_what_is_too_long(read, answer)
         answer = min(answer, request.budget.answer_tokens or answer)
         given = encode_steps(checkpoint, request.steps, read.view, answer)
@@ -136,6 +141,7 @@ class Solver:
         if feed:
             feed.begin(self._started(order), self._event_writer(results))
         self._searches.add(search)
+        # It came in between: the server began to stop after this search had its place.
         if self._is_ending:
             search.cancel()
         try:
@@ -148,6 +154,8 @@ class Solver:
         self, request: SolveRequest, result: SolveResult
     ) -> tuple[StartedEvent, EventWriter]:
         """Return the beginning of a feed for a search that has its result already."""
+        # Judged again: the answer's writer is needed, and the request was accepted before, so
+        # nothing is refused.
         order = await self.accept(request)
         started = self._started(order).model_copy(update={"id": result.id})
         verdicts = Verdicts.of_order(order, self._checkpoint.codec)
@@ -166,7 +174,7 @@ class Solver:
         return len(self._searches)
 
     def follow(self, checkpoint: Checkpoint) -> None:
-        """Answer with this one from now on: `succession.check_successor` has passed it."""
+        """Answer with this one from now on: `reload.check_successor` has passed it."""
         self._checkpoint = checkpoint
 
     def _refuse_what_is_not_served(self, request: SolveRequest) -> None:
@@ -177,6 +185,8 @@ class Solver:
             ("budget.tokens", budget.tokens, settings.budget_tokens),
             ("budget.seconds", budget.seconds, settings.budget_seconds),
         ):
+            # Refused and not capped: a caller who asks for more should know that it does not get
+            # it.
             if value is not None and value > most:
                 raise invalid_field(field, "out_of_range", f"this server allows at most {most}")
         if request.model is not None and request.model != self._checkpoint.manifest.name:
@@ -287,5 +297,6 @@ def _both(first: Appraise | None, second: Appraise | None) -> Appraise | None:
     return appraise
 
 
+# The schema's defaults may lie above this server's limits; only what a caller sent is refused.
 def _if_given(request: SolveRequest, field: str) -> int | None:
     return getattr(request, field) if field in request.model_fields_set else None

@@ -48,6 +48,7 @@ class Feed:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._news.wait()
+        # Looked at after the wait: news may come at the very moment of the timeout.
         woken = self._news.is_set()
         self._news.clear()
         return woken
@@ -68,6 +69,7 @@ class LiveSearch:
         self._usage_seconds = usage_seconds
         self._feed = Feed()
         self._task = asyncio.create_task(solve(self._feed))
+        # A search that fails before its first branch must wake the reader too.
         self._task.add_done_callback(lambda _: self._feed.wake())
 
     @property
@@ -82,6 +84,7 @@ class LiveSearch:
         """
         try:
             await self._feed.news(self._heartbeat_seconds)
+            # Awaiting raises what it failed of, before any header is sent.
             if self._task.done() and self._feed.beginning is None:
                 await self._task
         except BaseException:
@@ -111,6 +114,8 @@ class LiveSearch:
                 is_untold = True
                 await asyncio.sleep(0)  # What has piled up may be much; let others run too.
             else:
+                # Totals come at most every `usage_seconds`, and never without a branch that they do
+                # not tell of yet.
                 until_due = max(0.0, usage_due - time.monotonic())
                 came = await feed.news(until_due if is_untold else self._heartbeat_seconds)
                 if not came and not is_untold:

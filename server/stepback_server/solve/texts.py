@@ -28,9 +28,11 @@ def encode_steps(
     ids: tuple[int, ...] = ()
     for index, step in enumerate(steps):
         field = f"steps.{index}"
+        # Given steps are a caller's text like the prompt: control tokens are as forbidden there.
         reserved = checkpoint.codec.reserved_in_prompt(step)
         _check(checkpoint, field, step, reserved or checkpoint.codec.grammar.reserved_in_step(step))
         ids += tuple(checkpoint.codec.encode_step(step))
+        # Step by step, so that the refusal names the first one at fault.
         if view is not None and view.state(ids) is None:
             raise invalid_field(
                 field, "illegal_step", f"the task does not allow {step!r} here; mend or drop it"
@@ -67,6 +69,7 @@ def _first_unknown(checkpoint: Checkpoint, text: str) -> int | None:
 
     if not lacks(text):
         return None
+    # By bisection: a prompt may be long, and the tokenizer is the slow part.
     low, high = 0, len(text)
     while high - low > 1:
         middle = (low + high) // 2

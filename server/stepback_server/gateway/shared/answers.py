@@ -20,6 +20,7 @@ _POLL_SECONDS = 0.25
 # Who waits at another controller looks more often than this.
 _SECONDS_WANTED = 2.0
 _SECONDS_BETWEEN_CLEANUPS = 60.0
+# The database's clock: those of controllers may differ.
 _NOW = "extract(epoch FROM clock_timestamp())::float8"
 # A claim is free where its controller is silent, and an answer where it has been kept long enough.
 _CLAIM = f"""
@@ -149,6 +150,8 @@ class SharedAnswers:
     async def _work(
         self, tenant: str, claim: str, work: Callable[[], Coroutine[Any, Any, bytes]]
     ) -> bytes:
+        # Before the work: what is not in the set is not renewed, and others would begin the same
+        # search.
         self._claims.add(claim)
         try:
             answer = await work()
@@ -171,6 +174,7 @@ class SharedAnswers:
             with suppress(StorageUnavailable):
                 await work
 
+        # Held in a set: the loop keeps only weak references to tasks.
         task = asyncio.create_task(quietly())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -36,6 +36,7 @@ class SharedControllers:
         cls, settings: Settings, meter: RateLimiter, took: Callable[[float], None]
     ) -> "SharedControllers | None":
         """Make what the settings ask for; None without a database that controllers can share."""
+        # SQLite is a file of this machine, which no other controller has.
         is_shared = settings.database_url.get_secret_value().startswith("postgres")
         return cls(settings, meter, took) if is_shared else None
 

@@ -75,6 +75,8 @@ class Ledger:
         self._tenants: dict[str, Tenant] = {}
         """Keys with something here that others count."""
         self._waiting: list[asyncio.Future[None]] = []
+        # One bell for all: however many searches change something at a moment, one round tells of
+        # them.
         self._bell = asyncio.Event()
         self.is_shared = False
         """Whether the last round succeeded; else this process counts for itself."""
@@ -109,6 +111,7 @@ class Ledger:
         self._bell.set()
 
     def _told(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        # PostgreSQL notifies the sender as well.
         if payload != self._owner:
             self._bell.set()
 
@@ -127,13 +130,16 @@ class Ledger:
     async def _until_due(self) -> None:
         seconds = self._lease / 4
         if any(self._meter.unreported(name) for name in self._tenants):
+            # Tokens are reported soon, since others may be spending the same bucket.
             seconds = _SECONDS_TO_SPEND
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._bell.wait()
+        # After the wait and before the round: what rings during the round calls for another one.
         self._bell.clear()
 
     async def _settle(self) -> None:
+        # Only those who asked before this round: its reading is fresh for nobody else.
         waiting, self._waiting = self._waiting, []
         if self._link.is_up:
             reports, began = self._reports(), time.monotonic()
@@ -143,6 +149,8 @@ class Ledger:
                 self.is_shared = self._link.is_up
             except StorageUnavailable:
                 for report in reports:
+                    # Whether the transaction was committed is unknown. Reported twice is less harm
+                    # than never.
                     self._meter.put_back(report.tenant, report.spent)
         for told in waiting:
             if not told.done():
@@ -171,6 +179,8 @@ class Ledger:
                 *self._searches.report(name, is_shared=self.is_shared),
                 self._meter.take_unreported(name),
             )
+            # In one order at every controller, or two that lock the same rows could wait for each
+            # other.
             for name, tenant in sorted(self._tenants.items())
         ]
 
@@ -190,6 +200,7 @@ class Ledger:
         if report.max_searches is not None:
             self._searches.grant(name, settled.held, has_rivals=settled.has_rivals)
         if settled.tokens is not None:
+            # Tokens that were generated during the round are not in what the database says.
             self._meter.correct(tenant, settled.tokens - self._meter.unreported(name))
         has_claim = self._owner in settled.state.claims
         if not (has_claim or self._searches.has(name) or self._meter.unreported(name)):
@@ -202,6 +213,7 @@ async def _settled(
     """Settle reports, which are sorted by key, with what the rows say."""
     names = [report.tenant for report in reports]
     rows = await connection.fetch(_READ, names)
+    # Rows are made once a key; afterwards a round is one read and one write.
     if len(rows) < len(names):
         await connection.execute(_BEGIN_ROWS, names)
         rows = await connection.fetch(_READ, names)

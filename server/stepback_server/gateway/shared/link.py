@@ -41,6 +41,7 @@ class Link:
         self._first_work = first_work
         self._on_loss = lost
         self._connection: Connection[Any] | None = None
+        # asyncpg refuses a second query on a connection that is at work.
         self._one_at_a_time = asyncio.Lock()
         self._lost = asyncio.Event()
         self._calls = set[asyncio.Task[Any]]()
@@ -70,6 +71,7 @@ class Link:
             return False
         trying = asyncio.ensure_future(self._first_work(connection))
         done, _ = await asyncio.wait({trying}, timeout=self._patience)
+        # A database that connects and then hangs would stop every search in turn.
         if not done or trying.exception() is not None:
             connection.terminate()
             await asyncio.gather(trying, return_exceptions=True)
@@ -91,6 +93,7 @@ class Link:
     async def _call(self, work: Work[T]) -> T:
         if self._connection is None:
             raise StorageUnavailable(self.reason)
+        # Counted from the call, the wait for its turn included.
         deadline = time.monotonic() + self._patience
         async with self._one_at_a_time:
             # It may have been lost while others had their turn.
@@ -123,6 +126,7 @@ class Link:
         self._lost.set()
 
     def _say(self, reason: str) -> None:
+        # One line for an outage, not one for each try.
         if reason != self.reason:
             _log.warning("each controller counts for itself: %s", reason)
         self.reason = reason

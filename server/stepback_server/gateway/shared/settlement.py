@@ -70,12 +70,15 @@ def settle(state: KeyState, report: Report, now: float, lease: float) -> Settled
     others = {
         owner: claim
         for owner, claim in state.claims.items()
+        # A controller that was killed frees its places so.
         if owner != report.owner and claim.renewed > now - lease
     }
     wants = sorted(Want(urgency, now - seconds) for urgency, seconds in report.wants)
     granted, left = _places(others, report, wants)
     rivals = any(claim.wants for claim in others.values())
     mine = Claim(report.held + granted, tuple(wants[granted:]), now)
+    # Nothing held and nothing wanted: no entry, so that a row does not grow with every controller
+    # that ever was.
     claims = others | ({report.owner: mine} if mine.held or mine.wants else {})
     tokens = _tokens(state, report, now)
     before = state.claims.get(report.owner)
@@ -84,6 +87,7 @@ def settle(state: KeyState, report: Report, now: float, lease: float) -> Settled
         KeyState(tokens, now, claims),
         mine.held,
         rivals,
+        # Who only begins to search needs nobody's attention: most rounds notify nobody.
         begins_to_wait or (rivals and left > 0),
         tokens,
     )
@@ -98,6 +102,8 @@ def _places(others: Mapping[str, Claim], report: Report, wants: Sequence[Want]) 
         return 0, 0
     queue = [(want, report.owner) for want in wants]
     queue += [(want, owner) for owner, claim in others.items() for want in claim.wants]
+    # Places for others are left free here, and given when those report: no controller writes in
+    # another's claim.
     granted = sum(owner == report.owner for _, owner in sorted(queue)[:free])
     return granted, free - granted
 
@@ -108,4 +114,5 @@ def _tokens(state: KeyState, report: Report, now: float) -> float | None:
     most = float(report.tokens_per_minute)
     level = most if state.tokens is None else state.tokens
     level += max(0.0, now - state.filled) * most / 60
+    # Spent comes off after the cap, or a full bucket would forgive it.
     return min(most, level) - report.spent
