@@ -72,6 +72,7 @@ _OPTIONS = (
 
 def main() -> int:
     """Run one command. Returns its exit status: 0, 1 for what failed, 2 for what was refused."""
+    # Before anything can be printed, help included.
     show_what_the_output_can()
     name, *arguments = sys.argv[1:] or [""]
     if name not in _COMMANDS:
@@ -109,6 +110,7 @@ def solve(arguments: Sequence[str]) -> int:
                 result = _watched(client, question.problem, options)
             else:
                 result = client.solve(question.problem, **options)
+    # 128 + SIGINT, as shells report it.
     except KeyboardInterrupt:
         return 130
     except ValidationError as error:
@@ -125,6 +127,7 @@ def search_options(given: argparse.Namespace) -> SolveOptions:
     """Return the options that the flags of `add_search_flags` give."""
     options: SolveOptions = {}
     for name in _OPTIONS:
+        # Only what was given: the server's defaults are its own.
         if getattr(given, name) is not None:
             options[name] = getattr(given, name)
     return options

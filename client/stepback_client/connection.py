@@ -64,8 +64,11 @@ class Connection:
             raise BadSetting(f"the server's address {url!r} must begin with http:// or https://")
         return cls(
             url=url,
+            # Checked here, where the message can leave the value out: httpx's own error would quote
+            # a secret.
             headers=_checked(headers or {}) | _authorization(api_key, headers or {}),
             timeout=httpx.Timeout(timeout),
+            # By identity: a caller who gives the same numbers has chosen them.
             follows_budget=timeout is DEFAULT_TIMEOUT,
         )
 
@@ -109,6 +112,7 @@ def _authorization(api_key: str | None, headers: Mapping[str, str]) -> dict[str,
         return {}
     if not _KEY.fullmatch(api_key):
         raise InvalidKey("the API key must be printable ASCII without spaces")
+    # Which of the two would win is nothing a caller should have to know.
     if "authorization" in {name.lower() for name in headers}:
         raise BadSetting("give api_key or a header Authorization, not both")
     return {"Authorization": f"Bearer {api_key}"}

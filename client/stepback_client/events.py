@@ -44,6 +44,7 @@ async def aread_events(response: httpx.Response) -> AsyncGenerator[ProgressEvent
 
 def _read(message: ServerSentEvent, response: httpx.Response) -> ProgressEvent | None:
     """The typed event; None for a type that is new. Raises the error that it may stand for."""
+    # A later server may tell more than this client knows.
     if message.event not in _TYPES:
         return None
     try:

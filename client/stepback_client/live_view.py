@@ -35,6 +35,7 @@ _STYLES = {
     Role.ILLEGAL: "red",
     Role.UNFINISHED: "dim",
 }
+# A search has hundreds of events a second, and a terminal is slow.
 _REDRAW_SECONDS = 0.1
 # Terminal lines next to the tree.
 _OTHER_LINES = 4
@@ -95,6 +96,7 @@ class Watched:
 
     def _node(self, branch: int, parent: int, kept: int) -> TreeNode:
         if branch not in self.nodes:
+            # The root is no branch, and has no line of its own.
             self.traces[branch] = self.traces.get(parent, [])[:kept]
             self.nodes[branch] = TreeNode(
                 id=branch, parent=parent, kept_steps=kept, steps=[], outcome=None, score=None
@@ -110,6 +112,7 @@ def watch(events: Iterable[ProgressEvent], output: TextIO) -> SolveResult:
         _draw(events, watched, console)
     else:
         for line in plain_lines(events, watched):
+            # Flushed: through a pipe the lines would come at the end otherwise.
             print(line, file=output, flush=True)
     assert watched.result is not None, "a stream that ends without a result raises"
     return watched.result
@@ -119,6 +122,7 @@ def _draw(events: Iterable[ProgressEvent], watched: Watched, console: Console) -
     """Redraw the tree in place, and leave the whole of it behind."""
     began = drawn = time.monotonic()
     clock = _Clock(began)
+    # Transient: the tree that is redrawn is cut to the terminal, the one that stays is whole.
     with Live(clock, console=console, transient=True, refresh_per_second=8) as live:
         for event in events:
             watched.take(event)

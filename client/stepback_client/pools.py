@@ -26,6 +26,7 @@ class PoolOfEachLoop:
         if loop not in self._pools:
             closing = _until_closed(self._open_pool())
             # Nothing is awaited before its `yield`, so no other task comes between.
+            # A weak key: a loop that is gone must not be kept alive by its connections.
             self._pools[loop] = (closing, await anext(closing))
         return self._pools[loop][1]
 

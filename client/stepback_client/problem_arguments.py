@@ -79,10 +79,12 @@ def read_text(source: str) -> str:
     Raises OSError and UnicodeDecodeError."""
     content = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    # PowerShell's > writes UTF-16, and editors on Windows put a mark before UTF-8.
     return content.decode("utf-16" if wide else "utf-8-sig")
 
 
 def _read_problem(name: str, given: str) -> BaseModel | Mapping[str, Any]:
+    # No file has a name that begins with a brace, or it can be written ./{name.
     text = given if given.lstrip().startswith("{") else read_text(given)
     task = _known(name)
     if task is not None:

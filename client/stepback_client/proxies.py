@@ -24,8 +24,10 @@ def proxy_for(url: httpx.URL) -> str | None:
     Raises BadSetting for one that cannot be used.
     """
     host = url.host
+    # A proxy would look for this machine's server at its own loopback.
     if not host or _is_loopback(host) or _is_excepted(host, url.port):
         return None
+    # The standard library's, which also knows the settings of macOS and Windows.
     proxies = getproxies()
     name = url.scheme if url.scheme in proxies else "all"
     return _usable(name, proxies[name]) if proxies.get(name) else None
@@ -69,6 +71,7 @@ def _usable(name: str, proxy: str) -> str:
     # Messages leave it out, since it may hold a password.
     variable = f"{name.upper()}_PROXY"
     scheme, separator, rest = proxy.strip().partition("://")
+    # Many write HOST:PORT alone, and curl takes it as http.
     scheme, rest = (scheme.lower(), rest) if separator else ("http", proxy.strip())
     if scheme in _SOCKS and importlib.util.find_spec("socksio") is None:
         raise BadSetting(

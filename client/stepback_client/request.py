@@ -56,6 +56,8 @@ def solve_body(problem: Problem, options: SolveOptions, *, stream: bool = False)
         )
         fields.setdefault("task", _task_of(problem, fields["problem"]))
     request = SolveRequest.model_validate(fields | ({"budget": budget} if budget else {}))
+    # What was left out stays out: a server's defaults may differ from those of this client's
+    # version.
     return request.model_dump(mode="json", exclude_unset=True)
 
 
@@ -65,6 +67,7 @@ def _task_of(problem: object, fields: object) -> str | None:
         if isinstance(problem, task.problem_type):
             return name
     fitting = [name for name, task in TASKS.items() if _fits(task.problem_type, fields)]
+    # Of two that fit neither is guessed: the server then says that a task is missing.
     return fitting[0] if len(fitting) == 1 else None
 
 
@@ -73,4 +76,5 @@ def _fits(kind: type[BaseModel], fields: object) -> bool:
     if not isinstance(fields, dict):
         return False
     required = {name for name, field in kind.model_fields.items() if field.is_required()}
+    # By names alone: a bad value should be refused as a bad value, not as an unknown task.
     return required <= fields.keys() <= kind.model_fields.keys()

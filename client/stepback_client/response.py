@@ -13,6 +13,7 @@ T = TypeVar("T", bound=BaseModel)
 
 def read_readiness(response: httpx.Response) -> Readiness:
     """Readiness, be it yes (200) or no (503)."""
+    # For /ready it is an answer, not an error.
     if response.status_code == 503:
         response = httpx.Response(200, content=response.content, request=response.request)
     return read(response, Readiness)

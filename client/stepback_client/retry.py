@@ -16,6 +16,7 @@ set it and wants to know."""
 # From a proxy whose server restarts, closed a kept connection, or took too long; 52x are
 # Cloudflare's own.
 _GATEWAY = frozenset({502, 504, *range(520, 525)})
+# Not 500: a defect of the server would fail again.
 _RETRIED = frozenset({429, 503}) | _GATEWAY
 
 Outcome = httpx.Response | httpx.HTTPError
@@ -47,6 +48,7 @@ class Retry:
 
     def call_headers(self) -> dict[str, str]:
         """The headers that one call sends with each of its tries."""
+        # One key for all tries of a call: a try whose answer was lost joins its own search.
         return {"Idempotency-Key": uuid.uuid4().hex} if self.attempts > 1 else {}
 
     def wait(self, tried: int, response: httpx.Response | None) -> float | None:
@@ -58,9 +60,11 @@ class Retry:
             return None
         if response is not None and response.status_code not in _RETRIED:
             return None
+        # Jitter, or callers that were refused together would come again together.
         wait = self.first_wait * 2 ** (tried - 1) * random.uniform(0.75, 1.25)
         asked = seconds_to_wait(response.headers) if response is not None else None
         asked = asked or 0.0
+        # Never sooner than the server asks, however short the doubling is.
         return None if asked > self.patience else max(min(wait, self.longest_wait), asked)
 
 

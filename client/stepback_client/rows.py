@@ -12,10 +12,12 @@ def plain(value: Any) -> Any:
     """The value in dictionaries, lists, numbers and strings, as far as it can be."""
     if isinstance(value, Mapping):
         given = cast("Mapping[Any, Any]", value)
+        # JSON has only texts as keys.
         return {str(plain(key)): plain(each) for key, each in given.items()}
     if names := getattr(getattr(value, "dtype", None), "names", None):  # a record of numpy
         return {str(name): plain(value[name]) for name in names}
     for conversion in _CONVERSIONS:
+        # A class has the methods too, and cannot be called so.
         if not isinstance(value, type) and (convert := getattr(value, conversion, None)):
             return plain(convert())
     if isinstance(value, list | tuple):

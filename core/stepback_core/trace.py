@@ -38,6 +38,7 @@ class Grammar(BaseModel):
         for name, text in texts.items():
             for other, container in texts.items():
                 if name != other and text in container:
+                    # Otherwise one of them would be read in the middle of the other.
                     raise ValueError(f"{name} {text!r} is part of {other} {container!r}")
         return self
 
@@ -58,6 +59,7 @@ class Grammar(BaseModel):
         return self.separator if ends_early else self.reserved_in_prompt(step)
 
     def frame(self, prompt: str) -> str:
+        # Not str.format, which would read braces of the prompt.
         return self.prompt_frame.replace("{prompt}", prompt)
 
 
@@ -87,10 +89,13 @@ class TokenGrammar:
             text: tokenizer.convert_tokens_to_ids(text) for text in (grammar.marker, grammar.end)
         }
         for text, token_id in ids.items():
+            # Encoded too: some tokenizers know a token by name and still split its text.
             if token_id is None or tokenizer.encode(text, add_special_tokens=False) != [token_id]:
                 raise ValueError(f"the tokenizer has no single token {text!r}")
         separators = frozenset(
             token_id
+            # The whole vocabulary, once at the start: byte-level BPE has many tokens with a line
+            # end in them.
             for token_id in range(len(tokenizer))
             if grammar.separator in tokenizer.decode([token_id], skip_special_tokens=False)
         )
@@ -118,6 +123,8 @@ class TokenGrammar:
         """
         body = ids[: ids.index(self.marker_id)] if self.marker_id in ids else ids
         ends = self.step_ends(body)
+        # The marker came right after a separator, so the step that it rejects is the complete one
+        # before.
         if ends and ends[-1] == len(body):
             ends.pop()
         return ends[-1] if ends else 0
@@ -147,6 +154,7 @@ class TraceCodec:
         # would end the trace before its first step.
         ids = self.tokenizer.encode(self.grammar.frame(prompt), add_special_tokens=False)
         prefix = list(self.prefix_ids)
+        # A chat template may begin with BOS already; two of them a model has never seen.
         return ids if ids[: len(prefix)] == prefix else prefix + ids
 
     def reserved_in_prompt(self, prompt: str) -> str | None:
@@ -187,6 +195,8 @@ class TraceCodec:
 
     def split_steps(self, ids: Sequence[int]) -> tuple[list[str], str]:
         """The complete steps in generated ids, and the beginning of an unfinished one."""
+        # Decoded as one text and then cut: a token may hold the end of one step and the beginning
+        # of the next.
         body = [token for token in ids if token not in self.tokens.stop_ids]
         text = self.tokenizer.decode(body, skip_special_tokens=False)
         *complete, rest = text.split(self.grammar.separator)
@@ -201,6 +211,7 @@ def _prefix_of(tokenizer: Tokenizer) -> tuple[int, ...]:
     """The ids that a tokenizer puts before a text. Raises ValueError where it changes the text."""
     plain = tokenizer.encode(_PROBES[0][0], add_special_tokens=False)
     whole = tokenizer.encode(_PROBES[0][0], add_special_tokens=True)
+    # The front is what stands before the text: an EOS at the back must not be taken for it.
     for start in range(len(whole) - len(plain) + 1):
         if whole[start : start + len(plain)] == plain:
             return tuple(whole[:start])

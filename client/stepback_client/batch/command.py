@@ -45,6 +45,7 @@ async def _batch(given: argparse.Namespace) -> int:
         raise InvalidInput("--on ray needs --model, a folder that every node has")
     items = list(read_items(read_lines(given.input)))
     with growing(given.out) as out:
+        # Under the lock of the file: two commands cannot both think a line undone.
         done = {str(line.get("custom_id")) for line in out.read()}
         left = [item for item in items if item.custom_id not in done]
         in_flight = given.in_flight * (given.actors if given.on else 1)
@@ -81,6 +82,7 @@ async def _answer(
 
 def _progress() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    # On standard error: answers may go through a pipe.
     return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
 
 
@@ -90,6 +92,7 @@ def _drain_on_signals(stop: asyncio.Event) -> None:
 
     def drain(number: signal.Signals) -> None:
         stop.set()
+        # The second signal has its usual effect then.
         loop.remove_signal_handler(number)
         _say("finishing what is in flight; once more to leave at once", 0)
 

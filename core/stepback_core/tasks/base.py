@@ -40,6 +40,7 @@ class Reason(StrEnum):
 class Verdict:
     """A checker's judgement of a whole answer."""
 
+    # Three values: a checker that could not judge is not one that refuses.
     strict: bool | None
     """None if the checker gave no judgement: the answer is unverified, whatever it says."""
     lax: bool | None
@@ -95,6 +96,7 @@ class Checker(ABC, Generic[P]):
         Equal keys are one state, whatever steps led there: a search may merge states of one problem
         by it. By default every path of legal steps is a state of its own.
         """
+        # Quadratic in the steps, and right for any task: one with a cheaper state overrides it.
         for length, step in enumerate(steps):
             if self.check_step(problem, steps[:length], step) is not None:
                 return None

@@ -30,6 +30,7 @@ _RULE = (
     "this Countdown has 2 to 6 integers from 1 to 99, all of them used, each once, "
     "and a target from 1 to 199"
 )
+# Matched at the beginning of a step alone, as the published checker does.
 _LAX_STEP = re.compile(r"([0-9]+)\s*([-+*/])\s*([0-9]+)\s*=\s*([0-9]+)", re.ASCII)
 
 
@@ -53,6 +54,7 @@ class CountdownProblem(BaseModel):
         try:
             return handler(data)
         except ValidationError as error:
+            # pydantic's own message would name a bound, and not the game that it belongs to.
             raise with_rule(error, _RULE) from None
 
 
@@ -64,6 +66,7 @@ class Countdown(Checker[CountdownProblem]):
     example = CountdownProblem(numbers=[4, 16, 25, 82], target=95)
 
     def prompt(self, problem: CountdownProblem) -> str:
+        # Sorted: a model should not learn an order that means nothing.
         return f"{canonical(problem.numbers)}={problem.target}"
 
     def check(self, problem: CountdownProblem, steps: Sequence[str]) -> Verdict:
@@ -111,6 +114,7 @@ def _refusal(problem: CountdownProblem, steps: Sequence[str]) -> Reason | None:
     state = _follow(problem, steps)
     if isinstance(state, Reason):
         return state
+    # The whole state: all numbers must be used up.
     return None if state == (problem.target,) else Reason.NOT_REACHED
 
 
@@ -124,6 +128,7 @@ def _lax(problem: CountdownProblem, steps: Sequence[str]) -> bool:
     last: int | None = None
     for step in steps:
         match = _LAX_STEP.match(step)
+        # Python refuses to read numbers of more than 4,300 digits, and takes long for shorter ones.
         if match is None or max(map(len, match.groups())) > 20:
             return False
         a, op, b, result = int(match[1]), match[2], int(match[3]), int(match[4])

@@ -19,6 +19,7 @@ def moves(state: State) -> Iterator[tuple[str, State]]:
     for i in range(len(state)):
         for j in range(i + 1, len(state)):
             b, a = state[i], state[j]
+            # Equal numbers would give the same step twice.
             if (a, b) in seen:
                 continue
             seen.add((a, b))
@@ -29,12 +30,14 @@ def moves(state: State) -> Iterator[tuple[str, State]]:
 
 def results(a: int, b: int) -> Iterator[tuple[str, int]]:
     yield "+", a + b
+    # Never negative: b is the smaller one.
     yield "-", a - b
     yield "*", a * b
     if b and a % b == 0:
         yield "/", a // b
 
 
+# Paths of six numbers meet in the same states again and again.
 @lru_cache(maxsize=1 << 16)
 def reachable(state: State) -> frozenset[int]:
     """Every value that some full path from a state ends in."""

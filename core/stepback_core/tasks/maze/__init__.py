@@ -53,6 +53,7 @@ class Maze(Checker[MazeProblem]):
         rows, goal = problem.rows, find(problem.rows, GOAL)
         ways = read_ways(rows)
         way, reason = _walk(ways, rows, steps)
+        # A walk of its own: the strict one ends at the first return.
         lax_way, lax_reason = _walk(ways, rows, steps, may_return=True)
         if reason is None and way[-1] != goal:
             reason = Reason.NOT_REACHED
@@ -84,6 +85,7 @@ class Maze(Checker[MazeProblem]):
         way, _ = _walk(read_ways(problem.rows), problem.rows, steps)
         for cell, after in pairwise(way):
             drawing[cell[0] + after[0] + 1][cell[1] + after[1] + 1] = _WAY
+            # Start and goal keep their letters.
             if drawing[2 * after[0] + 1][2 * after[1] + 1] == " ":
                 drawing[2 * after[0] + 1][2 * after[1] + 1] = _WAY
         return "\n".join(map("".join, drawing))
@@ -105,6 +107,7 @@ def _enter(
     if STEP.fullmatch(step) is None:
         return Reason.MALFORMED_STEP
     cell = target(way[-1], step[0])
+    # Before the wall: a step that contradicts itself says nothing of the maze.
     if cell != parse_cell(step[1:]):
         return Reason.WRONG_CELL
     if cell not in ways[way[-1]]:

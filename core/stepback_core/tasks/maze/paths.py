@@ -27,6 +27,7 @@ def move_between(cell: Cell, neighbour: Cell) -> str:
 
 def read_ways(rows: Sequence[str]) -> Ways:
     """Cells lie at the odd rows and columns of the drawing, with a wall or a passage between."""
+    # A tuple, since a list cannot be a key of the cache.
     return _read_ways(tuple(rows))
 
 

@@ -48,6 +48,7 @@ class MazeProblem(BaseModel):
     @field_validator("rows")
     @classmethod
     def _is_a_maze(cls, rows: list[str]) -> list[str]:
+        # One flaw at a time, with its place: a drawing that is shifted by one has hundreds.
         flaw = _flaw(rows)
         if flaw is not None:
             raise ValueError(flaw)

@@ -23,6 +23,7 @@ from stepback_core.tasks.sudoku.grid import (
 )
 from stepback_core.tasks.sudoku.problem import SudokuProblem
 
+# Of the largest grid; _read refuses what a smaller one has not.
 _STEP = re.compile(r"[A-I][a-i][1-9]", re.ASCII)
 
 
@@ -43,6 +44,7 @@ class Sudoku(Checker[SudokuProblem]):
         if isinstance(grid, Reason):
             return Verdict(False, lax, grid)
         is_full = 0 not in grid
+        # Every step was legal, so a full grid is a right one.
         return Verdict(is_full, lax, None if is_full else Reason.NOT_REACHED)
 
     def claims_goal(self, problem: SudokuProblem, steps: Sequence[str]) -> bool:
