@@ -17,6 +17,7 @@ from stepback_core.errors import InvalidInput
 from stepback_core.isolation import CheckerFailure, FailureKind, IsolatedChecker, Limits, Worker
 from stepback_core.isolation.calls import answer
 from stepback_core.isolation.confinement import Confinement
+from stepback_core.isolation.host import READY
 from tests.plugins import install, install_hostile
 from tests.plugins.hostile import Hostile
 
@@ -63,7 +64,7 @@ def ask(checker: IsolatedChecker, do: str = "") -> Future[dict[str, Any]]:
 
 
 def verdicts(asked: Future[dict[str, Any]]) -> object:
-    return asked.result(timeout=300)["value"]["verdicts"]
+    return asked.result(timeout=300)["verdicts"]
 
 
 @pytest.mark.parametrize("do", [*MISDEEDS, *OTHERS])
@@ -99,12 +100,38 @@ def test_a_worker_has_no_secret_of_its_parent(hostile: IsolatedChecker) -> None:
 
 
 def test_no_process_is_left_of_a_call_that_was_killed(hostile: IsolatedChecker) -> None:
-    asked = ask(hostile, "sleep")
     running = hostile.worker.process_id
     assert running is not None
+    waiting = {child.pid for child in psutil.Process(running).children()}
+    asked = ask(hostile, "sleep")
     with pytest.raises(CheckerFailure, match="no answer within 10 s"):
         asked.result(timeout=300)
-    assert psutil.Process(running).children(recursive=True) == []
+    left = psutil.Process(running).children(recursive=True)
+    assert len(waiting) == len(left) == READY
+    assert len({child.pid for child in left} - waiting) == 1
+
+
+def test_verdicts_before_a_failure_are_told(hostile: IsolatedChecker) -> None:
+    call = {
+        "do": "review",
+        "problem": PROBLEM | {"do": "exit at 4+16"},
+        "answers": [RIGHT, ["25+16=41"], ["4+16=20"], RIGHT],
+        "states": [],
+    }
+    with pytest.raises(CheckerFailure) as failed:
+        hostile.worker.submit(call).result(timeout=300)
+    assert failed.value.kind is FailureKind.CRASHED
+    assert failed.value.verdicts == [[True, True, None], [False, False, "not_reached"]]
+
+
+def test_each_call_has_a_process_of_its_own(hostile: IsolatedChecker) -> None:
+    do = "{}[__import__('os').getpid()]"
+    said = set[str]()
+    for _ in range(5):
+        with pytest.raises(CheckerFailure, match="KeyError") as failed:
+            ask(hostile, do).result(timeout=300)
+        said.add(str(failed.value))
+    assert len(said) == 5
 
 
 def test_the_checker_has_the_interface_of_one_in_process(hostile: IsolatedChecker) -> None:

@@ -6,8 +6,8 @@ import pytest
 from pydantic import BaseModel
 
 from stepback_core.errors import InvalidInput
+from stepback_core.inlining import inlined
 from stepback_core.schemas import SolveRequest
-from stepback_core.schemas.inlining import inlined
 from stepback_core.tasks import TASKS
 from stepback_core.tasks.registry import Registry
 from tests.training.test_generator_defaults import Sorting

@@ -1,15 +1,21 @@
 """Every task of reasoning-gym as `gym:NAME`: its own answers are accepted, wrong ones refused."""
 
+import json
+import re
+from dataclasses import fields
 from itertools import islice
+from pathlib import Path
 from random import Random
 
 import pytest
+from pydantic import ValidationError
 from reasoning_gym.factory import DATASETS
 
 from stepback_core.errors import InvalidInput
 from stepback_core.isolation import IsolatedChecker, Limits, Worker
-from stepback_core.tasks.gym import GymChecker, GymProblem
+from stepback_core.tasks.gym import GymChecker, problem_type_of
 from stepback_core.tasks.plugins import find, load_checker
+from stepback_training.config import Recipe
 from stepback_training.config.data import DataRecipe
 from stepback_training.data.samples import make_samples
 from stepback_training.generators import Split
@@ -33,7 +39,7 @@ def test_own_answers_are_accepted_and_wrong_ones_refused(name: str) -> None:
     for seed in (1, 2):
         drawn = generator.draw(Random(seed))
         assert drawn == generator.draw(Random(seed))
-        problem = GymProblem.model_validate_json(drawn.model_dump_json())
+        problem = checker.problem_type.model_validate_json(drawn.model_dump_json())
         assert problem == drawn and checker.prompt(problem)
         refused = checker.check(problem, WRONG)
         assert refused.strict is False and refused.reason
@@ -76,6 +82,65 @@ def test_the_splits_are_apart_and_the_example_is_held_out() -> None:
         problems = list(islice(generator.stream(split, Random(3)), 10))
         assert {generator.split(problem) for problem in problems} == {split}
     assert generator.split(generator.checker.example) is Split.TEST_SEEN
+
+
+def test_options_are_the_librarys_own_and_a_problem_carries_them() -> None:
+    generator = GymGenerator("chain_sum").with_options({"min_terms": 4, "max_terms": 4})
+    problem = generator.draw(Random(1))
+    assert len(re.findall(r" [+-] ", problem.question)) == 3
+    assert problem.options == {"min_terms": 4, "max_terms": 4}
+    assert generator.with_options({}) is generator
+
+
+def test_a_score_that_depends_on_options_takes_the_problems_own() -> None:
+    """Puzzle 24 refuses numbers that its options do not have."""
+    checker = GymChecker("puzzle24")
+    problem = checker.draw(Random(1))
+    [path] = GymGenerator("puzzle24").reference_paths(problem)
+    assert checker.check(problem, path).strict is True
+    others = problem.model_copy(update={"options": {"max_value": 1}})
+    assert checker.check(others, path).strict is False
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"min_terms": 3, "max_terms": 2}, "max_terms must be >= min_terms"),
+        ({"terms": 2}, "terms: Extra inputs"),
+        ({"max_terms": "many"}, "max_terms: Input should be a valid integer"),
+        ({"seed": 1}, "seed: Extra inputs"),
+    ],
+)
+def test_options_that_a_task_does_not_have_are_named(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, object], what: str
+) -> None:
+    monkeypatch.setenv("STEPBACK_TASKS", "gym:chain_sum")
+    add_plugins()
+    source = {"name": "gym:chain_sum", "options": options}
+    with pytest.raises(ValidationError, match=f"options: .*{what}"):
+        DataRecipe.model_validate({"samples": 1, "tasks": [source]})
+    with pytest.raises(ValidationError, match=what.rpartition(": ")[2]) as refused:
+        GymChecker("chain_sum").problem_type.model_validate({"question": "?", "options": options})
+    assert refused.value.errors()[0]["loc"][0] == "options"
+
+
+def test_every_option_is_in_the_schema() -> None:
+    for name in NAMES:
+        schema = problem_type_of(name).model_json_schema()["properties"]["options"]
+        own = {field.name for field in fields(DATASETS[name][1])} - {"seed", "size"}
+        assert set(schema["properties"]) == own
+        json.dumps(schema)
+
+
+def test_the_recipe_of_three_tasks_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path(__file__).parents[2] / "training/recipes/plugins/gym.toml"
+    [line] = [line for line in path.read_text().splitlines() if "STEPBACK_TASKS=" in line]
+    monkeypatch.setenv("STEPBACK_TASKS", line.partition("=")[2])
+    add_plugins()
+    recipe = Recipe.read(path)
+    assert recipe.data.names == line.partition("=")[2].split(",")
+    made = list(islice(make_samples(recipe.data, Random(1)), 20))
+    assert all(len(sample.prompt) < 400 for sample in made)
 
 
 def test_a_task_that_is_not_there_is_refused_with_those_that_are_near() -> None:

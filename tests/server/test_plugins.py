@@ -45,23 +45,23 @@ def checkpoint(plugin: None) -> Checkpoint:
     return dataclasses.replace(opened, manifest=manifest)
 
 
-def writing(checkpoint: Checkpoint, answers: Sequence[str]) -> ScriptedEngine:
+def writing(checkpoint: Checkpoint, answers: Sequence[str], delay: float = 0.0) -> ScriptedEngine:
     def write(request: SampleRequest, index: int) -> tuple[int, ...]:
         text = answers[index % len(answers)]
         steps = [checkpoint.codec.encode_step(step) for step in text.split("\n")]
         return (*(token for step in steps for token in step), checkpoint.codec.tokens.end_id)
 
-    return ScriptedEngine(write)
+    return ScriptedEngine(write, delay=delay)
 
 
 async def solve(
-    checkpoint: Checkpoint, answers: Sequence[str], do: str = "", **fields: Any
+    checkpoint: Checkpoint, answers: Sequence[str], do: str = "", delay: float = 0.0, **fields: Any
 ) -> SolveResult:
     solver = Solver(checkpoint, Settings())
     asked = {"task": "hostile", "problem": PROBLEM | {"do": do}, "strategy": "best_of_n"}
     request = {"breadth": 3, "candidates": 8, "widening": False}
     order = await solver.accept(SolveRequest.model_validate(asked | request | fields))
-    return await solver.solve(order, writing(checkpoint, answers), 0.0)
+    return await solver.solve(order, writing(checkpoint, answers, delay), 0.0)
 
 
 def test_the_worker_judges_and_its_verdict_ends_the_search(checkpoint: Checkpoint) -> None:
@@ -97,6 +97,46 @@ def test_one_answer_at_fault_costs_the_others_of_its_search_nothing(
     assert result.status is Status.SOLVED
     reasons = {each.verified: each.reason for each in result.candidates}
     assert reasons.keys() == {True, None} and "checker_crashed" in str(reasons[None])
+
+
+def different_answer(index: int) -> str:
+    """An answer that no other index has."""
+    return f"4+16=20\n25+20=45\n82+45={100 + index}"
+
+
+def test_a_checker_that_is_lost_ends_the_search_unverified(checkpoint: Checkpoint) -> None:
+    async def together() -> tuple[SolveResult, SolveResult]:
+        many = [different_answer(index) for index in range(64)]
+        return await asyncio.gather(
+            solve(checkpoint, many, "exit", delay=0.2, breadth=64),
+            solve(checkpoint, [WRONG] * 20 + [RIGHT], delay=0.2, breadth=64),
+        )
+
+    lost, other = asyncio.run(together())
+    assert (lost.status, lost.stop_reason) == (Status.UNVERIFIED, StopReason.CHECKER_FAILED)
+    reasons = {each.reason for each in lost.candidates}
+    assert any("checker_crashed" in str(reason) for reason in reasons), reasons
+    # Of the 28 tokens that each of the 64 answers has.
+    assert lost.usage.generated_tokens < 48 * 28
+    assert other.stop_reason is StopReason.SOLVED
+
+
+def test_a_search_whose_end_is_not_the_checkers_goes_on_without_it(checkpoint: Checkpoint) -> None:
+    many = [different_answer(index) for index in range(12)]
+    result = asyncio.run(
+        solve(checkpoint, many, "exit", breadth=12, select="perplexity", delay=0.02)
+    )
+    assert (result.status, result.stop_reason) == (Status.UNVERIFIED, StopReason.EXHAUSTED)
+    assert len(result.candidates) == 8
+
+
+def test_a_call_that_has_come_some_way_blames_none_of_its_answers(checkpoint: Checkpoint) -> None:
+    """One at fault among many: two more calls, and all others are judged."""
+    many = [WRONG, *(different_answer(index) for index in range(5))]
+    many = [text.replace("4+16=20", "16-4=12") for text in many[1:]] + [WRONG]
+    result = asyncio.run(solve(checkpoint, many, "exit at 4+16", breadth=6))
+    unjudged = [each for each in result.candidates if each.verified is None]
+    assert [each.text for each in unjudged] == [WRONG]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ValidationError
 from stepback_core.tasks.base import Checker, Verdict
 
 Fields = dict[str, Any]
+Tell = Callable[[list[Any]], None]
+"""Is handed each verdict of a review at once."""
 
 
 def describe(checker: Checker[Any]) -> Fields:
@@ -26,16 +28,19 @@ def describe(checker: Checker[Any]) -> Fields:
     }
 
 
-def answer(checker: Checker[Any], call: Fields) -> Fields:
-    """Return the answer to a call, or pydantic's errors for a problem that is none."""
+def answer(checker: Checker[Any], call: Fields, tell: Tell = lambda verdict: None) -> Fields:
+    """Return the answer to a call, or pydantic's errors for a problem that is none.
+
+    Verdicts are told one by one: those before a failure are not lost with it.
+    """
     try:
         problem = checker.problem_type.model_validate(call["problem"])
     except ValidationError as error:
         return {"invalid": error.errors(include_url=False, include_context=False)}
-    return {"value": _CALLS[call["do"]](checker, problem, call)}
+    return {"value": _CALLS[call["do"]](checker, problem, call, tell)}
 
 
-def _read(checker: Checker[Any], problem: BaseModel, call: Fields) -> Fields:
+def _read(checker: Checker[Any], problem: BaseModel, call: Fields, tell: Tell) -> Fields:
     fewest: Callable[[Any], int] | None = getattr(checker, "fewest_steps", None)
     return {
         "problem": problem.model_dump(mode="json"),
@@ -44,12 +49,11 @@ def _read(checker: Checker[Any], problem: BaseModel, call: Fields) -> Fields:
     }
 
 
-def _review(checker: Checker[Any], problem: BaseModel, call: Fields) -> Fields:
+def _review(checker: Checker[Any], problem: BaseModel, call: Fields, tell: Tell) -> Fields:
     """Judge many answers and states at once: a call has a price, whatever it does."""
-    return {
-        "verdicts": [_told(checker.check(problem, steps)) for steps in call["answers"]],
-        "states": [_key_of(checker.state_key(problem, steps)) for steps in call["states"]],
-    }
+    for steps in call["answers"]:
+        tell(_told(checker.check(problem, steps)))
+    return {"states": [_key_of(checker.state_key(problem, steps)) for steps in call["states"]]}
 
 
 def _told(verdict: Verdict) -> list[Any]:
@@ -58,7 +62,7 @@ def _told(verdict: Verdict) -> list[Any]:
     return [verdict.strict, verdict.lax, verdict.reason and str(verdict.reason)]
 
 
-def _method(checker: Checker[Any], problem: BaseModel, call: Fields) -> object:
+def _method(checker: Checker[Any], problem: BaseModel, call: Fields, tell: Tell) -> object:
     """Call one method by its name."""
     result: object = getattr(checker, call["method"])(problem, *call["arguments"])
     if isinstance(result, Verdict):
@@ -66,7 +70,7 @@ def _method(checker: Checker[Any], problem: BaseModel, call: Fields) -> object:
     return _key_of(cast("Hashable", result)) if call["method"] == "state_key" else result
 
 
-_CALLS: dict[str, Callable[[Checker[Any], Any, Fields], object]] = {
+_CALLS: dict[str, Callable[[Checker[Any], Any, Fields, Tell], object]] = {
     "read": _read,
     "review": _review,
     "method": _method,

@@ -1,5 +1,6 @@
 """The ways in which a checker can fail to give a verdict."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 
@@ -23,9 +24,11 @@ class FailureKind(StrEnum):
 class CheckerFailure(Exception):
     """A call that has no answer."""
 
-    def __init__(self, kind: FailureKind, detail: str) -> None:
+    def __init__(self, kind: FailureKind, detail: str, verdicts: Sequence[object] = ()) -> None:
         super().__init__(f"{kind}: {' '.join(detail.split())[:200]}")
         self.kind = kind
+        self.verdicts = verdicts
+        """Verdicts that the call gave before it failed, as its process told them."""
 
     @property
     def reason(self) -> str:

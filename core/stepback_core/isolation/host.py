@@ -1,4 +1,4 @@
-"""The worker's own program: it loads one plug-in, and forks for every call.
+"""The worker's own program: it loads one plug-in, and gives every call a fork.
 
 python -P -m stepback_core.isolation.host NAME SECONDS MEMORY_BYTES
 
@@ -6,44 +6,31 @@ Calls come as JSON lines on standard input, answers go as JSON lines to standard
 itself reads no text of a model: a call's line is read by its fork.
 """
 
-import fcntl
 import gc
 import json
 import os
 import selectors
-import signal
 import sys
 import time
 from collections import deque
-from dataclasses import dataclass, field
-from typing import Any, NoReturn, cast
+from collections.abc import Iterator
+from typing import Any
 
 from stepback_core.errors import InvalidInput
-from stepback_core.isolation.calls import answer, describe
+from stepback_core.isolation.calls import describe
 from stepback_core.isolation.confinement import Confinement
 from stepback_core.isolation.failures import FailureKind
+from stepback_core.isolation.fork import Fork
 from stepback_core.tasks.base import Checker
 from stepback_core.tasks.plugins import find, load_checker
 
 AT_ONCE = 4
-"""Forks at a time; more calls wait in order."""
-_LONGEST_ANSWER = 1 << 20
+"""Calls at a time; more wait in order."""
+READY = 2
+"""Forks that wait for a call: it does not wait for a fork then, unless several come at once."""
 _SECONDS_AT_FULL_PRIORITY = 0.2
 """A call that takes longer yields the processors to everything else."""
 _LOWEST_PRIORITY = 19
-
-
-@dataclass(slots=True)
-class _Fork:
-    """A call at work."""
-
-    name: str
-    """The caller's, as the bytes of its line say it."""
-    pid: int
-    pipe: int
-    begun: float = field(default_factory=time.monotonic)
-    is_slow: bool = False
-    said: bytearray = field(default_factory=bytearray)
 
 
 class Host:
@@ -57,13 +44,21 @@ class Host:
         self._calls = calls
         self._answers = answers
         self._waiting: deque[bytes] = deque()
-        self._forks: dict[int, _Fork] = {}
+        self._ready: deque[Fork] = deque()
+        self._keeps_ready = True
+        self._at_work = 0
+        self._forks: dict[int, Fork] = {}
         self._selector = selectors.DefaultSelector()
         self._selector.register(calls, selectors.EVENT_READ)
         self._rest = b""
 
     def run(self) -> None:
         while True:
+            while self._waiting and self._at_work < AT_ONCE:
+                self._begin(self._waiting.popleft())
+            # After the calls that have come: these shall not wait for forks of later ones.
+            while self._keeps_ready and len(self._ready) < READY:
+                self._fork()
             for key, _ in self._selector.select(self._seconds_to_wait()):
                 if key.fd == self._calls:
                     if not self._take_calls():
@@ -71,8 +66,6 @@ class Host:
                 else:
                     self._hear(self._forks[key.fd])
             self._watch_the_clock()
-            while self._waiting and len(self._forks) < AT_ONCE:
-                self._begin(self._waiting.popleft())
 
     def _take_calls(self) -> bool:
         content = os.read(self._calls, 1 << 16)
@@ -80,28 +73,29 @@ class Host:
         self._waiting.extend(lines)
         return bool(content)
 
+    def _fork(self) -> None:
+        fork = Fork.ahead(self._checker, self._confinement)
+        self._forks[fork.answers] = fork
+        self._selector.register(fork.answers, selectors.EVENT_READ)
+        self._ready.append(fork)
+
     def _begin(self, line: bytes) -> None:
+        if not self._ready:
+            self._fork()
         # A line is `NAME JSON`: the JSON, with a caller's texts in it, is for the fork to read.
         name, _, call = line.partition(b" ")
-        reading, writing = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            _work(self._checker, self._confinement, call, writing)
-        os.close(writing)
-        self._forks[reading] = _Fork(name.decode("ascii"), pid, reading)
-        self._selector.register(reading, selectors.EVENT_READ)
+        self._at_work += 1
+        self._ready.popleft().begin(name.decode("ascii"), call)
 
-    def _hear(self, fork: _Fork) -> None:
-        part = os.read(fork.pipe, 1 << 16)
-        fork.said += part
-        if len(fork.said) > _LONGEST_ANSWER:
-            self._end(fork, FailureKind.BROKEN, "an answer of more than a mebibyte")
-        elif not part:
+    def _hear(self, fork: Fork) -> None:
+        if not fork.hear():
             self._end(fork)
+        elif fork.has_said_too_much:
+            self._end(fork, FailureKind.BROKEN, "an answer of more than a mebibyte")
 
     def _watch_the_clock(self) -> None:
         now = time.monotonic()
-        for fork in [*self._forks.values()]:
+        for fork in [*self._busy]:
             if now >= fork.begun + self._confinement.seconds:
                 limit = f"no answer within {self._confinement.seconds:g} s"
                 self._end(fork, FailureKind.TIMEOUT, limit)
@@ -109,24 +103,32 @@ class Host:
                 fork.is_slow = True
                 os.setpriority(os.PRIO_PROCESS, fork.pid, _LOWEST_PRIORITY)
 
-    def _seconds_to_wait(self) -> float | None:
-        if not self._forks:
-            return None
-        limit = self._confinement.seconds
-        ends = (
-            each.begun + (limit if each.is_slow else min(limit, _SECONDS_AT_FULL_PRIORITY))
-            for each in self._forks.values()
-        )
-        return max(0.0, min(ends) - time.monotonic())
+    @property
+    def _busy(self) -> Iterator[Fork]:
+        return (fork for fork in self._forks.values() if fork.name)
 
-    def _end(self, fork: _Fork, kind: FailureKind | None = None, detail: str = "") -> None:
+    def _seconds_to_wait(self) -> float | None:
+        limit = self._confinement.seconds
+        ends = [
+            each.begun + (limit if each.is_slow else min(limit, _SECONDS_AT_FULL_PRIORITY))
+            for each in self._busy
+        ]
+        return max(0.0, min(ends) - time.monotonic()) if ends else None
+
+    def _end(self, fork: Fork, kind: FailureKind | None = None, detail: str = "") -> None:
         """End a fork, and all that it may have started, and tell its answer or its failure."""
-        self._selector.unregister(fork.pipe)
-        os.close(fork.pipe)
-        del self._forks[fork.pipe]
-        status = _kill(fork.pid)
-        told = _failure(kind, detail) if kind else _what_was_said(bytes(fork.said), status)
-        self.tell({"name": fork.name, **told})
+        self._selector.unregister(fork.answers)
+        del self._forks[fork.answers]
+        status = fork.end()
+        if not fork.name:
+            # For want of memory, perhaps: it is not replaced until a call has been answered.
+            self._ready.remove(fork)
+            self._keeps_ready = False
+            return
+        self._at_work -= 1
+        self._keeps_ready |= bool(fork.said)
+        told = fork.cut_short(kind, detail) if kind else fork.told(status)
+        self.tell({**told, "name": fork.name})
 
     def tell(self, fields: dict[str, Any]) -> None:
         """Write one line to the process that asks."""
@@ -136,79 +138,7 @@ class Host:
 
     def _stop(self) -> None:
         for fork in self._forks.values():
-            _kill(fork.pid)
-
-
-def _kill(pid: int) -> int:
-    """Kill a fork and its process group; how it ended."""
-    for kill in (os.killpg, os.kill):
-        try:
-            kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def _failure(kind: FailureKind, detail: str) -> dict[str, str]:
-    return {"failed": kind, "detail": detail}
-
-
-def _what_was_said(said: bytes, status: int) -> dict[str, Any]:
-    try:
-        fields: object = json.loads(said) if said else None
-    except (ValueError, RecursionError):
-        return _failure(FailureKind.BROKEN, "an answer that is no JSON")
-    if isinstance(fields, dict):
-        return cast("dict[str, Any]", fields)
-    if fields is not None:
-        return _failure(FailureKind.BROKEN, "an answer of another form")
-    if status == -signal.SIGSYS:
-        return _failure(FailureKind.FORBIDDEN, "a system call that is not allowed")
-    if status == -signal.SIGXCPU:
-        return _failure(FailureKind.TIMEOUT, "more seconds of a processor than a call may take")
-    how = f"signal {-status}" if status < 0 else f"exit status {status}"
-    return _failure(FailureKind.CRASHED, f"its process ended by {how}")
-
-
-def _work(checker: Checker[Any], confinement: Confinement, line: bytes, pipe: int) -> NoReturn:
-    """Answer one call in this fork, and end it."""
-    try:
-        os.setsid()
-        nothing = os.open(os.devnull, os.O_RDWR)
-        for standard in (0, 1, 2):
-            os.dup2(nothing, standard)
-        out = fcntl.fcntl(pipe, fcntl.F_DUPFD, 250)
-        os.closerange(3, 250)
-        _answer(checker, confinement, line, out)
-    finally:
-        # Whatever is raised: nothing of the worker's own may go on in a fork.
-        os._exit(1)
-
-
-def _answer(checker: Checker[Any], confinement: Confinement, line: bytes, out: int) -> None:
-    leave, write = os._exit, os.write
-
-    def say(fields: dict[str, Any]) -> None:
-        content = json.dumps(fields, ensure_ascii=True).encode()
-        while content:
-            content = content[write(out, content) :]
-        leave(0)
-
-    confinement.enter(lambda event: say(_failure(FailureKind.FORBIDDEN, f"it tried {event}")))
-    try:
-        answered = answer(checker, json.loads(line))
-    except Exception as error:  # a plug-in may raise anything
-        name = type(error).__name__
-        say(
-            _failure(
-                FailureKind.RAISED, name if isinstance(error, MemoryError) else f"{name}: {error}"
-            )
-        )
-    else:
-        try:
-            say(answered)
-        except (TypeError, ValueError) as error:
-            say(_failure(FailureKind.BROKEN, f"an answer that is no JSON ({error})"))
+            fork.end()
 
 
 def main() -> int:

@@ -230,8 +230,9 @@ def _finish(future: Future[Fields], fields: Fields) -> None:
 
 
 def _failure_of(fields: Fields) -> CheckerFailure:
+    detail, verdicts = str(fields.get("detail", "")), fields.get("verdicts", ())
     try:
-        return CheckerFailure(FailureKind(fields["failed"]), str(fields.get("detail", "")))
+        return CheckerFailure(FailureKind(fields["failed"]), detail, verdicts)
     except ValueError:
         return CheckerFailure(FailureKind.BROKEN, "a failure of an unknown kind")
 

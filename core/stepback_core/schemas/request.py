@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 
+from stepback_core.inlining import inlined
 from stepback_core.schemas.base import RequestModel
-from stepback_core.schemas.inlining import inlined
 from stepback_core.tasks import TASKS
 
 

@@ -23,6 +23,8 @@ class StopReason(StrEnum):
     TOKEN_BUDGET = "token_budget"
     DEADLINE = "deadline"
     CANCELLED = "cancelled"
+    CHECKER_FAILED = "checker_failed"
+    """The plug-in's checker failed too often: no answer would have been verified any more."""
 
 
 class Outcome(StrEnum):

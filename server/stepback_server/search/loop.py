@@ -80,9 +80,10 @@ class Search:
         is_win: Callable[[Branch], bool],
         observe: Callable[[Branch], None] = lambda branch: None,
         appraise: Appraise | None = None,
+        is_lost: Callable[[], bool] = lambda: False,
     ) -> None:
         """`appraise` is awaited between the engine and the strategy, one call at a time: what comes
-        meanwhile goes into the next one."""
+        meanwhile goes into the next one. The search ends where it then `is_lost`."""
         self._engine = engine
         self._strategy = strategy
         self._grammar = grammar
@@ -101,6 +102,7 @@ class Search:
         self._expanding = 0
         self._picked: list[Expansion] = []
         self._appraise = appraise
+        self._is_lost = is_lost
         self._arrived: list[Branch] = []
         self._appraising: asyncio.Task[None] | None = None
         # Ends an appraisal that waits for a service. Not set when tokens run out: verdicts on what
@@ -280,6 +282,8 @@ class Search:
             arrived, self._arrived = self._arrived, []
             for branch in await appraise(arrived, self._hurry):
                 self._record(branch)
+            if self._is_lost():
+                self._finish(StopReason.CHECKER_FAILED)
 
     def _record(self, branch: Branch) -> None:
         """Count a branch, with a seed in its turn; nothing after a win."""

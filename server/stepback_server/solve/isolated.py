@@ -1,8 +1,9 @@
 """Verdicts of a plug-in's checker on one search: its worker gives them, the search reads them."""
 
 import asyncio
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from stepback_core.isolation import CheckerFailure, FailureKind, IsolatedChecker
@@ -18,8 +19,22 @@ Steps = tuple[str, ...]
 
 # A search that loses more calls than this asks no more: each may take seconds of the worker's.
 _MOST_FAILURES = 4
+_LOST = CheckerFailure(
+    FailureKind.UNAVAILABLE, f"{_MOST_FAILURES} calls of this search have failed"
+)
+_LATE = CheckerFailure(FailureKind.UNAVAILABLE, "it gave no verdict in time")
 # Turns below this log-probability are hardly ever taken.
 _MIN_LOGPROB = -11.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """What one call has told, whether or not it came to its end."""
+
+    verdicts: Sequence[Verdict]
+    """Of the first answers, in their order."""
+    states: Mapping[Steps, str | None] = field(default_factory=dict[Steps, str | None])
+    failure: CheckerFailure | None = None
 
 
 class IsolatedReview:
@@ -41,9 +56,14 @@ class IsolatedReview:
         # Apart: a checker whose `state_key` fails may still judge answers.
         self._failures = {"answers": 0, "states": 0}
 
+    @property
+    def is_lost(self) -> bool:
+        """True once too many checks have failed: no answer of this search is judged any more."""
+        return self._failures["answers"] >= _MOST_FAILURES
+
     def check(self, steps: Sequence[str]) -> Verdict:
         """The verdict on an answer; unverified with the reason if there is none."""
-        return self._verdicts.get(tuple(steps)) or _unverified("it gave no verdict in time")
+        return self._verdicts.get(tuple(steps)) or Verdict(None, None, _LATE.reason)
 
     def state(self, ids: Sequence[int]) -> Hashable | None:
         """The state after generated ids, as `search.strategy.StateView` says."""
@@ -65,47 +85,59 @@ class IsolatedReview:
             for branch in branches:
                 states |= dict.fromkeys(self._steps_to_look_at(branch))
 
-        async def learn() -> None:
-            await asyncio.gather(self._judge([*answers]), self.look([*states]))
-
         with suppress(Interrupted):
-            await run_unless(learn(), hurry.wait())
+            await run_unless(self._learn([*answers], [*states]), hurry.wait())
         return branches
 
     async def look(self, states: Sequence[Steps]) -> None:
         """Learn the states after these steps."""
-        states = [steps for steps in states if steps not in self._states]
-        if states and self._failures["states"] < _MOST_FAILURES:
-            try:
-                told = await self._ask(states=states)
-                self._states |= _keys(states, told.get("states"))
-            except CheckerFailure:
-                self._failures["states"] += 1
+        await self._learn([], states)
 
-    async def _judge(self, answers: Sequence[Steps]) -> None:
-        if not answers:
-            return
-        if self._failures["answers"] >= _MOST_FAILURES:
-            lost = _unverified(f"{_MOST_FAILURES} calls of this search have failed")
-            self._verdicts |= dict.fromkeys(answers, lost)
-            return
-        try:
-            told = await self._ask(answers=answers)
-            verdicts = list(map(read_verdict, _listed(told.get("verdicts"), len(answers))))
-            self._verdicts |= zip(answers, verdicts, strict=True)
-        except CheckerFailure as failure:
-            if len(answers) > 1:
-                # One of them is at fault: the others shall not suffer for it.
-                await asyncio.gather(*(self._judge([answer]) for answer in answers))
-            else:
-                self._failures["answers"] += 1
-                self._verdicts[answers[0]] = Verdict(None, None, failure.reason)
+    async def _learn(self, answers: Sequence[Steps], states: Sequence[Steps]) -> None:
+        """Ask for all of it in one call, and again for the answers that a failure has left."""
+        while True:
+            if self.is_lost:
+                self._leave_unverified(answers, _LOST)
+                answers = ()
+            states = self._unknown(states)
+            if not answers and not states:
+                return
+            reply = await self._reply(answers, states)
+            self._verdicts |= zip(answers, reply.verdicts, strict=False)
+            self._states |= reply.states
+            answers = answers[len(reply.verdicts) :]
+            if reply.failure is None or not answers:
+                self._failures["states"] += reply.failure is not None
+                return
+            # A call that has come some way had the limits of a call for several answers.
+            if not reply.verdicts:
+                answers = self._blame(answers, reply.failure)
 
-    async def _ask(
-        self, answers: Sequence[Steps] = (), states: Sequence[Steps] = ()
-    ) -> dict[str, Any]:
+    def _blame(self, answers: Sequence[Steps], failure: CheckerFailure) -> Sequence[Steps]:
+        """Count a failure at the first of the answers. Returns those to ask for again."""
+        self._failures["answers"] += 1
+        is_nobodys = failure.kind is FailureKind.UNAVAILABLE
+        at_fault = answers if is_nobodys else answers[:1]
+        self._leave_unverified(at_fault, failure)
+        return answers[len(at_fault) :]
+
+    def _leave_unverified(self, answers: Sequence[Steps], failure: CheckerFailure) -> None:
+        self._verdicts |= dict.fromkeys(answers, Verdict(None, None, failure.reason))
+
+    def _unknown(self, states: Sequence[Steps]) -> Sequence[Steps]:
+        if self._failures["states"] >= _MOST_FAILURES:
+            return ()
+        return [steps for steps in states if steps not in self._states]
+
+    async def _reply(self, answers: Sequence[Steps], states: Sequence[Steps]) -> "_Reply":
         call = {"do": "review", "problem": self._problem, "answers": answers, "states": states}
-        return await ask(self._checker, call)
+        try:
+            answered = await ask(self._checker, call)
+            verdicts = _listed(answered.get("verdicts"), len(answers))
+            keys = _keys(states, answered["value"].get("states"))
+            return _Reply([read_verdict(each) for each in verdicts], keys)
+        except CheckerFailure as failure:
+            return _Reply(_readable(failure.verdicts), failure=failure)
 
     def _steps_to_look_at(self, branch: Branch) -> Iterator[Steps]:
         """Every place at which a search may ask for a state: ends of steps, and turns to one."""
@@ -122,14 +154,23 @@ class IsolatedReview:
 
 
 async def ask(checker: IsolatedChecker, call: dict[str, Any]) -> dict[str, Any]:
-    """Return the value of an answer. Raises CheckerFailure, and ApiError for a bad problem."""
+    """Return an answer, whose value is an object. Raises CheckerFailure, and ApiError for a bad
+    problem."""
     answered = await asyncio.wrap_future(checker.worker.submit(call))
     if "invalid" in answered:
         raise invalid(answered["invalid"], under="problem")
-    value = answered.get("value")
-    if not isinstance(value, dict):
+    if not isinstance(answered.get("value"), dict):
         raise CheckerFailure(FailureKind.BROKEN, "an answer of another form")
-    return cast("dict[str, Any]", value)
+    return answered
+
+
+def _readable(told: Sequence[object]) -> list[Verdict]:
+    """The verdicts up to the first that is none."""
+    verdicts = list[Verdict]()
+    with suppress(CheckerFailure):
+        for each in told:
+            verdicts.append(read_verdict(each))
+    return verdicts
 
 
 def _keys(states: Sequence[Steps], told: Any) -> dict[Steps, str | None]:
@@ -143,7 +184,3 @@ def _listed(told: Any, count: int) -> list[Any]:
     if not isinstance(told, list) or len(cast("list[Any]", told)) != count:
         raise CheckerFailure(FailureKind.BROKEN, "an answer of another form")
     return cast("list[Any]", told)
-
-
-def _unverified(detail: str) -> Verdict:
-    return Verdict(None, None, CheckerFailure(FailureKind.UNAVAILABLE, detail).reason)

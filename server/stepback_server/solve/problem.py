@@ -69,7 +69,7 @@ async def _read_in_worker(
     call = {"do": "read", "problem": fields}
     try:
         told = await ask(task, call)
-        prompt, problem, fewest = _what_was_read(told)
+        prompt, problem, fewest = _what_was_read(told["value"])
     except CheckerFailure as failure:
         raise ApiError(
             "checker_failed",
