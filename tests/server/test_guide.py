@@ -38,6 +38,13 @@ def test_the_guide_is_served_with_a_policy_that_names_its_own_scripts(site: Path
         assert f"script-src 'self' 'sha256-{digest}';" in policy and "unsafe" not in policy
 
 
+def test_a_picture_may_use_the_style_inside_it_and_nothing_else(site: Path) -> None:
+    (site / "tree.svg").write_text("<svg><style>text { fill: red }</style></svg>")
+    [answer] = ask(("GET", "/guide/tree.svg", {}), guide_dir=site)
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'; style-src 'unsafe-inline'" in policy and "script" not in policy
+
+
 @pytest.mark.parametrize("path", ["/guide", "/guide/", "/guide/concepts/tree.html", "/guide/no"])
 def test_head_is_as_get(site: Path, path: str) -> None:
     got, head = ask(("GET", path, {}), ("HEAD", path, {}), guide_dir=site)

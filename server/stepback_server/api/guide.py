@@ -19,6 +19,8 @@ _ABSENT = (
     "This server has no guide: `make site` builds it into build/site, and STEPBACK_GUIDE_DIR "
     "names that folder."
 )
+# A picture has its style inside, and is a document of its own where it is opened by itself.
+_PICTURE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 _INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 
 
@@ -40,6 +42,8 @@ class _GuideFiles(StaticFiles):
                 "no_such_path", f"The guide has no such page: {GUIDE_PATH}/ has them all."
             )
         response.headers.update(self._headers)
+        if path.endswith(".svg"):
+            response.headers["Content-Security-Policy"] = _PICTURE_POLICY
         return response
 
 
