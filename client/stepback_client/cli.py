@@ -119,7 +119,7 @@ def solve(arguments: Sequence[str]) -> int:
     except (StepbackError, InvalidInput, OSError, UnicodeDecodeError) as error:
         print(f"stepback solve: {error}", file=sys.stderr)
         return 2
-    print(describe(result, question.picture(result)))
+    print(describe(result, question.picture(result) or result.picture))
     return 1 if result.status is Status.UNSOLVED else 0
 
 

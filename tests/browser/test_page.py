@@ -110,6 +110,18 @@ FROM_A_STEP = [
 ]
 
 
+def test_a_plugins_picture_is_text(page: Page, tmp_path: Path) -> None:
+    answer = {"text": "16-4=12", "steps": ["16-4=12"], "score": -0.1, "verified": True, "votes": 1}
+    drawn = {"answer": answer, "candidates": [answer], "picture": "<b>+</b>\n|x|"}
+    file = tmp_path / "search.json"
+    request = {"task": "countdown", "problem": PROBLEM, "strategy": "best_first", "breadth": 16}
+    result = finished(FROM_THE_START) | drawn
+    file.write_text(json.dumps({"request": request, "result": result}))
+    page.locator("input[type=file]").first.set_input_files(file)
+    expect(page.locator("pre.picture")).to_have_text("<b>+</b>\n|x|")
+    assert_accessible(page)
+
+
 @pytest.mark.parametrize(
     ("nodes", "steps"),
     [(FROM_THE_START, ["16-4=12"]), (FROM_A_STEP, ["16-4=12", "25-12=13"])],

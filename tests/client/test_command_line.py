@@ -4,12 +4,15 @@ import codecs
 import os
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from stepback_core.tasks import CountdownProblem
 from stepback_training.generators import GENERATORS
+from tests.client.test_output import RESULT
 from tests.conftest import ROOT, free_port
 
 
@@ -123,6 +126,28 @@ def test_a_picture_too(server: str, shown: str) -> None:
     rows = '{"rows": ["#####", "#S.G#", "#####"]}'
     maze = ["solve", "--task", "maze", "--problem", rows, "--url", server]
     assert stepback(*maze, encoding=shown).returncode in (0, 1)
+
+
+def test_a_picture_of_a_plugins_task_is_printed() -> None:
+    drawn = RESULT.model_copy(update={"picture": "+--+\n|<b|\n+--+"})
+
+    class Answering(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            body = drawn.model_dump_json().encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        done = stepback("solve", "--task", "drawn", "--problem", "{}", "--url", url)
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert "\n+--+\n|<b|\n+--+\nsolved: " in done.stdout
 
 
 def test_an_unusable_setting_is_one_line() -> None:

@@ -29,7 +29,7 @@ class Hostile(Checker[HostileProblem]):
         if problem.do == "exit at 4+16":
             if "4+16=20" in steps:
                 os._exit(3)
-        elif steps and problem.do:
+        elif steps and problem.do and not problem.do.startswith("draw "):
             self._do(problem.do)
         if self.cheats:
             return Verdict.of(None)
@@ -37,6 +37,11 @@ class Hostile(Checker[HostileProblem]):
 
     def state_key(self, problem: HostileProblem, steps: Sequence[str]) -> object:
         return _COUNTDOWN.state_key(problem, steps)
+
+    def picture(self, problem: HostileProblem, steps: Sequence[str]) -> str | None:
+        if problem.do.startswith("draw "):
+            return str(eval(problem.do.removeprefix("draw ")))
+        return None
 
     def _do(self, misdeed: str) -> None:
         known = _MISDEEDS.get(misdeed)

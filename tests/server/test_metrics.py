@@ -79,7 +79,10 @@ def test_what_was_generated_in_vain_is_counted_as_it_comes(dies: bool) -> None:
     body = SolveRequest(prompt="countdown:3,5=15", strategy=Strategy.BEST_OF_N, breadth=32)
     checkpoint = Checkpoint.open(CHECKPOINT)
 
+    waited = 0.0
+
     async def scenario() -> str:
+        nonlocal waited
         keeper = Supervisor(lambda: Moody(dies=dies), CANARY)
         service = Service(Settings(max_searches=1), Served(checkpoint), keeper)
         running = asyncio.create_task(service.run())
@@ -87,7 +90,11 @@ def test_what_was_generated_in_vain_is_counted_as_it_comes(dies: bool) -> None:
             await asyncio.sleep(0.01)
         calls = [asyncio.create_task(service.solve(body, Tenant("alice"))) for _ in range(2)]
         if not dies:
+            while not value(service.metrics.render().decode(), "stepback_queued"):  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            begun = time.monotonic()
             await asyncio.sleep(0.07)
+            waited = time.monotonic() - begun
             for call in calls:
                 call.cancel()
         ends = await asyncio.gather(*calls, return_exceptions=True)
@@ -99,13 +106,13 @@ def test_what_was_generated_in_vain_is_counted_as_it_comes(dies: bool) -> None:
 
     page = asyncio.run(scenario())
     generated = value(page, 'stepback_tokens_total{kind="generated"}')
-    assert generated == 24 if dies else 3 <= generated <= 18
+    assert generated == 24 if dies else 3 <= generated < 96
     assert value(page, 'stepback_tokens_total{kind="discarded"}') == generated
     assert value(page, 'stepback_key_tokens_total{key="alice"}') == generated
     assert value(page, "stepback_samples_total") >= 32
     # The second waited for the first: until it had died of it, or until it left the queue.
     assert value(page, "stepback_queue_seconds_count") == 2
-    assert value(page, "stepback_queue_seconds_sum") > 0.05
+    assert value(page, "stepback_queue_seconds_sum") > waited
 
 
 def test_live_values_are_read_when_they_are_asked_for() -> None:

@@ -152,6 +152,25 @@ def test_a_fork_that_was_taken_over_and_says_nonsense_solves_nothing(
     assert (result.answer.reason or "").startswith("checker_broken"), result.answer.reason
 
 
+@pytest.mark.parametrize(
+    ("do", "picture"),
+    [
+        ("draw '\\n'.join(['+--+', '| <b>|', '+--+'])", "+--+\n| <b>|\n+--+"),
+        ("draw 'a\\x1b[2Jb\\u202ec'", "a\ufffd[2Jb\ufffdc"),
+        ("draw 'x' * 20_000", None),
+        ("draw __import__('os')._exit(3)", None),
+        ("draw __import__('socket').socket()", None),
+        ("", None),
+    ],
+)
+def test_a_picture_is_drawn_in_the_worker(
+    checkpoint: Checkpoint, do: str, picture: str | None
+) -> None:
+    result = asyncio.run(solve(checkpoint, [RIGHT], do, breadth=1))
+    assert result.status is Status.SOLVED
+    assert result.picture == picture
+
+
 def test_an_illegal_step_is_not_continued(checkpoint: Checkpoint) -> None:
     illegal = "4+4=8\n25+8=33\n82+33=115"
     result = asyncio.run(

@@ -22,6 +22,7 @@ def describe(checker: Checker[Any]) -> Fields:
     default: Any = Checker
     return {
         "schema": checker.problem_type.model_json_schema(),
+        "draws": kind.picture is not default.picture,
         "example": checker.example.model_dump(mode="json"),
         "knows_states": kind.state_key is not default.state_key
         or kind.check_step is not default.check_step,
@@ -62,6 +63,10 @@ def _told(verdict: Verdict) -> list[Any]:
     return [verdict.strict, verdict.lax, verdict.reason and str(verdict.reason)]
 
 
+def _picture(checker: Checker[Any], problem: BaseModel, call: Fields, tell: Tell) -> Fields:
+    return {"picture": checker.picture(problem, call["steps"])}
+
+
 def _method(checker: Checker[Any], problem: BaseModel, call: Fields, tell: Tell) -> object:
     """Call one method by its name."""
     result: object = getattr(checker, call["method"])(problem, *call["arguments"])
@@ -73,6 +78,7 @@ def _method(checker: Checker[Any], problem: BaseModel, call: Fields, tell: Tell)
 _CALLS: dict[str, Callable[[Checker[Any], Any, Fields, Tell], object]] = {
     "read": _read,
     "review": _review,
+    "picture": _picture,
     "method": _method,
 }
 

@@ -35,6 +35,7 @@ class IsolatedChecker(Checker[Any]):
         self.means: list[str] = told["means"]
         """The means that confine its calls on this machine."""
         self.knows_states: bool = told["knows_states"]
+        self.draws: bool = told["draws"]
         self.problem_type = _problem_type(worker.name, told["schema"])
         self.example = self.problem_type.model_validate(told["example"])
 

@@ -141,7 +141,8 @@ class SolveResult(ResponseModel):
     """`solved`: the checker accepts the answer. `unverified`: an answer, and no checker, or one
     that failed. `unsolved`: neither."""
     stop_reason: StopReason
-    """`solved`, `exhausted`, `token_budget`, `deadline`, or `cancelled` by a server that stops."""
+    """`solved`, `exhausted`, `token_budget`, `deadline`, `checker_failed` of a plug-in, or
+    `cancelled` by a server that stops."""
     strategy: Strategy
     """Value in use."""
     select: Select
@@ -160,6 +161,8 @@ class SolveResult(ResponseModel):
     """The chosen candidate; None if no branch reached an end."""
     candidates: list[Answer]
     """The first `candidates` distinct answers, best first, the chosen one among them."""
+    picture: str | None = None
+    """The answer as a plug-in's task draws it, in text; None if it does not."""
     usage: Usage
     """Its cost."""
     tree: list[TreeNode] | None = None

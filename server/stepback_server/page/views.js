@@ -131,7 +131,9 @@ export function Timeline({ run }) {
 
 export function Picture({ run, steps }) {
   const grid = picture(run.request.task, run.request.problem, steps);
-  if (!grid) return null;
+  // A plug-in's own, of the answer alone.
+  const drawn = run.result?.answer?.steps.join("\n") === steps.join("\n") ? run.result.picture : null;
+  if (!grid) return drawn ? html`<pre class="picture" role="img" aria-label="the answer">${drawn}</pre>` : null;
   const label = grid.map((row) => row.map(({ sign }) => sign || "empty").join(" ")).join(", ");
   return html`<table class=${`picture ${run.request.task}`} role="img" aria-label=${label}><tbody>
     ${grid.map((row) => html`<tr>${row.map(({ sign, kind }) =>

@@ -23,6 +23,7 @@ _LOST = CheckerFailure(
     FailureKind.UNAVAILABLE, f"{_MOST_FAILURES} calls of this search have failed"
 )
 _LATE = CheckerFailure(FailureKind.UNAVAILABLE, "it gave no verdict in time")
+_LARGEST_PICTURE = 16_384
 # Turns below this log-probability are hardly ever taken.
 _MIN_LOGPROB = -11.5
 
@@ -92,6 +93,18 @@ class IsolatedReview:
     async def look(self, states: Sequence[Steps]) -> None:
         """Learn the states after these steps."""
         await self._learn([], states)
+
+    async def picture(self, steps: Sequence[str]) -> str | None:
+        """Draw an answer; None if its task does not, or fails to."""
+        if not self._checker.draws or self.is_lost:
+            return None
+        call = {"do": "picture", "problem": self._problem, "steps": steps}
+        try:
+            drawn = (await ask(self._checker, call))["value"].get("picture")
+        except CheckerFailure:
+            return None
+        is_text = isinstance(drawn, str) and 0 < len(drawn) <= _LARGEST_PICTURE
+        return "".join(map(_printable, drawn)) if is_text else None
 
     async def _learn(self, answers: Sequence[Steps], states: Sequence[Steps]) -> None:
         """Ask for all of it in one call, and again for the answers that a failure has left."""
@@ -171,6 +184,11 @@ def _readable(told: Sequence[object]) -> list[Verdict]:
         for each in told:
             verdicts.append(read_verdict(each))
     return verdicts
+
+
+def _printable(sign: str) -> str:
+    """A sign that no terminal takes for a command: it may be a text's."""
+    return sign if sign.isprintable() or sign == "\n" else "\N{REPLACEMENT CHARACTER}"
 
 
 def _keys(states: Sequence[Steps], told: Any) -> dict[Steps, str | None]:

@@ -150,7 +150,11 @@ class Solver:
             searched = await search.run()
         finally:
             self._searches.discard(search)
-        return results.of(searched, seconds_queued)
+        result = results.of(searched, seconds_queued)
+        if order.review is None or result.answer is None:
+            return result
+        drawn = await order.review.picture(result.answer.steps)
+        return result.model_copy(update={"picture": drawn})
 
     async def retell(
         self, request: SolveRequest, result: SolveResult
