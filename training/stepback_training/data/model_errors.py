@@ -63,6 +63,7 @@ class ModelError(BaseModel):
             problem = self.typed_problem
         except ValidationError as error:
             raise ValueError(f"problem: {first_error(error, whole='it')}") from error
+        # A model may be asked anything: a file of its errors can hold test problems.
         if self._task.split(problem) is not Split.TRAIN:
             raise ValueError("problem: it is not of the training split, and must not be trained on")
         steps = [*self.prefix, self.wrong_step]
@@ -74,6 +75,7 @@ class ModelError(BaseModel):
 
     def _refuse_what_must_not_be_taught(self, problem: BaseModel) -> None:
         steps = [*self.prefix, self.wrong_step]
+        # After every step: a follow-up may reach a held-out goal where the wrong step does not.
         for step in [None, *self.follow_ups]:
             steps += [] if step is None else [step]
             if not is_teachable(self._task, problem, steps):
@@ -112,6 +114,7 @@ def own_errors_of(recipe: DataRecipe) -> Mapping[str, list[ModelError]]:
     file = Path(recipe.own_errors.file)
     written = file.stat().st_mtime_ns if file.exists() else 0
     found = _read_once(file, written)
+    # A file of other tasks would silently train on none of it.
     if found.keys().isdisjoint(recipe.names):
         raise InvalidInput(f"{file}: it has no errors of {' or '.join(recipe.names)}")
     return found

@@ -71,6 +71,8 @@ def write_samples(recipe: DataRecipe, path: Path, *, processes: int | None = Non
     own_errors_of(recipe)
     partial = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Before anything is written: a run that is killed must not leave a recipe beside samples of
+    # another one.
     _recipe_path(path).unlink(missing_ok=True)
     try:
         _write_batches(recipe, partial, processes)
@@ -100,7 +102,9 @@ def _batches(recipe: DataRecipe, processes: int | None) -> Iterator[tuple[int, s
                 yield len(samples), "".join(map(_to_line, samples))
         return
     sizes = [min(_CHUNK, recipe.samples - start) for start in range(0, recipe.samples, _CHUNK)]
+    # A process of the pool has loaded no plug-ins where it is not forked.
     with ProcessPoolExecutor(processes or usable_cores(), initializer=add_plugins) as pool:
+        # map keeps the order, so that the file is the same with any number of processes.
         chunks = pool.map(_chunk, [recipe] * len(sizes), range(len(sizes)), sizes)
         yield from zip(sizes, chunks, strict=True)
 
@@ -163,6 +167,7 @@ def _from_task(task: Generator[Any], recipe: DataRecipe, rng: Random) -> Iterato
             yield _right(task.checker.prompt(problem), path, recipe, rng)
             continue
         mistake = mistakes.draw(problem, path, rng)
+        # Where a problem has no wrong step of the wanted kinds, the next problem is drawn.
         if mistake is not None:
             wrong, *follow_ups = mistake.wrong_steps
             yield Sample(
@@ -188,6 +193,7 @@ def first_of_each_order(paths: list[list[str]]) -> list[list[str]]:
     """Drop paths that repeat an earlier one's steps in another order."""
     first: dict[tuple[str, ...], list[str]] = {}
     for path in paths:
+        # The order of paths is the generator's, so the first is always the same one.
         first.setdefault(tuple(sorted(path)), path)
     return list(first.values())
 
@@ -232,4 +238,5 @@ def _chunk(recipe: DataRecipe, index: int, size: int) -> str:
 
 
 def _to_line(sample: Sample) -> str:
+    # Without defaults and spaces: files have millions of lines.
     return json.dumps(sample.model_dump(exclude_defaults=True), separators=(",", ":")) + "\n"

@@ -116,6 +116,7 @@ def read_traces(files: Sequence[Path], grammar: Grammar | None = None) -> Traces
                 try:
                     found.append((where, Trace.model_validate_json(line, context=grammar)))
                 except ValidationError as error:
+                    # All lines are read before anything is said: a file is mended in one go.
                     errors += [f"{where}: {one}" for one in every_error(error, whole="the line")]
         except InvalidInput as error:
             errors.append(str(error))
@@ -149,6 +150,7 @@ def _lines(file: Path) -> Iterator[tuple[str, bytes]]:
 
 def _conflicts(found: Sequence[tuple[str, Trace]]) -> list[str]:
     """Wrong steps that are right ones elsewhere: after the same prompt and the same steps."""
+    # Prompts without a wrong step cannot conflict, and are most of a file.
     asked = {trace.prompt for _, trace in found if trace.wrong_step is not None}
     # One number a prefix: to keep the prefixes would take memory by the square of the steps.
     right: dict[int, int] = {}
@@ -162,6 +164,7 @@ def _conflicts(found: Sequence[tuple[str, Trace]]) -> list[str]:
             path = [*trace.right_prefix, trace.wrong_step]
             *_, last = _prefix_hashes(trace.prompt, path)
             there, other = found[right[last]] if last in right else ("", None)
+            # Compared in full: two prefixes may have one hash.
             if other is not None and other.steps[: len(path)] == path:
                 conflicts.append(f"{where}: wrong_step: {there} has it as the right step here")
     return conflicts

@@ -47,6 +47,7 @@ class Mistakes:
             if claim is not None:
                 return claim
         most = self._draw_number(rng)
+        # Short enough that the wrong steps do not make the answer longer than a right one.
         prefix = path[: rng.randrange(max(1, len(path) + 1 - most))]
         wrong = draw_wrong_step(self._task, problem, prefix, self._recipe, rng)
         if wrong is None:
@@ -63,6 +64,8 @@ class Mistakes:
         """A wrong path whose last step claims the goal. None if there is no way to one."""
         prefix = path[: rng.randrange(len(path))]
         steps = list(prefix)
+        # A claim needs a state from which the goal is one step away; until then the path goes on
+        # wrongly.
         while (claim := self._task.false_claim(problem, steps, rng)) is None:
             if len(steps) == len(prefix):
                 step = self._task.wrong_step(problem, steps, ErrorKind.EXPLORATION, rng)
@@ -100,5 +103,6 @@ def draw_wrong_step(
         wrong = task.wrong_step(problem, prefix, kind, rng)
         if wrong is not None:
             return wrong
+        # Drawn without this kind from here on: not every kind exists in every state.
         weights[kinds.index(kind)] = 0.0
     return None

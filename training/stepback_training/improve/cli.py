@@ -48,6 +48,7 @@ def improve(arguments: Sequence[str]) -> int:
         return INTERRUPTED
     except ModuleNotFoundError as error:
         return say_missing("improve", error)
+    # First: BadSetting is also a StepbackError, and means a refusal.
     except ValueError as error:
         return say("improve", error, 2)
     except (StepbackError, OSError) as error:

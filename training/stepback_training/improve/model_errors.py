@@ -20,6 +20,7 @@ def wrong_steps(
     """Illegal steps in a search's tree, each once, at states that the correct `path` goes through.
     Skips malformed steps, which teach nothing, and steps that end as if in a held-out goal."""
     checker = judge_of(task)
+    # By state, not by steps: the search may have come there another way.
     right = {checker.state_key(problem, path[:length]) for length in range(len(path))}
     whole: dict[int, list[str]] = {}
     found: dict[tuple[str, ...], WrongStep] = {}
@@ -32,6 +33,7 @@ def wrong_steps(
         if wrong is None or not is_teachable(task, problem, [*wrong.prefix, wrong.step]):
             continue
         if checker.state_key(problem, wrong.prefix) in right:
+            # Once each: a tree repeats what the model likes to do.
             found.setdefault((*wrong.prefix, wrong.step), wrong)
     return list(found.values())
 

@@ -31,11 +31,15 @@ def training_questions(data: DataRecipe, seed: int) -> Iterator[Question]:
     asked: set[str] = set()
     number = 0
     for attempt in count():
+        # A generator of its own for each number: a run that is resumed draws the same problems
+        # without drawing those before.
         rng = Random(f"{seed}/{attempt}")
         [source] = rng.choices(sources, shares)
         assert source.task is not None
         problem = next(source.task.stream(Split.TRAIN, rng))
         question = Question(source.task, Split.TRAIN, number, problem)
+        # Checked although the stream is of the training split: a generator's mistake would spoil
+        # every result.
         refuse_held_out(question.task, question.problem)
         if question.prompt not in asked:
             asked.add(question.prompt)

@@ -71,6 +71,7 @@ class Record(BaseModel):
     @property
     def best(self) -> Round:
         """The round after the start that solves most of the validation problems; the first such."""
+        # By validation alone: choosing by the test would make its score a best of several.
         return max(self.rounds[1:], key=lambda each: each.validation.solved.hits)
 
     def write(self, path: Path) -> None:

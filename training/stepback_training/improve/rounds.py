@@ -55,6 +55,7 @@ def improve(
     the engines do not do their part; the same call goes on from there.
     """
     start = _start(recipe)
+    # Two commands on one folder would write the same journals.
     with locked(run):
         agree(run / "run.json", identity(recipe, weights_digest(start)), renewed)
         return _Improvement(recipe, engines, run, start).run(best=best, report=report)
@@ -77,7 +78,9 @@ def _start(recipe: Recipe) -> Path:
             )
     config = json.loads((folder / "config.json").read_bytes())
     if config.get("tie_word_embeddings"):
+        # The server would refuse the reload, after the first round has been paid for.
         raise ValueError(f"{folder}: its embeddings are tied; export it untied, and serve that")
+    # Before the first search is paid for.
     _check_search(recipe.improve or ImproveRecipe(), recipe.data)
     return folder
 
@@ -183,6 +186,7 @@ class _Improvement:
         """The round's samples: of everything that was solved until now."""
         path = self._folder(number) / "samples.jsonl"
         counts_path = self._folder(number) / "counts.json"
+        # Appears whole, so where it exists it is right.
         if not path.exists():
             rounds = range(1, number + 1)
             kept = keep(outcome for each in rounds for outcome in self._solve(each))
@@ -205,6 +209,8 @@ class _Improvement:
             from stepback_training.train.sft import train
 
             changes = {
+                # From the round before, not from the start: each round's errors are those of the
+                # model that made them.
                 "base": BaseModelChoice(path=str(self._checkpoint(number - 1))),
                 "train": self._recipe.round_train,
             }
@@ -256,6 +262,7 @@ class _Improvement:
 
         folder = self._run / "model"
         weights = self._weights(number)
+        # A run that went on may have a better round now.
         if not folder.exists() or weights_digest(folder) != weights.digest:
             staging = folder.with_name("model.partial")
             shutil.rmtree(staging, ignore_errors=True)

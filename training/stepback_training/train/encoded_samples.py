@@ -68,6 +68,7 @@ class EncodedSamples:
         self.prompt_lengths = np.concatenate(
             [b.prompt_lengths for b in blocks] or [np.zeros(0, np.int64)]
         )
+        # One more than there are samples: the last one's end.
         self.starts = np.concatenate([[0], np.cumsum(self.lengths)])
         self.longest_answers: dict[str, int] = {}
         """Tokens of the longest whole answer without its prompt, by task; "" for other prompts."""
@@ -109,10 +110,12 @@ def _encode_block(
         has_loss += encoded.has_loss
         lengths.append(len(encoded.ids))
         prompts.append(encoded.prompt_tokens)
+        # By the prompt's beginning, since samples from elsewhere name no task.
         task = next((name for name in tasks if sample.prompt.startswith(f"{name}:")), "")
         if not sample.beginning:
             longest[task] = max(longest.get(task, 0), len(encoded.ids) - encoded.prompt_tokens)
     return _Block(
+        # Four bytes a token: there are many millions, and blocks travel between processes.
         np.asarray(ids, np.int32),
         np.asarray(has_loss, np.bool_),
         np.asarray(lengths, np.int64),

@@ -31,6 +31,7 @@ def make_model(
 ) -> tuple[PreTrainedModel, AnyTokenizer, Grammar]:
     """Return the untrained model, its tokenizer with the marker in it, and the grammar of both. A
     model from scratch reads ASCII and the `characters` of its samples."""
+    # Before any weight is made.
     torch.manual_seed(recipe.seed)
     if recipe.scratch is not None:
         grammar = Grammar(separator=recipe.data.separator)
@@ -99,6 +100,7 @@ def _from_base(
     wishes = Wishes(separator=separator, prompt_frame=base.prompt_frame)
     adopted = adopt(tokenizer, wishes, known.grammar if known else None)
     checked_codec(adopted.grammar, tokenizer, source.name)
+    # Trained in float32: the autocast of the Trainer makes bfloat16 of what is computed.
     model = source.open_model(torch.float32)
     add_token_rows(model, adopted.new_ids, len(tokenizer))
     return model, tokenizer, adopted.grammar
@@ -113,6 +115,7 @@ def add_token_rows(model: PreTrainedModel, new_ids: Sequence[int], vocabulary_si
     with torch.no_grad():
         for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
             rows = cast("nn.Linear | nn.Embedding", layer).weight
+            # A random row would be far from all others, and its first losses large.
             rows[list(new_ids)] = rows[: min(new_ids)].mean(0)
 
 

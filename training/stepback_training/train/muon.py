@@ -76,6 +76,7 @@ def orthogonalized(
     in bfloat16 as there, and in float32 on a device that emulates bfloat16.
     """
     a, b, c = coefficients
+    # The Gram matrix is then of the smaller side.
     is_tall = matrices.shape[-2] > matrices.shape[-1]
     found = matrices.mT if is_tall else matrices
     if has_fast_bfloat16(matrices.device):
@@ -97,6 +98,7 @@ class MuonWithAdamW(Optimizer):
     def __init__(
         self, model: nn.Module, *, lr: float, adamw_lr: float, weight_decay: float
     ) -> None:
+        # Embeddings and the head are matrices too, and stay with AdamW all the same.
         matrices, others = split_parameters(model)
         self._parts: tuple[Optimizer, Optimizer] = (
             BatchedMuon(matrices, lr=lr, weight_decay=weight_decay),
@@ -125,6 +127,8 @@ class MuonWithAdamW(Optimizer):
         self._share_groups()
 
     def _share_groups(self) -> None:
+        # The very same dictionaries: loading a state replaces them, and a scheduler must write to
+        # those in use.
         self.param_groups = [group for part in self._parts for group in part.param_groups]
 
 

@@ -49,6 +49,7 @@ class PackedRows(Dataset[dict[str, torch.Tensor]]):
         self._row_tokens = row_tokens
         self._pad_id = pad_id
         self._shares = share_prompts
+        # Shuffled once, here: the Trainer then reads the rows in their order.
         order = np.random.default_rng(seed).permutation(len(samples)).tolist()
         self._groups = self._grouped(order) if share_prompts else [[sample] for sample in order]
         lengths = [self._length(group) for group in self._groups]
@@ -58,6 +59,7 @@ class PackedRows(Dataset[dict[str, torch.Tensor]]):
         """Rows with samples in them."""
         self.tokens = sum(lengths)
         """Tokens of all samples, padding left out; a shared prompt counts once."""
+        # A last step of fewer rows would weigh its samples more.
         self._rows += [[] for _ in range(-self.filled % multiple)]
 
     def __len__(self) -> int:
@@ -83,6 +85,7 @@ class PackedRows(Dataset[dict[str, torch.Tensor]]):
     def _length(self, group: list[int]) -> int:
         if len(group) == 1:
             return int(self._samples.lengths[group[0]])
+        # Without its last token, which opens every branch: it predicts the branch's first one.
         trunk = int(self._samples.prompt_lengths[group[0]]) - 1
         return int(self._samples.lengths[group].sum()) - trunk * (len(group) - 1)
 
@@ -119,6 +122,7 @@ class _Row:
             here = self._copy(samples, sample, trunk, int(samples.lengths[sample]))
             self.branches[here] = branch if len(group) > 1 else 0
         self.groups[begun : self.at] = number
+        # Padding is a sample of its own to the mask, so that nothing sees it.
         self.positions[self.at :] = np.arange(len(self.ids) - self.at)
 
     def _copy(self, samples: EncodedSamples, sample: int, first: int, end: int) -> slice:
@@ -153,6 +157,7 @@ def _pack(
                 break
         else:
             if len(rows) == open_rows:
+                # The fullest is closed: it has the least chance to take another sample.
                 fullest = min(range(open_rows), key=lambda index: rows[index][1])
                 closed.append(rows.pop(fullest)[0])
             rows.append(([sample], row_tokens - length))

@@ -44,6 +44,7 @@ def _wandb(recipe: Recipe, run: Path) -> TrainerCallback:
 
     identity = run / "wandb-id"
     if not identity.exists():
+        # Kept in the run's folder, so that a resumed run goes on with its own curve.
         identity.write_text(secrets.token_hex(4))
     wandb.init(
         project=os.environ.get("WANDB_PROJECT", "stepback"),

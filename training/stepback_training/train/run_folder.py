@@ -35,6 +35,7 @@ def held(run: Path, recipe: Recipe, data: Path) -> Generator[str]:
     if made_by is not None and made_by != recipe.data:
         raise ValueError(f"{data} was not written by this recipe's [data]: write it anew")
     with locked(run):
+        # By content: the same file may have been moved, and another one may have its name.
         digest = sha256(data.read_bytes()).hexdigest()
         agree(run / "run.json", _identity(recipe, digest), _renewed)
         yield digest
@@ -48,6 +49,8 @@ def locked(run: Path) -> Generator[None]:
     run.mkdir(parents=True, exist_ok=True)
     with (run / "lock").open("w") as lock:
         try:
+            # The kernel lets go of it when the process ends, however it ends: no stale lock needs
+            # mending.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ValueError(f"{run}: another process is training there") from error

@@ -67,6 +67,7 @@ def tree_mask(groups: torch.Tensor, branches: torch.Tensor) -> torch.Tensor:
     same_group = groups[:, :, None] == groups[:, None, :]
     same_branch = branches[:, :, None] == branches[:, None, :]
     in_prompt = (branches == 0)[:, None, :]
+    # Causal as well, within a branch.
     before = torch.ones(groups.shape[1], groups.shape[1], dtype=torch.bool).tril()
     return (same_group & (same_branch | in_prompt) & before)[:, None]
 
@@ -79,6 +80,7 @@ def _to_add(seen: torch.Tensor) -> torch.Tensor:
 def loss_positions(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The positions of a flat batch that predict a token with a loss, and these tokens; filled up
     by positions without a loss."""
+    # A position predicts the token after it; the last one of a row predicts nothing.
     shifted = torch.nn.functional.pad(labels, (0, 1), value=-100)[:, 1:].flatten()
     kept = (shifted != -100).nonzero().flatten()
     fill = -len(kept) % _MULTIPLE

@@ -40,9 +40,11 @@ def make_tokenizer(
     special = [_PAD, _UNKNOWN, grammar.end]
     vocabulary = {token: index for index, token in enumerate(special + plain)}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token=_UNKNOWN))
+    # The longest first: a regular expression takes the first alternative that fits.
     names = [re.escape(name) for name in sorted(pieces, key=len, reverse=True)]
     pattern = Regex("|".join([*names, rf"[0-9]{{1,{digits_per_token}}}", r"[\s\S]"]))
     backend.pre_tokenizer = pre_tokenizers.Split(pattern, behavior="isolated")
+    # Nothing is put between tokens, so that a text comes back as it was.
     backend.decoder = decoders.Fuse()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,
