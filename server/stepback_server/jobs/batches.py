@@ -57,6 +57,7 @@ class Batches:
 
     async def add(self, tenant: str, request: BatchRequest) -> Batch:
         """Begin a batch, whose input file is read later. Raises ApiError for that file."""
+        # Only that it is there: reading it may take long, and is the runner's.
         await self._files.find(tenant, request.input_file_id)
         id, now = f"batch_{uuid.uuid4().hex}", self._database.now
         window = request.completion_window
@@ -116,6 +117,7 @@ async def move(
     row = (await connection.execute(found.with_for_update())).one_or_none()
     if row is None:
         return False
+    # Read and written under one row lock: two controllers move the same batch.
     times = row.times | {after: row.now}
     changed = update(BATCHES).where(BATCHES.c.id == id)
     await connection.execute(changed.values(status=after, times=times, **values))
@@ -124,6 +126,7 @@ async def move(
 
 async def counted(connection: AsyncConnection, batch: AnyRow) -> AnyRow:
     """Its counts and tokens: what its lines say, or once they are gone, what was kept."""
+    # Lines are deleted once their files are written; the sums were kept with the batch.
     if batch.status not in _WITH_LINES:
         return batch
     lines = select(*COUNTS).where(JOBS.c.batch == batch.id, JOBS.c.state != State.HELD)
@@ -131,6 +134,7 @@ async def counted(connection: AsyncConnection, batch: AnyRow) -> AnyRow:
 
 
 def _described(row: AnyRow, counts: AnyRow) -> Batch:
+    # OpenAI's clients know no such status.
     status = BatchStatus.FINALIZING if row.status == EXPIRING else BatchStatus(row.status)
     return Batch(
         id=row.id,

@@ -20,6 +20,7 @@ class Claims:
         self._database = database
         self._model = model
         self._endpoints = tuple(endpoints)
+        # In memory: whose turn it is may differ between controllers, and is forgotten with one.
         self._last_tenant = ""
 
     async def claim(self, owner: str, *, searches: int, lines: int) -> list[Job]:
@@ -69,6 +70,7 @@ class Claims:
             )
             .order_by(JOBS.c.number)
             .limit(most)
+            # Controllers that claim at the same moment take different rows, and wait for none.
             .with_for_update(skip_locked=True)
         )
         claimed = await connection.execute(
@@ -84,10 +86,13 @@ class Claims:
                 JOBS.c.number, JOBS.c.id, JOBS.c.tenant, JOBS.c.batch, JOBS.c.endpoint, JOBS.c.body
             )
         )
+        # RETURNING promises no order.
         return [Job(*row) for row in sorted(claimed.all())]
 
     async def finish(self, owner: str, answered: Sequence[tuple[Job, JobAnswer | None]]) -> None:
         """Write answers, None for what was cancelled, of the jobs that are still the owner's."""
+        # By owner: an answer of a controller that was taken for dead is dropped, as another has the
+        # job by now.
         mine = (JOBS.c.number == bindparam("of"), JOBS.c.owner == bindparam("by"))
         ended = update(JOBS).where(*mine, JOBS.c.state == State.RUNNING)
         rows = [{"of": job.number, "by": owner} | _ended(answer) for job, answer in answered]
@@ -111,6 +116,7 @@ class Claims:
 
     async def to_cancel(self, owner: str) -> set[int]:
         """Numbers of the claimed jobs that somebody has cancelled."""
+        # Polled by its controller: a caller may have cancelled it at any other one.
         asked = select(JOBS.c.number).where(JOBS.c.owner == owner, JOBS.c.cancelling)
         async with self._database.begin() as connection:
             return set((await connection.execute(asked)).scalars())

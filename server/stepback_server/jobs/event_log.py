@@ -34,6 +34,7 @@ class EventLog:
             self._news.set()
 
     async def __aenter__(self) -> Self:
+        # A search that is begun again goes on counting: readers resume by number.
         self._next = await self._searches.next_event(self._number)
         self._task = asyncio.create_task(self._run())
         return self
@@ -62,6 +63,7 @@ class EventLog:
     async def _flush(self) -> bool:
         """Write what waits; False where it goes on waiting for the database."""
         self._news.clear()
+        # Taken before the write, so that events that come meanwhile are not lost.
         events, self._waiting = self._waiting, []
         if not events:
             return True

@@ -54,6 +54,7 @@ class LineReader:
 
     def _checked(self, text: bytes) -> Iterator[tuple[int, BatchLine]]:
         self._number += 1
+        # A file of the wrong kind has an error in every line: the first hundred say enough.
         if not text.strip() or len(self.errors) >= MOST_ERRORS:
             return
         self._count += 1
@@ -62,6 +63,7 @@ class LineReader:
             self._fail("line_too_long", message, None)
             return
         if self._count > self._most:
+            # Said once, not for each line that is too many.
             if self._count == self._most + 1:
                 self._fail("too_many_requests", f"a batch has at most {self._most} lines", None)
             return
@@ -94,6 +96,7 @@ def output_line(job: Any, *, expired: bool) -> tuple[bytes, bool]:
         body = json.loads(job.answer)
         response = LineResponse(status_code=job.status, request_id=job.id, body=body)
         line = BatchOutputLine(id=_id(job), custom_id=job.custom_id, response=response, error=None)
+        # A refused request is a line of the error file, as OpenAI's batches have it.
         return _encoded(line), job.status < 400
     code = "batch_expired" if expired else "batch_cancelled"
     error = LineError(code=code, message=_MESSAGES[code])

@@ -74,6 +74,7 @@ class VllmScore:
         return {"model": self.entry.model, "text_1": question.prompt, "text_2": texts}
 
     def read(self, candidates: Sequence[Candidate], content: bytes) -> dict[str, Opinion]:
+        # By index: the answer's order is not promised.
         scores = {each.index: each.score for each in read_as(_Scores, content).data}
         return _by_place(candidates, scores)
 
@@ -102,6 +103,7 @@ class VllmClassify:
 
     def read(self, candidates: Sequence[Candidate], content: bytes) -> dict[str, Opinion]:
         data, label = read_as(_Classes, content).data, self.entry.label
+        # A negative label counts from the last class, which every answer has.
         if any(label >= len(each.probs) for each in data):
             raise malformed(f"data.0.probs: there is no class {label}")
         return _by_place(candidates, {each.index: each.probs[label] for each in data})
@@ -137,6 +139,7 @@ class Judge:
             graded["unfinished"] = True
         return {
             "model": self.entry.model,
+            # The same answer should get the same grade.
             "temperature": 0,
             "max_tokens": self.entry.max_tokens,
             "messages": [
@@ -173,6 +176,7 @@ def filled(template: str, texts: Mapping[str, str]) -> str:
 
 def _last_object(text: str) -> str:
     """The last JSON object of a reply: a judge may think aloud first. Raises ScorerError."""
+    # From the last brace backwards: an object may hold others, and text may follow.
     end = text.rfind("}") + 1
     begin = text.rfind("{", 0, end)
     while begin >= 0:

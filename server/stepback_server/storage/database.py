@@ -31,6 +31,7 @@ _SECONDS_TO_ANSWER = 20
 def address_of(url: str) -> URL:
     """The address with its asynchronous driver. Raises InvalidInput."""
     try:
+        # The short form is what many hosts hand out; SQLAlchemy knows only the long one.
         address = make_url(url.replace("postgres://", "postgresql://", 1))
     except ArgumentError:
         raise InvalidInput(
@@ -42,6 +43,7 @@ def address_of(url: str) -> URL:
             f"STEPBACK_DATABASE_URL: {address.get_backend_name()} is not supported; "
             "write sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
         )
+    # asyncpg has another name for it than libpq.
     query = {"ssl" if name == "sslmode" else name: value for name, value in address.query.items()}
     return address.set(drivername=driver, query=query)
 
@@ -53,6 +55,7 @@ class Database:
         address = address_of(url)
         self.is_shared = address.get_backend_name() == "postgresql"
         """Several machines may use it at once."""
+        # For logs.
         self.name = address.render_as_string(hide_password=True)
         self._engine = _shared(address) if self.is_shared else _in_a_file(address)
 
@@ -87,6 +90,8 @@ class Database:
         try:
             async with self.begin() as connection:
                 if self.is_shared:
+                    # Controllers that start together would run the same migration; SQLite's
+                    # transaction locks the file itself.
                     lock = text("SELECT pg_advisory_xact_lock(:lock)")
                     await connection.execute(lock, {"lock": _MIGRATION_LOCK})
                 await connection.run_sync(_migrate)
@@ -129,6 +134,7 @@ def _shared(address: URL) -> AsyncEngine:
         pool_size=8,
         max_overflow=8,
         pool_timeout=_SECONDS_TO_CONNECT,
+        # A connection that the server closed meanwhile is replaced before it is used.
         pool_pre_ping=True,
         connect_args={"timeout": _SECONDS_TO_CONNECT, "command_timeout": _SECONDS_TO_ANSWER},
     )
@@ -150,6 +156,7 @@ def _in_a_file(address: URL) -> AsyncEngine:
 
     @event.listens_for(engine.sync_engine, "begin")
     def begin(connection: Connection) -> None:  # pyright: ignore[reportUnusedFunction]
+        # A writer from the start: it waits for its turn here, where the driver's timeout holds.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine

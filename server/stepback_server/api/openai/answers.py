@@ -59,8 +59,10 @@ class Choice:
         """The choice of an answer, or of none."""
         codec = wanted.logprobs
         if answer is None:
+            # No answer within the budget is what "length" means to these clients.
             return cls("", "length", None if codec is None else [])
         ends = [at for stop in wanted.stops if (at := answer.text.find(stop)) >= 0]
+        # Stops are cut here, not in the engine: a search must see whole steps.
         text = answer.text[: min(ends, default=None)]
         return cls(text, "stop", None if codec is None else tokens_of(answer, text, codec))
 
@@ -77,6 +79,7 @@ class Choice:
 
 def choices_of(result: SolveResult, wanted: Wanted) -> list[Choice]:
     """The distinct answers, best first: at least one choice, at most as many as are wanted."""
+    # Never an empty list, whose first entry every client reads.
     answers = result.candidates[: wanted.choices] or [None]
     return [Choice.of(answer, wanted) for answer in answers]
 
@@ -96,6 +99,8 @@ def chat_completion(result: SolveResult, wanted: Wanted, envelope: Envelope) -> 
                 index=index,
                 message=AnswerMessage(
                     content=choice.text,
+                    # The search is one, whatever the number of choices. Clients read one name or
+                    # the other.
                     reasoning=reasoning if index == 0 else None,
                     reasoning_content=reasoning if index == 0 else None,
                 ),

@@ -15,6 +15,7 @@ def search_rows(
     joins the same row of the first one."""
 
     async def solve(place: int) -> SolveResult:
+        # A single search keeps the caller's key, so that it is the same in /solve.
         row_key = key if key is None or len(searches) == 1 else f"{key}/{place}"
         result, _ = await service.result(searches[place], tenant, row_key)
         return result
@@ -29,6 +30,8 @@ async def all_results(run: BatchRun, rows: int) -> list[SolveResult]:
         if ended is not None:
             place, result = ended
             if isinstance(result, Exception):
+                # OpenAI's answer has no place for one row's error; leaving the loop ends the
+                # others.
                 raise result
             results[place] = result
     return [results[place] for place in range(rows)]

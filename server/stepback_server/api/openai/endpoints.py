@@ -37,6 +37,7 @@ class _OpenAiEndpoint(ABC):
     ) -> JobAnswer:
         """Answer the body. Raises NotNow."""
         try:
+            # Left out, or a line with stream_options would be refused for what it does not do.
             given = {name: value for name, value in body.items() if name not in _OF_STREAMS}
             call = self._translated(given)
             if call.unknown_fields:
@@ -48,6 +49,7 @@ class _OpenAiEndpoint(ABC):
 
     @property
     def _translator(self) -> Translator:
+        # Made again for each body: the checkpoint may have been exchanged.
         return Translator(self._service.checkpoint, self._settings)
 
     @abstractmethod

@@ -37,6 +37,7 @@ def tokens_of(answer: Answer, text: str, codec: TraceCodec) -> list[ToldToken]:
     return [
         ToldToken(whole[start:end], begin + start, logprob)
         for start, end, (_, logprob) in zip([0, *ends], ends, body, strict=False)
+        # Tokens after a stop are not part of the text.
         if begin + start < len(text)
     ]
 
@@ -48,6 +49,8 @@ def chat_logprobs(tokens: Sequence[ToldToken]) -> ChatLogprobs:
             TokenLogprob(
                 token=token.text,
                 logprob=token.logprob,
+                # Half a character has no bytes of its own here: better none than those of the sign
+                # that stands for it.
                 bytes=None if _UNREADABLE in token.text else list(token.text.encode()),
             )
             for token in tokens

@@ -63,6 +63,7 @@ def _content(message: ChatMessage, place: str) -> str:
 def problem_of(text: str, task: str | None, tasks: Collection[str], param: str) -> Problem:
     """Return the problem that a text stands for: of `task` as JSON or as its prompt line, else of
     the task whose prompt line it is, else a bare prompt."""
+    # First: a prompt line in a chat client is a problem with a checker.
     found = read_prompt_line(text.strip(), tasks if task is None else {task} & set(tasks))
     if found is not None:
         return {"task": found[0], "problem": found[1].model_dump(mode="json")}
@@ -109,6 +110,7 @@ def _listed(prompt: JsonValue) -> list[str | list[int]]:
 
 
 def _are_ids(value: JsonValue) -> bool:
+    # Not isinstance, for which True is an int.
     return isinstance(value, list) and all(type(each) is int for each in value)
 
 
@@ -127,6 +129,7 @@ def _unframed(text: str, codec: TraceCodec) -> str:
     """The prompt in a text that bears the checkpoint's frame already, so that it gets one."""
     before, after = codec.grammar.prompt_frame.split("{prompt}")
     framed = len(text) > len(before) + len(after)
+    # Evaluation harnesses render the chat template themselves.
     if framed and text.startswith(before) and text.endswith(after):
         return text[len(before) : len(text) - len(after)]
     return text

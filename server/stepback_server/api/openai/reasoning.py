@@ -32,6 +32,7 @@ class Reasoning:
     def lines(self, event: ProgressEvent) -> list[str]:
         """The lines that an event completes."""
         if isinstance(event, StepEvent):
+            # A step is held back until the next event: text that was streamed cannot be struck out.
             lines, self._held = self._held, [event.text]
             return list(map(_step, lines))
         held, self._held = self._held, []
