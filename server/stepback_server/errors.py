@@ -247,16 +247,20 @@ class ApiError(Exception):
         )
         self.retry_after = retry_after
         if retry_after is not None:
+            # In the header for HTTP, and as a number for the rows of a batch, which have no
+            # headers.
             headers = {**(headers or {}), "Retry-After": str(retry_after)}
         self.headers = headers
 
 
 def invalid(errors: Sequence[Any], *, under: str | None = None) -> ApiError:
     """The first of pydantic's errors; `under` is the field that the validated value came from."""
+    # The first alone: later ones often follow from it, and a caller mends one at a time.
     first = errors[0]
     kind: str = first["type"]
     if kind == "json_invalid":
         return unparsable()
+    # A caller knows its own fields, not where FastAPI looked for them.
     path = [str(part) for part in first["loc"] if part not in _PLACES]
     if under is not None:
         path.insert(0, under)
@@ -270,6 +274,8 @@ def invalid(errors: Sequence[Any], *, under: str | None = None) -> ApiError:
         message = "the body must be a JSON object; see /docs for its fields"
     code = _CODES.get(kind)
     if code is None:
+        # pydantic has dozens of kinds, and later versions add some: what is not listed gets a code
+        # all the same.
         code = "out_of_range" if any(part in kind for part in _OUT_OF_RANGE) else "wrong_type"
     return ApiError(code, f"{param}: {message}" if param else message, param=param)
 
@@ -310,6 +316,7 @@ def idempotency_mismatch() -> ApiError:
 
 def unknown_id(kind: str) -> ApiError:
     """There is nothing of this kind with the id, or it is another tenant's."""
+    # The same words for another tenant's: an answer must not tell what exists elsewhere.
     return ApiError("unknown_id", f"id: this key has no such {kind}.", param="id")
 
 

@@ -32,6 +32,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         limit = self._limits.get(scope["path"], self._limit)
+        # What is declared too large is refused before a byte of it is read.
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > limit:
             await self._refusal(scope, limit)(scope, receive, send)
@@ -43,6 +44,7 @@ class BodyLimit:
             message = await receive()
             if message["type"] == "http.request":
                 read += len(message.get("body", b""))
+                # A chunked body declares no length.
                 if read > limit:
                     raise _TooLarge
             return message
@@ -88,6 +90,7 @@ class HeadAsGet:
 
         async def send_head(message: Message) -> None:
             if message["type"] == "http.response.body":
+                # An answer to HEAD has no body, whatever its Content-Length says.
                 message = {**message, "body": b""}
             await send(message)
 
@@ -120,6 +123,7 @@ class _TooLarge(BaseException):
 
 async def until_hang_up(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Do the work unless the caller hangs up first: then cancel it and raise Interrupted."""
+    # A task of its own: ASGI tells of a hang-up only to who receives.
     gone = Alarm()
     watcher = asyncio.create_task(_ring_on_hang_up(request, gone))
     try:

@@ -37,6 +37,7 @@ async def of_these_weights(
 
 
 async def _check(client: AsyncClient, digest: str | None, journal: Journal[Any]) -> None:
+    # Compared at the end: new weights may come at any moment in between.
     if digest is not None and (await client.version()).digest != digest:
         journal.take_back()
         raise StepbackError(

@@ -36,6 +36,7 @@ class Journal(Generic[T]):
         self.runs: list[dict[str, Any]] = []
         self._file = file
         self._kind = kind
+        # From 2: the first line of the file is its head.
         for number, line in enumerate(lines, start=2):
             self._take(line, number)
 
@@ -47,6 +48,7 @@ class Journal(Generic[T]):
         setting, split, number = key
         line = {"setting": setting, "split": split, "number": number}
         self._file.append(line | {"outcome": outcome.model_dump(mode="json")})
+        # After the file has it: what is only in memory would be lost with the process.
         self.outcomes[key] = outcome
 
     def take_back(self) -> None:
