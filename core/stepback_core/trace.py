@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from stepback_core.prompt_frame import DEFAULT_FRAME, check_frame, framed, prefix_of, with_prefix
+
 PROTOCOL_VERSION = 1
 
 
@@ -28,7 +30,7 @@ class Grammar(BaseModel):
     """Closes every step."""
     end: str = Field(default="<end>", min_length=1)
     """Closes an answer. The tokenizer's end-of-sequence token."""
-    prompt_frame: str = "{prompt}\n"
+    prompt_frame: str = DEFAULT_FRAME
     """Wraps the prompt; holds `{prompt}` exactly once. Of a chat model it is one user's turn in the
     model's own chat template, and the only place where a prompt has control tokens."""
 
@@ -44,8 +46,7 @@ class Grammar(BaseModel):
 
     @model_validator(mode="after")
     def _frame_holds_the_prompt_once(self) -> "Grammar":
-        if self.prompt_frame.count("{prompt}") != 1:
-            raise ValueError("prompt_frame must contain {prompt} exactly once")
+        check_frame(self.prompt_frame)
         return self
 
     def reserved_in_prompt(self, prompt: str) -> str | None:
@@ -59,8 +60,7 @@ class Grammar(BaseModel):
         return self.separator if ends_early else self.reserved_in_prompt(step)
 
     def frame(self, prompt: str) -> str:
-        # Not str.format, which would read braces of the prompt.
-        return self.prompt_frame.replace("{prompt}", prompt)
+        return framed(self.prompt_frame, prompt)
 
 
 class Tokenizer(Protocol):
@@ -146,16 +146,18 @@ class TraceCodec:
     def of(cls, grammar: Grammar, tokenizer: Tokenizer) -> "TraceCodec":
         """The codec of a grammar and a tokenizer. Raises ValueError where they do not agree."""
         tokens = TokenGrammar.of(grammar, tokenizer)
-        return cls(grammar, tokenizer, tokens, _prefix_of(tokenizer), _control_texts(tokenizer))
+        return cls(
+            grammar,
+            tokenizer,
+            tokens,
+            prefix_of(tokenizer, _PROBES[0][0]),
+            _control_texts(tokenizer),
+        )
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """Ids of the framed prompt after one BOS, where the tokenizer has one."""
-        # Of what a tokenizer adds only the front is taken: an EOS after the prompt (add_eos_token)
-        # would end the trace before its first step.
         ids = self.tokenizer.encode(self.grammar.frame(prompt), add_special_tokens=False)
-        prefix = list(self.prefix_ids)
-        # A chat template may begin with BOS already; two of them a model has never seen.
-        return ids if ids[: len(prefix)] == prefix else prefix + ids
+        return with_prefix(self.prefix_ids, ids)
 
     def reserved_in_prompt(self, prompt: str) -> str | None:
         """The first control token in a prompt, as text; a prompt must have none of its own."""
@@ -205,17 +207,6 @@ class TraceCodec:
 
 # Steps of characters that each vocabulary has, for one separator or another.
 _PROBES = (("1+2=3", "3+4=7"), ("ab", "cd"))
-
-
-def _prefix_of(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """The ids that a tokenizer puts before a text. Raises ValueError where it changes the text."""
-    plain = tokenizer.encode(_PROBES[0][0], add_special_tokens=False)
-    whole = tokenizer.encode(_PROBES[0][0], add_special_tokens=True)
-    # The front is what stands before the text: an EOS at the back must not be taken for it.
-    for start in range(len(whole) - len(plain) + 1):
-        if whole[start : start + len(plain)] == plain:
-            return tuple(whole[:start])
-    raise ValueError("the tokenizer encodes a text otherwise where it adds its special tokens")
 
 
 def _control_texts(tokenizer: Tokenizer) -> tuple[str, ...]:

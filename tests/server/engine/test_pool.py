@@ -22,7 +22,8 @@ from stepback_server.engine.base import (
     Sample,
     SampleRequest,
 )
-from stepback_server.engine.pool import EnginePool, choose, runs
+from stepback_server.engine.pool import EnginePool
+from stepback_server.engine.session_affinity import choose, runs
 from stepback_server.engine.supervisor import HealthCheckConfig, Supervisor
 from stepback_server.search.loop import Limits, Search, Searched
 from stepback_server.search.sampling import Independent
