@@ -8,7 +8,7 @@ AUDIT := .cache/audit
 TOOLS := .cache/release-tools
 
 .PHONY: package lint-release demo serve test image-test check format docs bench bench-routes bench-search bench-ablation bench-scaling \
-	bench-cost bench-data bench-training bench-peers results trials locks audit site page-test clients-test ray-test gym-test clean
+	bench-cost bench-data bench-training bench-peers results trials locks audit site page-test page-bench clients-test ray-test gym-test clean
 
 demo: $(INSTALLED)   ## start, solve a few held-out problems, stop
 	$(BIN)/python deploy/demo.py
@@ -81,6 +81,9 @@ BROWSER := .cache/browser
 
 page-test: $(INSTALLED) $(BROWSER)  ## the page in a real Chromium (Debian's package chromium)
 	$(BROWSER)/bin/python -m pytest -c tests/browser/pytest.ini tests/browser
+
+page-bench: $(INSTALLED) $(BROWSER)  ## the first click to an answer, and a large tree that moves
+	PYTHONPATH=.:tests/browser $(BROWSER)/bin/python tests/browser/speed.py
 
 $(BROWSER): tests/browser/requirements.txt
 	$(PYTHON) -m venv $@

@@ -5,10 +5,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, Route, expect, sync_playwright
 from tests.serving import ROOT, ready_controller
 
 SHOTS = ROOT / "runs/screenshots"
@@ -52,10 +53,9 @@ def scorer() -> Iterator[str]:
         thread.join()
 
 
-@pytest.fixture(scope="session")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+@contextmanager
+def url_of_a_server(folder: Path) -> Iterator[str]:
     """The address of a controller that is ready, and has a scorer."""
-    folder = tmp_path_factory.mktemp("server")
     checkers = folder / "scorers.toml"
     with scorer() as address:
         checkers.write_text(f'[generous]\nurl = "{address}"\n')
@@ -63,14 +63,26 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield served
 
 
+@contextmanager
+def launched(playwright: Playwright) -> Iterator[Browser]:
+    """A Chromium of our own."""
+    program = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+    browser = playwright.chromium.launch(executable_path=program, args=_FLAGS)
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="session")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with url_of_a_server(tmp_path_factory.mktemp("server")) as served:
+        yield served
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     expect.set_options(timeout=PATIENCE)
-    with sync_playwright() as playwright:
-        program = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-        browser = playwright.chromium.launch(executable_path=program, args=_FLAGS)
+    with sync_playwright() as playwright, launched(playwright) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

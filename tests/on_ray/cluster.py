@@ -41,7 +41,8 @@ def begin(
 ) -> "subprocess.Popen[bytes]":
     """Start a command of stepback in a folder; its actors ask this engine, or their own."""
     environment = {name: each for name, each in os.environ.items() if name != "RAY_ADDRESS"}
-    environment |= {"RAY_USAGE_STATS_ENABLED": "0"}
+    # Actors with their engines are the work here; Ray would give them the lowest priority.
+    environment |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     if engine is not None:
         environment["STEPBACK_ENGINE_URLS"] = engine
     whole = [sys.executable, "-m", "stepback_client.cli", *command]
