@@ -8,7 +8,7 @@ AUDIT := .cache/audit
 TOOLS := .cache/release-tools
 
 .PHONY: package lint-release demo serve test image-test check format docs bench bench-routes bench-search bench-ablation bench-scaling \
-	bench-cost bench-data bench-training bench-peers results trials locks audit site page-test page-bench clients-test ray-test gym-test clean
+	bench-cost bench-data bench-training bench-peers results trials locks audit site page-test page-bench clients-test ray-test ray-bench gym-test clean
 
 demo: $(INSTALLED)   ## start, solve a few held-out problems, stop
 	$(BIN)/python deploy/demo.py
@@ -72,7 +72,7 @@ results: $(INSTALLED)  ## stepback evaluate on the bundled checkpoint
 	$(BIN)/python -m tests.benchmarks.accuracy
 
 trials: $(INSTALLED) ## attacks on a running controller and its engines: about half an hour
-	for trial in flood interleaved fuzz schema replicas soak; do \
+	for trial in flood interleaved fuzz schema replicas discovery soak; do \
 		$(BIN)/python -m tests.trials.$$trial || exit 1; \
 	done
 
@@ -110,8 +110,11 @@ endef
 
 RAY := .cache/ray
 
-ray-test: $(INSTALLED) $(RAY)  ## stepback batch --on ray, with an actor killed
+ray-test: $(INSTALLED) $(RAY)  ## the commands with --on ray; an actor and a command are killed
 	$(RAY)/bin/python -m pytest -c tests/on_ray/pytest.ini tests/on_ray
+
+ray-bench: $(INSTALLED) $(RAY)  ## lines a second with one actor and with two, and what Ray costs
+	PYTHONPATH=.:tests/on_ray $(RAY)/bin/python tests/on_ray/speed.py
 
 $(RAY): tests/on_ray/requirements.txt
 	$(over_the_project)

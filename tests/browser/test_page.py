@@ -143,6 +143,7 @@ def test_a_branch_is_continued(
     expect(page.locator(".status")).to_contain_text("solved")
     expect(page.locator(".step.lit").first).to_have_text("16-4=12")
     expect(page.get_by_text(f"continues {len(steps)} steps")).to_be_visible()
+    expect(page.get_by_label("target")).to_have_value("94")
     shoot(page, "continued")
 
 

@@ -64,7 +64,7 @@ function Page() {
   const [error, setError] = useState(null);
   const [runs, setRuns] = useState([]);
   const [tab, setTab] = useState("search");
-  const [steps, setSteps] = useState(null);
+  const [preset, setPreset] = useState(null); // the request that the form goes on with
   const [, again] = useState(0);
 
   const learn = async () => {
@@ -94,8 +94,9 @@ function Page() {
     Promise.allSettled(next.map((run) => run.go())).then(() => again((n) => n + 1));
   };
   const goOn = (run, kept) => {
-    setSteps(kept);
-    start([{ ...run.request, steps: kept }]);
+    const request = { ...run.request, steps: kept };
+    setPreset(request);
+    start([request]);
   };
   const open = async (id) => {
     const { result, request } = await get(`/v1/searches/${id}`);
@@ -118,7 +119,7 @@ function Page() {
       ${server && tab === "jobs" && html`<${Jobs} open=${open} />`}
       <div class="searching" hidden=${tab !== "search"}>
         ${server && html`<${Form} tasks=${server.tasks} rules=${server.rules} scorers=${server.scorers} start=${start}
-          preset=${steps && { steps, clear: () => setSteps(null) }} />`}
+          preset=${preset} clear=${() => setPreset(null)} />`}
         <section class="runs" aria-label="Searches">
           <${Toolbar} runs=${runs} show=${setRuns} />
           <div class=${`side-by-side of-${runs.length}`}>

@@ -1,6 +1,6 @@
 // The form: a problem of a task or a prompt, and how to search.
 
-import { html, useState } from "./vendor/htm-preact.js";
+import { html, useEffect, useState } from "./vendor/htm-preact.js";
 import { read, show } from "./schema.js";
 
 const STRATEGIES = [
@@ -39,10 +39,11 @@ function Search({ legend, value, set, name }) {
   </fieldset>`;
 }
 
-const texts = (task) =>
-  Object.fromEntries(task.fields.map((field) => [field.key, show(field.kind, task.example[field.key])]));
+const texts = (task, problem = task.example) =>
+  Object.fromEntries(task.fields.map((field) => [field.key, show(field.kind, problem[field.key])]));
 
-export function Form({ tasks, rules, scorers, start, busy, preset }) {
+/** `preset`: a request whose problem and steps the form takes over, until `clear`. */
+export function Form({ tasks, rules, scorers, start, busy, preset, clear }) {
   const first = tasks[0];
   const [name, setName] = useState(first?.name ?? PROMPT);
   const [written, write] = useState(first ? texts(first) : {});
@@ -55,6 +56,14 @@ export function Form({ tasks, rules, scorers, start, busy, preset }) {
   const [compares, setCompares] = useState(false);
   const [error, setError] = useState(null);
   const task = tasks.find((each) => each.name === name);
+
+  useEffect(() => {
+    if (!preset) return;
+    const known = tasks.find((each) => each.name === preset.task);
+    if (known) write(texts(known, preset.problem));
+    else if (preset.prompt) setPrompt(preset.prompt);
+    setName(known?.name ?? PROMPT);
+  }, [preset]);
 
   const problem = () => {
     if (!task) {
@@ -113,7 +122,7 @@ export function Form({ tasks, rules, scorers, start, busy, preset }) {
       compare with a second search</label>
     ${compares && html`<${Search} legend="Second search" name="two" value=${two} set=${setTwo} />`}
     ${preset?.steps && html`<p class="preset">continues ${preset.steps.length} steps
-      <button type="button" onClick=${preset.clear}>from the start instead</button></p>`}
+      <button type="button" onClick=${clear}>from the start instead</button></p>`}
     ${error && html`<p class="error" role="alert">${error}</p>`}
     <button class="go" disabled=${busy}>Solve</button>
   </form>`;
