@@ -72,7 +72,7 @@ export class Run {
   }
 
   static of({ request, result, label }) {
-    const run = new Run(request ?? {}, label ?? result.strategy);
+    const run = new Run(request ?? {}, label ?? result.strategy.replaceAll("_", " "));
     run.finish(result);
     return run;
   }
