@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -17,11 +18,11 @@ def answers(url: str) -> bool:
         return False
 
 
-@pytest.fixture
-def engine() -> Iterator[str]:
+@contextmanager
+def running(module: str) -> Iterator[str]:
+    """The URL of an engine of the tests."""
     port = free_port()
-    command = [sys.executable, "-m", "tests.server.jobs.answering_engine", str(port), "0.5"]
-    process = subprocess.Popen(command, cwd=ROOT)
+    process = subprocess.Popen([sys.executable, "-m", module, str(port), "0.5"], cwd=ROOT)
     url = f"http://127.0.0.1:{port}"
     try:
         wait_for(lambda: answers(url))
@@ -29,3 +30,15 @@ def engine() -> Iterator[str]:
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture
+def engine() -> Iterator[str]:
+    with running("tests.server.jobs.answering_engine") as url:
+        yield url
+
+
+@pytest.fixture
+def solving_engine() -> Iterator[str]:
+    with running("tests.on_ray.solving_engine") as url:
+        yield url

@@ -65,13 +65,15 @@ def test_a_search_that_fails_is_a_row(engine: str, tmp_path: Path) -> None:
     assert all("breadth" in line["outcome"]["failure"] for line in found)
 
 
-def test_rounds_of_improvement_go_on_with_each_problem_once(tmp_path: Path) -> None:
+def test_rounds_of_improvement_go_on_with_each_problem_once(
+    solving_engine: str, tmp_path: Path
+) -> None:
     folder = tmp_path / "run"
     command = ["improve", "--recipe", write_recipe(tmp_path), "--run", folder, "--best", *ON_RAY]
     solved = folder / "1/solved.jsonl"
-    paid = kill_once(command, tmp_path, solved)
+    paid = kill_once(command, tmp_path, solved, solving_engine)
     assert len(paid) < PROBLEMS, "it ended before it was killed"
-    assert run(command, tmp_path) == 0
+    assert run(command, tmp_path, solving_engine) == 0
     found = outcomes(solved)
     assert found[: len(paid)] == paid
     assert sorted(line["number"] for line in found) == list(range(3, 3 + PROBLEMS))

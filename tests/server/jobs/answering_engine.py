@@ -28,10 +28,8 @@ class AnsweringEngine:
 
     def __init__(self, seconds: float) -> None:
         checkpoint = Checkpoint.open(CHECKPOINT)
-        codec = checkpoint.codec
-        text = codec.grammar.separator.join(STEPS)
-        ids = codec.tokenizer.encode(text, add_special_tokens=False)
-        self._answer = [*ids, codec.tokens.end_id]
+        self._codec = checkpoint.codec
+        self._answer = self._written(STEPS)
         self._name = checkpoint.manifest.name
         self._context = checkpoint.context_tokens
         self._seconds = seconds
@@ -40,13 +38,22 @@ class AnsweringEngine:
         self.most_at_once = 0
         self.at_once = 0
 
+    def answer(self, prompt: list[int]) -> list[int]:
+        """The tokens after those of a prompt."""
+        return self._answer
+
+    def _written(self, steps: list[str]) -> list[int]:
+        text = self._codec.grammar.separator.join(steps)
+        ids: list[int] = self._codec.tokenizer.encode(text, add_special_tokens=False)
+        return [*ids, self._codec.tokens.end_id]
+
     async def complete(self, request: Request) -> Response:
         body = await request.json()
         is_search = int(body["max_tokens"] > 1)
-        stream = self._stream(body["n"], is_search)
+        stream = self._stream(body["n"], is_search, self.answer(body["prompt"]))
         return StreamingResponse(stream, media_type="text/event-stream")
 
-    async def _stream(self, n: int, is_search: int) -> AsyncIterator[str]:
+    async def _stream(self, n: int, is_search: int, ids: list[int]) -> AsyncIterator[str]:
         """`is_search`: 1, or 0 for a sign of life."""
         self.samples += n
         self.searches += is_search
@@ -54,7 +61,6 @@ class AnsweringEngine:
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
             await asyncio.sleep(self._seconds)
-            ids = self._answer
             logprobs = {"token_logprobs": [-0.1] * len(ids), "top_logprobs": [{}] * len(ids)}
             for index in range(n):
                 choice: dict[str, Any] = {"index": index, "token_ids": ids, "logprobs": logprobs}
@@ -99,7 +105,11 @@ def _event(data: dict[str, Any]) -> str:
     return f"data: {json.dumps(data)}\n\n"
 
 
-if __name__ == "__main__":
-    engine = AnsweringEngine(float(sys.argv[2]))
+def serve(kind: type[AnsweringEngine]) -> None:
+    """Run an engine as the command line says."""
     host = sys.argv[3] if len(sys.argv) > 3 else "127.0.0.1"
-    uvicorn.run(engine.app, host=host, port=int(sys.argv[1]), log_level="error")
+    uvicorn.run(kind(float(sys.argv[2])).app, host=host, port=int(sys.argv[1]), log_level="error")
+
+
+if __name__ == "__main__":
+    serve(AnsweringEngine)
