@@ -34,6 +34,8 @@ _STOP_SECONDS = 10.0
 _KILL_SECONDS = 10.0
 _POLL_SECONDS = 0.02
 _BETWEEN_CORE_LOOKS = 0.2
+# Seconds for a server that cannot be reached to be found dead: its socket closes before it ends.
+_DYING_SECONDS = 3.0
 
 Serve = Callable[[Sequence[str]], None]
 """Serves until a signal; called in a process of its own, so it must be importable by name."""
@@ -145,7 +147,7 @@ class ChildEngine(EngineWrapper):
         try:
             await super().check()
         except EngineUnavailable as error:
-            raise await self._explained(error) from error
+            raise await self._explained(error, _DYING_SECONDS) from error
 
     async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
         try:
@@ -153,10 +155,16 @@ class ChildEngine(EngineWrapper):
         except EngineUnavailable as error:
             raise await self._explained(error) from error
 
-    async def _explained(self, error: EngineUnavailable) -> EngineUnavailable:
+    async def _explained(
+        self, error: EngineUnavailable, patience: float = 0.0
+    ) -> EngineUnavailable:
         """The server's death where it is the reason for an error, or else that error."""
-        death = await asyncio.to_thread(self._process.death)
-        return error if death is None else EngineUnavailable.of_death(death)
+        deadline = time.monotonic() + patience
+        while (death := await asyncio.to_thread(self._process.death)) is None:
+            if time.monotonic() >= deadline:
+                return error
+            await asyncio.sleep(_POLL_SECONDS)
+        return EngineUnavailable.of_death(death)
 
     async def progress(self) -> int:
         return await self._replica.progress()

@@ -118,6 +118,8 @@ def fleet(
         "STEPBACK_PORT": str(port),
         "STEPBACK_MODEL": str(CHECKPOINT),
         "STEPBACK_ENGINE_URLS": ",".join(each.url for each in servers),
+        # A slow machine must not end a search that a test wants whole.
+        "STEPBACK_BUDGET_SECONDS": "800",
     }
     command = [sys.executable, "-S", "-m", "stepback_client.cli", "serve"]
     with log.open("w") as output:
