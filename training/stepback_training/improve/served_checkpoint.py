@@ -62,7 +62,7 @@ def never(stop: asyncio.Event) -> None:
 
 
 class Engines(ABC):
-    """What a run searches with."""
+    """The engines that a run searches with."""
 
     def __init__(self, at_once: int, stop_on: StopOn = never) -> None:
         self._at_once = at_once

@@ -1,4 +1,4 @@
-"""Where the searches of a training command are made: at a controller, or on a Ray cluster."""
+"""Places of a training command's searches: a controller, or a Ray cluster."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
