@@ -41,7 +41,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _is_excepted(host: str, port: int | None) -> bool:
-    """Whether NO_PROXY, or the desktop's settings, keep a host from the proxy."""
+    """Tell whether NO_PROXY, or the desktop's settings, keep a host from the proxy."""
     if proxy_bypass(f"{host}:{port}" if port else host):
         return True
     address = _address(host)

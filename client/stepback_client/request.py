@@ -72,7 +72,7 @@ def _task_of(problem: object, fields: object) -> str | None:
 
 
 def _fits(kind: type[BaseModel], fields: object) -> bool:
-    """Whether these are the fields of such a problem, be their values good or bad."""
+    """Tell whether these are the fields of such a problem, be their values good or bad."""
     if not isinstance(fields, dict):
         return False
     required = {name for name, field in kind.model_fields.items() if field.is_required()}

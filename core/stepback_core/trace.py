@@ -116,7 +116,7 @@ class TokenGrammar:
         return [index + 1 for index, token in enumerate(ids) if token in self.separator_ids]
 
     def last_good_length(self, ids: Sequence[int]) -> int:
-        """How many of the generated ids to keep once the marker has rejected the last step.
+        """Tell how many of the generated ids to keep once the marker has rejected the last step.
 
         `ids` are the generated tokens, the marker included. The erroneous step (complete or still
         being written) and the marker go; the steps before it stay.

@@ -240,7 +240,7 @@ class Service:
         return self._served.checkpoint
 
     def at_once(self, tenant: Tenant) -> int:
-        """How many searches of one call may run: as many as its key, or the server, takes."""
+        """Tell how many searches of one call may run: as many as its key, or the server, takes."""
         return min(self._max_searches, tenant.max_searches or self._max_searches)
 
     async def reload(self, path: str) -> Reload:

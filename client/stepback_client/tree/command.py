@@ -45,7 +45,7 @@ def caption(result: SolveResult) -> str:
 
 
 def _asks(given: argparse.Namespace) -> bool:
-    """Whether there is something to solve first."""
+    """Tell whether there is something to solve first."""
     return any(each is not None for each in (given.target, given.problem, given.prompt))
 
 

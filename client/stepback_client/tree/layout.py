@@ -124,7 +124,7 @@ def doubt(p_marker: float | None) -> str:
 
 
 def tally(marks: Mapping[Mark, int]) -> str:
-    """How many ended how, in words."""
+    """Tell how many ended how, in words."""
     return ", ".join(f"{marks[mark]} {mark}" for mark in Mark if marks.get(mark))
 
 

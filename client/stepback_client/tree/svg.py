@@ -144,7 +144,7 @@ class _Picture:
             _text(group, x + _PAD, y + 4, text, "step struck" if is_struck else "step")
 
     def _end(self, group: Element, branch: Branch, y: float) -> None:
-        """How it ended: the sign, then the reason and the score."""
+        """Tell how it ended: the sign, then the reason and the score."""
         x = self._sign_x(branch)
         _badge(group, x, y, branch.mark)
         _text(group, x + 15, y + 4, _note(branch), "note")

@@ -70,7 +70,7 @@ async def keep(supervisor: Supervisor, launcher: VllmLauncher) -> int:
 
 
 def patience(environment: Mapping[str, str]) -> HealthCheckConfig:
-    """How closely a server of our own is watched: a check is a request."""
+    """Tell how closely a server of our own is watched: a check is a request."""
     usual = HealthCheckConfig(between_checks=1.0)
     if environment.get("VLLM_SERVER_DEV_MODE", "0") == "0":
         return usual

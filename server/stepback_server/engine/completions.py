@@ -180,7 +180,7 @@ class Stream:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every continuation was given out."""
+        """Tell whether every continuation was given out."""
         return not self._running and self._last is None
 
     def _cut_off(self, *, unseen: bool) -> list[Sample]:

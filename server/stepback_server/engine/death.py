@@ -34,7 +34,7 @@ def reported_cause(text: str) -> str | None:
 
 
 def failed_cores(text: str) -> str | None:
-    """How a core ended by vLLM's own account of a failed start; None if there is none."""
+    """Tell how a core ended by vLLM's own account of a failed start; None if there is none."""
     if (found := _FAILED_CORES.search(text)) is None:
         return None
     return cause_of(int(found[1])) if found[1] else "ended"

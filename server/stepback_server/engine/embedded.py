@@ -210,7 +210,7 @@ def _arguments(options: dict[str, Any]) -> AsyncEngineArgs:
 
 
 def _death_at_start(error: str, cores: Cores, output: Output) -> Death | None:
-    """How a core ended that vLLM says has failed; None if the failure is another one."""
+    """Tell how a core ended that vLLM says has failed; None if the failure is another one."""
     if (said := failed_cores(error)) is None:
         return None
     # vLLM looks as the core's connection closes, when it may have no status yet.

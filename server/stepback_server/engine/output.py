@@ -74,7 +74,7 @@ class _Pipe:
 
     @property
     def is_pending(self) -> bool:
-        """Whether something was written that has not been read."""
+        """Tell whether something was written that has not been read."""
         with self._reading:
             return not self._has_ended and _is_readable(self._reader, 0)
 

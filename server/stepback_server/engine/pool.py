@@ -149,7 +149,7 @@ class EnginePool:
 
     @property
     def up(self) -> int:
-        """How many replicas are up."""
+        """Tell how many replicas are up."""
         return len(self._up())
 
     @property

@@ -65,7 +65,7 @@ class EngineProvider(Protocol):
 
     @property
     def up(self) -> int:
-        """How many engines can be sampled from."""
+        """Tell how many engines can be sampled from."""
         ...
 
     @property
@@ -231,7 +231,7 @@ class Supervisor:
 
     @property
     def reason(self) -> str:
-        """Why there is no engine, while there is none."""
+        """Tell why there is no engine, while there is none."""
         return self._reason
 
     async def _start(self) -> None:

@@ -73,7 +73,7 @@ class ServerProcess:
         return self._process.exitcode is not None
 
     def death(self) -> Death | None:
-        """How it or its engine core ended; None while both live. Blocks for a moment."""
+        """Tell how it or its engine core ended; None while both live. Blocks for a moment."""
         lines = self._output.last_lines()
         # The core's end is the reason for the server's.
         written = "\n".join(lines)

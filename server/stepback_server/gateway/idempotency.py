@@ -58,7 +58,7 @@ class Elsewhere(Protocol):
     async def knows(self, tenant: str, key: str) -> bool: ...
 
     async def is_wanted(self, tenant: str, key: str) -> bool:
-        """Whether somebody waits there for what runs here."""
+        """Tell whether somebody waits there for what runs here."""
         ...
 
 
@@ -85,7 +85,7 @@ class IdempotentAnswers:
         self._tenants: dict[str, _Entries] = {}
 
     async def knows(self, tenant: str, key: str) -> bool:
-        """Whether a request with this key would join another one, or get its answer."""
+        """Tell whether a request with this key would join another one, or get its answer."""
         entries = self._tenants.setdefault(tenant, _Entries())
         self._evict(entries)
         if entries.find(key) is not None:

@@ -19,7 +19,7 @@ class Tenant:
 
     @property
     def is_limited(self) -> bool:
-        """Whether it has a limit of its own, which holds over all controllers."""
+        """Tell whether it has a limit of its own, which holds over all controllers."""
         return self.max_searches is not None or self.tokens_per_minute is not None
 
 

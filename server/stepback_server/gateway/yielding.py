@@ -49,7 +49,7 @@ class BatchPlaces:
         self._alone_since = now
 
     def room(self, now: float, *, has_others: bool) -> int:
-        """How many may begin; `has_others`: searches of no batch are in flight."""
+        """Tell how many may begin; `has_others`: searches of no batch are in flight."""
         alone = self._alone(now, has_others)
         if alone >= self._yielding.quiet_seconds:
             return max(0, self._yielding.most - self.searching)

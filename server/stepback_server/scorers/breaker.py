@@ -18,7 +18,7 @@ class Breaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether it has failed too often."""
+        """Tell whether it has failed too often."""
         return self._failures >= self._limit
 
     def permits(self) -> bool:

@@ -74,7 +74,7 @@ class ScorerEntry(BaseModel):
 
     @property
     def decides(self) -> bool:
-        """Whether it says of answers that they are right, and not only how good they are."""
+        """Tell whether it says of answers that they are right, and not only how good they are."""
         return self.accept is not None
 
 

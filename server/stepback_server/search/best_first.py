@@ -170,7 +170,7 @@ class BestFirst:
         return None
 
     def _is_worth_it(self, ids: tuple[int, ...]) -> bool:
-        """Whether the last id, a turn, leads to what is legal and new."""
+        """Tell whether the last id, a turn, leads to what is legal and new."""
         if self._ends_a_step(ids[-1]):
             state = self._look(ids)
             # Looked at only now, not when it was found: most turns are never taken, and a look
@@ -233,7 +233,7 @@ class BestFirst:
         return state is None and self._config.legality
 
     def _was_reached(self, state: Hashable | None, ids: tuple[int, ...]) -> bool:
-        """Whether another path has led to a state, and left as much room; it counts as reached
+        """Tell whether another path has led to a state, and left as much room; it counts as reached
         now. The end of a text is no state of its own."""
         if state is None or not self._config.merging or ids[-1] == self._grammar.end_id:
             return False

@@ -52,7 +52,7 @@ class Independent:
         return branch
 
     def _width(self) -> int:
-        """How many may be in flight."""
+        """Tell how many may be in flight."""
         return 1 + self._ended // 2 if self._widening else self._left
 
 

@@ -24,7 +24,7 @@ def shown_steps(codec: TraceCodec, branch: Branch) -> list[str]:
 
 
 def kept_steps(codec: TraceCodec, branch: Branch) -> int:
-    """How many steps a branch has from its parent."""
+    """Tell how many steps a branch has from its parent."""
     return len(codec.split_steps(branch.state.shared_ids)[0])
 
 

@@ -74,7 +74,7 @@ class LiveSearch:
 
     @property
     def is_joined(self) -> bool:
-        """Whether it is another request's search. Known after `begin`."""
+        """Tell whether it is another request's search. Known after `begin`."""
         return self._feed.is_joined
 
     async def begin(self) -> None:

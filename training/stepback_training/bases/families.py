@@ -32,7 +32,7 @@ def check_family(config: PreTrainedConfig, name: str) -> None:
 
 
 def is_served(architecture: str) -> bool:
-    """Whether vLLM serves a causal model: by its own code, or on top of `transformers`."""
+    """Tell whether vLLM serves a causal model: by its own code, or on top of `transformers`."""
     if architecture in NATIVE_ALONE:
         return True
     model: Any = getattr(transformers, architecture, None)

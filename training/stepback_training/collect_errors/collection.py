@@ -58,7 +58,7 @@ class Collection:
     journal: Journal[ProblemErrors]
 
     def has(self, number: int) -> bool:
-        """Whether the paths of a problem are judged already."""
+        """Tell whether the paths of a problem are judged already."""
         return _key(number) in self.journal.outcomes
 
     def add(self, number: int, outcome: ProblemErrors) -> None:
@@ -67,7 +67,7 @@ class Collection:
 
     @property
     def tally(self) -> Tally:
-        """How all paths ended."""
+        """Tell how all paths ended."""
         return Tally.total(each.tally for each in self._outcomes)
 
     @property
@@ -78,7 +78,7 @@ class Collection:
 
     @property
     def failures(self) -> list[str]:
-        """Why problems have no paths."""
+        """Tell why problems have no paths."""
         return [each.failure for each in self._outcomes if each.failure is not None]
 
     def write(self) -> None:

@@ -48,7 +48,7 @@ class Recipe(BaseModel, extra="forbid", frozen=True):
 
     @property
     def round_train(self) -> TrainRecipe:
-        """How a round of self-improvement trains."""
+        """Tell how a round of self-improvement trains."""
         changes = self.improve.train if self.improve else {}
         train = self.train.model_dump()
         if changes.keys() & {"epochs", "tokens"}:  # One of them stands in the place of the other.

@@ -85,7 +85,7 @@ class ModelError(BaseModel):
 
 
 def is_teachable(task: Generator[Any], problem: BaseModel, steps: list[str]) -> bool:
-    """Whether the last of these wrong steps may stand in training data."""
+    """Tell whether the last of these wrong steps may stand in training data."""
     step = steps[-1]
     is_text = bool(step.strip()) and Grammar().reserved_in_step(step) is None
     return is_text and not task.ends_held_out(problem, steps)

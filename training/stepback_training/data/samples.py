@@ -110,7 +110,7 @@ def _batches(recipe: DataRecipe, processes: int | None) -> Iterator[tuple[int, s
 
 
 def held_out(recipe: DataRecipe) -> int:
-    """How many traces the split keeps out of the samples. Raises InvalidInput."""
+    """Tell how many traces the split keeps out of the samples. Raises InvalidInput."""
     return sum(_traces(source, recipe).held_out for source in recipe.tasks if source.files)
 
 

@@ -134,7 +134,7 @@ def read_traces(files: Sequence[Path], grammar: Grammar | None = None) -> Traces
 
 
 def is_held_out(prompt: str) -> bool:
-    """Whether a prompt belongs to the test split."""
+    """Tell whether a prompt belongs to the test split."""
     return is_test_input(f"traces:{prompt}")
 
 

@@ -83,7 +83,7 @@ class Mistakes:
         return WrongPath(self._task.checker.prompt(error.typed_problem), error.prefix, wrong)
 
     def _draw_number(self, rng: Random) -> int:
-        """How many steps are to be wrong."""
+        """Tell how many steps are to be wrong."""
         # Nothing is drawn for a choice that is none, so the samples of recipes that know of one
         # wrong step alone stay as they were.
         weights = {n: weight for n, weight in self._recipe.wrong_steps.items() if weight > 0}

@@ -65,7 +65,7 @@ class ProblemFile:
 
     @property
     def problems(self) -> dict[Split, int]:
-        """How many there are of each split, in the order of the splits."""
+        """Tell how many there are of each split, in the order of the splits."""
         found = Counter(question.split for question in self.questions)
         return {split: found[split] for split in Split if found[split]}
 

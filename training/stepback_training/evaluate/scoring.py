@@ -125,12 +125,12 @@ def _choose(
 
 
 def _is_legal(checker: Checker[Any], problem: BaseModel, answer: Answer) -> bool:
-    """Whether the question allows every step, wherever they lead."""
+    """Tell whether the question allows every step, wherever they lead."""
     return checker.check(problem, answer.steps).reason in (None, Reason.NOT_REACHED)
 
 
 def _nothing(stop: StopReason) -> Failure:
-    """Why a search ended without any answer."""
+    """Tell why a search ended without any answer."""
     by_limit = {
         StopReason.TOKEN_BUDGET: Failure.TOKEN_BUDGET,
         StopReason.DEADLINE: Failure.DEADLINE,

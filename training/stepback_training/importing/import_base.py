@@ -59,7 +59,7 @@ def import_base(order: Import) -> Imported:
 
 
 def is_tied(model: PreTrainedModel) -> bool:
-    """Whether the head is the embedding."""
+    """Tell whether the head is the embedding."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     return cast("nn.Embedding", embedding).weight is cast("nn.Linear", head).weight
 

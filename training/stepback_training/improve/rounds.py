@@ -94,7 +94,7 @@ def _check_search(plan: ImproveRecipe, data: DataRecipe) -> None:
 
 
 def _search_options(plan: ImproveRecipe) -> SolveOptions:
-    """How a round searches, but for what is chosen."""
+    """Tell how a round searches, but for what is chosen."""
     options = SolveOptions(
         strategy=plan.strategy,
         breadth=plan.breadth,

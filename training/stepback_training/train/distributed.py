@@ -63,5 +63,5 @@ def agreed(decide: Callable[[], T]) -> T:
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes and speaks."""
+    """Tell whether this process is the one that writes and speaks."""
     return os.environ.get("RANK", "0") == "0"

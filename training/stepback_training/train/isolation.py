@@ -14,7 +14,7 @@ _ROUNDING = 1e-4
 
 
 def is_blind_to_neighbours(model: PreTrainedModel) -> bool:
-    """Whether a sample has the same logits alone and behind another one in its row.
+    """Tell whether a sample has the same logits alone and behind another one in its row.
 
     Only attention looks at positions that begin again. Models with a recurrent state or a
     convolution, and those with another way of positions, carry one sample into the next.
@@ -32,7 +32,7 @@ def is_blind_to_neighbours(model: PreTrainedModel) -> bool:
 
 
 def has_tree_masks(model: PreTrainedModel) -> bool:
-    """Whether a sample has the same logits alone and as a branch behind a shared prompt."""
+    """Tell whether a sample has the same logits alone and as a branch behind a shared prompt."""
     generator = torch.Generator().manual_seed(1)
     words = min(_WORDS, embedding_rows(model))
     prompt, one, other = torch.randint(words, (3, 1, _TOKENS), generator=generator).unbind()
@@ -56,7 +56,7 @@ def has_tree_masks(model: PreTrainedModel) -> bool:
 
 
 def takes_added_masks(model: PreTrainedModel) -> bool:
-    """Whether a mask is added to the scores, as the plain attention does."""
+    """Tell whether a mask is added to the scores, as the plain attention does."""
     return model.config._attn_implementation == "eager"
 
 

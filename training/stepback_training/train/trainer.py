@@ -165,7 +165,7 @@ def collator_of(fit: TrainRecipe, model: PreTrainedModel) -> Collator | None:
 
 
 def seconds_of(checkpoint: Path | None) -> float:
-    """How long training had taken at a resumable checkpoint."""
+    """Tell how long training had taken at a resumable checkpoint."""
     record = checkpoint / _SECONDS if checkpoint else None
     return float(record.read_text()) if record and record.exists() else 0.0
 

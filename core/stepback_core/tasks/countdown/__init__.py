@@ -110,7 +110,7 @@ def _follow(problem: CountdownProblem, steps: Sequence[str]) -> State | Reason:
 
 
 def _refusal(problem: CountdownProblem, steps: Sequence[str]) -> Reason | None:
-    """Why the strict rules refuse an answer; None if they accept it."""
+    """Tell why the strict rules refuse an answer; None if they accept it."""
     state = _follow(problem, steps)
     if isinstance(state, Reason):
         return state

@@ -50,7 +50,7 @@ def digits_in(mask: int) -> list[int]:
 
 
 def conflicts(grid: Sequence[int], place: int, digit: int) -> bool:
-    """Whether a digit stands already in the row, column or box of a place."""
+    """Tell whether a digit stands already in the row, column or box of a place."""
     return any(grid[other] == digit for other in peers(side_of(grid))[place])
 
 

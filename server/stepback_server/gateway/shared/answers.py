@@ -127,11 +127,11 @@ class SharedAnswers:
             await asyncio.sleep(_POLL_SECONDS)
 
     async def knows(self, tenant: str, key: str) -> bool:
-        """Whether a search with this key runs at another controller, or has ended."""
+        """Tell whether a search with this key runs at another controller, or has ended."""
         return await self._is_there(_KNOWS, tenant, key, self._lease, self._keep_seconds)
 
     async def is_wanted(self, tenant: str, key: str) -> bool:
-        """Whether somebody waits at another controller for a search that runs here."""
+        """Tell whether somebody waits at another controller for a search that runs here."""
         return await self._is_there(_WANTED, tenant, key, _SECONDS_WANTED)
 
     def _claim(self, tenant: str, key: str, fingerprint: bytes, claim: str) -> Work[_Found | None]:

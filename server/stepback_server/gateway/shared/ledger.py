@@ -83,7 +83,7 @@ class Ledger:
 
     @property
     def reason(self) -> str:
-        """Why this process counts for itself, while it does."""
+        """Tell why this process counts for itself, while it does."""
         return self._link.reason
 
     def attach(self, searches: Searches) -> None:

@@ -94,7 +94,7 @@ def settle(state: KeyState, report: Report, now: float, lease: float) -> Settled
 
 
 def _places(others: Mapping[str, Claim], report: Report, wants: Sequence[Want]) -> tuple[int, int]:
-    """How many of the wants get a place, and how many places are left for others."""
+    """Tell how many of the wants get a place, and how many places are left for others."""
     if report.max_searches is None:
         return len(wants), 0
     free = report.max_searches - report.held - sum(claim.held for claim in others.values())

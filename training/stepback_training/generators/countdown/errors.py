@@ -36,7 +36,7 @@ def _drawn_dead_end(state: State, target: int, rng: Random) -> str | None:
 
 
 def ends_in(unseen: frozenset[int], state: State, step: str) -> bool:
-    """Whether a step ends the path in a target that training never shows as right."""
+    """Tell whether a step ends the path in a target that training never shows as right."""
     # As a wrong step it would teach that such an end is always wrong.
     result = step.rpartition("=")[2]
     return len(state) <= 2 and any(result == str(target) for target in unseen)
