@@ -3,6 +3,7 @@
 ApiError: refuses a request, with its code, status and body. Every layer may raise it.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -220,6 +221,8 @@ _CODES = {
 }
 _OUT_OF_RANGE = ("greater_than", "less_than", "too_long", "too_short", "finite_number")
 _PLACES = ("body", "header", "query")
+_BRANCH = re.compile(r"(str|int|list\[.*|dict\[.*)")
+"""pydantic's names of the types that a field may have: no part of a caller's path."""
 _PREFIXED = "Value error, "
 
 
@@ -262,6 +265,8 @@ def invalid(errors: Sequence[Any], *, under: str | None = None) -> ApiError:
         return unparsable()
     # A caller knows its own fields, not where FastAPI looked for them.
     path = [str(part) for part in first["loc"] if part not in _PLACES]
+    if len(path) > 1 and _BRANCH.fullmatch(path[-1]):
+        path.pop()
     if under is not None:
         path.insert(0, under)
     message: str = first["msg"].removeprefix(_PREFIXED)

@@ -1,6 +1,7 @@
 """What stands before a server: browsers of other origins, monitors, proxies with a prefix, pods."""
 
 import asyncio
+import json
 import re
 import shutil
 from pathlib import Path
@@ -49,6 +50,95 @@ def test_a_page_of_an_allowed_origin_may_search_and_read_what_matters() -> None:
         assert "Access-Control-Allow-Credentials" not in answer.headers
     exposed = set(refused.headers["Access-Control-Expose-Headers"].split(", "))
     assert {"Retry-After", "X-Request-Id", "Idempotent-Replayed"} <= exposed
+
+
+def test_a_page_may_send_what_openais_client_sends_and_delete_files() -> None:
+    sent = "authorization,content-type,x-stainless-lang,x-stainless-os,x-stainless-arch,"
+    sent += "x-stainless-runtime,x-stainless-runtime-version,x-stainless-package-version,"
+    sent += "x-stainless-retry-count,x-stainless-timeout,openai-organization,openai-project,"
+    sent += "x-stepback-budget-tokens"
+    wanted = PREFLIGHT | {"Access-Control-Request-Headers": sent}
+    chat, delete = ask(
+        ("OPTIONS", "/v1/chat/completions", {"headers": wanted}),
+        (
+            "OPTIONS",
+            "/v1/files/file-1",
+            {"headers": PREFLIGHT | {"Access-Control-Request-Method": "DELETE"}},
+        ),
+        cors_origins=PAGE,
+    )
+    assert (chat.status_code, delete.status_code) == (200, 200), chat.text
+
+
+def test_a_byte_order_mark_before_a_body_is_passed_over() -> None:
+    body = b"\xef\xbb\xbf" + json.dumps(SEARCH).encode()
+    headers = {"Content-Type": "application/json"}
+    plain, marked, wide = (
+        answer
+        for answer in ask(
+            ("POST", "/solve", {"json": SEARCH}),
+            ("POST", "/solve", {"content": body, "headers": headers}),
+            (
+                "POST",
+                "/solve",
+                {"content": json.dumps(SEARCH).encode("utf-16"), "headers": headers},
+            ),
+        )
+    )
+    assert plain.status_code == marked.status_code == 503
+    assert wide.json()["error"]["code"] == "invalid_json"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/nothing"),
+        ("PUT", "/v1/embeddings"),
+        ("PUT", "/v1/files"),
+        ("POST", "/v1/models"),
+        ("POST", "/v1/batches"),
+        ("POST", "/v1/chat/completions"),
+    ],
+)
+def test_errors_of_v1_are_spelled_as_openais_clients_read_them(method: str, path: str) -> None:
+    [answer] = ask((method, path, {"json": {}}))
+    error = answer.json()["error"]
+    assert set(error) == {"type", "message", "param", "code"}
+    expected = "not_found" if answer.status_code == 404 else "invalid_request_error"
+    assert error["type"] == expected and answer.status_code in (400, 404, 405)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "param"),
+    [
+        ("completions", {"max_completion_tokens": 5}, "max_completion_tokens"),
+        ("completions", {"reasoning_effort": "low"}, "reasoning_effort"),
+        ("completions", {"messages": []}, "messages"),
+        ("completions", {"prompt_embeds": "x"}, "prompt_embeds"),
+        ("chat/completions", {"prompt": "x"}, "prompt"),
+        ("chat/completions", {"max_new_tokens": 5}, "max_new_tokens"),
+        ("chat/completions", {"reasoning": {"effort": "low"}}, "reasoning"),
+        ("chat/completions", {"thinking": {"type": "enabled"}}, "thinking"),
+        ("chat/completions", {"return_token_ids": True}, "return_token_ids"),
+        ("chat/completions", {"extra_body": {"strategy": "greedy"}}, "extra_body"),
+    ],
+)
+def test_a_parameter_that_would_be_swallowed_is_refused(
+    path: str, fields: dict[str, Any], param: str
+) -> None:
+    line = "countdown:3,5=15"
+    chat = {"messages": [{"role": "user", "content": line}]}
+    usual = chat if path.startswith("chat") else {"prompt": line}
+    [answer] = ask(("POST", f"/v1/{path}", {"json": usual | fields}))
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (400, "unsupported_parameter")
+    assert error["param"] == param
+
+
+def test_a_field_is_named_without_the_types_that_it_may_have() -> None:
+    body = {"messages": [{"role": "user", "content": "x"}], "stop": 5}
+    [answer] = ask(("POST", "/v1/chat/completions", {"json": body}))
+    assert answer.json()["error"]["param"] == "stop"
 
 
 def test_a_body_that_is_too_large_is_an_error_that_the_page_can_read() -> None:

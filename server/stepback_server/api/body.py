@@ -1,6 +1,7 @@
 """How a JSON body is read: from callers who may ask, in one strict pass that bounds what Python's
 own reader does not."""
 
+import codecs
 import re
 from collections.abc import Callable, Coroutine
 from itertools import accumulate
@@ -38,7 +39,8 @@ class _StrictRequest(Request):
             self.is_too_deep = True
             # FastAPI lets no other error of a body pass as it is: it makes a 400 of the rest.
             raise HTTPException(ERRORS["nested_too_deeply"].status)
-        return from_json(body)
+        # Editors and shells put a byte order mark there, which RFC 8259 lets a reader ignore.
+        return from_json(body.removeprefix(codecs.BOM_UTF8))
 
 
 def nesting(body: bytes, most: int) -> int:

@@ -22,6 +22,7 @@ from stepback_core.schemas.jobs import (
 from stepback_server.api.authentication import CurrentTenant
 from stepback_server.api.body import StrictRoute, sent_as_json
 from stepback_server.api.described import OF_ANY_BODY, described
+from stepback_server.api.openai.spelling import status_of
 from stepback_server.api.state import state_of
 from stepback_server.errors import ApiError
 
@@ -129,7 +130,7 @@ async def _events(jobs: "OpenedJobs", tenant: str, id: str, after: int) -> Async
         await asyncio.sleep(_POLL_SECONDS)
 
 
-@router.post("/v1/files", responses=described(_UPLOAD))
+@router.post("/v1/files", responses=described(_UPLOAD, status_of))
 async def create_file(
     request: Request,
     jobs: TheJobs,
@@ -161,7 +162,7 @@ async def _chunks(file: UploadFile) -> AsyncIterator[bytes]:
         yield chunk
 
 
-@router.get("/v1/files", responses=described(_LIST))
+@router.get("/v1/files", responses=described(_LIST, status_of))
 async def list_files(
     jobs: TheJobs,
     tenant: CurrentTenant,
@@ -173,13 +174,17 @@ async def list_files(
     return await jobs.files.list(tenant.name, limit=limit, after=after, purpose=purpose)
 
 
-@router.get("/v1/files/{id}", responses=described(_FIND))
+@router.get("/v1/files/{id}", responses=described(_FIND, status_of))
 async def get_file(id: str, jobs: TheJobs, tenant: CurrentTenant) -> FileObject:
     """Read a file's description."""
     return await jobs.files.find(tenant.name, id)
 
 
-@router.get("/v1/files/{id}/content", responses=described(_FIND), response_class=StreamingResponse)
+@router.get(
+    "/v1/files/{id}/content",
+    responses=described(_FIND, status_of),
+    response_class=StreamingResponse,
+)
 async def get_file_content(id: str, jobs: TheJobs, tenant: CurrentTenant) -> StreamingResponse:
     """Read a file."""
     found = await jobs.files.find(tenant.name, id)
@@ -190,7 +195,7 @@ async def get_file_content(id: str, jobs: TheJobs, tenant: CurrentTenant) -> Str
     )
 
 
-@router.delete("/v1/files/{id}", responses=described(_FIND))
+@router.delete("/v1/files/{id}", responses=described(_FIND, status_of))
 async def delete_file(id: str, jobs: TheJobs, tenant: CurrentTenant) -> FileDeleted:
     """Delete a file. A batch whose input was read already does not need it."""
     return await jobs.files.delete(tenant.name, id)
@@ -198,7 +203,7 @@ async def delete_file(id: str, jobs: TheJobs, tenant: CurrentTenant) -> FileDele
 
 @router.post(
     "/v1/batches",
-    responses=described(OF_ANY_BODY | _LIST | {"unknown_value"}),
+    responses=described(OF_ANY_BODY | _LIST | {"unknown_value"}, status_of),
     dependencies=[Depends(sent_as_json)],
 )
 async def create_batch(
@@ -214,7 +219,7 @@ async def create_batch(
     return batch
 
 
-@router.get("/v1/batches", responses=described(_LIST))
+@router.get("/v1/batches", responses=described(_LIST, status_of))
 async def list_batches(
     jobs: TheJobs, tenant: CurrentTenant, limit: Limit = 20, after: After = None
 ) -> BatchList:
@@ -222,13 +227,13 @@ async def list_batches(
     return await jobs.batches.list(tenant.name, limit=limit, after=after)
 
 
-@router.get("/v1/batches/{id}", responses=described(_FIND))
+@router.get("/v1/batches/{id}", responses=described(_FIND, status_of))
 async def get_batch(id: str, jobs: TheJobs, tenant: CurrentTenant) -> Batch:
     """Read where a batch stands."""
     return await jobs.batches.find(tenant.name, id)
 
 
-@router.post("/v1/batches/{id}/cancel", responses=described(_FIND))
+@router.post("/v1/batches/{id}/cancel", responses=described(_FIND, status_of))
 async def cancel_batch(id: str, jobs: TheJobs, tenant: CurrentTenant) -> Batch:
     """Cancel a batch, what is in flight included. The answers so far become its output file."""
     batch = await jobs.batches.cancel(tenant.name, id)

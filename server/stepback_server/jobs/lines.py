@@ -1,5 +1,6 @@
 """Lines of a batch: reading the input file, writing output and error files. Pure."""
 
+import codecs
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -54,6 +55,8 @@ class LineReader:
 
     def _checked(self, text: bytes) -> Iterator[tuple[int, BatchLine]]:
         self._number += 1
+        if self._number == 1:
+            text = text.removeprefix(codecs.BOM_UTF8)
         # A file of the wrong kind has an error in every line: the first hundred say enough.
         if not text.strip() or len(self.errors) >= MOST_ERRORS:
             return

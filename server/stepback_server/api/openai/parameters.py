@@ -57,6 +57,20 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "continue_final_message": (False,),
     "add_generation_prompt": (True,),
     "truncate_prompt_tokens": (),
+    "documents": ([],),
+    "prompt_embeds": (),
+    # Other spellings of what a search has a field for.
+    "max_new_tokens": (),
+    "num_beams": (),
+    "thinking": ({"type": "disabled"},),
+    "reasoning": (),
+    "thinking_token_budget": (),
+    "verbosity": ("medium",),
+    "extra_body": ({},),
+    # Answers of another form.
+    "return_token_ids": (False,),
+    "return_tokens_as_token_ids": (False,),
+    "logits_processors": ([],),
     # Nothing is stored, or goes on after the call.
     "store": (False,),
     "background": (False,),
@@ -80,10 +94,12 @@ def unsupported(param: str, message: str) -> ApiError:
     return ApiError("unsupported_parameter", f"{param}: {message}", param=param)
 
 
-def count_unknown(fields: Mapping[str, Any]) -> int:
-    """Refuse what cannot be honoured; return how many fields no list here knows."""
+def count_unknown(fields: Mapping[str, Any], elsewhere: Mapping[str, tuple[Any, ...]]) -> int:
+    """Refuse what cannot be honoured, and the other route's parameters, unless they change nothing.
+
+    Returns how many fields no list here knows."""
     known = SEARCH_FIELDS | _HARMLESS | {"best_of"}
-    return _refuse(fields, _NEUTRAL, known, under="")
+    return _refuse(fields, {**_NEUTRAL, **elsewhere}, known, under="")
 
 
 def count_unknown_of_message(fields: Mapping[str, Any], place: str) -> int:

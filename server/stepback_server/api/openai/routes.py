@@ -27,6 +27,7 @@ from stepback_server.api.middleware import until_hang_up
 from stepback_server.api.openai import tokenizer
 from stepback_server.api.openai.answers import Envelope, chat_completion, completion
 from stepback_server.api.openai.calls import all_results, search_rows
+from stepback_server.api.openai.spelling import status_of
 from stepback_server.api.openai.stream import chat_chunks, completion_chunks
 from stepback_server.api.openai.translation import Translated, Translator
 from stepback_server.api.paths import CHAT_PATH, COMPLETIONS_PATH
@@ -48,7 +49,7 @@ router = APIRouter(route_class=StrictRoute, tags=["openai"])
 _ERRORS = described(
     {code for code in ERRORS if not code.startswith("reload_")}
     - {"unknown_id", "unknown_model", "no_such_path", "method_not_allowed", "http_error"},
-    status_of=lambda kind: 400 if kind.status == 422 else kind.status,
+    status_of=status_of,
 )
 
 BudgetHeader = Annotated[

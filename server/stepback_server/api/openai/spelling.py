@@ -3,11 +3,11 @@
 from typing import Any
 
 from stepback_core.schemas import ErrorType
-from stepback_server.errors import ApiError
+from stepback_server.errors import ApiError, ErrorKind
 
-_PREFIXES = ("/v1/chat/", "/v1/completions", "/v1/models", "/v1/responses")
-# OpenAI has no such path: Stepback's own client reads its errors.
-_RELOAD = "/reload"
+_PREFIX = "/v1/"
+# OpenAI has no such paths: Stepback's own client reads their errors.
+_OWN_PREFIX, _OWN_SUFFIX = "/v1/searches", "/reload"
 _TOKENIZER = frozenset({"/tokenize", "/detokenize", "/tokenizer_info"})
 # A spent minute is not over when a client's retries are, and a defect is met again.
 _USELESS_TO_RETRY = frozenset({"tokens_per_minute", "internal"})
@@ -15,12 +15,12 @@ _USELESS_TO_RETRY = frozenset({"tokens_per_minute", "internal"})
 
 def is_openai(path: str) -> bool:
     """True for the paths of OpenAI's API and of its clients' tokenizers."""
-    if path in _TOKENIZER:
-        return True
-    return path.startswith(_PREFIXES) and not path.endswith(_RELOAD)
+    if path.startswith(_OWN_PREFIX) or path.endswith(_OWN_SUFFIX):
+        return False
+    return path.startswith(_PREFIX) or path in _TOKENIZER
 
 
-def status_of(error: ApiError) -> int:
+def status_of(error: ApiError | ErrorKind) -> int:
     """HTTP status: OpenAI knows no 422."""
     return 400 if error.status == 422 else error.status
 

@@ -16,6 +16,13 @@ from stepback_server.errors import ApiError, invalid
 from stepback_server.settings import Settings
 
 _MOST_STOPS = 4
+_OF_COMPLETIONS: Mapping[str, tuple[Any, ...]] = {"prompt": ()}
+_OF_CHATS: Mapping[str, tuple[Any, ...]] = {
+    "messages": (),
+    "max_completion_tokens": (),
+    "reasoning_effort": (),
+    "include_reasoning": (False,),
+}
 _EFFORT = {"low": 1, "medium": 4, "high": 16}
 # Full answers that the usual budget has tokens for, as it is in `/solve`.
 _ANSWERS = 32
@@ -58,7 +65,7 @@ class Translator:
     def chat(self, body: ChatRequest, budget_header: int | None) -> Translated:
         """Translate a chat request. Raises ApiError."""
         text, unknown = text_of(body.messages)
-        unknown += count_unknown(body.extra)
+        unknown += count_unknown(body.extra, _OF_COMPLETIONS)
         fields = self._search_fields(body, budget_header)
         problem = problem_of(text, _task(fields), self._tasks, "messages")
         longest = body.max_completion_tokens or body.max_tokens
@@ -71,7 +78,7 @@ class Translator:
 
     def completion(self, body: CompletionRequest, budget_header: int | None) -> Translated:
         """Translate a completion request, a search for each prompt. Raises ApiError."""
-        unknown = count_unknown(body.extra)
+        unknown = count_unknown(body.extra, _OF_CHATS)
         if body.logprobs:
             raise unsupported("logprobs", "a search keeps no alternatives; 0 is of its own tokens")
         fields = self._search_fields(body, budget_header)
