@@ -48,9 +48,11 @@ def scorer() -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), _Scorer) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/score"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/score"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @contextmanager
@@ -68,8 +70,10 @@ def launched(playwright: Playwright) -> Iterator[Browser]:
     """A Chromium of our own."""
     program = os.environ.get("CHROMIUM", "/usr/bin/chromium")
     browser = playwright.chromium.launch(executable_path=program, args=_FLAGS)
-    yield browser
-    browser.close()
+    try:
+        yield browser
+    finally:
+        browser.close()
 
 
 @pytest.fixture(scope="session")
