@@ -71,6 +71,8 @@ def _ask_the_index(pins: Iterable[str], uv: str) -> str:
         wanted = Path(folder) / "pins.txt"
         wanted.write_text("\n".join(pins))
         command = [uv, "pip", "compile", "--no-config", "--generate-hashes", "--no-deps"]
+        # The interpreter decides which versions may be named at all; hashes come of every
+        # platform's files.
         command += ["--no-header", "--no-annotate", "--python", sys.executable, str(wanted)]
         return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 

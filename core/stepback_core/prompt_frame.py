@@ -42,6 +42,7 @@ def with_prefix(prefix: Sequence[int], ids: list[int]) -> list[int]:
 def prefix_of(tokenizer: Encoder, probe: str) -> tuple[int, ...]:
     """Find the ids that a tokenizer sets before a text. Raises ValueError where it changes the
     text."""
+    # Compared as ids: a tokenizer may have no name for what it adds.
     plain = tokenizer.encode(probe, add_special_tokens=False)
     whole = tokenizer.encode(probe, add_special_tokens=True)
     # The front is what stands before the text: an EOS at the back must not be taken for it.

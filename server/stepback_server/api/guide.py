@@ -31,6 +31,7 @@ class _GuideFiles(StaticFiles):
             "Content-Security-Policy": _policy(folder),
             "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "no-referrer",
+            # A new version of the server brings a new guide: asked for each time, it is small.
             "Cache-Control": "no-cache",
         }
 
@@ -51,6 +52,7 @@ def _policy(folder: Path) -> str:
     """Content policy of the site: its own files, and its inline scripts by their hashes."""
     # The theme writes a few lines of script into each page, the same ones in all pages of a depth.
     # Their hashes let them run, and nothing that could get into a page besides.
+    # Read once, when the server starts: the folder does not change under it.
     scripts = {
         script
         for page in folder.rglob("*.html")
@@ -71,6 +73,7 @@ def mount_guide(app: FastAPI, folder: Path | None) -> None:
         app.add_api_route(GUIDE_PATH, _absent, include_in_schema=False)
         app.add_api_route(f"{GUIDE_PATH}/{{path:path}}", _absent, include_in_schema=False)
         return
+    # Looked at when the server starts: a wrong folder should not be found out by the first reader.
     if not (folder / "index.html").is_file():
         raise InvalidInput(
             f"STEPBACK_GUIDE_DIR: {folder} has no index.html; `make site` builds the guide into "

@@ -28,6 +28,7 @@ _MAX_LOSSES = 3
 _SUSPECT_DELAY_SECONDS = 0.1
 
 
+# A protocol, since the pool makes these and so knows this module.
 class Homes(Protocol):
     """The engines that a search may be at: `EnginePool`."""
 
