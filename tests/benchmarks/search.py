@@ -291,10 +291,12 @@ _BUDGETS = {
 _SIZES = {f"{n} numbers": TASK.with_options({"numbers": n}) for n in range(2, 7)}
 
 
-def _tasks(part: str) -> dict[str, Generator[Any]]:
+def _tasks(part: str, checkpoint: Checkpoint) -> dict[str, Generator[Any]]:
+    """The tasks of a part, of those that the checkpoint was trained for."""
     if part == "sizes":
         return dict(_SIZES)
-    return dict(GENERATORS) if part == "summary" else {TASK.name: TASK}
+    names = checkpoint.manifest.tasks if part == "summary" else [TASK.name]
+    return {name: GENERATORS[name] for name in names}
 
 
 def main() -> int:
@@ -306,9 +308,9 @@ def main() -> int:
     parser.add_argument("--model", type=Path, default=CHECKPOINT)
     parser.add_argument("--out", type=Path, default=Path("runs/bench-search"))
     given = parser.parse_args()
-    given.tasks = _tasks(given.part)
-    given.budgets = given.budgets or _BUDGETS[given.part]
     checkpoint = Checkpoint.open(given.model)
+    given.tasks = _tasks(given.part, checkpoint)
+    given.budgets = given.budgets or _BUDGETS[given.part]
     seed = DEVELOPMENT_SEED if given.part == "temperature" else FINAL_SEED
     rows = asyncio.run(measure(_runs(given), given, checkpoint, seed))
     rules = ["perplexity", "vote", "marker", "weighted_vote", _CHECKER]
