@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from stepback_training.collect_errors.collection import Plan, open_collection
 from stepback_training.collect_errors.first_error import Judge, Tally
 from stepback_training.config import Recipe
 from stepback_training.data.samples import recipe_of, write_samples
+from stepback_training.sampling.searchers import at_controller
 from stepback_training.train.sft import train
 from tests.benchmarks.data_tables import tables
 from tests.benchmarks.measuring import KINDS, TASK, problems
@@ -145,11 +147,10 @@ def collect_errors(given: argparse.Namespace) -> None:
                 tqdm(total=given.own_problems, desc="own errors") as bar,
             ):
                 await collect(
-                    client,
+                    nullcontext(at_controller(client)),
                     plan,
                     collection,
                     given.own_problems,
-                    digest=digest,
                     in_flight=16,
                     stop=asyncio.Event(),
                     advance=bar.update,

@@ -6,6 +6,7 @@ Checked against vLLM 0.32: `vllm/entrypoints/openai/completion/`.
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from aiohttp import ClientPayloadError
 from pydantic import BaseModel
 from pydantic_core import to_json
 
@@ -20,10 +21,6 @@ _DATA = "data: "
 _DONE = "[DONE]"
 # An "error" is none of them: such a chunk cannot be read, and the engine counts as lost.
 _FINISH = {"stop": Finish.STOP, "length": Finish.LENGTH, "abort": Finish.ABORTED}
-
-
-class AnswerError(ValueError):
-    """The server sent an error, or something that cannot be read."""
 
 
 def request_body(request: SampleRequest, *, model: str, name: str) -> bytes:
@@ -80,13 +77,13 @@ class Lines:
         self._length = 0
 
     def cut(self, data: bytes) -> list[str]:
-        """The lines that these bytes end, without the empty ones. Raises AnswerError."""
+        """The lines that these bytes end, without the empty ones. Raises ClientPayloadError."""
         first, *lines = data.split(b"\n")
         self._pieces.append(first)
         self._length += len(first)
         # A server that never ends its line would fill this process's memory.
         if self._length > _LONGEST_LINE:
-            raise AnswerError(f"its answer has a line of more than {_LONGEST_LINE:,} bytes")
+            raise ClientPayloadError(f"its answer has a line of more than {_LONGEST_LINE:,} bytes")
         if not lines:
             return []
         lines.insert(0, b"".join(self._pieces))
@@ -96,7 +93,7 @@ class Lines:
         try:
             return [text for line in lines if (text := line.decode().rstrip())]
         except ValueError as error:
-            raise AnswerError(f"its answer is no text ({error})") from error
+            raise ClientPayloadError(f"its answer is no text ({error})") from error
 
 
 class _Logprobs(BaseModel):
@@ -145,7 +142,7 @@ class Stream:
         self._last: Sample | None = None
 
     def feed(self, line: str) -> list[Sample]:
-        """Take a line of the stream; gives the samples that it ends. Raises AnswerError.
+        """Take a line of the stream; gives the samples that it ends. Raises ClientPayloadError.
 
         vLLM tells how much of the prompt was cached once, of the request's first continuation, and
         only when all have ended. Each of the others had at least as much, so the last to end waits
@@ -161,10 +158,10 @@ class Stream:
             chunk = _Chunk.model_validate_json(text)
             ended = [sample for choice in chunk.choices if (sample := self._add(choice))]
         except (ValueError, KeyError) as error:
-            raise AnswerError(f"its answer cannot be read: {text[:200]}") from error
+            raise ClientPayloadError(f"its answer cannot be read: {text[:200]}") from error
         # vLLM answers 200 before it samples, so an error comes in the stream.
         if chunk.error is not None:
-            raise AnswerError(f"it answered with an error: {chunk.error}")
+            raise ClientPayloadError(f"it answered with an error: {chunk.error}")
         # The last one is held back for the cached tokens, which come in the chunk after it.
         if not self._running and ended:
             self._last = ended.pop()

@@ -26,7 +26,6 @@ from stepback_server.engine.base import (
 )
 from stepback_server.engine.completions import (
     PATH,
-    AnswerError,
     Lines,
     Stream,
     request_body,
@@ -144,10 +143,10 @@ class RemoteEngine:
         except _NOT_CONNECTED as error:
             text = f"{self.url} cannot be reached ({say(error)})"
             raise EngineUnavailable(text, begun=False) from error
+        except aiohttp.ClientPayloadError as error:
+            raise EngineUnavailable(f"{self.url}: {error}") from error
         except (aiohttp.ClientError, HttpProcessingError) as error:
             raise EngineUnavailable(f"{self.url} was lost ({say(error)})") from error
-        except AnswerError as error:
-            raise EngineUnavailable(f"{self.url}: {error}") from error
         if not stream.is_complete:
             raise EngineUnavailable(f"{self.url} ended an answer early")
 
@@ -250,7 +249,7 @@ class RemoteEngine:
 
 
 async def _lines(answer: aiohttp.ClientResponse) -> AsyncIterator[str]:
-    """Raises AnswerError."""
+    """Raises aiohttp.ClientPayloadError."""
     lines = Lines()
     async for data in answer.content.iter_any():
         for line in lines.cut(data):

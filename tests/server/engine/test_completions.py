@@ -4,9 +4,10 @@ import json
 from dataclasses import replace
 
 import pytest
+from aiohttp import ClientPayloadError
 
 from stepback_server.engine.base import Finish, SampleRequest
-from stepback_server.engine.completions import AnswerError, Lines, Stream, request_body
+from stepback_server.engine.completions import Lines, Stream, request_body
 
 USAGE = (
     'data: {"choices":[],"usage":{"prompt_tokens":3,"prompt_tokens_details":{"cached_tokens":32}}}'
@@ -94,7 +95,7 @@ def test_a_dropped_connection_costs_the_most_that_it_can_have_cost() -> None:
     ],
 )
 def test_an_answer_that_cannot_be_read_is_an_error(line: str) -> None:
-    with pytest.raises(AnswerError):
+    with pytest.raises(ClientPayloadError):
         Stream(request()).feed(line)
 
 
@@ -109,7 +110,7 @@ def test_lines_come_whole_wherever_the_network_cuts_them() -> None:
 
 @pytest.mark.parametrize("data", [b"data: \xff\n", b"x" * ((1 << 24) + 1)])
 def test_what_is_no_line_of_text_is_an_error(data: bytes) -> None:
-    with pytest.raises(AnswerError):
+    with pytest.raises(ClientPayloadError):
         Lines().cut(data)
 
 
