@@ -102,6 +102,7 @@ def choice_runs(breadths: Sequence[int]) -> list[Run]:
         rounds = {"breadth": max(2, n // 2), "backtracks": 1}
         listed += [
             _chosen("best-of-N", n, "best_of_n", breadth=n, temperature=TEMPERATURE),
+            _chosen("best-of-N at 0.7", n, "best_of_n", breadth=n, temperature=0.7),
             _chosen("best-first", n, "best_first", breadth=n),
             _chosen("self-backtracking", n, "self_backtracking", **rounds),
             _chosen(
@@ -291,8 +292,10 @@ _BUDGETS = {
 _SIZES = {f"{n} numbers": TASK.with_options({"numbers": n}) for n in range(2, 7)}
 
 
-def _tasks(part: str, checkpoint: Checkpoint) -> dict[str, Generator[Any]]:
+def _tasks(part: str, checkpoint: Checkpoint, numbers: int | None) -> dict[str, Generator[Any]]:
     """The tasks of a part, of those that the checkpoint was trained for."""
+    if numbers:
+        return {name: task for name, task in _SIZES.items() if name == f"{numbers} numbers"}
     if part == "sizes":
         return dict(_SIZES)
     names = checkpoint.manifest.tasks if part == "summary" else [TASK.name]
@@ -304,12 +307,13 @@ def main() -> int:
     parser.add_argument("--part", choices=_BUDGETS, default="checker")
     parser.add_argument("--problems", type=int, default=300, help="of each kind")
     parser.add_argument("--budgets", help="token budgets; of `choice` and `summary`, N")
+    parser.add_argument("--numbers", type=int, choices=range(2, 7), help="Countdown of so many")
     parser.add_argument("--in-flight", type=int, default=192)
     parser.add_argument("--model", type=Path, default=CHECKPOINT)
     parser.add_argument("--out", type=Path, default=Path("runs/bench-search"))
     given = parser.parse_args()
     checkpoint = Checkpoint.open(given.model)
-    given.tasks = _tasks(given.part, checkpoint)
+    given.tasks = _tasks(given.part, checkpoint, given.numbers)
     given.budgets = given.budgets or _BUDGETS[given.part]
     seed = DEVELOPMENT_SEED if given.part == "temperature" else FINAL_SEED
     rows = asyncio.run(measure(_runs(given), given, checkpoint, seed))
