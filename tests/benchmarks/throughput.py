@@ -217,7 +217,7 @@ async def watch(client: AsyncClient, running: list[int]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--problems", type=int, help="of a round; as many as fit --seconds")
-    parser.add_argument("--seconds", type=float, default=6.0, help="of a round, about")
+    parser.add_argument("--seconds", type=float, default=3.5, help="of a round, about")
     parser.add_argument("--breadth", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--in-flight", type=int, default=32)
