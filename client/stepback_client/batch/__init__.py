@@ -3,14 +3,28 @@
 from stepback_client.batch.lines import GrowingLines, growing
 from stepback_client.batch.scheduler import PATIENCE, Stopped, ask_each, finished
 from stepback_client.batch.solvers import Solve, on_ray
+from stepback_client.batch.terminal import (
+    INTERRUPTED,
+    add_cluster_flags,
+    drain_on_signals,
+    positive,
+    say,
+    say_missing,
+)
 
 __all__ = [
+    "INTERRUPTED",
     "PATIENCE",
     "GrowingLines",
     "Solve",
     "Stopped",
+    "add_cluster_flags",
     "ask_each",
+    "drain_on_signals",
     "finished",
     "growing",
     "on_ray",
+    "positive",
+    "say",
+    "say_missing",
 ]

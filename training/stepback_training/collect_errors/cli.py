@@ -12,6 +12,14 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from stepback_client import AsyncClient, StepbackError
+from stepback_client.batch import (
+    INTERRUPTED,
+    add_cluster_flags,
+    drain_on_signals,
+    positive,
+    say,
+    say_missing,
+)
 from stepback_core.manifest import Manifest, weights_digest
 from stepback_core.validation import first_error
 from stepback_training.collect_errors.collect import collect
@@ -21,15 +29,9 @@ from stepback_training.generators import GENERATORS
 from stepback_training.plugins import with_plugins
 from stepback_training.sampling.bounded_gather import PATIENCE, Stopped, of_these_weights
 from stepback_training.sampling.cli import (
-    INTERRUPTED,
-    add_cluster_flags,
     add_controller_flags,
     cluster_of,
-    drain_on_signals,
-    positive,
-    say,
     say_failures,
-    say_missing,
     say_stopped,
     status_of,
 )

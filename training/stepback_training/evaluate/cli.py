@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from stepback_client import AsyncClient, BadSetting, StepbackError
+from stepback_client.batch import INTERRUPTED, drain_on_signals, say
 from stepback_core.errors import InvalidInput
 from stepback_core.validation import first_error
 from stepback_training.evaluate.evaluation import Evaluation
@@ -18,9 +19,6 @@ from stepback_training.evaluate.plan import Plan
 from stepback_training.plugins import with_plugins
 from stepback_training.sampling.bounded_gather import PATIENCE, Stopped
 from stepback_training.sampling.cli import (
-    INTERRUPTED,
-    drain_on_signals,
-    say,
     say_stopped,
     status_of,
 )

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from stepback_client import Select, Strategy
+from stepback_client.batch import positive
 from stepback_core.schemas import Sampling
 from stepback_training.evaluate.measurement import check_at_equal_tokens
 from stepback_training.evaluate.plan import Plan, Source, settings_of
 from stepback_training.evaluate.problem_file import Columns, ProblemFile
 from stepback_training.generators import GENERATORS, Generator, Split
-from stepback_training.sampling.cli import add_controller_flags, positive
+from stepback_training.sampling.cli import add_controller_flags
 from stepback_training.sampling.problems import Question
 
 T = TypeVar("T")

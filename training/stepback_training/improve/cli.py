@@ -9,6 +9,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from stepback_client import StepbackError
+from stepback_client.batch import (
+    INTERRUPTED,
+    add_cluster_flags,
+    drain_on_signals,
+    positive,
+    say,
+    say_missing,
+)
 from stepback_core.validation import first_error
 from stepback_training.config import ImproveRecipe, Recipe
 from stepback_training.improve.record import Round
@@ -17,14 +25,8 @@ from stepback_training.improve.served_checkpoint import Controller, Engines, OnR
 from stepback_training.plugins import with_plugins
 from stepback_training.sampling.bounded_gather import Stopped
 from stepback_training.sampling.cli import (
-    INTERRUPTED,
-    add_cluster_flags,
     add_controller_flags,
     cluster_of,
-    drain_on_signals,
-    positive,
-    say,
-    say_missing,
     say_stopped,
     status_of,
 )
