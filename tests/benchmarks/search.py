@@ -295,7 +295,7 @@ _SIZES = {f"{n} numbers": TASK.with_options({"numbers": n}) for n in range(2, 7)
 def _tasks(part: str, checkpoint: Checkpoint, numbers: int | None) -> dict[str, Generator[Any]]:
     """The tasks of a part, of those that the checkpoint was trained for."""
     if numbers:
-        return {name: task for name, task in _SIZES.items() if name == f"{numbers} numbers"}
+        return {name: _SIZES[name] for name in [f"{numbers} numbers"]}
     if part == "sizes":
         return dict(_SIZES)
     names = checkpoint.manifest.tasks if part == "summary" else [TASK.name]

@@ -76,17 +76,16 @@ class Offline:
 def offline(given: argparse.Namespace) -> Offline:
     """Generate the rounds in a process without HTTP; sizes them where no number is given."""
     checkpoint = Checkpoint.open(CHECKPOINT)
-    recorded = asyncio.run(searched(given, checkpoint)) if given.running else None
+    # First: its engine must be gone before another starts.
+    rounds = asyncio.run(searched(given, checkpoint)) if given.running else []
     generate = Generation(given, checkpoint)
-    if recorded is None:
-        warming = given.problems or 4 * _WARMING
-        rate = generate(next(sampled(given, checkpoint, warming)))
+    if not given.problems:
+        rate = generate(next(sampled(given, checkpoint, 4 * _WARMING)))
         # A round of samples has breadth x problems x answers of this many tokens, about.
-        given.problems = given.problems or max(
-            _WARMING, round(rate * given.seconds / given.breadth / _ANSWER_TOKENS)
-        )
-        recorded = list(sampled(given, checkpoint, given.problems))
-    rates = [generate(wanted) for wanted in counted(recorded, "offline, rounds")]
+        fitting = round(rate * given.seconds / given.breadth / _ANSWER_TOKENS)
+        given.problems = max(_WARMING, fitting)
+    rounds = rounds or list(sampled(given, checkpoint, given.problems))
+    rates = [generate(wanted) for wanted in counted(rounds, "offline, rounds")]
     return Offline(given.problems, rates[1:])
 
 
