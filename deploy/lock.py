@@ -39,6 +39,7 @@ builds of vLLM need the same beside torch."""
 # The CPU builds of torch lie at PyTorch's own index, which is asked for nothing else. Their hashes
 # stay as they stand in the lock: Linux on x86_64 and aarch64, CPython 3.11 to 3.14.
 _ELSEWHERE = {"torch"}
+_OLDEST_PYTHON = "3.11.0"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -71,9 +72,10 @@ def _ask_the_index(pins: Iterable[str], uv: str) -> str:
         wanted = Path(folder) / "pins.txt"
         wanted.write_text("\n".join(pins))
         command = [uv, "pip", "compile", "--no-config", "--generate-hashes", "--no-deps"]
-        # The interpreter decides which versions may be named at all; hashes come of every
-        # platform's files.
-        command += ["--no-header", "--no-annotate", "--python", sys.executable, str(wanted)]
+        # The oldest interpreter decides which versions may be named at all: Debian's Python 3.11.2
+        # builds the images too. Hashes come of every platform's files.
+        command += ["--python", sys.executable, "--python-version", _OLDEST_PYTHON]
+        command += ["--no-header", "--no-annotate", str(wanted)]
         return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 

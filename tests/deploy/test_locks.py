@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import distribution
+from importlib.metadata import distribution, distributions
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -14,6 +14,8 @@ import pytest
 import yaml
 from deploy.lock import BROUGHT, BUILD_LOCK, HASHED, LOCKS, closure, cut, entries, hashed
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 from tests.conftest import ROOT
 
@@ -30,6 +32,15 @@ def test_a_lock_is_cut_from_requirements_lock(name: str) -> None:
 def test_every_package_of_a_lock_has_hashes(name: str) -> None:
     for package, pin in entries((ROOT / name).read_text()).items():
         assert re.fullmatch(r"[\w.-]+==\S+( \\\n    --hash=sha256:[0-9a-f]{64})+", pin), package
+
+
+def test_every_locked_package_runs_on_the_oldest_interpreter() -> None:
+    """The images may be built on Debian's own Python 3.11.2."""
+    locked = entries((ROOT / "requirements.lock").read_text())
+    for package in distributions():
+        if (name := canonicalize_name(package.name)) in locked:
+            needs = SpecifierSet(package.metadata.get("Requires-Python") or "")
+            assert needs.contains("3.11.0"), name
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", "deploy/install.sh", "Makefile"])
