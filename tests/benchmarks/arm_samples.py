@@ -6,6 +6,7 @@ C  the beginnings of B, with neither a wrong step nor a marker
 D  the samples of B with each marker moved to a step at random, right or wrong
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -20,14 +21,14 @@ ARMS = ("A", "B", "C", "D")
 
 
 def arm_samples(
-    arm: str, task: Generator[Any], recipe: DataRecipe, branches: int, seed: int
+    arm: str, task: Generator[Any], recipe: DataRecipe, branches: float, seed: int
 ) -> Iterator[Sample]:
-    """Samples without end; `branches` of each question, the right path among them."""
+    """Samples without end; `branches` of each question on average, the right path among them."""
     rng, placing = Random(f"{seed}:branches"), Random(f"{seed}:markers")
     for problem in task.stream(Split.TRAIN, Random(f"{seed}:questions")):
         prompt, path = task.checker.prompt(problem), task.reference_paths(problem)[0]
         yield Sample(prompt=prompt, steps=path)
-        for _ in range(branches - 1):
+        for _ in range(math.floor(branches - rng.random())):
             # Drawn in every arm, so that questions and branches are the same in all.
             prefix = path[: rng.randrange(len(path))]
             wrong = draw_wrong_step(task, problem, prefix, recipe, rng)

@@ -133,7 +133,9 @@ def main() -> int:
     parser.add_argument("--arms", type=_names, default=list(ARMS))
     parser.add_argument("--seeds", type=_numbers, default=[1, 2, 3])
     parser.add_argument("--samples", type=int, default=40_000, help="of each arm")
-    parser.add_argument("--branches", type=int, default=8, help="samples of one question")
+    parser.add_argument(
+        "--branches", type=float, default=8, help="samples of one question, on average"
+    )
     parser.add_argument("--problems", type=int, default=500)
     parser.add_argument("--budgets", type=_numbers, default=[40, 160, 640])
     parser.add_argument("--in-flight", type=int, default=16)
