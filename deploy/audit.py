@@ -63,8 +63,8 @@ class Answer:
 
 
 def answer_of(report: str) -> Answer | None:
-    """None if it is no answer: a service that is not there, or a package index that has no
-    advisories, knows no package at all."""
+    """Read a service's report. None if it is no answer: a service that is not there, or a package
+    index that has no advisories, knows no package at all."""
     try:
         packages: list[dict[str, Any]] = json.loads(report)["dependencies"]
     except (ValueError, KeyError, TypeError):

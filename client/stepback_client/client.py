@@ -154,7 +154,8 @@ class Client:
                 return answer.value
 
     def _try(self, request: httpx.Request, *, stream: bool) -> Outcome:
-        """One try, its answer read whole if it is an error: one that breaks off is no answer."""
+        """Send the request once. An error's body is read whole: one that breaks off is no
+        answer."""
         response = None
         try:
             response = self._http.send(request, stream=stream)

@@ -15,8 +15,8 @@ T = TypeVar("T")
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_TIMEOUT = httpx.Timeout(720.0, connect=5.0)
-"""Ten minutes of searching, since a caller who names no `seconds` gets the server's own limit, with
-a minute in the queue and a minute to spare. Grows with the `seconds` of a call."""
+"""Timeout of a call without `seconds`: the server's own limit of ten minutes, a minute in the queue
+and one to spare. Grows with the `seconds` of a call."""
 # Seconds in the queue, as a server allows them by default, and as much to spare.
 _BESIDES_SEARCHING = 120.0
 # Idle connections are dropped before a server's or a gateway's 5 s, so that none is reused as it
@@ -38,13 +38,13 @@ _KEEP_ALIVE: list[tuple[int, int, int]] = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """How a server is reached. Made by `to`, which checks it."""
+    """Address, headers and timeouts of a server. Made by `to`, which checks it."""
 
     url: str
     headers: dict[str, str]
     timeout: httpx.Timeout
     follows_budget: bool
-    """Whether a call's timeout grows with the seconds that it asks for."""
+    """True if a call's timeout grows with the seconds that it asks for."""
 
     @classmethod
     def to(

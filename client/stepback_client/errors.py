@@ -79,7 +79,7 @@ class AuthenticationError(ApiError):
 
 
 class NotFound(ApiError):
-    """There is no such task, model or path."""
+    """Unknown task, model or path."""
 
 
 class Overloaded(ApiError):

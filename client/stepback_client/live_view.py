@@ -77,7 +77,7 @@ class Watched:
     def _extend(
         self, event: StepEvent | BacktrackEvent, index: int, text: str, p_marker: float | None
     ) -> None:
-        """Add a step, unless the branch has it: a struck one may have been told when complete."""
+        """Add a step, unless the branch has it: a struck one may have been shown when complete."""
         branch = event.branch
         node = self._node(branch, event.parent, index)
         if index == node.kept_steps + len(node.steps):
@@ -119,7 +119,7 @@ def watch(events: Iterable[ProgressEvent], output: TextIO) -> SolveResult:
 
 
 def _draw(events: Iterable[ProgressEvent], watched: Watched, console: Console) -> None:
-    """Redraw the tree in place, and leave the whole of it behind."""
+    """Redraw the tree in place, and print the whole of it at the end."""
     began = drawn = time.monotonic()
     clock = _Clock(began)
     # Transient: the tree that is redrawn is cut to the terminal, the one that stays is whole.
@@ -155,7 +155,7 @@ def _tree(outline: Outline) -> list[Text]:
 
 
 def plain_lines(events: Iterable[ProgressEvent], watched: Watched) -> Iterator[str]:
-    """One line at the start and one for each branch that ends in an answer or is taken back."""
+    """Print a line at the start and one for each branch that ends in an answer or is taken back."""
     for event in events:
         watched.take(event)
         if isinstance(event, StartedEvent):

@@ -43,7 +43,7 @@ class Question:
 
 
 def add_problem_flags(parser: argparse.ArgumentParser) -> None:
-    """All but `numbers`, Countdown's inputs, which each command has in its own way."""
+    """Add the flags of a problem, except `numbers`, which each command has in its own way."""
     parser.add_argument(
         "--task", metavar="NAME", help=f"the task of --problem: {', '.join(TASKS)}, or another "
         "one that the controller serves"

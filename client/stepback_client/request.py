@@ -14,7 +14,8 @@ Problem = BaseModel | Mapping[str, Any] | None
 
 
 class SolveOptions(TypedDict, total=False):
-    """How to search; what is left out is the server's default (see `SolveRequest`)."""
+    """Options of a search; the server has a default for each that is left out (see
+    `SolveRequest`)."""
 
     task: str
     """The task of `problem`. If left out: the one task whose model the problem is, or fits."""
@@ -43,7 +44,7 @@ class SolveOptions(TypedDict, total=False):
     candidates: int
     tree: bool
     logprobs: bool
-    """Whether token ids and log-probabilities come with the answers and the tree."""
+    """Return token ids and log-probabilities with the answers and the tree."""
 
 
 def solve_body(problem: Problem, options: SolveOptions, *, stream: bool = False) -> dict[str, Any]:

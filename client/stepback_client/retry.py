@@ -1,4 +1,4 @@
-"""When a request is tried again: one loop for both clients, without I/O."""
+"""Rules of retrying a request: one loop for both clients, without I/O."""
 
 import random
 import uuid

@@ -1,4 +1,4 @@
-"""Errors of what a person gives: one class, since nobody tells the kinds apart.
+"""Error of input that a person gives: one class, since no caller distinguishes its kinds.
 
 ValueError
 └── InvalidInput   a file, a setting, a checkpoint, a command line: the message says what to do

@@ -46,7 +46,7 @@ class StartedEvent(_Event):
 
 
 class StepEvent(_Event):
-    """A branch has a complete step. A branch's steps are told when its sample ends, in order."""
+    """A complete step of a branch. A branch's steps are sent when its sample ends, in order."""
 
     type: Literal["step"] = "step"
     branch: int
@@ -79,9 +79,9 @@ class BacktrackEvent(_Event):
     parent: int
     """The branch whose kept part it continued; 0 for the prompt."""
     kept_steps: int
-    """How many of the parent's steps came before this branch."""
+    """Number of the parent's steps that came before this branch."""
     outcome: Literal[Outcome.BACKTRACK, Outcome.ILLEGAL] = Outcome.BACKTRACK
-    """Who refuses the step: the model with its marker, or the task."""
+    """Source of the refusal: the model with its marker, or the task."""
     struck: list[StruckStep]
     """The steps taken back; the steps before them stay. It may be a step that the branch had
     kept."""
@@ -96,7 +96,7 @@ class CandidateEvent(_Event):
     parent: int
     """The branch whose kept part it continued; 0 for the prompt."""
     kept_steps: int
-    """How many of the parent's steps came before this branch."""
+    """Number of the parent's steps that came before this branch."""
     answer: Answer
     """The answer; its votes are those so far."""
 
@@ -141,4 +141,4 @@ ProgressEvent = (
 """Any event of a search that does not fail."""
 
 SolveEvent = Annotated[ProgressEvent | ErrorEvent, Field(discriminator="type")]
-"""Everything that can come in a stream."""
+"""Any event of a stream."""

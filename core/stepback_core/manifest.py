@@ -34,8 +34,8 @@ class Manifest(BaseModel):
     """The same by task, where there are several: those of one may be far longer than another's."""
     tasks: list[str]
     trained_for: dict[str, dict[str, tuple[int, int]]] = {}
-    """By task the fewest and most entries that each list of a training problem has, as Countdown's
-    `numbers`; nothing is known of a task that is left out."""
+    """For each task, the fewest and most entries that each list of a training problem has, as
+    Countdown's `numbers`; nothing is known of a task that is left out."""
     base_model: str | None = None
     """The model that training started from; None for one trained from scratch."""
     recipe: dict[str, Any] = {}

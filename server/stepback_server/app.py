@@ -45,9 +45,12 @@ def create_app(
     on_failure: Callable[[], None] = lambda: None,
     tracing: Tracing | None = None,
 ) -> FastAPI:
-    """The ASGI application. The engine starts with it and stops with it; until the engine is up,
-    `/health` answers and `/ready` says no. `on_failure` is called where the engine cannot start.
-    Raises InvalidInput for keys, a file of scorers or a guide that cannot be read."""
+    """Create the ASGI application, with which the engine starts and stops.
+
+    Until the engine is up, `/health` answers and `/ready` says no. `on_failure` is called where the
+    engine cannot start. Raises InvalidInput for keys, a file of scorers or a guide that cannot be
+    read.
+    """
     keys = KeyRing(settings.keys_file, settings.keys.get_secret_value())
     if keys.is_open and not is_loopback(settings.host):
         _log.warning("%s is open to everybody who can reach it: no keys are set", settings.host)

@@ -31,7 +31,7 @@ class Checkpoint:
 
     @property
     def written_at(self) -> int:
-        """When the manifest was written, in seconds since 1970; 0 where the file is gone."""
+        """Time at which the manifest was written, in seconds since 1970; 0 if the file is gone."""
         try:
             return int((self.folder / MANIFEST_NAME).stat().st_mtime)
         except OSError:

@@ -208,7 +208,7 @@ ERRORS: dict[str, ErrorKind] = {
         "Another refusal of HTTP itself; the status is HTTP's own.", "The message says which.", 400
     ),
 }
-"""By code. A new error is one line here, and `ApiError(code, message)` where it is found."""
+"""Errors by code. A new one is one line here, and `ApiError(code, message)` where it is found."""
 
 # pydantic's error types, in the words that a program can match on.
 _CODES = {
@@ -320,7 +320,7 @@ def idempotency_mismatch() -> ApiError:
 
 
 def unknown_id(kind: str) -> ApiError:
-    """There is nothing of this kind with the id, or it is another tenant's."""
+    """Return the error for an id of this kind that does not exist, or is another tenant's."""
     # The same words for another tenant's: an answer must not tell what exists elsewhere.
     return ApiError("unknown_id", f"id: this key has no such {kind}.", param="id")
 

@@ -11,7 +11,7 @@ from typing import Any
 from stepback_server.redaction import hide_keys
 
 CLIENT_CLOSED_REQUEST = 499
-"""The status of a request whose caller hung up; nobody but the log sees it."""
+"""The status of a request whose caller hung up; only the log shows it."""
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 
 
@@ -37,7 +37,7 @@ ONWARD: ContextVar[Mapping[str, str]] = ContextVar("onward", default=MappingProx
 
 
 def trace_headers() -> Mapping[str, str]:
-    """The headers by which an engine behind HTTP passes the trace on: send them with a round."""
+    """The headers that pass the trace on to an engine over HTTP: send them with a round."""
     return ONWARD.get()
 
 

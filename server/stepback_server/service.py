@@ -254,7 +254,7 @@ class Service:
         await self._pipeline.drain(self._grace_seconds)
 
     async def readiness(self, *, though_full: bool = False) -> Readiness:
-        """Whether a search would be taken now; `though_full`: or refused for the queue's sake."""
+        """Report if a search would be taken now. With `though_full` a full queue does not count."""
         full = self._admission.is_full
         reason = "the queue is full" if full and not though_full else None
         # Ranked from the least to the worst: each later reason replaces the one before it.

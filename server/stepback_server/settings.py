@@ -57,7 +57,7 @@ EngineUrls = Annotated[tuple[EngineUrl, ...], BeforeValidator(_split_urls)]
 
 
 class Settings(BaseModel):
-    """Everything that the server can be told. Values come as text and are checked at the start."""
+    """Settings of the server. Values come as text and are checked at the start."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -66,7 +66,7 @@ class Settings(BaseModel):
     tasks: Names = ()
     """Tasks of installed plug-ins, such as sorting or gym:countdown, separated by commas."""
     task_seconds: float = Field(default=2.0, gt=0, le=60)
-    """How long one call of a plug-in's checker may take."""
+    """Longest call of a plug-in's checker."""
     task_memory_mib: int = Field(default=1024, ge=16)
     """Memory that one call of a plug-in's checker may take, MiB."""
     host: str = "127.0.0.1"
@@ -110,7 +110,7 @@ class Settings(BaseModel):
     max_queued: int = Field(default=64, ge=0)
     """Searches that may wait; more are refused with 429."""
     max_queue_seconds: float = Field(default=60.0, gt=0, le=3600)
-    """How long a search may wait; after that it is refused with 429."""
+    """Longest wait of a search; after that it is refused with 429."""
     max_breadth: int = Field(default=256, ge=1, le=1024)
     """The largest breadth (N) that a request may ask for."""
     max_backtracks: int = Field(default=16, ge=0, le=64)
@@ -132,15 +132,15 @@ class Settings(BaseModel):
     checkers_file: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
     """TOML with the scorers that a request may name, a table each: see docs/scorers.md."""
     metrics_need_key: bool = False
-    """Whether /metrics needs a key too; Prometheus usually reads it from inside."""
+    """Require a key for /metrics too; Prometheus usually reads it from inside."""
     idempotency_results: int = Field(default=256, ge=0)
     """Results that each key may have kept for a repeated Idempotency-Key; the oldest go first."""
     idempotency_mib: int = Field(default=16, ge=0)
     """Memory for these, MiB a key."""
     idempotency_seconds: float = Field(default=600.0, ge=0, le=86_400)
-    """How long they are kept."""
+    """Time for which they are kept."""
     grace_seconds: float = Field(default=5.0, ge=0, le=600)
-    """After SIGTERM, or before new weights: how long searches may go on before they return the
+    """Time that searches have after SIGTERM, or before new weights, before they return the
     best so far."""
     reload_root: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
     """Folder that new weights may be loaded from while the server runs; none: they may not."""
@@ -148,12 +148,12 @@ class Settings(BaseModel):
     """Database of jobs: sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/NAME for several
     controllers."""
     lease_seconds: float = Field(default=15.0, ge=1, le=600)
-    """A controller that is silent for so long is taken for dead; others go on with its jobs."""
+    """Silence after which a controller is taken for dead; others go on with its jobs."""
     shared_seconds: float = Field(default=0.5, gt=0, le=60)
-    """With PostgreSQL: how long a search waits for the limits that controllers share. Where the
+    """Longest wait of a search for the limits that controllers share in PostgreSQL. Where the
     database is slower, this controller's own count holds."""
     batch_searches: int = Field(default=16, ge=1)
-    """Lines of batches in flight while nobody else searches."""
+    """Lines of batches in flight while there are no other searches."""
     batch_floor: int = Field(default=1, ge=0)
     """Lines of batches in flight while others search; 0: batches wait until they are done."""
     batch_pause: float = Field(default=5.0, ge=0, le=3600)
@@ -163,11 +163,11 @@ class Settings(BaseModel):
     max_file_mib: int = Field(default=200, ge=1, le=4096)
     """The largest file that may be uploaded, MiB."""
     job_days: float = Field(default=30.0, gt=0, le=3650)
-    """How long the results of searches in the background, and the files of batches, are kept."""
+    """Time for which the results of background searches, and the files of batches, are kept."""
     guide_dir: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
     """Folder of the documentation's site, as `make site` builds it: served at /guide/."""
     keep_alive_seconds: int = Field(default=75, ge=1, le=3600)
-    """How long an idle connection is kept; longer than the proxies in front keep theirs."""
+    """Time for which an idle connection is kept; longer than the proxies in front keep theirs."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Level of the server's own log: debug, info, warning or error."""
     log_format: Literal["text", "json"] = "text"

@@ -1,4 +1,4 @@
-"""What a marker is worth: arms with equal training tokens, asked without a checker.
+"""Worth of a marker: arms with equal training tokens, measured without a checker.
 
     python -m tests.benchmarks.arms --recipe training/recipes/deduction-arms.toml --out runs/arms
         [--arms A,B,C,D] [--seeds 1,2,3] [--samples 40000] [--branches 8] [--problems 500]

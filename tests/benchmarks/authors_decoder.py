@@ -87,7 +87,7 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What their decoder made of one problem."""
+    """Result of the authors' decoder on one problem."""
 
     chosen: bool
     any_right: bool
@@ -125,7 +125,7 @@ class Theirs:
         return Decoded(one, any(right), model.generated, model.forwarded)
 
     def _is_right(self, problem: CountdownProblem, text: str) -> bool:
-        """By the strict checker, of what comes before the first end."""
+        """Apply the strict checker to the text before the first end."""
         answer = text.partition(_RESPONSE)[2]
         steps, found, _ = answer.partition(_REACHED)
         verdict = TASK.checker.check(problem, steps.removesuffix("\n").split("\n"))

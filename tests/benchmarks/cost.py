@@ -120,7 +120,7 @@ async def _budgets(
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a long search looks like."""
+    """Shape of a long search."""
 
     prompt: int
     sample: int

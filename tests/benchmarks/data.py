@@ -54,11 +54,11 @@ ARMS: dict[str, dict[str, Any]] = {
     "own-all": {"own_errors": {"share": 1.0}},
     "together": {"paths": "plainest", "backtrack_share": 0.3, "own_errors": {"share": 0.5}},
 }
-"""What each arm changes of the paper's data recipe."""
+"""Changes of each arm to the paper's data recipe."""
 _TOKENS_OF_A_SAMPLE = 42
 """About as many as the samples of the arms have, so that each is trained on about once."""
 _TOKENS_OF_A_SHORT_SAMPLE = 30
-"""Of those with `first_steps`."""
+"""The same of arms with `first_steps`."""
 SEARCHES: dict[str, dict[str, Any]] = {
     "greedy": {"strategy": "greedy", "select": "perplexity"},
     "self-backtracking": {
@@ -75,7 +75,7 @@ Found = dict[str, Any]
 
 
 def recipe_of_arm(name: str, given: argparse.Namespace) -> Recipe:
-    """All arms' but for what the arm changes."""
+    """Return the recipe of all arms with this arm's changes."""
     changes = dict(ARMS[name])
     if "own_errors" in changes:
         changes["own_errors"] = changes["own_errors"] | {"file": str(errors_file(given))}
@@ -132,7 +132,7 @@ def trained(name: str, given: argparse.Namespace) -> Path:
 
 
 def collect_errors(given: argparse.Namespace) -> None:
-    """What the paper's arm does wrong on training problems, as `stepback errors` collects it."""
+    """Collect the errors of the paper's arm on training problems, as `stepback errors` does."""
     out = errors_file(given)
     if out.exists():
         return
@@ -162,7 +162,7 @@ def collect_errors(given: argparse.Namespace) -> None:
 
 
 def measure(name: str, given: argparse.Namespace) -> Found:
-    """Everything that is measured of one arm."""
+    """Measure one arm."""
     folder = trained(name, given)
     asked = {kind: problems(kind, given.problems) for kind in KINDS}
     probe = Probe(folder)
@@ -203,7 +203,7 @@ async def solve_all(
 
 
 def sampled_paths(asked: Sequence[Any], results: Sequence[SolveResult]) -> Found:
-    """What the single paths were that the search began with, before any rollback."""
+    """Tally the single paths that the search began with, before any rollback."""
     judge, tally = Judge(TASK), Tally()
     for problem, result in zip(asked, results, strict=True):
         for node in result.tree or []:

@@ -1,4 +1,4 @@
-"""Where the CPU time of a best-first search over HTTP goes: processes, parts, functions.
+"""CPU time of a best-first search over HTTP, by process, part and function.
 
     pip install --target .cache/py-spy py-spy==0.4.3
     python -m tests.benchmarks.http_cost [--seconds 60] [--in-flight 32] [--engine URL]

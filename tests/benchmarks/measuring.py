@@ -12,9 +12,9 @@ from stepback_training.generators import GENERATORS, Generator, Split
 TASK = GENERATORS["countdown"]
 KINDS = (Split.TEST_SEEN, Split.TEST_NEW)
 DEVELOPMENT_SEED = 2026
-"""Of the problems that every choice was made on: designs, temperatures, ablations."""
+"""Seed of the problems that every choice was made on: designs, temperatures, ablations."""
 FINAL_SEED = 20_261_128
-"""Of the problems that chose nothing: every table of README and docs/results.md."""
+"""Seed of the problems that chose nothing, for README and docs/results.md."""
 
 
 def problems(kind: Split, count: int, seed: int = DEVELOPMENT_SEED) -> list[CountdownProblem]:
@@ -27,5 +27,5 @@ def task_problems(task: Generator[Any], kind: Split, count: int, seed: int) -> l
 
 
 def both_kinds(count: int, seed: int = DEVELOPMENT_SEED) -> list[CountdownProblem]:
-    """So many of each kind, one kind after the other."""
+    """Draw `count` problems of each kind, one kind after the other."""
     return [problem for kind in KINDS for problem in problems(kind, count, seed)]

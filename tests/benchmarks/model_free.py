@@ -1,4 +1,4 @@
-"""What solvers without a model reach with the same checker, in token equivalents.
+"""Solvers without a model, with the same checker, under budgets in token equivalents.
 
     python -m tests.benchmarks.model_free [--problems 1000] [--sudoku9 150]
 
@@ -171,7 +171,7 @@ def table(name: str, costs: Sequence[int | None], budgets: Sequence[int] = BUDGE
 def measure(
     asked: Sequence[BaseModel], cost: Callable[[str], int], most: int = BUDGETS[-1]
 ) -> dict[str, list[int | None]]:
-    """By solver, what each problem takes."""
+    """Token equivalents that each problem takes, by solver."""
     rules = [rules_of(problem, cost) for problem in asked]
     found = {
         "random legal steps": [random_paths(r, Random(n), most) for n, r in enumerate(rules)],

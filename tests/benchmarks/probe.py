@@ -1,4 +1,4 @@
-"""What a checkpoint believes of Countdown, read off its logits with plain transformers, unsampled.
+"""Beliefs of a checkpoint about Countdown, read off its logits with plain transformers, unsampled.
 
 How likely it is to solve a problem, how well the marker's probability tells wrong steps from right
 ones, and how often it gives up where there is no solution.
@@ -50,7 +50,7 @@ class Boundary:
     kind: str
     """An error's kind, `late`, `claim`, `right` or `last`."""
     sample: Sample
-    """One whose last token is the marker, whether that belongs there or not."""
+    """A sample whose last token is the marker, whether that belongs there or not."""
 
 
 class Probe:
@@ -140,8 +140,8 @@ class Probe:
 
     @torch.no_grad()
     def _read(self, samples: Sequence[Sample]) -> Iterator[tuple[float, tuple[float, bool]]]:
-        """Of each sample: the log-probability of all after the prompt; and of its last token the
-        probability, and whether it is the likeliest."""
+        """Yield for each sample the log-probability of all after the prompt; and of its last token
+        the probability, and whether it is the likeliest."""
         for start in range(0, len(samples), _BATCH):
             batch = [encode(sample, self._codec) for sample in samples[start : start + _BATCH]]
             # Padded on the right: what comes later changes nothing in a causal model.
@@ -195,8 +195,8 @@ def _claims(problem: CountdownProblem, path: list[str], rng: Random) -> Iterator
 
 
 def unsolvable(count: int) -> list[CountdownProblem]:
-    """So many of each kind: the inputs of test problems, with targets of others that they cannot
-    make."""
+    """Draw `count` of each kind: the inputs of test problems, with targets of others that they
+    cannot make."""
     return [
         problem
         for kind in KINDS
@@ -212,7 +212,7 @@ def _mismatched(problems: Iterator[CountdownProblem]) -> Iterator[CountdownProbl
 
 
 def auc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float:
-    """How often a positive has the higher score, ties as a half."""
+    """Share of pairs in which the positive has the higher score, ties as a half."""
     ranked = np.sort(negative)
     below = np.searchsorted(ranked, positive, "left") + np.searchsorted(ranked, positive, "right")
     return float(below.mean() / (2 * len(ranked)))

@@ -1,4 +1,4 @@
-"""What processes cost, read from Linux, and vLLM servers that each have a CPU core of their own."""
+"""Cost of processes, read from Linux, and vLLM servers that each have a CPU core of their own."""
 
 import os
 import time
@@ -56,7 +56,7 @@ class PinnedServer(VllmServer):
 
 @contextmanager
 def replicas(folder: Path, count: int) -> Iterator[list[PinnedServer]]:
-    """So many replicas, up, each on a core of its own; whatever else this process starts runs on
+    """Start `count` replicas, each on a core of its own; whatever else this process starts runs on
     the other cores, where there are any."""
     cores = sorted(os.sched_getaffinity(0))
     with ExitStack() as stack:

@@ -57,7 +57,7 @@ class Turn:
     tokens: int
     seconds: float
     cpu_seconds: float
-    """Of the controller's process."""
+    """CPU time of the controller's process."""
 
 
 async def turn(

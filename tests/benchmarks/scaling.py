@@ -52,7 +52,7 @@ _ASKED = problems(Split.TEST_SEEN, 2000)
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What searches did while they were kept in flight."""
+    """Work of searches while they were kept in flight."""
 
     searches: int
     samples: int

@@ -121,7 +121,7 @@ def _chosen(name: str, n: int, strategy: str, **options: Any) -> Run:
 
 
 def summary_runs(samples: Sequence[int]) -> list[Run]:
-    """What README's table has a column for: N samples or texts where no checker ends a search."""
+    """Runs of README's columns: N samples or texts where no checker ends a search."""
     listed = [_chosen("greedy", 1, "greedy")]
     for n in samples:
         listed += [
@@ -155,7 +155,7 @@ def marker_runs(budgets: Sequence[int]) -> list[Run]:
 
 
 def size_runs(budgets: Sequence[int]) -> list[Run]:
-    """One budget for every size: what more numbers cost is what the rows show."""
+    """Runs under one budget for every size: the rows show the cost of more numbers."""
     listed = [_checked("greedy", 66, "greedy")]
     for budget in budgets:
         listed += [
@@ -188,7 +188,8 @@ def _percent(right: Sequence[bool]) -> str:
 
 
 def against(rows: Sequence[tuple[Run, Row]], name: str, rule: str) -> str:
-    """One search against each other one of the same budget, problem by problem, kinds together."""
+    """Compare a search with each other one of the same budget, problem by problem, kinds
+    together."""
     lines = [
         f"| of | {name} against | only {name} | only the other | points | p | tokens, ratio |",
         "| --- " * 7 + "|",

@@ -1,4 +1,4 @@
-"""What a controller needs and gives under other settings: the table of docs/operations/sizing.md.
+"""Memory and speed of a controller under other settings: the table of docs/operations/sizing.md.
 
     python -m tests.benchmarks.sizing
 
@@ -42,7 +42,7 @@ ROWS: list[dict[str, int]] = [
 
 @dataclass
 class Load:
-    """What one load was answered with, and the fullest that the cache was seen."""
+    """Answers to one load, and the fullest that the cache was seen."""
 
     tokens: int
     seconds: list[float]

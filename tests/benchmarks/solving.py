@@ -32,7 +32,7 @@ RULES: dict[str, Callable[[Answer], tuple[float, ...]]] = {
     "marker": lambda answer: (answer.confidence, answer.score),
     "weighted_vote": lambda answer: (answer.weight, answer.score),
 }
-"""How an answer is chosen among all candidates of one search."""
+"""Rules that choose an answer among all candidates of one search."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +128,11 @@ class Desk:
         )
 
     def _fields(self, problem: BaseModel) -> dict[str, Any]:
-        """What the search is told of a problem."""
+        """Fields of a request for a problem."""
         return {"task": self._task.name, "problem": problem.model_dump(mode="json")}
 
     def _right(self, problem: BaseModel, candidates: Sequence[Answer]) -> dict[str, bool]:
-        """By each rule, and whether any candidate is right, which is what a checker finds."""
+        """Judge the choice of each rule, and *any*: a right candidate, which a checker finds."""
         chosen = {rule: max(candidates, key=key, default=None) for rule, key in RULES.items()}
         right = {
             rule: answer is not None and self._is_right(problem, answer)
@@ -157,7 +157,7 @@ def start_engine(checkpoint: Checkpoint, running: int | None = None) -> Embedded
 
 
 def gflop(checkpoint: Checkpoint, tokens: float) -> float:
-    """What so many forwarded tokens compute: two operations a parameter and token."""
+    """GFLOP of forwarded tokens: two operations a parameter and token."""
     return 2 * int(checkpoint.manifest.training["parameters"]) * tokens / 1e9
 
 

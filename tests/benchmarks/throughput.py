@@ -52,7 +52,7 @@ def problems(count: int, number: int) -> list[CountdownProblem]:
 
 
 _BEST_FIRST_PROBLEMS = 4
-"""As often as many as of best-of-N, since it takes fewer tokens for each."""
+"""Factor over the problems of best-of-N, since it takes fewer tokens for each."""
 _ANSWER_TOKENS = 25
 """Tokens of a usual answer."""
 _WARMING = 24
@@ -68,7 +68,7 @@ class Offline:
     """Rounds of LLM.generate."""
 
     problems: int
-    """Of a round."""
+    """Problems of a round."""
     rates: list[float]
     """Tokens/s, each round one call."""
 
@@ -138,7 +138,7 @@ def sampled(given: argparse.Namespace, checkpoint: Checkpoint, count: int) -> It
 
 
 async def searched(given: argparse.Namespace, checkpoint: Checkpoint) -> list[Wanted]:
-    """What best-first search asks for, round by round, and how much each sample wrote."""
+    """Record the requests of best-first search, round by round, and the length of each sample."""
     recording = Recording(start_engine(checkpoint))
     bench = Bench(recording, checkpoint, given.in_flight)
     search = bench.strategies()["best-first search"]

@@ -1,4 +1,4 @@
-"""How numbers are cut into tokens decides how far a model carries over to new targets.
+"""Tokenization of numbers: it decides how far a model carries over to new targets.
 
     python -m tests.benchmarks.tokenization [--samples 100000] [--problems 500]
 

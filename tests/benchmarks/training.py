@@ -52,7 +52,7 @@ _WARM_UP = 3
 
 
 class PaddedRows(Dataset[dict[str, torch.Tensor]]):
-    """One sample a row, in a seeded random order, each as long as it is."""
+    """Rows of one sample each, in a seeded random order, unpadded."""
 
     def __init__(self, samples: EncodedSamples, seed: int) -> None:
         self._samples = samples
@@ -70,7 +70,7 @@ class PaddedRows(Dataset[dict[str, torch.Tensor]]):
 
 
 def pad(rows: list[dict[str, torch.Tensor]], pad_id: int) -> dict[str, torch.Tensor]:
-    """To the longest of a batch, on the right: a causal model needs no mask for that."""
+    """Pad to the longest of a batch, on the right: a causal model needs no mask for that."""
     fill = {"input_ids": pad_id, "labels": IGNORED}
     return {
         name: torch.nn.utils.rnn.pad_sequence(
@@ -81,7 +81,7 @@ def pad(rows: list[dict[str, torch.Tensor]], pad_id: int) -> dict[str, torch.Ten
 
 
 class StepTimes(TrainerCallback):
-    """When each optimizer step ended, in seconds."""
+    """Times at which the optimizer steps ended, in seconds."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
@@ -95,7 +95,7 @@ class StepTimes(TrainerCallback):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one process measured."""
+    """Measurements of one process."""
 
     rate: float
     """Tokens of samples a second."""

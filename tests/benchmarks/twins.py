@@ -1,4 +1,4 @@
-"""How many test puzzles of Sudoku 4x4 have an equivalent one in training, by version of the split.
+"""Share of test puzzles of Sudoku 4x4 with an equivalent in training, by version of the split.
 
     python -m tests.benchmarks.twins [--training 22000] [--problems 1000]
 

@@ -1,4 +1,4 @@
-"""How fast the page is: `make page-bench`, in a fresh Chromium, on a machine without other work.
+"""Speed of the page: `make page-bench`, in a fresh Chromium, on a machine without other work.
 
 click   from opening the address in a cold browser to the lit answer of the first search
 tree    a saved search of 6,656 branches: until it can be used, and frames a second while it moves

@@ -1,4 +1,4 @@
-"""What the command writes of a result and of events, without a server."""
+"""Output of the command for a result and for events, without a server."""
 
 from stepback_client.live_view import Watched, plain_lines
 from stepback_client.summary import describe

@@ -9,7 +9,7 @@ from tests.serving import ready_controller
 MODEL = "multitask-10m"
 LINE = "countdown:4,16,25,82=95"
 SOLVED = "16-4=12\n25-12=13\n82+13=95"
-"""What the search answers to it: it draws no random numbers."""
+"""Answer of the search to it, which draws no random numbers."""
 PATIENCE = 300
 """Seconds that a client waits: a slow machine is no failure."""
 OFFLINE = {

@@ -19,7 +19,7 @@ GREEDY = f"{MODEL}:greedy"
 
 @pytest.fixture(scope="module")
 def evaluated(url: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What `stepback evaluate` writes about greedy decoding of held-out problems."""
+    """Report of `stepback evaluate` on greedy decoding of held-out problems."""
     out = tmp_path_factory.mktemp("evaluated") / "evaluation.json"
     command = [STEPBACK, "evaluate", "--url", url, "--task", "countdown", "--split", "seen"]
     command += ["--problems", str(PROBLEMS), "--strategies", "greedy", "--in-flight", "8"]

@@ -1,4 +1,4 @@
-"""What holds for every task: its checker accepts its own answers and refuses its own errors."""
+"""Rules of every task: its checker accepts its own answers and refuses its own errors."""
 
 from collections.abc import Iterator
 from itertools import islice

@@ -1,4 +1,4 @@
-"""What `make audit` makes of pip-audit's reports."""
+"""Reading of pip-audit's reports by `make audit`."""
 
 import json
 from typing import Any

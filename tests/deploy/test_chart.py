@@ -13,7 +13,7 @@ from tests.deploy.helm import CHART, find_helm, render, run_helm
 
 KUBERNETES = "1.37"
 OPERATOR_KINDS = {"ServiceMonitor", "PrometheusRule"}
-"""Of the Prometheus Operator: Kubernetes' schemas do not know them."""
+"""Kinds of the Prometheus Operator: Kubernetes' schemas do not know them."""
 
 RULES = "groups: [{name: a, rules: [{alert: B, expr: up == 0}]}]"
 VARIANTS: dict[str, list[str]] = {

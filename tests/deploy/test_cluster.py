@@ -1,4 +1,4 @@
-"""What runs on a cluster: KubeRay's and Kubeflow's manifests and Slurm's script."""
+"""Manifests of clusters: KubeRay's and Kubeflow's manifests and Slurm's script."""
 
 import re
 import shlex

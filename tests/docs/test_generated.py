@@ -34,7 +34,8 @@ def _tables(text: str) -> list[list[str]]:
 
 
 def _cells(row: str) -> int:
-    """Of a row; none in a line that is no row. A bar in code or behind a backslash is text."""
+    """Cells of a row; none in a line that is no row. A bar in code or behind a backslash is
+    text."""
     if not (row.startswith("|") and row.endswith("|")):
         return 0
     return re.sub(r"`[^`]*`|\\\\.", "", row).count("|") - 1

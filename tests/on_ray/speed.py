@@ -1,4 +1,4 @@
-"""What a Ray cluster costs: `make ray-bench`, on a machine without other work.
+"""Cost of a Ray cluster: `make ray-bench`, on a machine without other work.
 
 Lines a second with one actor and with two, each with the bundled model in an engine of its own,
 and the CPU milliseconds of a line by process: the engines, the actors' own part (the search), the
@@ -29,7 +29,7 @@ ROLES = {"EngineCore": "engine", "SearchActor": "actor"}
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """How far a run is, and the CPU seconds of its processes by role."""
+    """Progress of a run, and the CPU seconds of its processes by role."""
 
     lines: int
     seconds: float

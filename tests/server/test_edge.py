@@ -1,4 +1,4 @@
-"""What is decided before a search: who asks, and what is counted. The whole application, with no
+"""Decisions before a search: authentication, limits and counts. The whole application, with no
 engine behind it."""
 
 import asyncio

@@ -1,4 +1,5 @@
-"""What stands before a server: browsers of other origins, monitors, proxies with a prefix, pods."""
+"""Clients and proxies before a server: browsers of other origins, monitors, proxies with a prefix,
+pods."""
 
 import asyncio
 import json

@@ -81,7 +81,7 @@ def asked(port: int, text: bytes) -> socket.socket:
 
 
 def answer(port: int, text: bytes) -> bytes:
-    """What comes back after the sending side was closed, until the server closes its own."""
+    """Read what comes after the sending side was closed, until the server closes its own."""
     with asked(port, text) as connection:
         connection.shutdown(socket.SHUT_WR)
         return b"".join(iter(lambda: connection.recv(65536), b""))

@@ -1,4 +1,4 @@
-"""What is counted: by a real controller, and of the engine's rounds by the wrapper alone."""
+"""Metrics: of a real controller, and of the engine's rounds by the wrapper alone."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""What controllers take of one key, report by report."""
+"""Shares that controllers take of one key, report by report."""
 
 from dataclasses import replace
 

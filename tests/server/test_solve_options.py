@@ -31,7 +31,7 @@ def model() -> Any:
 
 
 def rescored(prompt: list[int], written: list[int]) -> list[float]:
-    """What transformers says of each written id."""
+    """Log-probability of each written id, by transformers."""
     with torch.inference_mode():
         logits = model()(torch.tensor([prompt + written])).logits[0]
     table = logits.log_softmax(-1)[len(prompt) - 1 : -1]

@@ -1,4 +1,4 @@
-"""What a request is refused for before it reaches an engine, by the real checkpoint's parts."""
+"""Refusals of requests before they reach an engine, by the real checkpoint's parts."""
 
 import asyncio
 import dataclasses

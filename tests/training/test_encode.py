@@ -206,7 +206,7 @@ def test_a_packed_row_teaches_what_its_samples_teach_alone(attention: str, varia
 def gradients(
     model: Any, row: dict[str, torch.Tensor], pieces: list[slice]
 ) -> dict[str, torch.Tensor]:
-    """Of the summed loss over pieces of a row, each in a forward pass of its own."""
+    """Gradient of the summed loss over pieces of a row, each in a forward pass of its own."""
     model.zero_grad()
     for piece in pieces:
         inputs = {name: values[None, piece] for name, values in row.items()}

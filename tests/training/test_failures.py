@@ -1,4 +1,5 @@
-"""What a training meets elsewhere: a loss that is no number, a full disk, no locks on files."""
+"""Failures that a training meets elsewhere: a loss that is no number, a full disk, no locks on
+files."""
 
 import errno
 import os

@@ -86,7 +86,7 @@ def weights(words: int) -> dict[str, Any]:
 
 
 def the_commands() -> list[str]:
-    """Those of the page, in order."""
+    """Commands of the page, in order."""
     fence = r"run by tests/training/test_import.py -->\n```sh\n(.*?)\n```"
     block = re.search(fence, PAGE.read_text(), re.DOTALL)
     assert block

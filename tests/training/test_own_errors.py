@@ -206,7 +206,7 @@ def test_an_error_that_must_not_be_taught_is_counted_all_the_same() -> None:
 
 
 HOT = ("--temperature", "2")
-"""So that there are errors to collect, of a good model too."""
+"""Temperature at which a good model makes errors too."""
 
 
 def collect(url: str, out: Path, *flags: str) -> subprocess.CompletedProcess[str]:

@@ -202,7 +202,7 @@ def test_a_share_of_the_wrong_paths_claims_the_goal(tmp_path: Path) -> None:
 
 
 def before(sample: Sample) -> list[str]:
-    """All steps but the last wrong one."""
+    """Steps without the last wrong one."""
     return sample.steps + sample.wrong_steps[:-1]
 
 

@@ -105,7 +105,7 @@ def test_a_model_that_ignores_a_mask_is_found_out() -> None:
 
 
 def losses(folder: Path, **train: Any) -> list[float]:
-    """What a few steps of training log."""
+    """Log of a few steps of training."""
     recipe = Recipe.model_validate(
         {
             "name": "tiny",

@@ -21,8 +21,8 @@ class Asked:
     problem: CountdownProblem | None
 
     def faults(self, result: SolveResult, attempts: int = 1) -> list[str]:
-        """What in a result cannot be the answer to this very request. A sample may have been asked
-        for so often, where engines are lost."""
+        """List what in a result cannot be the answer to this very request. A sample may have been
+        asked for so often, where engines are lost."""
         body, usage = self.body, result.usage
         strategy = body["strategy"]
         most = body.get("budget", {}).get("tokens", 100_000)
@@ -75,7 +75,7 @@ def as_task(asked: CountdownProblem) -> dict[str, Any]:
 
 
 def is_judged(candidate: Answer, asked: CountdownProblem | None) -> bool:
-    """Whether the server's verdict is that of this very problem's checker."""
+    """True if the server's verdict is that of this very problem's checker."""
     if asked is None:
         return candidate.verified is None
     verdict = _CHECKER.check(asked, candidate.steps)

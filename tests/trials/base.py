@@ -1,4 +1,4 @@
-"""What the trials share: a real controller with keys, and a verdict."""
+"""Shared parts of the trials: a real controller with keys, and a verdict."""
 
 import re
 import subprocess
@@ -54,7 +54,7 @@ class Controller:
         return sum(float(line.rpartition(" ")[2]) for line in series)
 
     def is_idle(self, seconds: float = 15) -> bool:
-        """Whether no search and no sequence is left, within so many seconds: the engine's canary,
+        """True if no search and no sequence is left within `seconds`: the engine's canary,
         of one token, may be seen on the way."""
         deadline = time.monotonic() + seconds
         while any(self.metric(name) for name in _AT_WORK):
@@ -64,7 +64,7 @@ class Controller:
         return True
 
     def leaks(self, text: str) -> list[str]:
-        """What of the server's inside stands in an answer."""
+        """List the parts of the server's inside that stand in an answer."""
         inside = [*self.keys.values(), "Traceback", 'File "', "site-packages"]
         return [part for part in inside if part in text]
 

@@ -39,7 +39,7 @@ def probe(url: str, stop: Event, results: "multiprocessing.Queue[list[float]]") 
 
 @dataclass
 class Flooded:
-    """What the floods met."""
+    """Answers to the floods."""
 
     statuses: Counter[int] = field(default_factory=lambda: Counter())
     silent: int = 0
@@ -75,8 +75,8 @@ async def flood(target: Controller, floods: int) -> Flooded:
 
 
 def growth(memory: Sequence[float]) -> float:
-    """Of the second half of the floods over the first, which begins with the second flood; 0.01 is
-    one per cent."""
+    """Growth from the first half of the floods, without the first flood, to the second half; 0.01
+    is one per cent."""
     half = len(memory) // 2
     return statistics.mean(memory[half:]) / statistics.mean(memory[1:half]) - 1
 

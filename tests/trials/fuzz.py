@@ -25,7 +25,7 @@ from tests.trials.fuzz_cases import Case, Fuzzer
 
 @dataclass
 class Found:
-    """What the server said to all of it."""
+    """Answers of the server to all of it."""
 
     statuses: Counter[str] = field(default_factory=lambda: Counter())
     streams: int = 0
@@ -35,8 +35,8 @@ class Found:
 
 
 async def send(target: Controller, case: Case) -> bytes:
-    """What comes back until the server closes, or says nothing more for a while, or the case has
-    read enough."""
+    """Send a case. Return the bytes until the server closes, or is silent for a while, or the case
+    has read enough."""
     url = urlsplit(target.url)
     reader, writer = await asyncio.open_connection(url.hostname, url.port, limit=case.part)
     answer = b""
@@ -86,7 +86,7 @@ def judge(target: Controller, answer: bytes, found: Found, case: Case) -> None:
 
 
 def stream_faults(status: str, answer: bytes) -> list[str]:
-    """What is wrong with a stream that was read to its end."""
+    """List the faults of a stream that was read to its end."""
     if status == "none":
         return ["no answer to a stream"]
     # An error, where a search that had waited long in the queue was refused after all.
@@ -104,7 +104,7 @@ _NO_HTTP = (
 
 
 def has_error_body(status: str, answer: bytes) -> bool:
-    """Whether an answer, or the first of several, has the error body. What is no HTTP at all never
+    """True if an answer, or the first of several, has the error body. What is no HTTP at all never
     reaches the application: the server answers that with text."""
     head, _, rest = answer.partition(b"\r\n\r\n")
     length = re.search(rb"content-length: (\d+)", head)

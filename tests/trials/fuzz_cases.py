@@ -159,8 +159,8 @@ class Fuzzer:
         return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
 
     def _names(self) -> list[bytes]:
-        """What a request is called by its caller, and the trace that it is part of: as it should
-        be, as it should not, and with a key in the wrong place."""
+        """Headers for the caller's name of a request, and for the trace that it is part of: as it
+        should be, as it should not, and with a key in the wrong place."""
         random, key = self._random, self._key.encode()
         trace = b"00-%b-%b-01" % (random.randbytes(16).hex().encode(), b"00f067aa0ba902b7")
         values = {

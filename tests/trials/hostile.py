@@ -43,7 +43,7 @@ _Places = tuple[float, float]
 
 @dataclass(slots=True)
 class Turn:
-    """What the callers met in turns of one kind."""
+    """Answers that the callers met in turns of one kind."""
 
     seconds: list[float] = field(default_factory=list[float])
     ends: Counter[str] = field(default_factory=Counter[str])

@@ -17,7 +17,7 @@ from tests.trials.base import Controller, controller, problem, verdict
 
 
 async def ask(http: httpx.AsyncClient, target: Controller, number: int) -> list[str]:
-    """One search; gives what in its answer belongs to somebody else."""
+    """Run one search. List what in its answer belongs to another caller."""
     name = ("alice", "bob")[number % 2]
     asked = problem(number)
     strategy = "best_of_n" if name == "alice" else "greedy" if number % 4 == 1 else "majority"

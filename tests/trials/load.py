@@ -48,12 +48,12 @@ class Wrong(Exception):
 
 @dataclass
 class Tally:
-    """What became of the requests."""
+    """Ends of the requests."""
 
     ended: Counter[tuple[str, str]] = field(default_factory=lambda: Counter())
-    """By kind of request and by its end."""
+    """Count of requests by their kind and their end."""
     seconds: list[float] = field(default_factory=lambda: [])
-    """That each request took."""
+    """Seconds that each request took."""
     faults: list[str] = field(default_factory=lambda: [])
     searched: int = 0
     """Searches that were answered, each once."""
@@ -85,7 +85,7 @@ class Load:
         }
 
     async def work(self, ends: float) -> None:
-        """One request after the other until `ends`, a monotonic time."""
+        """Send one request after the other until `ends`, a monotonic time."""
         kinds = list(self._kinds)
         weights = [weight for weight, _ in self._kinds.values()]
         while time.monotonic() < ends:

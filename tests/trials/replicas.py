@@ -28,7 +28,7 @@ BOOT_SECONDS = 120.0
 
 @dataclass
 class Searched:
-    """What came of the searches, and how long each took."""
+    """Faults of the searches, and the seconds that each took."""
 
     faults: list[str] = field(default_factory=lambda: [])
     seconds: list[float] = field(default_factory=lambda: [])
@@ -47,7 +47,7 @@ class Trial:
         self.tokens_when_back = self.tokens = 0
 
     async def run(self, searches: int) -> None:
-        """All but the last few with a kill after a third of them, then the last few."""
+        """Run all but the last few with a kill after a third of them, then the last few."""
         asked = [random_search(self._random, number) for number in range(searches)]
         first, last = asked[: -self._at_once], asked[-self._at_once :]
         limits = httpx.Limits(max_connections=self._at_once + 1)

@@ -1,4 +1,4 @@
-"""What JSON schema cannot say of a good request; what is bad stays bad.
+"""Corrections of good requests where JSON schema cannot say enough; what is bad stays bad.
 
 - The model's alphabet: a prompt becomes one that the bundled checkpoint can read.
 - That new weights are there: a path that may be one becomes the folder that is served already.
@@ -37,7 +37,7 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
 
 @schemathesis.check
 def streams_are_whole(ctx: Any, response: Any, case: Any) -> None:
-    """Whether a stream goes from `started` to `result`."""
+    """Check that a stream goes from `started` to `result`."""
     [kind, *_] = response.headers.get("content-type", [""])
     if kind.startswith("text/event-stream"):
         types = re.findall(r"^event: (\w+)$", response.text, re.MULTILINE)

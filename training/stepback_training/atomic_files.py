@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def can_lock() -> bool:
-    """Whether this system has the locks that keep a run's folder to one process (not Windows)."""
+    """True if this system has the locks that keep a run's folder to one process (not Windows)."""
     try:
         import fcntl  # noqa: F401  # pyright: ignore[reportUnusedImport]
     except ModuleNotFoundError:

@@ -1,4 +1,4 @@
-"""How many processes are worth starting here."""
+"""Number of processes that are worth starting here."""
 
 import os
 from pathlib import Path

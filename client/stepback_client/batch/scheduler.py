@@ -65,7 +65,7 @@ class _Flight(Generic[Q, A]):
             raise Stopped from self._failure
 
     async def _ask_on(self) -> None:
-        """One question after the other, of those that are left."""
+        """Ask the questions that are left, one after the other."""
         for question in self._left:
             if self._stop.is_set():
                 return

@@ -19,11 +19,11 @@ _LEAST_DOUBT = 0.01
 
 
 class Mark(StrEnum):
-    """How a branch ended, as a reader sees it."""
+    """End of a branch, as a reader sees it."""
 
     VERIFIED = "verified"
     ANSWER = "answer"
-    """One whose verdict is not known."""
+    """An answer whose verdict is not known."""
     REFUSED = "refused"
     BACKTRACK = "rolled back"
     ILLEGAL = "illegal"
@@ -45,7 +45,7 @@ class Branch:
     score: float | None
     answer: Answer | None
     chosen: bool
-    """Whether it is the search's answer."""
+    """True if it is the search's answer."""
     markers: tuple[float | None, ...] = ()
     """P(marker) after each own step, as far as it is known."""
     twins: tuple[int, ...] = ()
@@ -84,7 +84,7 @@ class Row:
 
     item: Branch | Fold
     rails: tuple[bool, ...]
-    """For each row above it, outermost first, and for itself: whether a sibling follows."""
+    """A flag for each row above it, outermost first, and for itself: true if a sibling follows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ def render(outline: Outline, caption: str) -> str:
 
 
 def lines(outline: Outline) -> Iterator[Line]:
-    """One line a row, in pieces."""
+    """A line for each row, in pieces."""
     for row in outline.rows:
         yield [(_rails(row), Role.RAIL), *_item(row.item)]
 

@@ -13,7 +13,7 @@ from stepback_core.tasks.base import Checker, Verdict
 
 Fields = dict[str, Any]
 Tell = Callable[[list[Any]], None]
-"""Is handed each verdict of a review at once."""
+"""Function that is handed each verdict of a review at once."""
 
 
 def describe(checker: Checker[Any]) -> Fields:
@@ -32,7 +32,7 @@ def describe(checker: Checker[Any]) -> Fields:
 def answer(checker: Checker[Any], call: Fields, tell: Tell = lambda verdict: None) -> Fields:
     """Return the answer to a call, or pydantic's errors for a problem that is none.
 
-    Verdicts are told one by one: those before a failure are not lost with it.
+    Verdicts are sent one by one: those before a failure are not lost with it.
     """
     try:
         problem = checker.problem_type.model_validate(call["problem"])

@@ -144,7 +144,7 @@ def _leave_network() -> bool:
 
 
 def _can_be_nobody() -> bool:
-    """Tell if this is root, and the user nobody can read what a late import may need."""
+    """True if this is root, and the user `nobody` can read what a late import may need."""
     places = [place for place in (sys.executable, *sys.path) if place and os.path.exists(place)]
     if os.geteuid() != 0:
         return False

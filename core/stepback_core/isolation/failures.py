@@ -12,7 +12,7 @@ class FailureKind(StrEnum):
     CRASHED = "checker_crashed"
     """The call's process ended before its answer."""
     FORBIDDEN = "checker_forbidden"
-    """It tried what a checker may not do: a socket, a process."""
+    """An attempt at what a checker may not do: a socket, a process."""
     RAISED = "checker_raised"
     """An exception of the checker's own."""
     BROKEN = "checker_broken"
@@ -28,7 +28,7 @@ class CheckerFailure(Exception):
         super().__init__(f"{kind}: {' '.join(detail.split())[:200]}")
         self.kind = kind
         self.verdicts = verdicts
-        """Verdicts that the call gave before it failed, as its process told them."""
+        """Verdicts that the call gave before it failed, as its process sent them."""
 
     @property
     def reason(self) -> str:

@@ -1,4 +1,4 @@
-"""One confined process: it is forked ahead of its call, answers it, and ends."""
+"""A confined process: it is forked ahead of its call, answers it, and ends."""
 
 import fcntl
 import json

@@ -6,7 +6,7 @@ From the kernel's `unistd_64.h` and `asm-generic/unistd.h`, which never change a
 from collections.abc import Mapping
 
 Numbers = tuple[int | None, int | None]
-"""On x86_64 and on aarch64; None for a call that the latter never had."""
+"""A call's numbers on x86_64 and on aarch64; None if the latter never had it."""
 
 ENDING: Mapping[str, Numbers] = {
     "socket": (41, 198),

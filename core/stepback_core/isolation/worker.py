@@ -21,11 +21,11 @@ from stepback_core.tasks.plugins import VARIABLE
 
 _SECONDS_TO_START = 120.0
 _SECONDS_TO_ANSWER = 30.0
-"""In addition to a call's limit: a worker that is silent for longer hangs, and is killed."""
+"""Time on top of a call's limit: a worker that is silent for longer hangs, and is killed."""
 _LONGEST_PAUSE = 60.0
 _MOST_DOUBLINGS = 6
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LANG", "LC_ALL", "TZ")
-"""All that a worker inherits: the rest of the environment has keys and passwords in it."""
+"""Variables that a worker inherits: the rest of the environment has keys and passwords in it."""
 _SETTINGS = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -36,7 +36,7 @@ _SETTINGS = {
 
 Fields = dict[str, Any]
 Observe = Callable[[float, FailureKind | None], None]
-"""Is handed the seconds of each call, its wait included, and how it failed."""
+"""Function that is handed the seconds of each call, its wait included, and its failure."""
 
 
 @dataclass(frozen=True, slots=True)

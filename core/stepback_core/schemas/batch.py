@@ -13,7 +13,7 @@ class BatchSolveRequest(RequestModel):
     """Problems, and what their searches have in common."""
 
     requests: list[dict[str, JsonValue]] = Field(min_length=1)
-    """One request of `/solve` each, without `stream`. One that is refused fails alone."""
+    """Requests of `/solve`, without `stream`. One that is refused fails alone."""
     defaults: dict[str, JsonValue] = Field(default={})
     """Fields of `/solve` for every request that does not give them itself."""
 
@@ -32,6 +32,6 @@ class BatchRow(ResponseModel):
     result: SolveResult | None = None
     """Its result."""
     error: ErrorDetail | None = None
-    """Why there is none."""
+    """Reason why there is none."""
     retry_after: int | None = None
     """Seconds after which to try it again, where that helps."""

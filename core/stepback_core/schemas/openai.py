@@ -49,7 +49,7 @@ class StreamOptions(_OpenRequest):
     """Options of a stream."""
 
     include_usage: bool | None = None
-    """Whether one more chunk with the usage comes at the end."""
+    """Send one more chunk with the usage at the end."""
 
 
 class _GenerationRequest(_OpenRequest):
@@ -58,7 +58,7 @@ class _GenerationRequest(_OpenRequest):
     model: str | None = Field(default=None, max_length=512)
     """A name from `/v1/models`: the served model, or `NAME:STRATEGY`. The served one by default."""
     n: int | None = Field(default=None, ge=1, le=1024)
-    """How many distinct answers to return, best first; there may be fewer."""
+    """Number of distinct answers to return, best first; there may be fewer."""
     max_tokens: int | None = Field(default=None, ge=1)
     """The longest answer. The whole search is limited by `budget.tokens`."""
     temperature: float | None = Field(default=None, ge=0, le=2, allow_inf_nan=False)
@@ -68,9 +68,9 @@ class _GenerationRequest(_OpenRequest):
     stop: str | list[str] | None = None
     """Up to four texts: the answer is returned up to the first of them."""
     stream: bool | None = None
-    """Whether to answer in chunks, as server-sent events."""
+    """Answer in chunks, as server-sent events."""
     stream_options: StreamOptions | None = None
-    """Only with `stream`."""
+    """Options of the stream; only with `stream`."""
     user: str | None = Field(default=None, max_length=512)
     """Your name for the end user; it goes into the log."""
     stepback: dict[str, JsonValue] | None = None
@@ -79,7 +79,7 @@ class _GenerationRequest(_OpenRequest):
 
 
 class ChatMessage(_OpenRequest):
-    """One message. Where the checkpoint's frame has no place for its kind, it is refused."""
+    """A message. It is refused if the checkpoint's frame has no place for its kind."""
 
     role: str = Field(min_length=1, max_length=64)
     """`user`; others only if the frame has a place for them."""
@@ -101,12 +101,12 @@ class ChatRequest(_GenerationRequest):
     max_completion_tokens: int | None = Field(default=None, ge=1)
     """The same as `max_tokens`."""
     logprobs: bool | None = None
-    """Whether to return the log-probabilities of each answer's tokens, at temperature 1."""
+    """Return the log-probabilities of each answer's tokens, at temperature 1."""
     reasoning_effort: ReasoningEffort | None = None
     """`none` decodes greedily; `low`, `medium` and `high` search with 1, 4 and 16 times the usual
     budget."""
     include_reasoning: bool | None = None
-    """Whether the search is told in `reasoning` and `reasoning_content`; true by default."""
+    """Describe the search in `reasoning` and `reasoning_content`; true by default."""
 
 
 class CompletionRequest(_GenerationRequest):
@@ -129,9 +129,9 @@ class TokenizeRequest(_OpenRequest):
     prompt: str = Field(max_length=100_000)
     """The text, without the checkpoint's frame."""
     add_special_tokens: bool = True
-    """Whether to add what the tokenizer puts before a text."""
+    """Add the tokens that the tokenizer puts before a text."""
     return_token_strs: bool | None = None
-    """Whether to return each token's text too."""
+    """Return each token's text too."""
 
 
 class DetokenizeRequest(_OpenRequest):

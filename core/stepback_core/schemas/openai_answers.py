@@ -12,14 +12,14 @@ class PromptDetails(ResponseModel):
     """Details of the prompt's tokens."""
 
     cached_tokens: int
-    """Those that the engine had in its prefix cache; at most all of them."""
+    """Tokens that the engine had in its prefix cache; at most all of the prompt."""
 
 
 class CompletionDetails(ResponseModel):
     """Details of the generated tokens."""
 
     reasoning_tokens: int
-    """Those that are not part of the answer: discarded branches."""
+    """Tokens that are not part of the answer: discarded branches."""
 
 
 class OpenAiUsage(ResponseModel):
@@ -30,13 +30,13 @@ class OpenAiUsage(ResponseModel):
     completion_tokens: int
     """All generated tokens, those of discarded branches included."""
     total_tokens: int
-    """Both."""
+    """Prompt and completion tokens."""
     completion_tokens_details: CompletionDetails
     prompt_tokens_details: PromptDetails
 
 
 class SearchReport(ResponseModel):
-    """How the search went, in the words of `/solve`."""
+    """Report of the search, in the words of `/solve`."""
 
     id: str
     """The search's own name."""
@@ -49,7 +49,7 @@ class SearchReport(ResponseModel):
     verified: bool | None
     """The checker's verdict on the first choice; null without a checker or an answer."""
     reason: str | None
-    """Why the checker refused it."""
+    """Reason why the checker refused it."""
     answer: Answer | None
     """The first choice, step by step."""
     usage: Usage
@@ -192,9 +192,9 @@ class ChatChunk(OpenAiAnswer):
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     choices: list[ChunkChoice]
     usage: OpenAiUsage | None = None
-    """In the last chunk, where `stream_options.include_usage` asks for it."""
+    """Cost, in the last chunk, if `stream_options.include_usage` asks for it."""
     stepback: SearchReport | None = None
-    """In the chunk that has the finish reason."""
+    """Report of the search, in the chunk that has the finish reason."""
 
 
 class Tokens(ResponseModel):

@@ -15,17 +15,17 @@ class Model(ResponseModel):
     owned_by: str = "stepback"
     tasks: list[str]
     trained_for: dict[str, dict[str, tuple[int, int]]] = Field(default={})
-    """By task the fewest and most entries that each list of a training problem had, where that is
+    """For each task, the fewest and most entries of each list of a training problem, where that is
     known. An answer to another problem carries a `warning`."""
     scorers: list[str] = Field(default=[])
     """Names that a request may give as `scorer`."""
     parameters: int | None = None
-    """How many weights the model has, where its training says so: a token costs twice as many
+    """Number of weights, if the model's training recorded it: a token costs twice as many
     FLOPs."""
     digest: str | None = None
-    """SHA-256 of the weights that are served: tells two states of one model apart."""
+    """SHA-256 of the served weights: it differs between two states of one model."""
     created: int = 0
-    """When the weights were written, seconds since 1970."""
+    """Time at which the weights were written, in seconds since 1970."""
     max_model_len: int | None = None
     """The longest sequence in tokens, prompt included."""
 
@@ -70,7 +70,7 @@ class Reload(ResponseModel):
     cut_short: int
     """Searches that ended with the best they had, since they outlasted the grace period."""
     seconds: float
-    """How long no search could begin."""
+    """Time in which no search could begin."""
 
 
 class Health(ResponseModel):
@@ -80,9 +80,9 @@ class Health(ResponseModel):
 class Readiness(ResponseModel):
     ready: bool
     reason: str | None = None
-    """Why not."""
+    """Reason why it is not ready."""
     full: bool = False
-    """Whether the queue is full: another search would be refused with 429."""
+    """True if the queue is full: another search would be refused with 429."""
     searching: int
     """Searches in flight."""
     queued: int

@@ -11,7 +11,7 @@ from stepback_core.tasks import TASKS
 
 
 class Strategy(StrEnum):
-    """How the answer is searched for."""
+    """Search strategy."""
 
     BEST_FIRST = "best_first"
     SELF_BACKTRACKING = "self_backtracking"
@@ -21,7 +21,7 @@ class Strategy(StrEnum):
 
 
 class Select(StrEnum):
-    """How the answer is chosen among the candidates."""
+    """Rule that chooses the answer among the candidates."""
 
     PERPLEXITY = "perplexity"
     """The candidate that the model finds likeliest per token."""
@@ -30,7 +30,7 @@ class Select(StrEnum):
     VOTE = "vote"
     """The answer that most candidates agree on; perplexity breaks ties."""
     WEIGHTED_VOTE = "weighted_vote"
-    """A vote in which each candidate counts as much as its `confidence`."""
+    """A vote in which each candidate is weighted by its `confidence`."""
     VERIFIED = "verified"
     """A candidate that the checker accepts, the task's or the scorer; the search ends at the
     first."""
@@ -42,7 +42,7 @@ VOTES = (Select.VOTE, Select.WEIGHTED_VOTE)
 
 
 class Sampling(StrEnum):
-    """How the samples of one state are drawn."""
+    """Way to draw the samples of one state."""
 
     INDEPENDENT = "independent"
     """Each on its own: likely ones come again."""
@@ -80,7 +80,7 @@ def _problem_schema() -> dict[str, Any]:
 
 
 def _forms_of_a_request() -> list[JsonValue]:
-    """In JSON schema what `SolveRequest` checks across its fields."""
+    """Return the rules that `SolveRequest` checks across its fields, as JSON schema."""
     absent: JsonValue = {"type": "null"}
     tasks: list[JsonValue] = [
         {
@@ -180,8 +180,8 @@ class SolveRequest(RequestModel):
     prompt: str | None = Field(default=None, min_length=1, max_length=100_000)
     """Free text, put into the checkpoint's own prompt frame; a scorer alone can check it."""
     steps: list[Annotated[str, Field(max_length=10_000)]] = Field(default=[], max_length=1024)
-    """Steps that the search starts from: every branch continues them, none goes back behind them.
-    Of a task they must be legal."""
+    """Steps that the search starts from: every branch continues them, and none takes them back.
+    Those of a task must be legal."""
     model: str | None = Field(default=None, max_length=256)
     """A name from `/v1/models`; the served model if left out."""
     strategy: Annotated[Strategy, Field(strict=False)] = Strategy.BEST_FIRST
@@ -194,8 +194,8 @@ class SolveRequest(RequestModel):
     backtracks: int = Field(default=1, ge=0, le=64)
     """b: rounds of backtracking, of `self_backtracking` alone."""
     sampling: Annotated[Sampling | None, Field(strict=False)] = None
-    """How `self_backtracking` and `best_of_n` draw the samples of a state: `independent`, or `beam`
-    for distinct ones. If left out, `beam` for `self_backtracking`, as published, else
+    """Way in which `self_backtracking` and `best_of_n` draw the samples of a state: `independent`,
+    or `beam` for distinct ones. If left out, `beam` for `self_backtracking`, as published, else
     `independent`, as `majority` always does."""
     rollback: Annotated[Rollback, Field(strict=False)] = Rollback.MARKER
     """Unit that `self_backtracking` rolls back: `marker` as published; `random_step` and
@@ -204,9 +204,9 @@ class SolveRequest(RequestModel):
     """`best_of_n` whose search a checker ends: one sample in flight at first, then more with those
     that failed. `majority`: no more samples than can decide the vote. Else all N at once."""
     greedy_first: bool = False
-    """Whether the first sample of `best_of_n` and `majority` is greedy."""
+    """Make the first sample of `best_of_n` and `majority` the greedy one."""
     ignore_marker: bool = False
-    """Whether `best_first` orders texts as if the marker had no probability: a control."""
+    """Let `best_first` order texts as if the marker had no probability: a control."""
     temperature: float = Field(default=0.7, ge=0, le=2, allow_inf_nan=False)
     """Sampling temperature; scores are always of the model's own distribution. 0 is greedy: one
     independent sample of a state, or the N likeliest ones of a beam. `greedy` and `best_first`
@@ -216,27 +216,28 @@ class SolveRequest(RequestModel):
     gives the same tree; among more samples at once the rounding of a batch can change a token.
     Random if left out."""
     select: Annotated[Select | None, Field(strict=False)] = None
-    """`perplexity`: the likeliest candidate a token. `marker`: the one with the greatest
-    `confidence`. `vote`: what most agree on, of a strategy that samples: `best_first` writes
-    nothing twice. `weighted_vote`: the same, weighted by `confidence`. `verified`: one that the
-    checker accepts, which also ends the search. `score`: the one that the scorer likes best. If
-    left out, `verified` where a task or a scorer checks, else `score` with a scorer, else
-    `perplexity`."""
+    """Rule that chooses the answer. The default is `verified` if a task or a scorer checks, else
+    `score` with a scorer, else `perplexity`.
+
+    `perplexity`: the likeliest candidate a token. `marker`: the one with the greatest
+    `confidence`. `vote`: what most agree on; not for `best_first`, which writes nothing twice.
+    `weighted_vote`: the same, weighted by `confidence`. `verified`: one that the checker accepts,
+    which also ends the search. `score`: the one that the scorer likes best."""
     scorer: str | None = Field(default=None, min_length=1, max_length=64)
     """A scorer that the server's operator has named, as `/v1/models` lists them. Where there is a
     task too, an answer must pass both."""
     budget: Budget = Budget()
     """Upper limits of this search."""
     candidates: int = Field(default=1, ge=1, le=1024)
-    """How many candidates to return, best first."""
+    """Number of candidates to return, best first."""
     tree: bool = False
-    """Whether to return the tree of branches."""
+    """Return the tree of branches."""
     logprobs: bool = False
-    """Whether answers and tree nodes come with their token ids and log-probabilities."""
+    """Return token ids and log-probabilities with answers and tree nodes."""
     stream: bool = False
-    """Whether to tell the search as server-sent events while it runs."""
+    """Send the search as server-sent events while it runs."""
     background: bool = False
-    """Whether to answer 202 with an id at once and keep the result for `GET /v1/searches/ID`."""
+    """Answer 202 with an id at once, and keep the result for `GET /v1/searches/ID`."""
 
     @model_validator(mode="after")
     def _names_one_problem(self) -> "SolveRequest":

@@ -12,7 +12,7 @@ class Status(StrEnum):
     SOLVED = "solved"
     """The task's checker accepts the answer."""
     UNVERIFIED = "unverified"
-    """There is an answer, and no checker for it, or one that failed."""
+    """An answer, and no checker for it, or one that failed."""
     UNSOLVED = "unsolved"
 
 
@@ -28,12 +28,12 @@ class StopReason(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How one sampled branch ended."""
+    """End of a sampled branch."""
 
     ANSWER = "answer"
     BACKTRACK = "backtrack"
     ILLEGAL = "illegal"
-    """In a step that the task does not allow; what was sampled behind it is not told."""
+    """A step that the task does not allow; what was sampled after it is left out."""
     UNFINISHED = "unfinished"
     """Cut by a length limit, a budget, a deadline or an early win."""
 
@@ -54,7 +54,7 @@ class Answer(ResponseModel):
     lax: bool | None = None
     """The verdict of the paper's lax checker; None if the task has none."""
     reason: str | None = None
-    """Why the checker refused: `not_reached`, `wrong_arithmetic`, `wall`, `conflict`, ...; a
+    """Reason why the checker refused: `not_reached`, `wrong_arithmetic`, `wall`, `conflict`, ...; a
     scorer's own words, `scorer_refused` without any, `scorer_failed` for no answer."""
     scorer_score: float | None = None
     """The scorer's, 0 to 1; None without a scorer, or if it failed."""
@@ -87,7 +87,7 @@ class Usage(ResponseModel):
     prefilled_tokens: int = 0
     """Tokens of prompts and kept prefixes that the engine computed, summed over all requests."""
     forwarded_tokens: int = 0
-    """All tokens that went through the model: `prefilled_tokens` and `generated_tokens`. Times two
+    """Tokens that went through the model: `prefilled_tokens` and `generated_tokens`. Times two
     and times the model's `parameters`, these are the FLOPs of its matrices."""
     engine_requests: int
     """Samples requested from the engine."""
@@ -102,24 +102,24 @@ class Usage(ResponseModel):
     scored: int = 0
     """Texts that the scorer gave a score to, unfinished ones too where it takes them."""
     unscored: int = 0
-    """Texts that it failed at, or was too slow for."""
+    """Texts that the scorer failed at, or was too slow for."""
 
 
 class TreeNode(ResponseModel):
     """One branch of the search: what was sampled from its parent state."""
 
     id: int
-    """In order of asking; the root is 0."""
+    """Number in order of request; the root is 0."""
     parent: int | None
     """The node whose kept part this branch continues; None for the root."""
     kept_steps: int
-    """How many of the parent's steps came before this branch."""
+    """Number of the parent's steps that came before this branch."""
     steps: list[str]
     """Steps after the kept part, up to an illegal one; for the root, the given steps."""
     outcome: Outcome | None
     """`answer`, `backtrack`, `illegal` or `unfinished`; None for the root."""
     kept_tokens: int | None = None
-    """How many of the parent's ids after `prompt_token_ids` came before this branch, which may part
+    """Number of the parent's ids after `prompt_token_ids` that this branch keeps: it may part
     from it within a step; only with `logprobs`."""
     token_ids: list[int] | None = None
     """The tokens of this branch after these; only with `logprobs`."""
@@ -154,7 +154,7 @@ class SolveResult(ResponseModel):
     digest: str | None = None
     """SHA-256 of the weights that answered."""
     warning: str | None = None
-    """Why not to expect much: a problem unlike those that the model was trained for."""
+    """Reason to expect little: a problem unlike those that the model was trained for."""
     prompt_token_ids: list[int] | None = None
     """The framed prompt and the given steps as the model reads them; only with `logprobs`."""
     answer: Answer | None
@@ -166,4 +166,4 @@ class SolveResult(ResponseModel):
     usage: Usage
     """Its cost."""
     tree: list[TreeNode] | None = None
-    """Every branch, in order of asking, where the request wanted it."""
+    """Every branch, in order of request, if `tree` asks for it."""

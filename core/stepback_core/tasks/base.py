@@ -42,7 +42,7 @@ class Verdict:
 
     # Three values: a checker that could not judge is not one that refuses.
     strict: bool | None
-    """None if the checker gave no judgement: the answer is unverified, whatever it says."""
+    """The verdict; None if the checker gave none: the answer is unverified, whatever it says."""
     lax: bool | None
     """The judgement of a published, more lenient checker; equal to `strict` without one."""
     reason: str | None

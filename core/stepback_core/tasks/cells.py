@@ -24,7 +24,7 @@ def parse_cell(text: str) -> Cell:
 
 
 def labelled(rows: Sequence[str]) -> str:
-    """Rows in one line, each behind its own letter, so that a model finds a cell by its name."""
+    """Rows in one line, each after its own letter, so that a model finds a cell by its name."""
     return "".join(letter + row for letter, row in zip(ascii_uppercase, rows, strict=False))
 
 

@@ -1,4 +1,4 @@
-"""From a task's own prompt line back to its problem, for callers who can only send text."""
+"""Parsing of a task's own prompt line into its problem, for callers who can only send text."""
 
 import re
 from collections.abc import Callable, Collection, Mapping

@@ -1,4 +1,4 @@
-"""Who asks: a key at the edge, as a dependency of the routes that need one."""
+"""Authentication by API key, as a dependency of the routes that need one."""
 
 from typing import Annotated
 

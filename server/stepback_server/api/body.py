@@ -1,5 +1,5 @@
-"""How a JSON body is read: from callers who may ask, in one strict pass that bounds what Python's
-own reader does not."""
+"""Reader of JSON bodies: one strict pass, bounded where Python's own reader is not, after the
+caller's authentication."""
 
 import codecs
 import re
@@ -44,8 +44,8 @@ class _StrictRequest(Request):
 
 
 def nesting(body: bytes, most: int) -> int:
-    """How many levels of objects and lists JSON text has; what has no more than `most` at first
-    sight is not looked at closely. Of other text, some number."""
+    """Count the levels of objects and lists in JSON text; 0 where its brackets are at most `most`.
+    For text that is not JSON the count means nothing."""
     if body.count(b"[") + body.count(b"{") <= most:
         return 0
     brackets = _STRING.sub(b"", body).translate(None, _NO_BRACKETS)

@@ -1,4 +1,4 @@
-"""Limits at the edge: the size of a body, the life of a caller and of his connection; HEAD."""
+"""Limits at the edge: the size of a body, the life of a connection; HEAD."""
 
 import asyncio
 import logging
@@ -98,10 +98,10 @@ class HeadAsGet:
 
 
 class BrokenConnections:
-    """ASGI middleware: an answer to a caller who has broken HTTP meanwhile goes nowhere, quietly.
+    """ASGI middleware that drops the answer to a caller who has broken HTTP meanwhile.
 
-    uvicorn has told him so and closed the connection; what comes after would be a traceback in the
-    log for each request that has rubbish behind it.
+    uvicorn has answered and closed the connection. Without this, each request with rubbish after it
+    would leave a traceback in the log.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -132,7 +132,7 @@ async def health() -> Health:
 
 
 class ReadyFor(StrEnum):
-    """Who asks whether the server is ready."""
+    """Purpose of asking for readiness: a single search, or traffic in general."""
 
     SEARCH = "search"
     TRAFFIC = "traffic"
@@ -157,7 +157,7 @@ AskedFor = Annotated[
 async def ready(
     service: TheService, asked_for: AskedFor = ReadyFor.SEARCH
 ) -> Readiness | JSONResponse:
-    """Whether a search would be taken now: the engine is up and the queue is not full."""
+    """Readiness for a search: the engine is up and the queue is not full."""
     readiness = await service.readiness(though_full=asked_for is ReadyFor.TRAFFIC)
     if readiness.ready:
         return readiness

@@ -39,8 +39,8 @@ _STATUS_HEADERS = {"401": "WWW-Authenticate", "429": "Retry-After", "503": "Retr
 def schema_of(
     app: FastAPI, settings: Settings, tasks: Collection[str], scorers: Collection[str]
 ) -> dict[str, Any]:
-    """FastAPI's schema with the limits of these settings in the place of the protocol's own, and
-    with no other tasks and scorers than those served here."""
+    """Return FastAPI's schema with the limits of these settings instead of the protocol's own, and
+    with only the tasks and scorers that are served here."""
     # Made once: /openapi.json is asked for again and again.
     if app.openapi_schema is None:
         schema = with_events(FastAPI.openapi(app))

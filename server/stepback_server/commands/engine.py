@@ -90,7 +90,7 @@ def own_url(host: str, port: int) -> str:
 
 
 def _with_port(settings: Settings) -> Settings:
-    """With a free port in the place of 0. Raises InvalidInput where the port is taken: whatever
+    """Replace port 0 by a free one. Raises InvalidInput where the port is taken: whatever
     listens there would be mistaken for our own server."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:

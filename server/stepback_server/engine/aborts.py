@@ -14,7 +14,7 @@ _BETWEEN = 0.02
 
 
 class Aborts:
-    """Those of the same moment share a call: a search that has won drops its branches together."""
+    """Aborts of requests at a vLLM server; those of the same moment share one HTTP call."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         """The session is closed with this."""
@@ -40,7 +40,7 @@ class Aborts:
             self._names.discard(name)
 
     async def _call(self) -> bool:
-        """One call for everything that is to be aborted by now; whether the server took it."""
+        """Send one call for everything that is to be aborted by now. True if the server took it."""
         if self._next is None:
             self._next = asyncio.create_task(self._post())
         # Shielded: one caller that is cancelled must not end the call of the others.

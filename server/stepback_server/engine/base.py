@@ -18,11 +18,11 @@ from stepback_server.engine.death import Death
 
 
 class EngineError(Exception):
-    """There is no engine, or another one, where the configuration promises one."""
+    """No engine, or another one than the configuration promises."""
 
 
 class EngineUnavailable(EngineError):
-    """There is no working engine now.
+    """No engine works now.
 
     Its text is for the log: it may name an address, or quote a server. `public` is for callers, and
     so is `retry_after`, in whole seconds. `death` is for operators: how the last engine ended.
@@ -65,15 +65,15 @@ class ReloadFailed(EngineError):
 
 
 class Finish(StrEnum):
-    """Why the engine stopped a sample."""
+    """Reason why the engine stopped a sample."""
 
     STOP = "stop"
-    """One of the stop ids; it is the last of the sample's ids."""
+    """A stop id, which is the last of the sample's ids."""
     LENGTH = "length"
     ABORTED = "aborted"
     # A finish and no exception: the other samples of the same request may be whole, and are kept.
     LOST = "lost"
-    """One of several engines was lost with it. It has no ids, only what it may have cost; it may be
+    """Lost with one of several engines. It has no ids, only what it may have cost; it may be
     asked for again."""
 
 
@@ -88,10 +88,10 @@ class SampleRequest:
     temperature: float
     """0 is greedy."""
     seeds: tuple[int, ...] | None
-    """One a continuation, or None for fresh randomness."""
+    """A seed for each continuation, or None for fresh randomness."""
     stop_ids: tuple[int, ...]
     alternatives: int = 0
-    """How many of the likeliest tokens to tell at every position."""
+    """Number of likeliest tokens to return at every position."""
     # The pool's session affinity goes by this name.
     tree: str = ""
     """Requests of one search share this name: a prefix cache that has served one helps the next."""
@@ -118,7 +118,7 @@ class Sample:
     cached_tokens: int
     """Prompt tokens that came from the prefix cache."""
     alternatives: tuple[tuple[Alternative, ...], ...] = ()
-    """At each position the likeliest tokens other than the sampled one, at most as many as were
+    """The likeliest tokens at each position, without the sampled one; at most as many as were
     asked for; empty where none were."""
     # Too many rather than too few: a budget is a promise.
     unseen_tokens: int = 0

@@ -1,4 +1,4 @@
-"""How long a sequence the engine is made for: what the model allows, and what the machine holds."""
+"""Longest sequence that the engine is made for: what the model allows and the machine holds."""
 
 import json
 import logging
@@ -54,7 +54,7 @@ def _check(wanted: int, model: int, fits: int | None, settings: Settings) -> Non
 
 def _fitting(folder: Path, settings: Settings) -> int | None:
     """The tokens that the key-value cache on a CPU holds; None if vLLM sizes its own, or the
-    model's shape is not told as usual."""
+    configuration does not give the model's shape as usual."""
     if settings.device != "cpu":
         return None
     size = cache_bytes_per_token(cast("dict[str, Any]", json.loads(_config(folder))), settings)

@@ -1,4 +1,4 @@
-"""How a process of the engine ended."""
+"""End of an engine's process: its exit status and last lines."""
 
 import re
 import signal
@@ -42,7 +42,7 @@ def failed_cores(text: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """Why an engine's process is gone."""
+    """Cause of the end of an engine's process."""
 
     cause: str
     """"killed by SIGILL", "ended with status 1"."""

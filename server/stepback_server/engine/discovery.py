@@ -32,7 +32,7 @@ class Discovery:
         self.names = tuple(url for url in urls if url.startswith(PREFIX))
         self._resolve = resolve
         self._known: dict[str, frozenset[str]] = {}
-        """By name, as of its last answer."""
+        """The URLs of each name, as of its last answer."""
 
     async def look(self) -> frozenset[str]:
         """Resolve every name, and return the URLs of all engines. A name without an answer keeps

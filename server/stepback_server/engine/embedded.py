@@ -52,7 +52,7 @@ class _StepCounter(StatLoggerBase):
         self.steps += 1
 
     def log_engine_initialized(self) -> None:
-        """Nothing to say."""
+        """Log nothing."""
 
 
 class EmbeddedEngine:

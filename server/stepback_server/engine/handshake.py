@@ -15,7 +15,7 @@ from stepback_server.settings import Settings
 _log = logging.getLogger(__name__)
 
 CONTROL_SECONDS = 5.0
-"""For connecting, and for everything that a healthy server answers at once."""
+"""Timeout of connecting, and of every call that a healthy server answers at once."""
 
 
 class _Version(BaseModel):
@@ -36,7 +36,7 @@ _UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 
 @functools.cache
 def trusted_authorities() -> ssl.SSLContext:
-    """Those of SSL_CERT_FILE and SSL_CERT_DIR, or else of the public web. Proxies of the
+    """Return the authorities of SSL_CERT_FILE and SSL_CERT_DIR, else of the web. Proxies of the
     environment do not count: an engine is next door."""
     # Cached: reading the authorities took 50 ms here, and every client needs them.
     return httpx.create_ssl_context()

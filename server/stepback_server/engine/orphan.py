@@ -26,7 +26,8 @@ _POLL_SECONDS = 0.1
 
 @functools.cache
 def die_with_parent() -> None:
-    """In a child process, die as soon as its parent is gone; elsewhere do nothing. Once is enough.
+    """Let a child process die as soon as its parent is gone. Elsewhere, and a second time, do
+    nothing.
 
     Two ways, since neither is enough: a thread cannot run in a process that is stopped, and the
     kernel's signal is Linux's alone, and is not sent for a parent who had gone before it was asked

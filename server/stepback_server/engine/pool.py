@@ -35,7 +35,7 @@ class EnginePool:
         self._supervisors = dict(supervisors)
         self._changes = changes
         self._leaving: dict[str, Supervisor] = {}
-        """Those that take no new search, and stay for those that they have."""
+        """Engines that take no new search, and stay for the searches that they have."""
         # A counter of Prometheus may never fall, also when an engine leaves with its count.
         self._past_restarts = 0
         self._searches = set[SessionEngine]()
@@ -81,7 +81,7 @@ class EnginePool:
 
     @property
     def engine(self) -> Engine:
-        """All of them. Raises EngineUnavailable where none is up."""
+        """An engine over all of the pool. Raises EngineUnavailable where none is up."""
         self.ensure_up()
         return SessionEngine(self)
 
@@ -137,7 +137,7 @@ class EnginePool:
         await run_all(each.discard(reason) for each in self._supervisors.values())
 
     async def running(self) -> int:
-        """At every replica that is up and answers at once, for whomever they work."""
+        """Continuations at every engine that is up and answers at once, for any controller."""
         up = [each.engine for each in self._supervisors.values() if each.up]
         return sum(await asyncio.gather(*(_running(engine) for engine in up)))
 
@@ -174,7 +174,7 @@ class EnginePool:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """How a pool learns of engines that come and go."""
+    """Source of the engines that come and go."""
 
     look: Callable[[], Awaitable[frozenset[str]]]
     """Gives the URLs of all engines."""

@@ -105,7 +105,7 @@ class SessionEngine:
         return home
 
     def _leave(self, home: Supervisor) -> None:
-        """After a loss there; others of this search may have moved already."""
+        """Leave an engine that lost a sample; others of this search may have left already."""
         home.suspect = True
         if self.home is home:
             self.home = None

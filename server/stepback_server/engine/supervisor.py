@@ -76,18 +76,18 @@ class EngineProvider(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthCheckConfig:
-    """How closely an engine is watched, in seconds."""
+    """Intervals and deadlines of the checks of an engine, in seconds."""
 
     between_checks: float = 0.25
     between_canaries: float = 3.0
     canary_deadline: float = 10.0
-    """An engine that has a canary to work on and makes no progress for so long hangs."""
+    """An engine that has a canary to work on and makes no progress for this time hangs."""
     reload_deadline: float = 600.0
     """Loading new weights takes as long as they are large; the engine is not watched meanwhile."""
     first_backoff: float = 0.5
     longest_backoff: float = 30.0
     expected_start: float = 20.0
-    """How long a start should take, until one was measured."""
+    """Expected time of a start, until one was measured."""
 
 
 REMOTE_HEALTH_CHECK = HealthCheckConfig(between_checks=1.0, longest_backoff=5.0, expected_start=2.0)
@@ -134,7 +134,7 @@ class Supervisor:
         # When the engine should be up, while there is none.
         self._due = time.monotonic() + self._start_seconds
         self.suspect = False
-        """Whether it failed somebody, and no check has found it well since."""
+        """True if it failed a search, and no check has found it well since."""
         self.restarts = 0
         self.version = "unknown"
 

@@ -55,7 +55,7 @@ def threads_for(model: Path) -> int:
 
 
 def _usable_cores() -> int:
-    """By this process's affinity and its container's limit."""
+    """Count the cores that this process's affinity and its container's limit leave."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it.
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     try:

@@ -1,4 +1,4 @@
-"""How vLLM is run: its only definition, in this process or as a server. Imports no vLLM."""
+"""Options of vLLM: their only definition, in this process or as a server. Imports no vLLM."""
 
 import json
 from pathlib import Path

@@ -103,7 +103,7 @@ class ServerProcess:
 
 
 def _is_left(group: int) -> bool:
-    """Whether a process of a group is left, once those are collected that we are to collect: as
+    """True if a process of a group is left, once those are collected that we are to collect: as
     the first process of a container we inherit them."""
     with suppress(ChildProcessError):
         while os.waitpid(-group, os.WNOHANG)[0]:
@@ -178,7 +178,7 @@ class ChildEngine(EngineWrapper):
 
 
 class VllmLauncher:
-    """Starts a server, as often as it is told, always on the same address."""
+    """Starts a server on request, always on the same address."""
 
     def __init__(self, serve: Serve, flags: Sequence[str], url: str, expected: Expected) -> None:
         self._serve = serve

@@ -1,4 +1,4 @@
-"""How many searches run, how many wait, whose turn is next, and when to say no."""
+"""Admission of searches: limits in flight, a fair queue, and refusals."""
 
 import asyncio
 import math
@@ -17,7 +17,7 @@ from stepback_server.gateway.yielding import BatchPlaces, Yielding
 
 # An integer, since it travels through the database to other controllers.
 class Urgency(IntEnum):
-    """Who waits for a search; a smaller one goes first."""
+    """Urgency of a search by its kind of caller; a smaller one goes first."""
 
     CALLER = 0
     """A caller, on an open connection."""
@@ -56,9 +56,9 @@ class _Lane:
     searching: int = 0
     waiting: deque[_Waiter] = field(default_factory=lambda: deque())
     promised: float = 0.0
-    """When, by the loop's clock, the last of its refused was told to come back."""
+    """Time, by the loop's clock, at which the last of its refused should come back."""
     at_the_door: list[tuple[Urgency, float]] = field(default_factory=lambda: [])
-    """Those who learn first what other controllers have in flight, and since when."""
+    """Searches that wait for the counts of other controllers, and since when."""
     granted: int | None = None
     """Places that this controller has of those that all share; None: it counts for itself."""
     has_rivals: bool = False
@@ -72,11 +72,10 @@ class _Lane:
 class Admission:
     """A bounded queue before a bounded number of searches in flight, fair between tenants.
 
-    A place that becomes free goes to the tenant that was served longest ago, of those that wait
-    and are below their own limit: between two that wait, places alternate. One tenant may use the
-    whole queue while nobody else needs it; once it is full, whoever waits less takes the place of
-    the newest in the longest lane.
-    """
+    A place that becomes free goes to the tenant that was served longest ago, of those that wait and
+    are below their own limit: between two that wait, places alternate. One tenant may use the whole
+    queue while no other needs it; once it is full, a tenant that waits less takes the place of the
+    newest in the longest lane."""
 
     def __init__(
         self,
@@ -89,9 +88,9 @@ class Admission:
         yielding: Yielding | None = None,
         shared: Shared | None = None,
     ) -> None:
-        """`waited` is told the seconds of everybody who enters the queue or passes it, however he
-        leaves; nothing of those who are refused at the door. `shared` knows of other controllers.
-        """
+        """`waited` is called with the seconds in the queue of every search that enters or passes
+        it, however it leaves, but not for those that are refused at once. `shared` knows of other
+        controllers."""
         self._shared = shared
         self._max_searches = max_searches
         self._max_queued = max_queued
@@ -335,7 +334,7 @@ class Admission:
         return next((each for each in waiting if self._lane(each.tenant).has_room), None)
 
     def _has_room_for_batches(self) -> bool:
-        """Whether batches may take one more place; if only time is missing, look again then."""
+        """True if batches may take one more place; if only time is missing, look again then."""
         if not self._patient[Urgency.BATCH]:
             return False
         if self._batch_room:
@@ -407,7 +406,7 @@ class Admission:
         return min(lane.limit, self._max_searches / rivals)
 
     def _next_end(self, now: float) -> float:
-        """When the oldest of the searches in flight should end."""
+        """Estimate the time at which the oldest search in flight ends."""
         begun = next(iter(self._begun.values()), now)
         return max(now, begun + self._mean_seconds)
 

@@ -27,7 +27,7 @@ class _Entries:
 
     running: dict[str, _Entry] = field(default_factory=dict[str, _Entry])
     finished: dict[str, _Entry] = field(default_factory=dict[str, _Entry])
-    """In the order in which they did."""
+    """Entries in the order in which they finished."""
     bytes: int = 0
     """Bytes of the finished answers."""
 
@@ -58,7 +58,7 @@ class Elsewhere(Protocol):
     async def knows(self, tenant: str, key: str) -> bool: ...
 
     async def is_wanted(self, tenant: str, key: str) -> bool:
-        """Tell whether somebody waits there for what runs here."""
+        """True if a caller of another controller waits for what runs here."""
         ...
 
 
@@ -143,7 +143,7 @@ class IdempotentAnswers:
                 await self._give_up(tenant, entries, key, entry)
 
     async def _give_up(self, tenant: str, entries: _Entries, key: str, entry: _Entry) -> None:
-        """End work that nobody waits for, here or at another controller."""
+        """End work that no caller waits for, here or at another controller."""
         if self._elsewhere is not None and await self._elsewhere.is_wanted(tenant, key):
             return
         # Things may have changed while the database was asked.

@@ -48,7 +48,7 @@ class KeyEntry(BaseModel):
 
 
 class KeyRing:
-    """Which key is whose. Without any key the server is open."""
+    """The keys and their tenants. Without any key the server is open."""
 
     def __init__(self, path: Path | None = None, text: str = "") -> None:
         """Read the keys file and the setting's text. Raises InvalidInput."""
@@ -59,7 +59,7 @@ class KeyRing:
 
     @property
     def is_open(self) -> bool:
-        """Whether no key is needed. A file that holds none locks the door, it does not open it."""
+        """True if no key is needed. A file that holds none closes the server to all."""
         # By what was configured, not by how many keys there are: a file that was emptied must not
         # open the server.
         return self._path is None and not self._text

@@ -1,4 +1,4 @@
-"""Who asks: the operator's name for a caller, and what it may use."""
+"""Tenants and their rate limits."""
 
 import math
 import time
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A caller that is told apart from others, and its limits; None is no limit of its own."""
+    """A caller with a name of its own, and its limits; None is no limit of its own."""
 
     name: str
     max_searches: int | None = None
@@ -75,7 +75,7 @@ class RateLimiter:
         return self._unreported.pop(name, 0)
 
     def put_back(self, name: str, tokens: int) -> None:
-        """Report these later: nobody could be told."""
+        """Report these later: the report was not delivered."""
         if tokens:
             self._unreported[name] += tokens
 

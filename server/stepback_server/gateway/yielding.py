@@ -1,4 +1,4 @@
-"""How many searches of batches may be in flight: few while there are others, and those rarely."""
+"""Limit of batch searches in flight: few while there are others, and those rarely."""
 
 import math
 from collections import deque
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Yielding:
-    """How much of the engine batches get while others use it, and after."""
+    """Share of the engine that batches get while others use it, and after."""
 
     floor: int = 1
     """Searches of batches in flight at most while there are others: more than none, so that
@@ -15,11 +15,11 @@ class Yielding:
     most: int = 16
     """The same while there are no others."""
     pause_seconds: float = 0.0
-    """How long each place of the floor rests after a search, where others leave no gap."""
+    """Rest of each place of the floor after a search, where others leave no gap."""
     gap_seconds: float = 0.05
-    """How long there must be no others for a gap: a place of the floor need not rest in it."""
+    """Time without others that makes a gap: a place of the floor need not rest in it."""
     quiet_seconds: float = 1.0
-    """How long there must be no others before batches take more than the floor: between two
+    """Time without others before batches take more than the floor: between two
     searches of one caller there is always a gap."""
 
 

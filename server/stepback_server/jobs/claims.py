@@ -115,14 +115,14 @@ class Claims:
             )
 
     async def to_cancel(self, owner: str) -> set[int]:
-        """Numbers of the claimed jobs that somebody has cancelled."""
+        """Numbers of the claimed jobs that were cancelled."""
         # Polled by its controller: a caller may have cancelled it at any other one.
         asked = select(JOBS.c.number).where(JOBS.c.owner == owner, JOBS.c.cancelling)
         async with self._database.begin() as connection:
             return set((await connection.execute(asked)).scalars())
 
     async def waiting(self) -> int:
-        """Jobs that nobody has claimed yet, for the metrics."""
+        """Count the jobs without a claim, for the metrics."""
         count = select(func.count()).where(JOBS.c.state == State.QUEUED)
         async with self._database.begin() as connection:
             return int((await connection.execute(count)).scalar_one())

@@ -17,7 +17,7 @@ class State(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
     DONE = "done"
-    """It has an answer: a success or a refusal."""
+    """State with an answer: a success or a refusal."""
     CANCELLED = "cancelled"
 
 

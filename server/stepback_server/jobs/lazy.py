@@ -80,7 +80,7 @@ class Jobs:
 
     @property
     def waiting(self) -> int:
-        """Jobs that nobody has claimed, as of the last look; 0 where none were opened."""
+        """Jobs without a claim, as of the last look; 0 where none were opened."""
         return self._opened.runner.waiting if self._opened else 0
 
     @property

@@ -1,4 +1,4 @@
-"""This controller's lease on what it has claimed: its heartbeat, and others' that stopped."""
+"""Lease of a controller on its jobs: its heartbeat, and those of others that stopped."""
 
 import logging
 import time

@@ -56,7 +56,7 @@ class Runner:
         self._room = asyncio.Event()
         self._news = asyncio.Event()
         self.waiting = 0
-        """Jobs in the database that nobody has claimed, as of the last look."""
+        """Jobs in the database without a claim, as of the last look."""
 
     @property
     def running(self) -> int:

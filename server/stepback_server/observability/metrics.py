@@ -177,7 +177,7 @@ class Metrics:
         self._tokens.labels("discarded").inc(tokens)
 
     def queued(self, seconds: float) -> None:
-        """Note how long somebody was in the queue, whatever came after."""
+        """Note the time that a search was in the queue, whatever came after."""
         self._queue_seconds.observe(seconds)
 
     def settled(self, seconds: float) -> None:
@@ -193,7 +193,7 @@ class Metrics:
         self._ignored_fields.inc(fields)
 
     def abandoned(self) -> None:
-        """Count one search that nobody waits for any more."""
+        """Count one search that no caller waits for any more."""
         self._abandoned.inc()
 
     def expanding(self, kept_steps: int, samples: int) -> None:
@@ -223,8 +223,8 @@ class Metrics:
             self._check_failures.labels(task, failure).inc()
 
     def render(self) -> bytes:
-        """Everything in Prometheus' text form. An embedded vLLM keeps its metrics in the process's
-        registry; remote ones are asked for theirs at their own addresses."""
+        """Return all metrics in Prometheus' text form. An embedded vLLM keeps its metrics in the
+        process's registry; remote ones are asked for theirs at their own addresses."""
         return generate_latest(self._registry) + generate_latest(REGISTRY)
 
 

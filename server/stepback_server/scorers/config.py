@@ -54,13 +54,13 @@ class ScorerEntry(BaseModel):
     accept: Share | None = None
     """A score from which an answer counts as right, where the scorer does not say so itself."""
     partial: bool = False
-    """Whether unfinished answers are scored too, to order the search by."""
+    """Score unfinished answers too, to order the search by."""
     weight: float = Field(default=1.0, ge=0, le=100)
     """Lambda: the search is ordered by log-probability + lambda * log(score)."""
     failures: int = Field(default=5, ge=1, le=1000)
     """Failures in a row after which it is left alone for `pause` seconds."""
     pause: float = Field(default=10.0, gt=0, le=3600)
-    """How long it is left alone, in seconds."""
+    """Pause after these failures, in seconds."""
 
     @field_validator("headers", "headers_env")
     @classmethod

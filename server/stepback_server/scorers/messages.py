@@ -44,7 +44,7 @@ class Candidate:
     text: str
     steps: Sequence[str]
     final: bool
-    """Whether it has reached its end; else it is the beginning of an answer."""
+    """True if it has reached its end; else it is the beginning of an answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,9 +42,9 @@ class BestFirstConfig:
     """Ablation switches and two tuning parameters."""
 
     legality: bool = True
-    """Follow no continuation behind an illegal step."""
+    """Follow no continuation after an illegal step."""
     merging: bool = True
-    """Follow none behind a state that another path has reached."""
+    """Follow none after a state that another path has reached."""
     likeliest_first: bool = True
     """Take the likeliest turn next; else the one that was found first."""
     marker: bool = True
@@ -56,7 +56,7 @@ class BestFirstConfig:
     chunk_tokens: int = 32
     """Tokens that are written before the search looks at them."""
     stop_at_steps: bool = False
-    """Look after every step as well: more requests, and nothing written behind an illegal step."""
+    """Look after every step as well: more requests, and nothing written after an illegal step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class BestFirst:
         # The root's own state counts as reached: a path that comes back to it has gained nothing.
         if view is not None:
             self._reached[view.state(root.ids)] = len(root.ids)
-        """How many ids led to a state, at least."""
+        """Fewest ids that led to each state."""
 
     def pick(self) -> list[Expansion]:
         picked: list[Expansion] = []
@@ -123,8 +123,8 @@ class BestFirst:
         return picked
 
     def record(self, branch: Branch) -> Branch:
-        """Find the turns of a branch, up to where it must not be followed. Returns what is told
-        of it, which no longer holds the alternatives."""
+        """Find the turns of a branch, up to where it must not be followed. Returns the branch
+        without its alternatives, for the tree."""
         self._recorded += 1
         alternatives = branch.sample.alternatives
         # The tree keeps every branch to the end of the search, and alternatives are most of its
@@ -225,7 +225,7 @@ class BestFirst:
         return token == self._grammar.end_id or token in self._grammar.separator_ids
 
     def _look(self, ids: tuple[int, ...]) -> Hashable | None:
-        """The state where a step ends; where nobody can tell, as if it were like no other."""
+        """Return the state where a step ends; an unknown one counts as unlike all others."""
         # A fresh object equals nothing but itself, so without a task no two texts merge.
         return object() if self._view is None else self._view.state(ids)
 

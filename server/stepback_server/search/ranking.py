@@ -1,4 +1,4 @@
-"""Which candidate is the answer. Pure."""
+"""Choice of the answer among the candidates. Pure."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from stepback_server.search.tree import Branch
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """All verdicts and scores of an answer."""
+    """Verdicts and scores of an answer."""
 
     verified: bool | None = None
-    """None without a checker, or if it failed."""
+    """The verdict; None without a checker, or if it failed."""
     lax: bool | None = None
     reason: str | None = None
     score: float | None = None

@@ -24,7 +24,7 @@ class Setup:
     """The task's view of steps; None for a bare prompt."""
     tokens_per_branch: int
     ends_at_a_win: bool
-    """Whether a checked answer ends the search."""
+    """True if a checked answer ends the search."""
     select: Select
     """Value in use."""
     answer_of: Callable[[Branch], Hashable]

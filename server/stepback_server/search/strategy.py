@@ -21,11 +21,11 @@ class Expansion:
     temperature: float
     # Measured in docs/search.md: two are 7 to 8 points worse, eight no better.
     alternatives: int = 4
-    """How many of the likeliest tokens are wanted at every place; P(marker) is read off them."""
+    """Number of likeliest tokens wanted at every place; P(marker) is read off them."""
     max_tokens: int | None = None
     """Limit of one continuation; None for as many as an answer may have."""
     stop_at_steps: bool = False
-    """Whether a continuation ends with its first step."""
+    """End a continuation with its first step."""
 
 
 class StateView(Protocol):
@@ -44,5 +44,5 @@ class SearchStrategy(Protocol):
         ...
 
     def record(self, branch: Branch) -> Branch:
-        """Take a branch in. Returns it as it is to be told."""
+        """Record a branch. Returns the version for the tree and the caller."""
         ...

@@ -26,9 +26,9 @@ class State:
     """The places of the ids that the search chose itself, and the engine did not generate."""
     # Given ids count neither as generated nor in the score: the model did not choose them.
     given: int = 0
-    """How many of the first ids the request gave; they have no log-probabilities of their own."""
+    """Number of first ids that the request gave; they have no log-probabilities of their own."""
     turned: bool = False
-    """Whether the last id is such a one."""
+    """True if the search chose the last id itself."""
     marker_logprobs: tuple[float, ...] = ()
     """Log-probability of the marker at each place, instead of the id that is there."""
     bonuses: tuple[tuple[int, float], ...] = ()
@@ -54,7 +54,7 @@ class Branch:
     """One sample and the state that it continues."""
 
     number: int
-    """In order of asking: deterministic, whichever sample ends first."""
+    """Number in order of request: deterministic, whichever sample ends first."""
     state: State
     sample: Sample
     outcome: Outcome
@@ -63,7 +63,7 @@ class Branch:
     marker_logprobs: tuple[float, ...] = ()
     """Log-probability of the marker at each place of `ids`, instead of the id that is there."""
     bonuses: tuple[tuple[int, float], ...] = ()
-    """Those of the state, and of its own steps."""
+    """Bonuses of the state, and of the branch's own steps."""
 
     @property
     def node(self) -> int:
@@ -92,7 +92,7 @@ class Branch:
 
     @property
     def ids(self) -> tuple[int, ...]:
-        """Everything since the prompt, the stop token included."""
+        """Ids since the prompt, the stop token included."""
         return self.state.ids + self.sample.ids
 
     @property
@@ -101,7 +101,7 @@ class Branch:
 
     @property
     def shown_ids(self) -> tuple[int, ...]:
-        """The ids without what came behind an illegal step."""
+        """The ids without what came after an illegal step."""
         return self.ids[: self.illegal_at]
 
     @property
@@ -135,8 +135,8 @@ class Branch:
         )
 
     def bonus(self, length: int) -> float:
-        """Return what a scorer adds to the log-probability of the first `length` ids: as much as
-        to the longest beginning that it has scored."""
+        """Return what a scorer adds to the log-probability of the first `length` ids: the bonus of
+        the longest beginning that it has scored."""
         return next((bonus for end, bonus in reversed(self.bonuses) if end <= length), 0.0)
 
     def go_on(self) -> State:
@@ -144,7 +144,7 @@ class Branch:
         return self.keep(len(self.ids))
 
     def refuse(self, illegal_at: int) -> "Branch":
-        """This branch, once its step that ends there has been found illegal."""
+        """Return this branch with the step that ends there marked as illegal."""
         return replace(self, outcome=Outcome.ILLEGAL, illegal_at=illegal_at)
 
     def turn(self, position: int, token: int, logprob: float) -> State:

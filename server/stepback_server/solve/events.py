@@ -1,4 +1,4 @@
-"""From a search's branches to the events that tell of them. Pure."""
+"""Events of a streamed search, made from its branches. Pure."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from stepback_server.search.tree import Branch
 
 
 def shown_steps(codec: TraceCodec, branch: Branch) -> list[str]:
-    """All steps of a branch; of one that is illegal, those up to the step that is."""
+    """Return the steps of a branch, up to and with its illegal one."""
     if branch.outcome is Outcome.ILLEGAL:
         return codec.ended_steps(branch.shown_ids)
     return codec.decode_steps(branch.shown_ids)

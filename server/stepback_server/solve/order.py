@@ -23,7 +23,7 @@ class AcceptedRequest:
     root: State
     """The given steps."""
     check: Check | None
-    """None for a bare prompt."""
+    """The task; None for a bare prompt."""
     scorer: Scorer | None
     question: Question
     """The problem as a scorer is asked it."""

@@ -1,4 +1,4 @@
-"""From a finished search to the result that its caller gets. Pure."""
+"""Result of a finished search, as its caller gets it. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

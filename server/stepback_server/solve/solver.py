@@ -1,4 +1,4 @@
-"""From a request to a result: the checks that need the checkpoint, the search, the answer."""
+"""Solver of requests: the checks that need the checkpoint, the search, the result."""
 
 import asyncio
 import uuid

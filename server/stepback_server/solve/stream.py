@@ -1,9 +1,8 @@
-"""A search in a task of its own, told while it runs, to a reader who may be slow.
+"""A search in a task of its own, streamed while it runs to a reader that may be slow.
 
 Nothing waits for the reader but the branches themselves, which the search's tree holds anyway: that
-is bounded by the search's own budget, and the search never waits for him. Events are made when he
-takes the next one, so that running totals are those of the moment.
-"""
+is bounded by the search's own budget, and the search never waits for the reader. Events are made
+when he takes the next one, so that running totals are those of the moment."""
 
 import asyncio
 import time
@@ -23,9 +22,9 @@ class Feed:
 
     def __init__(self) -> None:
         self.branches = deque[Branch]()
-        """Those that the reader has not taken yet, in the order in which they ended."""
+        """Branches that the reader has not taken yet, in the order in which they ended."""
         self.beginning: tuple[StartedEvent, EventWriter] | None = None
-        """None until the search begins."""
+        """First event and writer of the others; None until the search begins."""
         self.is_joined = False
         """True if the search is another request's: then there is the result alone."""
         self._news = asyncio.Event()
@@ -92,11 +91,8 @@ class LiveSearch:
             raise
 
     async def events(self) -> AsyncGenerator[ProgressEvent | None]:
-        """`started`, what the search tells, and `result`; None after a long silence.
-
-        Raises what the search raises, once everything before it is told. Read it once, after
-        `begin`.
-        """
+        """Yield `started`, the events of the search, and `result`; None after a long silence.
+        Raises what the search raises, after all events before it. Read it once, after `begin`."""
         feed = self._feed
         while feed.beginning is None:
             if self._task.done():

@@ -45,7 +45,7 @@ _BUDGETS = (125, 250, 500)
 
 
 def blocks_of(count: int, size: int, seed: int) -> list[list[CountdownProblem]]:
-    """So many problems of each kind, in blocks of so many of each."""
+    """Draw `count` problems of each kind, in blocks of `size` of each."""
     kinds = [problems(kind, count, seed) for kind in KINDS]
     starts = range(0, count, size)
     return [[each for kind in kinds for each in kind[at : at + size]] for at in starts]

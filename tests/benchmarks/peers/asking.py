@@ -1,4 +1,4 @@
-"""Who is asked: our controller, vLLM's own beam search, and the peers in environments of theirs."""
+"""Searchers compared: our controller, vLLM's beam search, peers in environments of their own."""
 
 import asyncio
 import json

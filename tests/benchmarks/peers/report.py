@@ -1,4 +1,4 @@
-"""What the comparison prints."""
+"""Printed report of the comparison."""
 
 import statistics
 from collections.abc import Iterable, Sequence

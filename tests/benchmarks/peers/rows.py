@@ -52,10 +52,10 @@ def _beams(width: int, *, checker: bool) -> PeerRow:
 
 
 BASE_WITH = _ours("best-first", budget=250, strategy="best_first")
-"""What every row with the checker is compared with."""
+"""Row that every other one with the checker is compared with."""
 _SAMPLED = {"strategy": "best_of_n", "temperature": TEMPERATURE}
 BASE_WITHOUT = _ours("8 samples, by marker", breadth=8, select="marker", **_SAMPLED)
-"""What every row without it is compared with."""
+"""Row that every other one without the checker is compared with."""
 
 ROWS = [
     BASE_WITH,

@@ -1,4 +1,4 @@
-"""How an engine's end is told: the words, and what its processes wrote."""
+"""Report of an engine's end: the words, and the lines that its processes wrote."""
 
 import os
 import subprocess

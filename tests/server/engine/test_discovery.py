@@ -212,7 +212,7 @@ def asked(host: str, port: int) -> int:
 
 
 def is_left(host: str, port: int) -> bool:
-    """Whether an engine is asked for nothing in a second, not even for a sign of life."""
+    """True if an engine gets no request in a second, not even a health check."""
     before = asked(host, port)
     time.sleep(1)
     return asked(host, port) == before

@@ -1,4 +1,4 @@
-"""What vLLM's processes find in their environment."""
+"""Environment of vLLM's processes."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What `stepback engine` runs, and the settings that choose an engine."""
+"""Command line of `stepback engine`, and the settings that choose an engine."""
 
 import subprocess
 import sys

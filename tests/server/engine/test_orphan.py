@@ -39,8 +39,8 @@ async def main():
 if __name__ == "__main__":
     asyncio.run(main())
 """
-"""As the supervisor starts an engine: from a thread of the loop's pool. With `early` as vLLM loads
-its platform: in the midst of unpickling, and here while nobody watches yet."""
+"""Start an engine as the supervisor does: from a thread of the loop's pool. With `early` as vLLM
+loads its platform: in the midst of unpickling, and here while nobody watches yet."""
 
 Family = tuple[subprocess.Popen[str], int]
 

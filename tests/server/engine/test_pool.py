@@ -49,11 +49,11 @@ class Server(ScriptedEngine):
         self.takes_weights = True
         self.weights = Path("old")
         self.is_busy = False
-        """Whether it takes no samples, although it is well."""
+        """True if it takes no samples, although it is well."""
         self.refused = 0
         """Requests that came while it was dead or busy."""
         self.generated = 0
-        """At most: of what it had begun when it died, everything that was asked for."""
+        """Upper limit: of what it had begun when it died, everything that was requested."""
 
     async def reload(self, checkpoint: Path) -> bool:
         await self.check()
@@ -146,7 +146,7 @@ async def ask(engine: Engine, asked: SampleRequest) -> list[Sample]:
 
 
 async def sample(replicas: EnginePool, asked: SampleRequest) -> list[Sample]:
-    """In a search of its own."""
+    """Draw a sample in a search of its own."""
     return await use(replicas, lambda engine: ask(engine, asked))
 
 

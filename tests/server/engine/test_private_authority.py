@@ -57,7 +57,7 @@ def engine(tmp_path: Path) -> Iterator[str]:
 
 
 def answer(url: str, **environment: str) -> str:
-    """As a process of its own: an environment is read once."""
+    """Run in a process of its own: an environment is read once."""
     done = subprocess.run(
         [sys.executable, "-c", _ASK, url],
         env={name: text for name, text in os.environ.items() if name != "SSL_CERT_FILE"}

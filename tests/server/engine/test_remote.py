@@ -48,7 +48,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def test_the_controller_needs_neither_torch_nor_vllm(light_environment: dict[str, str]) -> None:
-    """What the other tests here run in is what it says."""
+    """Check that the environment of the other tests here has neither."""
     for package in ("torch", "vllm"):
         imported = subprocess.run(
             [sys.executable, "-S", "-c", f"import {package}"], env=light_environment, check=False

@@ -55,9 +55,9 @@ class FakeVllm:
         """The trace context of the last completion."""
         self.cookies: set[str | None] = set()
         self.weights: str | None = None
-        """What was loaded, where the development mode is on."""
+        """Weights that were loaded, where the development mode is on."""
         self.busy = 0
-        """How often the prefix cache will still be in use."""
+        """Number of times that the prefix cache will still be in use."""
 
     def set_cookie(self) -> Response:
         response = Response(status_code=429)

@@ -46,12 +46,12 @@ QUICK = HealthCheckConfig(
 
 
 def serve_well(flags: Sequence[str]) -> None:
-    """As much of vLLM as a supervisor looks at. flags: its port."""
+    """Stand-in for vLLM, with as much of it as a supervisor looks at. flags: its port."""
     uvicorn.run(_app(), port=int(flags[0]), log_level="error")
 
 
 def serve_in_a_process_below(flags: Sequence[str]) -> None:
-    """As vLLM does with its engine core: one that outlives whoever is killed above it."""
+    """Start a child as vLLM does its engine core: it outlives a parent that is killed."""
     below = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     Path(flags[1]).write_text(str(below.pid))
     serve_well(flags)
@@ -119,7 +119,7 @@ def launcher_of(serve: Serve, *flags: str) -> tuple[VllmLauncher, str]:
 
 
 def lives(pid: int) -> bool:
-    """Whether a process runs; one that has ended and waits to be collected does not."""
+    """True if a process runs; one that has ended and waits to be collected does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:

@@ -94,7 +94,7 @@ class Controllers:
 
 @pytest.fixture
 def controllers(engine: str, tmp_path: Path) -> Iterator[Controllers]:
-    """For a test that starts, kills and restarts its own."""
+    """Controllers of a test that starts, kills and restarts its own."""
     started = Controllers(engine, tmp_path)
     yield started
     started.stop()

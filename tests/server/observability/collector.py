@@ -49,7 +49,7 @@ def collecting() -> Generator[tuple[Collector, str]]:
             self.end_headers()
 
         def log_message(self, format: str, *args: object) -> None:
-            """Nothing to say."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()

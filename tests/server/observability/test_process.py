@@ -20,7 +20,7 @@ SOLVABLE = {"task": "countdown", "problem": {"numbers": [3, 5, 7, 25], "target":
 
 @dataclass
 class Seen:
-    """What was asked, and what the controller left behind when it had stopped."""
+    """Requests, and what the controller had written when it had stopped."""
 
     answer: httpx.Response
     refusals: list[httpx.Response]

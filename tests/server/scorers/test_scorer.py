@@ -52,7 +52,7 @@ def ask(asked: Scorer, times: int = 1) -> list[dict[str, Opinion]]:
 
 
 def outcomes(folder: Path, reply: Reply, more: str = "", times: int = 1) -> list[str]:
-    """What came of calls, after it was checked that none gave an opinion."""
+    """Outcomes of calls, after a check that none gave an opinion."""
     seen: list[str] = []
     with serving(reply) as service:
         made = scorer(folder, service.url, more, report=lambda *call: seen.append(call[1]))

@@ -1,4 +1,4 @@
-"""How a controller is asked: bounded, patient, and no further than an error. It is scripted here,
+"""Requests to a controller: bounded, patient, and no further than an error. It is scripted here,
 behind the real client, since a real one does these things only when it is in trouble."""
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What is asked: the same every time, of the right split, each search once."""
+"""Plans: the same problems every time, of the right split, each search once."""
 
 import pytest
 from pydantic import ValidationError

@@ -1,4 +1,4 @@
-"""What is an outcome, and what is none. How a controller is asked is tested with the evaluation."""
+"""Outcomes and failures of a batch of requests; the requests are tested with the evaluation."""
 
 import pytest
 

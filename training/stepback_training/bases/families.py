@@ -1,4 +1,4 @@
-"""Which families of models vLLM serves, read off a configuration before any weights are."""
+"""Families of models that vLLM serves, read off a configuration before any weights are."""
 
 from typing import Any
 

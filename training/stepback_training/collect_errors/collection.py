@@ -47,7 +47,7 @@ class ProblemErrors(BaseModel):
     tally: Tally
     errors: list[ModelError]
     failure: str | None = None
-    """Why there are no paths, where the search had no result."""
+    """Reason why there are no paths, if the search had no result."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from stepback_training.plugins import judge_of
 
 
 class Tally(BaseModel):
-    """How many paths ended in which way."""
+    """Counts of paths by their end."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -24,7 +24,7 @@ class Tally(BaseModel):
     errors: dict[ErrorKind, int] = {}
     """Paths by the kind of their first wrong step."""
     noticed: dict[ErrorKind, int] = {}
-    """Those of them that had the marker right after that step."""
+    """Number of these that had the marker right after that step."""
     false_alarms: int = 0
     """Paths that end in the marker after right steps."""
     unended: int = 0

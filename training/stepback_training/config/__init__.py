@@ -36,7 +36,7 @@ class Recipe(BaseModel, extra="forbid", frozen=True):
     lora: LoraRecipe | None = None
     train: TrainRecipe
     improve: ImproveRecipe | None = None
-    """Only `stepback improve` reads it."""
+    """Settings that `stepback improve` alone reads."""
 
     @model_validator(mode="after")
     def _check_improve_train(self) -> "Recipe":

@@ -25,7 +25,7 @@ class Source(BaseModel, extra="forbid", frozen=True):
     options: dict[str, JsonValue] = {}
     """Options of the task's generator; the task documents them."""
     files: list[str] = []
-    """With `traces`: JSONL files, relative to the working directory."""
+    """JSONL files of `traces`, relative to the working directory."""
 
     @model_validator(mode="after")
     def _is_usable(self) -> Self:
@@ -83,15 +83,16 @@ class DataRecipe(BaseModel, extra="forbid", frozen=True):
     paths with the same steps in another order, only the task's first. `plainest`: always the task's
     first of all."""
     first_steps: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the right paths of several steps which stop behind the first, with no end. Where the
-    first step is the hard one that is more problems in as many tokens."""
+    """Share of the right paths of several steps that stop after the first, with no end. Where the
+    first step is the hard one, that is more problems in as many tokens."""
     wrong_steps: dict[_Count, _Weight] = Field(default={1: 1.0}, min_length=1)
-    """How many steps are wrong before the marker comes, and how often, relative to each other. The
-    paper's is one: each further step takes the one before at its word."""
+    """Numbers of wrong steps before the marker, and their weights relative to each other. The
+    paper's is one. Each further step believes the claim of the one before."""
     false_claims: float = Field(default=0.0, ge=0, le=1)
-    """Share of the invented wrong paths that end in a step which falsely claims the goal. It
-    follows a right prefix or, where the goal is too far for that, an unnoticed dead end. Neither
-    `errors` nor `wrong_steps` weighs these; Sudoku has none."""
+    """Share of the invented wrong paths that end in a step which falsely claims the goal.
+
+    It follows a right prefix or, where the goal is too far for that, an unnoticed dead end.
+    Neither `errors` nor `wrong_steps` weighs these; Sudoku has none."""
     separator: str = Field(default="\n", min_length=1)
     """Closes every step. Steps of several lines need another than a line's end, such as two."""
     own_errors: OwnErrors | None = None

@@ -37,4 +37,4 @@ class ImproveRecipe(BaseModel, extra="forbid", frozen=True):
     test: int = Field(default=200, ge=0)
     """Problems of each task and kind of test, to report; nothing is chosen by them."""
     test_search: bool = False
-    """Whether to test the search too, not greedy decoding alone."""
+    """Test the search too, not greedy decoding alone."""

@@ -17,7 +17,7 @@ class ScratchModel(BaseModel, extra="forbid", frozen=True):
     intermediate_size: int = Field(default=704, gt=0)
     max_positions: int = Field(default=256, gt=0)
     digits_per_token: Literal[1, 2, 3] = 1
-    """How many digits of a number one token holds at most."""
+    """Most digits of a number in one token."""
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> "ScratchModel":
@@ -51,7 +51,7 @@ class LoraRecipe(BaseModel, extra="forbid", frozen=True):
 
 
 class TrainRecipe(BaseModel, extra="forbid", frozen=True):
-    """How the weights are fitted."""
+    """Settings of the optimizer, its schedule and the passes."""
 
     epochs: float | None = Field(default=None, gt=0)
     """Passes over the samples; 1 where neither these nor `tokens` are given."""
@@ -68,22 +68,24 @@ class TrainRecipe(BaseModel, extra="forbid", frozen=True):
     optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = Field(gt=0)
     adamw_learning_rate: float | None = Field(default=None, gt=0)
-    """With muon: the rate of embeddings, output head and norms, which AdamW fits."""
+    """Rate of embeddings, output head and norms, which AdamW fits where muon fits the rest."""
     weight_decay: float = Field(default=0.1, ge=0)
     warmup_steps: int = Field(default=50, ge=0)
     """Optimizer steps with a rising learning rate."""
     schedule: Literal["linear", "cosine", "wsd"] = "cosine"
-    """wsd (warmup, stable, decay) does not depend on the run's length until its decay starts, so a
-    run can be cut short or prolonged by `epochs` and resumed."""
+    """Schedule of the learning rate. wsd (warmup, stable, decay) does not depend on the run's
+    length until its decay starts: a run can be cut short or prolonged by `epochs`, and resumed."""
     decay: float = Field(default=0.25, gt=0, le=1)
-    """With wsd: share of the steps in which the rate falls to zero."""
+    """Share of the steps in which the rate falls to zero; of wsd alone."""
     checkpoint_every: int = Field(default=250, gt=0)
     """Optimizer steps between resumable checkpoints."""
     compile: bool = False
     """torch.compile; needs a C++ compiler on a CPU."""
     attention: Literal["auto", "sdpa", "eager"] = "auto"
-    """Attention of `transformers` in training. `eager` keeps rows x heads x row_tokens^2 scores of
-    a pass in memory. `auto` is eager for short rows on a CPU (up to 128 tokens, compiled up to
+    """Attention of `transformers` in training.
+
+    `eager` keeps rows x heads x row_tokens^2 scores of a pass
+    in memory. `auto` is eager for short rows on a CPU (up to 128 tokens, compiled up to
     512), where the fused kernel's backward pass is slow, else the model's own."""
     gradient_checkpointing: bool = False
     """Keep no activations inside a layer and compute them again in the backward pass: less memory

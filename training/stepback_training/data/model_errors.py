@@ -25,7 +25,7 @@ from stepback_training.generators.first_error import Mistake, first_mistake
 
 
 class ModelError(BaseModel):
-    """The first wrong step that a model took on a problem, and what it wrote behind it."""
+    """The first wrong step that a model took on a problem, and what it wrote after it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -38,7 +38,7 @@ class ModelError(BaseModel):
     """Steps of the model after the wrong one, as if that were right."""
     kind: ErrorKind
     noticed: bool
-    """Whether the model emitted the marker straight after the wrong step."""
+    """True if the model emitted the marker straight after the wrong step."""
 
     @cached_property
     def typed_problem(self) -> BaseModel:
@@ -105,7 +105,7 @@ def read_model_errors(file: Path) -> Iterator[ModelError]:
 
 
 def own_errors_of(recipe: DataRecipe) -> Mapping[str, list[ModelError]]:
-    """By task, what the recipe's file holds; nothing where it names none.
+    """Return the errors in the recipe's file by task; empty if the recipe names none.
 
     Raises InvalidInput for a file that is none, or that has nothing of the recipe's tasks.
     """

@@ -42,7 +42,7 @@ class Sample(BaseModel):
     steps: list[str]
     wrong_step: str | None = None
     follow_ups: list[str] = []
-    """Further wrong steps behind the first, all before the marker."""
+    """Further wrong steps after the first, all before the marker."""
     beginning: bool = False
     """The steps are the first of a right path, and the rest is left out."""
 

@@ -36,7 +36,7 @@ PLAIN_PROMPTS = (
     "write what a user would type and nothing around it; the checkpoint's own prompt frame puts it "
     "into the model's chat template, in training as in /solve"
 )
-"""How to write prompts for a chat model, for who rendered them."""
+"""Advice for prompts of a chat model that were rendered already."""
 # Control tokens as chat templates write them. Which of them a model has, its tokenizer says later;
 # a prompt that was rendered for one is no prompt of any.
 _CONTROL = re.compile(r"<\|[A-Za-z_]+\|>|<(start|end)_of_turn>|\[/?INST\]")
@@ -103,7 +103,7 @@ class Traces:
 
     training: list[Trace]
     held_out: int
-    """How many traces the split keeps out of training."""
+    """Number of traces that the split keeps out of training."""
 
 
 def read_traces(files: Sequence[Path], grammar: Grammar | None = None) -> Traces:

@@ -14,7 +14,7 @@ from stepback_training.generators import ErrorKind, Generator
 
 @dataclass(frozen=True, slots=True)
 class WrongPath:
-    """A right prefix, and the wrong steps behind it."""
+    """A right prefix, and the wrong steps after it."""
 
     prompt: str
     prefix: list[str]

@@ -31,11 +31,11 @@ class Evaluation(BaseModel):
     """Each process that worked on it: when, which version and commit of this code, changed since
     or not, how many problems in flight."""
     rows: list[Row]
-    """One for each setting and split."""
+    """A row for each setting and split."""
     problems: dict[Split, list[str]]
     """The problems as the model reads them, in order."""
     outcomes: dict[str, dict[Split, list[Outcome]]]
-    """By setting and split, in the order of the problems."""
+    """Outcomes by setting and split, in the order of the problems."""
 
     @classmethod
     def of(cls, measured: Measured) -> "Evaluation":

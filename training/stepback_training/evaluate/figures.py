@@ -191,7 +191,8 @@ def _point(row: Row, measure: _Measure, x: Callable[[Row], float], *, named: boo
 
 
 def _drawn(named: dict[str, Evaluation]) -> list[_Drawn]:
-    """Every row, told apart by its model, or by its file where one model has a setting twice."""
+    """Return every row, labelled with its model, or with its file where one model has a setting
+    twice."""
     models = {evaluation.model["id"] for evaluation in named.values()}
     keys = [
         (evaluation.model["id"], row.name, row.split)

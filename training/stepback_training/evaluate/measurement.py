@@ -179,7 +179,7 @@ def _key(setting: Setting, question: Question) -> Key:
 
 
 def _matches(plan: Plan, outcomes: dict[Key, Outcome]) -> dict[str, Setting]:
-    """For each search that the checker did not end, the best-of-N that costs as much."""
+    """Match each search that the checker did not end with the best-of-N that costs as much."""
     of_a_sample = _tokens_of_a_sample(plan, outcomes)
     searched = (Strategy.SELF_BACKTRACKING, Strategy.BEST_FIRST)
     return {

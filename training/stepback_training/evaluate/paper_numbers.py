@@ -1,4 +1,4 @@
-"""The numbers that the paper published, to draw ours beside.
+"""The numbers that the paper published, to draw next to ours.
 
 Source: "Step Back to Leap Forward: Self-Backtracking for Boosting Reasoning of Language Models",
 arXiv 2502.04404, Countdown with four inputs, 5,000 problems each, per cent by its lax checker. The
@@ -20,7 +20,7 @@ class Curve:
     backtracks: int
     split: Split
     percent: dict[int, float]
-    """By N."""
+    """Per cent solved, by N."""
 
     @property
     def label(self) -> str:

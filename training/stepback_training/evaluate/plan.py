@@ -27,7 +27,7 @@ _SAMPLED = (Strategy.BEST_OF_N, Strategy.SELF_BACKTRACKING)
 
 
 class Setting(_Plain):
-    """How every problem is searched for. Self-backtracking with b=0 is best-of-N, and named so."""
+    """Search that every problem gets. Self-backtracking with b=0 is best-of-N, and named so."""
 
     strategy: Strategy
     breadth: int | None = None
@@ -35,9 +35,9 @@ class Setting(_Plain):
     backtracks: int | None = None
     """b, of self-backtracking alone."""
     sampling: Sampling = Sampling.INDEPENDENT
-    """How best-of-N and self-backtracking draw the samples of a state."""
+    """Way in which best-of-N and self-backtracking draw the samples of a state."""
     budget_tokens: int | None = None
-    """None: the strategy ends by itself, or by the server's own default."""
+    """Budget; None if the strategy ends by itself, or by the server's own default."""
     until_verified: bool = False
     """The checker ends the search at the first right answer; else every candidate comes back."""
 
@@ -108,7 +108,7 @@ class Source(_Plain):
     name: str
     sha256: str
     problems: dict[Split, int]
-    """How many there are of each split, by the task's rule."""
+    """Number of problems of each split, by the task's rule."""
 
 
 class Plan(_Plain):
@@ -124,7 +124,7 @@ class Plan(_Plain):
     temperature: float = Field(gt=0, le=2)
     settings: tuple[Setting, ...] = Field(min_length=1)
     source: Source | None = None
-    """None: the problems are drawn, by the seed."""
+    """The problems' file; None if they are drawn, by the seed."""
 
     @model_validator(mode="after")
     def _is_of_a_task(self) -> Self:
@@ -156,8 +156,8 @@ def settings_of(
     budgets: Sequence[int | None],
     samplings: Sequence[Sampling] = (Sampling.INDEPENDENT,),
 ) -> tuple[Setting, ...]:
-    """Strategies x N x b x ways to sample x budgets, each searched once for all rules that look at
-    every candidate, and once more where the checker is to end it."""
+    """Cross strategies x N x b x ways to sample x budgets. Each is searched once for all rules that
+    look at every candidate, and once more if the checker is to end it."""
     found = [
         Setting(**shape, sampling=sampling, budget_tokens=budget, until_verified=until_verified)
         for strategy in strategies
@@ -188,7 +188,7 @@ def _shapes(
 
 
 def _searches(strategy: Strategy, selects: Sequence[Select]) -> list[bool]:
-    """Whether to search until verified, once for each search that is needed. The only sample of a
+    """List the searches that are needed: true for one until verified. The only sample of a
     greedy search says it all."""
     every = strategy is Strategy.GREEDY or {*selects} != {Select.VERIFIED}
     early = strategy is not Strategy.GREEDY and Select.VERIFIED in selects

@@ -45,7 +45,7 @@ class Columns:
 
     @property
     def named(self) -> dict[str, str]:
-        """By the field of the problem that each one fills."""
+        """Columns by the field of the problem that each one fills."""
         fields = {
             "numbers": self.numbers,
             "target": self.target,

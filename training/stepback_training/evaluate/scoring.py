@@ -15,7 +15,7 @@ from stepback_core.tasks import Checker, Reason
 
 
 class Rule(StrEnum):
-    """How the answer is chosen among the candidates of one search."""
+    """Rule that chooses the answer among the candidates of one search."""
 
     PERPLEXITY = "perplexity"
     """The likeliest a token: the paper's own rule."""
@@ -32,7 +32,8 @@ class Rule(StrEnum):
 
 
 class Failure(StrEnum):
-    """Why there was nothing to judge; an answer that was refused has the checker's `Reason`."""
+    """Reason why there was nothing to judge; an answer that was refused has the checker's
+    `Reason`."""
 
     NO_ANSWER = "no_answer"
     """Every branch was given up, by the marker or by its length."""
@@ -52,9 +53,9 @@ class Choice(_Kept):
     lax: bool
     """The paper's checker. It is no weaker on Countdown: it takes every copy of a used number."""
     failure: Failure | str | None
-    """Why strict refused; None if it accepted."""
+    """Reason of the strict refusal; None if it accepted."""
     claims: bool
-    """Whether the answer says that it reaches the goal."""
+    """True if the answer says that it reaches the goal."""
 
 
 class Outcome(_Kept):
@@ -62,7 +63,7 @@ class Outcome(_Kept):
 
     choices: dict[Rule, Choice]
     any_strict: bool
-    """Whether any candidate is right: pass@N where the search was not ended by the checker."""
+    """True if any candidate is right: pass@N where the checker did not end the search."""
     any_lax: bool
     answers: int
     """Samples that ended in an answer, of those that came back."""

@@ -1,4 +1,4 @@
-"""How a line looks: what it is called, its colour and its marker, the same in every figure."""
+"""Styles of lines: name, colour and marker, the same in every figure."""
 
 from stepback_core.schemas import Strategy
 from stepback_training.evaluate import paper_numbers
@@ -40,14 +40,14 @@ def line_of(row: Row) -> str:
 
 
 def marker_of(row: Row) -> str:
-    """One for each b."""
+    """Return the marker of its b."""
     if row.setting.strategy is Strategy.GREEDY:
         return "D"
     return _MARKERS[(row.setting.backtracks or 0) % len(_MARKERS)]
 
 
 def colour_of(row: Row) -> str:
-    """One for each strategy, and shades for b."""
+    """Return the colour of its strategy, in the shade of its b."""
     shades = _COLOURS[row.setting.strategy]
     return shades[max(0, (row.setting.backtracks or 1) - 1) % len(shades)]
 

@@ -17,7 +17,7 @@ class _Said(BaseModel):
 
 
 class Accuracy(_Said):
-    """By the strict checker, and by the paper's."""
+    """Shares of right answers by the strict checker, and by the paper's."""
 
     strict: Share
     lax: Share
@@ -27,10 +27,10 @@ class Failures(_Said):
     """Choices of one rule that the strict checker refused."""
 
     kinds: dict[str, int]
-    """How many of each kind, the commonest first: the checker's reason, or why there was nothing
+    """Number of each kind, the commonest first: the checker's reason, or why there was nothing
     to choose."""
     claimed: int
-    """How many of them said that they reach the goal."""
+    """Number of them that said that they reach the goal."""
 
 
 class Row(_Said):
@@ -41,9 +41,9 @@ class Row(_Said):
     split: Split
     problems: int
     accuracy: dict[Rule, Accuracy]
-    """By the rule that chooses the answer."""
+    """Accuracy by the rule that chooses the answer."""
     pass_at_n: Accuracy | None
-    """Whether any candidate is right; None if the checker ended the search."""
+    """Share of problems with any right candidate; None if the checker ended the search."""
     failures: dict[Rule, Failures]
     stop_reasons: dict[StopReason, int]
     tokens: Spread

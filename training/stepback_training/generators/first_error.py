@@ -17,7 +17,7 @@ class Mistake:
     """The first wrong step of some steps."""
 
     index: int
-    """How many right steps come before it."""
+    """Number of right steps before it."""
     kind: ErrorKind
 
 

@@ -24,14 +24,14 @@ class Outcome(BaseModel):
     task: str
     problem: dict[str, JsonValue]
     solved: bool
-    """Whether the strict checker accepts `steps`."""
+    """True if the strict checker accepts `steps`."""
     steps: list[str]
     """Steps of the answer; none without one."""
     wrong: list[WrongStep] = []
     tokens: int
     """Generated, those of discarded branches included."""
     failure: str | None = None
-    """Why the search has no result."""
+    """Reason why the search has no result."""
 
     @classmethod
     def failed(cls, question: Question, why: str) -> "Outcome":

@@ -48,7 +48,7 @@ def training_questions(data: DataRecipe, seed: int) -> Iterator[Question]:
 
 
 def held_out_questions(data: DataRecipe, seed: int, number: int) -> dict[str, list[Question]]:
-    """So many test problems of each task and kind, by `TASK-KIND`; none where none is wanted."""
+    """Draw `number` test problems of each task and kind, by `TASK-KIND`."""
     found: dict[str, list[Question]] = {}
     for source in task_sources(data) if number else ():
         task = source.task

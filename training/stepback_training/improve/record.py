@@ -15,11 +15,11 @@ from stepback_training.sampling.statistics import Share
 
 
 class Score(BaseModel):
-    """How many were solved, by the strict checker."""
+    """Number of problems solved, by the strict checker."""
 
     solved: Share
     tokens: int
-    """Generated in all."""
+    """Tokens generated in all."""
     failed: int = 0
     """Searches without a result; they count as unsolved."""
 
@@ -48,11 +48,11 @@ class Round(BaseModel):
     training: dict[str, Any] | None = None
     """Measurements of the training: its final loss, tokens, optimizer steps, hours."""
     validation: Score
-    """Greedy, on training-split problems that are never trained on."""
+    """Score of greedy decoding, on training-split problems that are never trained on."""
     greedy: dict[str, Score] = {}
-    """Greedy, by task and kind of test."""
+    """Scores of greedy decoding, by task and kind of test."""
     searched: dict[str, Score] = {}
-    """By search without an oracle, by task and kind of test, where that was wanted."""
+    """Scores of the search without an oracle, by task and kind of test, if those were asked for."""
 
 
 class Record(BaseModel):

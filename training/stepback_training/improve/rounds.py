@@ -49,7 +49,8 @@ def improve(
     best: bool = False,
     report: Callable[[Round], None] = lambda each: None,
 ) -> Record:
-    """Run, or go on with, the rounds of a recipe. `report` is told each round once it is over.
+    """Run, or go on with, the rounds of a recipe. `report` is called with each round once it is
+    over.
 
     Raises ValueError for what cannot be run so, StepbackError, OSError and Stopped where
     the engines do not do their part; the same call goes on from there.

@@ -1,4 +1,4 @@
-"""From what was solved to the samples of a round. Nothing of the test split passes."""
+"""Samples of a round, made from what was solved. Nothing of the test split passes."""
 
 import json
 from collections.abc import Iterable, Set
@@ -42,7 +42,7 @@ class Counts(BaseModel):
     backtrack: int = 0
     """Ends in a wrong step, after the beginning of such a path."""
     own_errors: int = 0
-    """Those of them that the search itself met."""
+    """Ends in a wrong step that the search itself met."""
     old: int = 0
     """Made as `[data]` says."""
 

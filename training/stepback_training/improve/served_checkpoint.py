@@ -41,13 +41,13 @@ class Weights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """How to search."""
+    """Options of the search."""
 
     name: str
     options: SolveOptions
     seed: int
     keeps_errors: bool = False
-    """Whether to note the wrong steps that the search met."""
+    """Note the wrong steps that the search met."""
 
     def key(self, question: Question) -> Key:
         return self.name, question.split, question.number

@@ -1,6 +1,6 @@
 """Outcomes as they come: JSON lines that only grow, so that what was killed goes on.
 
-    {"format": 1, "identity": {...}}       what is asked of whom
+    {"format": 1, "identity": {...}}       the searches, and the server that they go to
     {"run": {...}}                         a process that works on it
     {"setting": "greedy", "split": "test_new", "number": 0, "outcome": {...}}
 

@@ -36,7 +36,7 @@ class Question:
 def draw(
     task: Generator[Any], split: Split, seed: int, count: int, *, first: int = 0
 ) -> list[Question]:
-    """So many problems of a split, numbered from `first`; the same for the same seed."""
+    """Draw `count` problems of a split, numbered from `first`; the same for the same seed."""
     problems = islice(task.stream(split, Random(seed)), count)
     return [Question(task, split, first + n, problem) for n, problem in enumerate(problems)]
 

@@ -1,4 +1,4 @@
-"""Which code asks: its version, and its commit where it runs from a checkout."""
+"""Provenance of results: the code's version, and its commit if it runs from a checkout."""
 
 import subprocess
 from datetime import UTC, datetime
@@ -16,9 +16,9 @@ class Provenance(BaseModel):
 
     stepback: str
     commit: str | None
-    """None outside a checkout."""
+    """The commit; None outside a checkout."""
     dirty: bool | None
-    """Whether files under version control were changed since; None without a commit."""
+    """True if files under version control were changed since; None without a commit."""
 
     @classmethod
     def here(cls, file: Path = Path(__file__)) -> "Provenance":

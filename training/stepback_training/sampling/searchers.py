@@ -11,7 +11,8 @@ from stepback_client import AsyncClient, SolveOptions, SolveResult, StepbackErro
 from stepback_client.batch import Solve, finished, on_ray
 
 Search = Callable[[BaseModel, SolveOptions], Awaitable[SolveResult]]
-"""One problem, and how to search. Raises Failed where this one has no result, and others may."""
+"""Function that searches for one problem's answer. Raises Failed where this one has no result, and
+others may."""
 
 
 class Failed(StepbackError):

@@ -40,7 +40,7 @@ class Pairs:
 
     @property
     def points(self) -> float:
-        """By how many per cent of the problems the first is ahead."""
+        """Lead of the first, in per cent of the problems."""
         return 100 * (self.wins - self.losses) / self.of
 
     @property

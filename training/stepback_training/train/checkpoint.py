@@ -1,6 +1,6 @@
 """Checkpoints: the finished, self-describing folder, and the resumable ones during a run.
 
-Everything is written beside its place, forced to disk and renamed into it, so a kill never leaves
+Everything is written next to its place, forced to disk and renamed into it, so a kill never leaves
 half of one under its name.
 """
 
@@ -64,7 +64,7 @@ def told_of_full_disks(folder: Path) -> Generator[None]:
 
 def replace_folder(staging: Path, folder: Path) -> None:
     """Put a finished folder in its place, over an older one. After a kill in between the older one
-    is still there, under its own name or with `.old` behind it."""
+    is still there, under its own name or with `.old` after it."""
     sync(staging)
     old = folder.with_name(folder.name + ".old")
     if folder.exists():

@@ -1,4 +1,4 @@
-"""One run in several processes, as `accelerate launch` starts them; a plain start is one of one.
+"""Processes of one run, as `accelerate launch` starts them; a plain start is one of one.
 
 Every process reads the samples and makes the model. Only the main one writes: the run's folder, its
 lock, the loss curve and the export are its own.

@@ -32,7 +32,7 @@ class _Block(NamedTuple):
 class EncodedSamples:
     """Many encoded samples in three flat arrays: ids, loss flags, and where each sample starts.
 
-    `tasks` are the names that prompts may begin with: the longest answer is told of each. Raises
+    `tasks` are the names that prompts may begin with: the longest answer of each is known. Raises
     ValueError for a sample whose text holds the marker, the end, or a separator in a step.
     """
 
@@ -88,7 +88,7 @@ class EncodedSamples:
 def _encode_lines(
     path: Path, skipped: int, lines: list[bytes], codec: TraceCodec, tasks: Sequence[str]
 ) -> _Block:
-    """The lines of a file behind the first `skipped` ones."""
+    """Encode the lines of a file after the first `skipped` ones."""
     samples = samples_of(path, lines, first=skipped + 1)
     return _encode_block(samples, codec, tasks, skipped + 1)
 

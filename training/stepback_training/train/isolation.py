@@ -1,4 +1,4 @@
-"""Whether samples in one row are blind to each other, in this model."""
+"""Test of isolation: in this model, no sample of a row sees another."""
 
 import torch
 from transformers import PreTrainedModel
@@ -14,7 +14,7 @@ _ROUNDING = 1e-4
 
 
 def is_blind_to_neighbours(model: PreTrainedModel) -> bool:
-    """Tell whether a sample has the same logits alone and behind another one in its row.
+    """Tell whether a sample has the same logits alone and after another one in its row.
 
     Only attention looks at positions that begin again. Models with a recurrent state or a
     convolution, and those with another way of positions, carry one sample into the next.
@@ -32,7 +32,7 @@ def is_blind_to_neighbours(model: PreTrainedModel) -> bool:
 
 
 def has_tree_masks(model: PreTrainedModel) -> bool:
-    """Tell whether a sample has the same logits alone and as a branch behind a shared prompt."""
+    """Tell whether a sample has the same logits alone and as a branch after a shared prompt."""
     generator = torch.Generator().manual_seed(1)
     words = min(_WORDS, embedding_rows(model))
     prompt, one, other = torch.randint(words, (3, 1, _TOKENS), generator=generator).unbind()

@@ -22,7 +22,7 @@ _LOOKED_AT = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One sample: its ids and, of equal length, whether each token carries loss."""
+    """A sample: its ids and, of equal length, a flag for each token that carries loss."""
 
     ids: list[int]
     has_loss: list[bool]
@@ -58,8 +58,8 @@ def check_round_trip(samples: Iterable[Sample], codec: TraceCodec) -> None:
 
 
 def refuse_reserved(sample: Sample, number: int, codec: TraceCodec) -> None:
-    """Raise ValueError where a sample's text holds what ends a step or a trace, or where its prompt
-    holds a control token of the tokenizer."""
+    """Raise ValueError for a sample whose text holds what ends a step or a trace, or whose prompt
+    holds a control token."""
     steps = sample.steps + sample.wrong_steps
     found = [(step, codec.grammar.reserved_in_step(step)) for step in steps]
     for text, reserved in found:

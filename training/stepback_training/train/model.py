@@ -60,7 +60,7 @@ def _set_attention(model: PreTrainedModel, fit: TrainRecipe) -> None:
 
 
 def attention_of(fit: TrainRecipe, *, on_gpu: bool) -> str | None:
-    """Which of the attentions of `transformers` computes a training; None for the model's own."""
+    """Choose an attention of `transformers` for a training; None for the model's own."""
     if fit.attention != "auto":
         return fit.attention
     is_short = fit.row_tokens <= _SHORT_ROW[fit.compile]

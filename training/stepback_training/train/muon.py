@@ -52,7 +52,7 @@ def _update(
     grads: list[Tensor],
     buffers: list[Tensor],
 ) -> None:
-    """One step of matrices of one shape."""
+    """Take one step of matrices of one shape."""
     momentum, rate = group["momentum"], float(group["lr"])
     for grad, buffer in zip(grads, buffers, strict=True):
         buffer.lerp_(grad, 1 - momentum)

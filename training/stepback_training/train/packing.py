@@ -113,7 +113,7 @@ class _Row:
         )
 
     def add(self, samples: EncodedSamples, group: list[int], number: int) -> None:
-        """The next group: one sample, or several behind their prompt."""
+        """The next group: one sample, or several after their prompt."""
         trunk = int(samples.prompt_lengths[group[0]]) - 1 if len(group) > 1 else 0
         begun = self.at
         if trunk:

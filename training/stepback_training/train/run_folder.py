@@ -62,8 +62,8 @@ def locked(run: Path) -> Generator[None]:
 
 
 def _let_go() -> None:
-    """In a forked child, which makes rows: a lock is held until all who have its file are gone, and
-    such a child outlives a killed parent by seconds."""
+    """Close the lock's file in a forked child, which makes rows: a lock is held until all who have
+    its file are gone, and such a child outlives a killed parent by seconds."""
     for lock in _locks:
         lock.close()
 

@@ -62,8 +62,10 @@ class Collator:
 
 
 def tree_mask(groups: torch.Tensor, branches: torch.Tensor) -> torch.Tensor:
-    """Which token sees which, of shape [rows, 1, tokens, tokens]: those before it of its own
-    branch, and of its group's prompt."""
+    """Return the attention mask, of shape [rows, 1, tokens, tokens].
+
+    A token sees those before it of its own branch, and of its group's prompt.
+    """
     same_group = groups[:, :, None] == groups[:, None, :]
     same_branch = branches[:, :, None] == branches[:, None, :]
     in_prompt = (branches == 0)[:, None, :]

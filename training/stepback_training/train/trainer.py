@@ -95,7 +95,7 @@ class StepbackTrainer(Trainer):
         return super().create_optimizer(model)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
-        """One pass, which notes the first step whose loss is no number."""
+        """Run one pass, and note the first step whose loss is no number."""
         loss = super().training_step(model, inputs, num_items_in_batch)
         step = torch.full_like(loss, self.state.global_step + 1)
         found = torch.where(loss.isfinite(), torch.full_like(loss, math.inf), step)
@@ -130,7 +130,7 @@ class StepbackTrainer(Trainer):
         return str(self._staging or super()._get_output_dir(trial))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Save beside the others, then rename: a kill never leaves half a checkpoint."""
+        """Save next to the others, then rename: a kill never leaves half a checkpoint."""
         self._refuse_no_number()
         folder = Path(str(self.args.output_dir))
         self._staging = folder / "partial"

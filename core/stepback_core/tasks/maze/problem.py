@@ -41,9 +41,10 @@ class MazeProblem(BaseModel):
         max_length=_LONGEST_ROW,
         examples=[EXAMPLE],
     )
-    """The drawing, row by row: `#` is wall, `.` is open, `S` the start, `G` the goal. Cells lie at
-    the odd rows and columns, counted from 0; between two cells is a wall or a passage. At most 26
-    cells, 53 characters, each way."""
+    """The drawing, row by row: `#` is wall, `.` is open, `S` the start, `G` the goal.
+
+    Cells lie at the odd rows and columns, counted from 0; between two cells is a wall or a passage.
+    At most 26 cells, 53 characters, each way."""
 
     @field_validator("rows")
     @classmethod

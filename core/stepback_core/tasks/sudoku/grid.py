@@ -38,7 +38,7 @@ def units(side: int) -> tuple[tuple[int, ...], ...]:
 
 @lru_cache
 def peers(side: int) -> tuple[tuple[int, ...], ...]:
-    """For each place, the others that share a row, a column or a box with it."""
+    """The places that share a row, a column or a box with each place."""
     return tuple(
         tuple(sorted({other for unit in units(side) if place in unit for other in unit} - {place}))
         for place in range(side * side)
@@ -55,7 +55,7 @@ def conflicts(grid: Sequence[int], place: int, digit: int) -> bool:
 
 
 def candidates(grid: Sequence[int]) -> dict[int, int]:
-    """For each empty place the mask of digits without conflict."""
+    """Return the mask of digits without conflict for each empty place."""
     side = side_of(grid)
     full, near = (1 << side) - 1, peers(side)
     bits = [1 << digit >> 1 for digit in grid]
@@ -78,8 +78,9 @@ def fill(masks: dict[int, int], place: int, bit: int, side: int) -> None:
 
 
 def single(masks: dict[int, int], side: int) -> tuple[int, int] | None:
-    """The first place with one candidate (a naked single), else the first that is the only one of
-    its row, column or box for a digit (a hidden single), with the digit's bit; None without any."""
+    """Find the first place with one candidate (a naked single), else the first that is the only one
+    of its row, column or box for a digit (a hidden single), with the digit's bit; None without
+    any."""
     for place, mask in masks.items():
         if not mask & (mask - 1):
             return place, mask

@@ -1,4 +1,4 @@
-"""From results of `/solve` to OpenAI's answers. Pure."""
+"""Translation of `/solve` results into OpenAI's answers. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One answer as a caller gets it: its text up to a stop, and why it ends."""
+    """An answer as a caller gets it: its text up to a stop, and why it ends."""
 
     text: str
     finish_reason: FinishReason

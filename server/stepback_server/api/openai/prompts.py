@@ -1,4 +1,4 @@
-"""From what a caller sends as text, messages or token ids to the problem of a search."""
+"""Reading of text, messages or token ids into the problem of a search."""
 
 import json
 from collections.abc import Collection, Sequence

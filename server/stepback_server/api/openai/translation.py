@@ -1,4 +1,4 @@
-"""From a chat or completion request to requests of `/solve`, and how their answers are wanted."""
+"""Translation of chat and completion requests into requests of `/solve`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ _CLIENT_SECONDS = 570.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """How a caller wants an answer."""
+    """Form in which a caller wants an answer."""
 
     model: str
     """The name to answer with."""
@@ -41,7 +41,7 @@ class Wanted:
     reasoning: bool
     tree: bool
     usage: bool
-    """Whether a stream ends with one more chunk."""
+    """End a stream with one more chunk, for the usage."""
     logprobs: TraceCodec | None
     """The decoder of single tokens, for their log-probabilities."""
 

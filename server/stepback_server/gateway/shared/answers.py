@@ -57,7 +57,7 @@ _CLEAN = f"DELETE FROM key_answers WHERE renewed < {_NOW} - $1::float8"
 class _Found:
     fingerprint: bytes
     answer: bytes | None
-    """None while the search runs."""
+    """The stored answer; None while the search runs."""
 
 
 class SharedAnswers:
@@ -79,7 +79,7 @@ class SharedAnswers:
         self._keep_seconds = keep_seconds
         self._limits = max_results, max_bytes
         self._claims = set[str]()
-        """Those of searches that run here."""
+        """Claims of searches that run here."""
         self._tasks = set[asyncio.Task[None]]()
 
     @property
@@ -131,7 +131,7 @@ class SharedAnswers:
         return await self._is_there(_KNOWS, tenant, key, self._lease, self._keep_seconds)
 
     async def is_wanted(self, tenant: str, key: str) -> bool:
-        """Tell whether somebody waits at another controller for a search that runs here."""
+        """True if a caller waits at another controller for a search that runs here."""
         return await self._is_there(_WANTED, tenant, key, _SECONDS_WANTED)
 
     def _claim(self, tenant: str, key: str, fingerprint: bytes, claim: str) -> Work[_Found | None]:
@@ -168,7 +168,7 @@ class SharedAnswers:
         await self._do(_EVICT, tenant, *self._limits)
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
-        """Nobody waits for it, and an outage costs no more than a search that is repeated."""
+        """Run it in a task. It may fail: an outage costs no more than a search that is repeated."""
 
         async def quietly() -> None:
             with suppress(StorageUnavailable):

@@ -1,4 +1,4 @@
-"""Everything that this controller shares with others over one PostgreSQL."""
+"""State that this controller shares with others over one PostgreSQL."""
 
 import asyncio
 import logging

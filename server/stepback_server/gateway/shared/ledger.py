@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _CHANNEL = "stepback_limits"
 _SECONDS_TO_SPEND = 0.25
-"""Until others see the tokens that were generated here."""
+"""Delay until others see the tokens that were generated here."""
 _NOW = "extract(epoch FROM clock_timestamp())::float8"
 _BEGIN_ROWS = f"""
     INSERT INTO key_usage (tenant, filled, claims)
@@ -79,7 +79,7 @@ class Ledger:
         # them.
         self._bell = asyncio.Event()
         self.is_shared = False
-        """Whether the last round succeeded; else this process counts for itself."""
+        """True if the last round succeeded; else this process counts for itself."""
 
     @property
     def reason(self) -> str:

@@ -46,7 +46,7 @@ class Link:
         self._lost = asyncio.Event()
         self._calls = set[asyncio.Task[Any]]()
         self.reason = "the database was not reached yet"
-        """Why there is no connection, while there is none."""
+        """Reason why there is no connection, while there is none."""
 
     @property
     def is_up(self) -> bool:

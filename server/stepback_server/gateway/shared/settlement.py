@@ -10,7 +10,7 @@ class Want(NamedTuple):
 
     urgency: int
     since: float
-    """By the database's clock."""
+    """Start of the wait, by the database's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class KeyState:
     """Tokens in its bucket at `filled`; None: it is full."""
     filled: float
     claims: Mapping[str, Claim]
-    """By controller."""
+    """Claims by controller."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ _Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class CountdownOptions(BaseModel):
-    """How many inputs a problem has."""
+    """Number of inputs of a problem."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -81,8 +81,8 @@ class CountdownGenerator(Generator[CountdownProblem]):
 
     def stream(self, split: Split, rng: Random) -> Iterator[CountdownProblem]:
         """Test problems are uniform over the solvable (inputs, target) pairs of their kind;
-        training problems have targets around the range beside, and of more than four inputs only
-        what small results reach."""
+        training problems have targets around the range next to it, and of more than four inputs
+        only what small results reach."""
         weights = self._options.weights
         streams = [_problems(number, split, rng) for number in weights]
         if len(streams) == 1:  # Nothing is drawn for a choice that is none.

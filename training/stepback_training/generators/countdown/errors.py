@@ -90,8 +90,8 @@ def _is_available(state: State, operands: tuple[int, int]) -> bool:
 
 
 def follow_up(state: State, target: int, unseen: frozenset[int], rng: Random) -> str | None:
-    """A legal step from a state that wrong steps claim, half of the time one from which the target
-    seems to be in reach, if there is any; None if no step is left."""
+    """Draw a legal step from a state that wrong steps claim: half of the time one from which the
+    target seems to be in reach, if there is any; None if no step is left."""
     legal = [(step, after) for step, after in moves(state) if not ends_in(unseen, state, step)]
     if rng.random() < _SHARE_TOWARDS_THE_TARGET:
         legal = [(step, after) for step, after in legal if can_reach(after, target)] or legal

@@ -11,7 +11,7 @@ from stepback_core.tasks.maze.paths import MOVES, OPEN, WALL, Ways, distances, t
 
 
 class MazeOptions(BaseModel):
-    """How mazes are drawn for training and tests."""
+    """Distribution of the mazes of training and tests."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

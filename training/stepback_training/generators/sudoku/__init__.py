@@ -79,7 +79,7 @@ class SudokuGenerator(Generator[SudokuProblem]):
     def wrong_step(
         self, problem: SudokuProblem, prefix: Sequence[str], kind: ErrorKind, rng: Random
     ) -> str | None:
-        """There is nothing to compute, hence no computational error."""
+        """Draw a wrong step. None for a computational error: nothing is computed."""
         grid = replay(problem.grid, prefix)
         if kind is ErrorKind.EXPLORATION:
             return exploration_error(grid, rng)

@@ -23,7 +23,7 @@ _POSSIBLE_GIVENS = {4: (4, 12), 9: (24, 70)}
 
 
 class SudokuOptions(BaseModel):
-    """How puzzles are drawn for training and tests. Each has exactly one solution."""
+    """Distribution of the puzzles of training and tests. Each has exactly one solution."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,7 +31,7 @@ class SudokuOptions(BaseModel):
     givens: tuple[int, int] = Field(default_factory=lambda fields: _GIVENS[fields.get("size", 4)])
     """Fewest and most digits given; 4 to 10 of 16, or 30 to 50 of 81, if left out."""
     singles: bool = True
-    """Whether naked and hidden singles are enough to solve a puzzle: nobody has to guess."""
+    """Require that naked and hidden singles solve a puzzle, without a guess."""
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
@@ -97,7 +97,7 @@ def _dig(solution: Grid, wanted: int, singles: bool, rng: Random) -> Grid:
 
 
 def _is_still_solved(grid: Grid, place: int, digit: int, singles: bool) -> bool:
-    """Whether a puzzle is as solvable without the digit at a place as it was with it: the digit
+    """True if a puzzle is as solvable without the digit at a place as it was with it: the digit
     follows, or no other can stand there."""
     if deduce(grid, place)[place] == digit:
         return True
