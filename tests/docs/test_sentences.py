@@ -1,4 +1,4 @@
-"""Sentences of the pages: none over 40 words, 14 on average."""
+"""Sentences of the pages: none over 40 words, at most 14 on average."""
 
 import re
 from pathlib import Path
@@ -7,9 +7,9 @@ from statistics import mean
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 LONGEST = 40
-MEAN = 14.5
+MEAN = 14
 _CODE = re.compile(r"```.*?```|<!--.*?-->", re.DOTALL)
 _SPAN = re.compile(r"`[^`]+`")
 _LINK = re.compile(r"!?\[(?P<text>[^\]]*)\]\([^)]*\)")
