@@ -1,33 +1,44 @@
 """Choosing without a checker: by likelihood, by vote, by the marker, on the same samples.
 
     python -m tests.benchmarks.marker [--problems 1000] [--temperatures 0.7,1.3] [--breadth 16]
+        [--model models/multitask-10m] [--numbers 4]
 
-The bundled checkpoint through transformers (float32), a few hundred samples at once: no server and
-no engine. Samples become branches of the search, with the four likeliest tokens of each place as an
-engine names them, and the server's own ranking chooses among the N of a problem. The checker only
-marks what each rule has chosen. A row is solved per cent with the 95 % interval; under each table
-stand McNemar's exact test of the marker against likelihood, problem by problem, and how much of the
-gap between likelihood and pass@N the marker closes.
+A checkpoint of Countdown through transformers (float32), a few hundred samples at once: no server
+and no engine. Samples become branches of the search, with the four likeliest tokens of each place
+as an engine names them, and the server's own ranking chooses among the N of a problem. The checker
+only marks what each rule has chosen. A row is solved per cent with the 95 % interval; under each
+table stand McNemar's exact test of the marker against likelihood, problem by problem, and how much
+of the gap between likelihood and pass@N the marker closes.
+
+Last comes the marker on the model's own errors: the AUC of P(marker) after the first wrong step of
+a sample, against that after the right steps before it. A dead end is a legal step that leaves no
+way to the target. Equal beginnings of one problem count once.
 """
 
 import argparse
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from pydantic import BaseModel
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from stepback_core.schemas import Outcome, Select
-from stepback_core.tasks import CountdownProblem
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Alternative, Finish, Sample
 from stepback_server.search.ranking import Judgement, rank
 from stepback_server.search.strategy import Expansion
 from stepback_server.search.tree import Branch, State
+from stepback_training.generators import GENERATORS, ErrorKind
+from stepback_training.generators.first_error import first_mistake
 from stepback_training.sampling.statistics import Pairs, wilson
-from tests.benchmarks.measuring import KINDS, TASK, problems
+from tests.benchmarks.measuring import FINAL_SEED, KINDS, TASK, task_problems
+from tests.benchmarks.probe import auc
 from tests.conftest import CHECKPOINT
 
 RULES = (Select.PERPLEXITY, Select.VOTE, Select.MARKER, Select.WEIGHTED_VOTE)
@@ -44,6 +55,8 @@ class Chosen:
 
     right: dict[str, bool]
     tokens: int
+    p_marker: dict[str, list[float]]
+    """P(marker) after right steps ("right"), and after each kind of first wrong step."""
 
 
 class Sampler:
@@ -131,7 +144,7 @@ class Sampler:
 
 
 def choose(
-    checkpoint: Checkpoint, problem: CountdownProblem, greedy: Branch, samples: Sequence[Branch]
+    checkpoint: Checkpoint, problem: BaseModel, greedy: Branch, samples: Sequence[Branch]
 ) -> Chosen:
     """Judge what each rule chooses among a problem's samples."""
     codec = checkpoint.codec
@@ -151,13 +164,36 @@ def choose(
     right = {rule: bool(verdicts and verdicts[0]) for rule, verdicts in by_rule.items()}
     right["greedy"] = any(first([greedy], Select.PERPLEXITY))
     right["pass@N"] = any(by_rule[Select.PERPLEXITY.value])
-    return Chosen(right, sum(branch.generated for branch in samples))
+    generated = sum(branch.generated for branch in samples)
+    return Chosen(right, generated, own_errors(checkpoint, problem, samples))
+
+
+def own_errors(
+    checkpoint: Checkpoint, problem: BaseModel, samples: Sequence[Branch]
+) -> dict[str, list[float]]:
+    """P(marker) after each step of the samples, up to the first wrong one; by its kind."""
+    found: dict[tuple[str, ...], tuple[str, float]] = {}
+    for branch in samples:
+        after = branch.p_marker_after_steps(checkpoint.codec.tokens)
+        steps = checkpoint.codec.decode_steps(branch.ids)[: len(after)]
+        mistake = first_mistake(TASK.checker, problem, steps)
+        judged = len(steps) if mistake is None else mistake.index + 1
+        kinds = ["right"] * judged
+        if mistake is not None:
+            kinds[-1] = mistake.kind
+        for number, (kind, p) in enumerate(zip(kinds, after, strict=False), start=1):
+            if p is not None:
+                found[tuple(steps[:number])] = (kind, p)
+    by_kind: dict[str, list[float]] = defaultdict(list)
+    for kind, p in found.values():
+        by_kind[kind].append(p)
+    return dict(by_kind)
 
 
 def ask(
     sampler: Sampler,
     checkpoint: Checkpoint,
-    asked: Sequence[CountdownProblem],
+    asked: Sequence[BaseModel],
     options: argparse.Namespace,
     temperature: float,
 ) -> Iterator[Chosen]:
@@ -190,8 +226,20 @@ def report(kind: str, temperature: float, chosen: Sequence[Chosen]) -> None:
         f"{kind}, T={temperature}: only the marker right {pairs.wins}, "
         f"only likelihood {pairs.losses}, p = {pairs.p:.2g}; {closed} of the gap closed; "
         f"{tokens:.0f} tokens a problem",
-        flush=True,
     )
+    right_steps = _collected(chosen, "right")
+    for error in ErrorKind:
+        wrong = _collected(chosen, error)
+        if len(wrong) and len(right_steps):
+            print(
+                f"{kind}, T={temperature}: AUC of P(marker) on own errors, {error}: "
+                f"{auc(wrong, right_steps):.3f} ({len(wrong)} against {len(right_steps)} steps)",
+                flush=True,
+            )
+
+
+def _collected(chosen: Sequence[Chosen], kind: str) -> np.ndarray:
+    return np.asarray([p for each in chosen for p in each.p_marker.get(kind, ())])
 
 
 def main() -> None:
@@ -201,12 +249,15 @@ def main() -> None:
     parser.add_argument("--breadth", type=int, default=16, help="N")
     parser.add_argument("--batch", type=int, default=32, help="problems at once")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", type=Path, default=CHECKPOINT)
+    parser.add_argument("--numbers", type=int, default=4, help="of a problem")
     options = parser.parse_args()
-    checkpoint = Checkpoint.open(CHECKPOINT)
+    checkpoint = Checkpoint.open(options.model)
+    task = GENERATORS["countdown"].with_options({"numbers": options.numbers})
     for temperature in map(float, options.temperatures.split(",")):
         for kind in KINDS:
             sampler = Sampler(checkpoint, options.seed)
-            asked = problems(kind, options.problems)
+            asked = task_problems(task, kind, options.problems, FINAL_SEED)
             found = list(ask(sampler, checkpoint, asked, options, temperature))
             report(kind.value, temperature, found)
 
