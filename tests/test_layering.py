@@ -27,7 +27,7 @@ SERVER_LAYERS = [
     {"engine_provider"},
     {"pipeline"},
     {"service"},
-    {"endpoints"},
+    {"handlers"},
     {"api"},
     {"app", "local"},
     {"commands", "on_ray"},

@@ -11,9 +11,9 @@ from starlette.types import ASGIApp
 from stepback_server.api import batch
 from stepback_server.api.cors import with_cors
 from stepback_server.api.docs import install_docs
-from stepback_server.api.endpoints import endpoints_of
 from stepback_server.api.errors import install_error_handlers
 from stepback_server.api.guide import mount_guide
+from stepback_server.api.job_handlers import handlers_of
 from stepback_server.api.jobs import router as jobs_router
 from stepback_server.api.middleware import BelowPrefix, BodyLimit, BrokenConnections, HeadAsGet
 from stepback_server.api.openai import routes as openai_routes
@@ -57,7 +57,7 @@ def create_app(
     served = Served(checkpoint)
     service = Service(settings, served, provide_engines(settings, served, start_engine), tracing)
 
-    jobs = Jobs(settings, endpoints_of(service, settings), lambda: service.model.id, keys.named)
+    jobs = Jobs(settings, handlers_of(service, settings), lambda: service.model.id, keys.named)
 
     def failed(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):

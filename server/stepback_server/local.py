@@ -14,11 +14,11 @@ from typing import Any
 
 from stepback_core.schemas import SolveRequest, SolveResult
 from stepback_server.checkpoint import Checkpoint
-from stepback_server.endpoints.solve import SolveEndpoint
 from stepback_server.engine.supervisor import StartEngine
 from stepback_server.engine.vllm_environment import prepare_environment
 from stepback_server.engine_provider import provide_engines
 from stepback_server.gateway.rate_limit import ANYONE
+from stepback_server.handlers.solve import SolveHandler
 from stepback_server.jobs.job import NotNow
 from stepback_server.plugins import plugins_of
 from stepback_server.reload import Served
@@ -36,7 +36,7 @@ class LocalSolver:
     ) -> None:
         served = Served(checkpoint)
         self.service = Service(settings, served, provide_engines(settings, served, start_engine))
-        self._endpoint = SolveEndpoint(self.service)
+        self._handler = SolveHandler(self.service)
 
     async def solve(self, request: SolveRequest) -> SolveResult:
         """Search. Raises ApiError and EngineError."""
@@ -47,7 +47,7 @@ class LocalSolver:
         engine is overloaded or lost."""
         while True:
             try:
-                answer = await self._endpoint(body, ANYONE, is_line=True, report=None)
+                answer = await self._handler(body, ANYONE, is_line=True, report=None)
                 return answer.status, json.loads(answer.content)
             except NotNow as later:
                 await asyncio.sleep(later.seconds)

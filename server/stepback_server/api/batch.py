@@ -14,8 +14,8 @@ from stepback_server.api.paths import BATCH_PATH
 from stepback_server.api.routes import SEARCH_ERRORS, IdempotencyKey, TheService
 from stepback_server.api.sse import WorkStream
 from stepback_server.api.state import state_of
-from stepback_server.endpoints.failures import failure_of
 from stepback_server.errors import ApiError, invalid
+from stepback_server.handlers.failures import failure_of
 from stepback_server.solve.batch import BatchRun, Ended
 
 _log = logging.getLogger(__name__)

@@ -6,7 +6,6 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from stepback_server.api.openai import spelling
-from stepback_server.endpoints.failures import failure_of
 from stepback_server.engine.base import (
     EngineUnavailable,
     PromptRefused,
@@ -14,6 +13,7 @@ from stepback_server.engine.base import (
     ReloadNotOffered,
 )
 from stepback_server.errors import ApiError, invalid, unparsable
+from stepback_server.handlers.failures import failure_of
 from stepback_server.request_context import note
 from stepback_server.storage.errors import StorageUnavailable
 

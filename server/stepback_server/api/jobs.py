@@ -210,7 +210,7 @@ async def create_batch(
     body: BatchRequest, request: Request, jobs: TheJobs, tenant: CurrentTenant
 ) -> Batch:
     """Answer every line of a file. Searches whose callers wait go first."""
-    known = state_of(request.app).jobs.endpoints
+    known = state_of(request.app).jobs.handlers
     if body.endpoint not in known:
         message = f"endpoint: send one of {', '.join(known)}"
         raise ApiError("unknown_value", message, param="endpoint")

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from stepback_core.events import ErrorEvent, SolveEvent
 from stepback_server.api.protocol import CHUNKS
 from stepback_server.concurrency import Interrupted, run_unless
-from stepback_server.endpoints.failures import failure_of
+from stepback_server.handlers.failures import failure_of
 from stepback_server.request_context import note
 from stepback_server.solve.stream import LiveSearch
 

@@ -12,14 +12,14 @@ from stepback_server.storage.tables import BATCHES, JOBS, AnyRow
 
 
 class Claims:
-    """Jobs for one controller, of the model that it serves and of endpoints that it has."""
+    """Jobs for one controller, of the model that it serves and of handlers that it has."""
 
     def __init__(
-        self, database: Database, model: Callable[[], str], endpoints: Collection[str]
+        self, database: Database, model: Callable[[], str], handlers: Collection[str]
     ) -> None:
         self._database = database
         self._model = model
-        self._endpoints = tuple(endpoints)
+        self._handlers = tuple(handlers)
         # In memory: whose turn it is may differ between controllers, and is forgotten with one.
         self._last_tenant = ""
 
@@ -66,7 +66,7 @@ class Claims:
                 of,
                 JOBS.c.state == State.QUEUED,
                 JOBS.c.model == self._model(),
-                JOBS.c.endpoint.in_(self._endpoints),
+                JOBS.c.endpoint.in_(self._handlers),
             )
             .order_by(JOBS.c.number)
             .limit(most)

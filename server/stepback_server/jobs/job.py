@@ -1,4 +1,4 @@
-"""A job as a controller holds it, and an endpoint that answers it."""
+"""A job as a controller holds it, and a handler that answers it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ class Job:
 
 
 class NotNow(Exception):
-    """The endpoint is overloaded or unavailable: ask again after `retry_after` seconds."""
+    """The handler is overloaded or unavailable: ask again after `retry_after` seconds."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"try again in {seconds} s")
@@ -71,7 +71,7 @@ Report = Callable[[SolveEvent], None]
 """Takes the events of a search as they happen."""
 
 
-class Endpoint(Protocol):
+class Handler(Protocol):
     """Answers the body of one request, refusals included."""
 
     async def __call__(

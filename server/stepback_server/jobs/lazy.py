@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from stepback_server.errors import ApiError, storage_unavailable
 from stepback_server.gateway.rate_limit import Tenant
-from stepback_server.jobs.job import Endpoint
+from stepback_server.jobs.job import Handler
 from stepback_server.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,11 +28,11 @@ class Jobs:
     def __init__(
         self,
         settings: Settings,
-        endpoints: Mapping[str, Endpoint],
+        handlers: Mapping[str, Handler],
         model: Callable[[], str],
         find_tenant: Callable[[str], Tenant | None],
     ) -> None:
-        self.endpoints = endpoints
+        self.handlers = handlers
         self._settings = settings
         self._model = model
         self._find_tenant = find_tenant
@@ -72,7 +72,7 @@ class Jobs:
 
         try:
             return await OpenedJobs.open(
-                self._settings, self.endpoints, self._model, self._find_tenant
+                self._settings, self.handlers, self._model, self._find_tenant
             )
         except (InvalidInput, StorageUnavailable) as error:
             _log.error("jobs are not possible: %s", error)

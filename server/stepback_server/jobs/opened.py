@@ -10,7 +10,7 @@ from stepback_server.gateway.rate_limit import Tenant
 from stepback_server.jobs.batches import Batches
 from stepback_server.jobs.claims import Claims
 from stepback_server.jobs.files import Files
-from stepback_server.jobs.job import Endpoint
+from stepback_server.jobs.job import Handler
 from stepback_server.jobs.lease import Lease
 from stepback_server.jobs.lifecycle import Lifecycle
 from stepback_server.jobs.runner import Runner
@@ -40,7 +40,7 @@ class OpenedJobs:
     async def open(
         cls,
         settings: Settings,
-        endpoints: Mapping[str, Endpoint],
+        handlers: Mapping[str, Handler],
         model: Callable[[], str],
         find_tenant: Callable[[str], Tenant | None],
     ) -> "OpenedJobs":
@@ -56,7 +56,7 @@ class OpenedJobs:
         keep_seconds = settings.job_days * _DAY
         runner = Runner(
             Lease(database, settings.lease_seconds),
-            Claims(database, model, endpoints),
+            Claims(database, model, handlers),
             searches,
             Lifecycle(
                 database,
@@ -65,7 +65,7 @@ class OpenedJobs:
                 most_bytes=settings.max_body_bytes,
                 keep_seconds=keep_seconds,
             ),
-            endpoints,
+            handlers,
             find_tenant,
             most_searches=settings.max_searches,
             most_lines=settings.batch_searches,

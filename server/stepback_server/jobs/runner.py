@@ -11,7 +11,7 @@ from stepback_core.schemas import ErrorBody, ErrorDetail, ErrorType
 from stepback_server.gateway.rate_limit import Tenant
 from stepback_server.jobs.claims import Claims
 from stepback_server.jobs.event_log import EventLog
-from stepback_server.jobs.job import Endpoint, Job, JobAnswer, NotNow
+from stepback_server.jobs.job import Handler, Job, JobAnswer, NotNow
 from stepback_server.jobs.lease import Lease
 from stepback_server.jobs.lifecycle import Lifecycle
 from stepback_server.jobs.searches import Searches
@@ -35,7 +35,7 @@ class Runner:
         claims: Claims,
         searches: Searches,
         lifecycle: Lifecycle,
-        endpoints: Mapping[str, Endpoint],
+        handlers: Mapping[str, Handler],
         find_tenant: Callable[[str], Tenant | None],
         *,
         most_searches: int,
@@ -45,7 +45,7 @@ class Runner:
         self._claims = claims
         self._searches = searches
         self._lifecycle = lifecycle
-        self._endpoints = endpoints
+        self._handlers = handlers
         self._find_tenant = find_tenant
         self._most_searches = most_searches
         self._most_lines = most_lines
@@ -163,7 +163,7 @@ class Runner:
             return _refusal(500, ErrorType.INTERNAL, "internal", message)
 
     async def _answer(self, job: Job) -> JobAnswer:
-        """Ask the endpoint until it has an answer."""
+        """Ask the handler until it has an answer."""
         while True:
             # Looked up again: the operator may change or withdraw a key meanwhile.
             tenant = self._find_tenant(job.tenant)
@@ -178,11 +178,11 @@ class Runner:
                 await asyncio.sleep(_POLL_SECONDS)
 
     async def _ask(self, job: Job, tenant: Tenant) -> JobAnswer:
-        endpoint, body = self._endpoints[job.endpoint], json.loads(job.body)
+        handler, body = self._handlers[job.endpoint], json.loads(job.body)
         if job.batch is not None:
-            return await endpoint(body, tenant, is_line=True, report=None)
+            return await handler(body, tenant, is_line=True, report=None)
         async with EventLog(self._searches, job.number) as log:
-            return await endpoint(body, tenant, is_line=False, report=log.add)
+            return await handler(body, tenant, is_line=False, report=log.add)
 
 
 async def _again_and_again(

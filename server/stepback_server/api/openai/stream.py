@@ -28,7 +28,7 @@ from stepback_server.api.openai.answers import (
 from stepback_server.api.openai.reasoning import Reasoning, lines_of_tree
 from stepback_server.api.openai.spelling import body_of
 from stepback_server.api.openai.translation import Wanted
-from stepback_server.endpoints.failures import failure_of
+from stepback_server.handlers.failures import failure_of
 from stepback_server.request_context import note
 from stepback_server.solve.batch import BatchRun
 from stepback_server.solve.stream import LiveSearch

@@ -1,4 +1,4 @@
-"""`POST /solve` without HTTP, and what every endpoint of jobs does with results and errors."""
+"""`POST /solve` without HTTP, and what every handler does with results and errors."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -8,10 +8,10 @@ from pydantic import ValidationError
 
 from stepback_core.events import ProgressEvent
 from stepback_core.schemas import SolveRequest, SolveResult, StopReason
-from stepback_server.endpoints.failures import failure_of
 from stepback_server.errors import ApiError, invalid
 from stepback_server.gateway.admission import Urgency
 from stepback_server.gateway.rate_limit import Tenant
+from stepback_server.handlers.failures import failure_of
 from stepback_server.jobs.job import JobAnswer, NotNow, Report, Tokens
 from stepback_server.service import Service
 from stepback_server.solve.stream import Feed, LiveSearch
@@ -22,7 +22,7 @@ _TRY_AGAIN = frozenset({"queue_full", "tokens_per_minute", "engine_unavailable"}
 _SECONDS = 1.0
 
 
-class SolveEndpoint:
+class SolveHandler:
     """Answers the body of one search."""
 
     def __init__(self, service: Service) -> None:

@@ -14,9 +14,9 @@ from stepback_server.api.openai import spelling
 from stepback_server.api.openai.answers import Envelope, chat_completion, completion
 from stepback_server.api.openai.translation import Translated, Translator
 from stepback_server.concurrency import task_group
-from stepback_server.endpoints.solve import answered, refused, try_again, urgency_of
 from stepback_server.errors import ApiError
 from stepback_server.gateway.rate_limit import Tenant
+from stepback_server.handlers.solve import answered, refused, try_again, urgency_of
 from stepback_server.jobs.job import JobAnswer, Report
 from stepback_server.service import Service
 from stepback_server.settings import Settings
@@ -25,8 +25,8 @@ from stepback_server.settings import Settings
 _OF_STREAMS = frozenset({"stream", "stream_options"})
 
 
-class _OpenAiEndpoint(ABC):
-    """Searches for both endpoints, and errors as OpenAI spells them."""
+class _OpenAiHandler(ABC):
+    """Searches for both routes, and errors as OpenAI spells them."""
 
     def __init__(self, service: Service, settings: Settings) -> None:
         self._service = service
@@ -88,7 +88,7 @@ class _OpenAiEndpoint(ABC):
         return [task.result() for task in tasks]
 
 
-class ChatEndpoint(_OpenAiEndpoint):
+class ChatHandler(_OpenAiHandler):
     """`POST /v1/chat/completions`."""
 
     def _translated(self, body: dict[str, Any]) -> Translated:
@@ -100,7 +100,7 @@ class ChatEndpoint(_OpenAiEndpoint):
         return chat_completion(result, call.wanted, envelope).model_dump_json()
 
 
-class CompletionsEndpoint(_OpenAiEndpoint):
+class CompletionsHandler(_OpenAiHandler):
     """`POST /v1/completions`."""
 
     def _translated(self, body: dict[str, Any]) -> Translated:
