@@ -83,13 +83,16 @@ def main() -> int:
     try:
         command = getattr(importlib.import_module(module), function)
     except ModuleNotFoundError as error:
-        print(
-            f"stepback {name}: {error.name} is not installed: pip install 'stepback-llm[{extra}]'",
-            file=sys.stderr,
-        )
+        print(f"stepback {name}: {_missing(error.name or '', extra)}", file=sys.stderr)
         return 2
     status: int = command(arguments)
     return status
+
+
+def _missing(module: str, extra: str) -> str:
+    if module.partition(".")[0] in sys.stdlib_module_names:
+        return f"it needs Linux (or macOS): Python has no {module} on {sys.platform}"
+    return f"{module} is not installed: pip install 'stepback-llm[{extra}]'"
 
 
 def _usage() -> str:

@@ -123,6 +123,6 @@ def _checked(headers: Mapping[str, str]) -> dict[str, str]:
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name):
             raise BadSetting(f"the header {name!r} has no name that HTTP allows")
-        if not _HEADER_VALUE.fullmatch(value):
+        if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise BadSetting(f"the value of the header {name} must be one line of printable ASCII")
     return dict(headers)

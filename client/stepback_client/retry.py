@@ -10,12 +10,12 @@ import httpx
 
 from stepback_client.errors import no_answer, seconds_to_wait
 
-LOST = (httpx.NetworkError, httpx.RemoteProtocolError)
-"""A connection that was refused or broke, the answer lost with it. A timeout is none: its caller
-set it and wants to know."""
-# From a proxy whose server restarts, closed a kept connection, or took too long; 52x are
-# Cloudflare's own.
-_GATEWAY = frozenset({502, 504, *range(520, 525)})
+LOST = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTimeout, httpx.ProxyError)
+"""A connection that was refused, not made or broken, the answer lost with it. A timeout of an
+answer is none: its caller set it and wants to know."""
+# From a proxy whose server restarts, closed a kept connection (408), or took too long; 52x and 530
+# are Cloudflare's own.
+_GATEWAY = frozenset({408, 502, 504, *range(520, 525), 530})
 # Not 500: a defect of the server would fail again.
 _RETRIED = frozenset({429, 503}) | _GATEWAY
 
@@ -25,7 +25,7 @@ Outcome = httpx.Response | httpx.HTTPError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """Retry policy for 429, 502, 503, 504 and lost connections.
+    """Retry policy for 408, 429, 502, 503, 504 and lost connections.
 
     A search has no side effects, so one whose engine died on the way is tried again too. One whose
     answer was lost is not paid twice by the controller that searched: each call has an

@@ -1,5 +1,6 @@
 """`stepback.json`: what a checkpoint says of itself, so that a server can agree or refuse."""
 
+from codecs import BOM_UTF8
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,7 +51,7 @@ class Manifest(BaseModel):
         """Read a folder's manifest. Raises InvalidInput."""
         path = folder / MANIFEST_NAME
         try:
-            manifest = cls.model_validate_json(path.read_bytes())
+            manifest = cls.model_validate_json(path.read_bytes().removeprefix(BOM_UTF8))
         except OSError as error:
             raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from error
         except ValidationError as error:

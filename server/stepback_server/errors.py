@@ -255,6 +255,10 @@ class ApiError(Exception):
             headers = {**(headers or {}), "Retry-After": str(retry_after)}
         self.headers = headers
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception would be made again from its message alone; solvers may be in other processes.
+        return type(self), (self.code, str(self)), self.__dict__
+
 
 def invalid(errors: Sequence[Any], *, under: str | None = None) -> ApiError:
     """The first of pydantic's errors; `under` is the field that the validated value came from."""

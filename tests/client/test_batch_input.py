@@ -1,11 +1,14 @@
 """Input of `stepback batch` that cannot be used is refused before anything is asked."""
 
+import gzip
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from stepback_client.batch import growing
 from stepback_client.batch.command import batch
 from stepback_client.batch.requests import read_items, read_lines
 from stepback_core.errors import InvalidInput
@@ -38,6 +41,61 @@ def test_rows_of_a_table_are_lines_without_their_nulls(
     [item] = read_items(read_lines(tmp_path / "in.parquet"))
     assert item.custom_id == "a"
     assert item.body["problem"] == {"numbers": [3, 5], "target": 15}
+
+
+LINES = b'{"task": "countdown", "problem": {}}\n{"prompt": "\xc3\xa9"}\n'
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xef\xbb\xbf" + LINES, LINES.replace(b"\n", b"\r\n"), b"\n" + LINES + b"\n\n"]
+)
+def test_a_byte_order_mark_and_other_line_ends_are_skipped(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(content)
+    assert [item.body for item in read_items(read_lines(path))] == [
+        {"task": "countdown", "problem": {}},
+        {"prompt": "é"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "form"),
+    [
+        (LINES.decode().encode("utf-16"), "UTF-16"),
+        (b"[" + LINES.strip().replace(b"\n", b",") + b"]", "JSON array"),
+        (gzip.compress(LINES), "compressed"),
+    ],
+)
+def test_a_file_in_another_form_is_called_by_its_form(
+    tmp_path: Path, content: bytes, form: str
+) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(InvalidInput, match=form):
+        list(read_items(read_lines(path)))
+
+
+def test_without_fcntl_a_file_is_held_as_windows_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+
+    def locking(descriptor: int, mode: int, count: int) -> None:
+        assert (mode, count) == (2, 1)
+        if held:
+            raise PermissionError(13, "held")
+        held.append(os.lseek(descriptor, 0, os.SEEK_CUR))
+
+    windows = ModuleType("msvcrt")
+    windows.locking, windows.LK_NBLCK = locking, 2  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.setitem(sys.modules, "msvcrt", windows)
+    path = tmp_path / "out.jsonl"
+    with growing(path) as out:
+        out.append({"a": 1})
+        with pytest.raises(InvalidInput, match="another process"), growing(path):
+            pass
+    assert held[0] == 1 << 40 and path.read_text() == '{"a":1}\n'
 
 
 def test_a_cluster_needs_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -119,7 +119,7 @@ def test_errors_are_typed_and_not_tried_again(
 
 
 @both
-@pytest.mark.parametrize("status", [429, 502, 503, 504, 524])
+@pytest.mark.parametrize("status", [408, 429, 502, 503, 504, 524, 530])
 def test_a_busy_server_or_gateway_is_tried_again(solve: Solve, status: int) -> None:
     page = httpx.Response(status, text="<html>a gateway's own page</html>")
     handler = Answers(error(status), page, httpx.Response(200, json=RESULT))
@@ -149,7 +149,13 @@ def test_a_wait_that_is_too_long_is_raised_at_once_and_says_when(solve: Solve) -
 @both
 @pytest.mark.parametrize(
     "lost",
-    [httpx.ConnectError("refused"), httpx.ReadError(""), httpx.RemoteProtocolError("closed")],
+    [
+        httpx.ConnectError("refused"),
+        httpx.ConnectTimeout("a pod that is gone"),
+        httpx.ProxyError("503 of the proxy"),
+        httpx.ReadError(""),
+        httpx.RemoteProtocolError("closed"),
+    ],
 )
 def test_a_lost_connection_is_tried_again_as_the_same_request(
     solve: Solve, lost: httpx.TransportError

@@ -173,6 +173,34 @@ def test_a_command_without_its_packages_says_what_to_install() -> None:
     assert "pip install 'stepback-llm[training]'" in done.stderr
 
 
+def test_commands_that_only_ask_need_no_module_of_unix() -> None:
+    """As on Windows."""
+    for arguments, said in (
+        (["batch", "--help"], "usage"),
+        (["evaluate", "--help"], "usage"),
+        (["errors", "--help"], "usage"),
+        (["plot", "--help"], "usage"),
+        (["train", "--recipe", "r", "--data", "d", "--out", "o"], "training needs Linux"),
+    ):
+        code = (
+            "import sys; sys.modules.update(fcntl=None, pwd=None); "
+            f"sys.argv = ['stepback', *{arguments}]; "
+            "import stepback_client.cli as c; sys.exit(c.main())"
+        )
+        done = run(sys.executable, "-c", code)
+        assert said in done.stdout + done.stderr, (arguments, done.stderr)
+
+
+def test_a_module_that_this_system_lacks_is_no_package_to_install() -> None:
+    code = (
+        "import sys; sys.modules['tomllib'] = None; "
+        "sys.argv = ['stepback', 'data']; import stepback_client.cli as c; sys.exit(c.main())"
+    )
+    done = run(sys.executable, "-c", code)
+    assert done.returncode == 2
+    assert "needs Linux" in done.stderr and "pip install" not in done.stderr
+
+
 def test_a_prompt_is_answered_without_a_checker(server: str) -> None:
     done = stepback("solve", "--prompt", "countdown:4,16,25,82=95", "--url", server)
     assert done.returncode == 0, done.stdout + done.stderr

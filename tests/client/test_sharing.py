@@ -166,6 +166,7 @@ def test_the_callers_own_headers_go_along_with_every_request() -> None:
     [
         ({"headers": {"X-A": "secret\r\nX-B: 1"}}, "X-A"),
         ({"headers": {"X A": "secret"}}, "X A"),
+        ({"headers": {"X-A": b"secret"}}, "X-A"),
         ({"headers": {"X-A": "s\N{LATIN SMALL LETTER E WITH ACUTE}cret"}}, "X-A"),
         ({"headers": {"authorization": "secret"}, "api_key": "secret"}, "Authorization"),
         ({"url": "localhost:8000"}, "http://"),

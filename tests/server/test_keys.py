@@ -43,6 +43,13 @@ def test_the_setting_is_the_same_text_and_stands_beside_the_file(tmp_path: Path)
         KeyRing(path, line)
 
 
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    alice, line = new_key("alice")
+    path = tmp_path / "keys.toml"
+    path.write_text(line, encoding="utf-8-sig")
+    assert KeyRing(path).find(alice) == Tenant("alice")
+
+
 def test_no_keys_is_open_and_a_file_without_any_is_locked(tmp_path: Path) -> None:
     assert KeyRing().is_open
     path = tmp_path / "keys.toml"

@@ -230,6 +230,13 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, field: str) -> None:
         list(read_samples(path))
 
 
+def test_a_byte_order_mark_and_empty_lines_are_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    line = b'{"prompt": "a", "steps": ["b"]}\r\n'
+    path.write_bytes(b"\xef\xbb\xbf" + line + b"\r\n" + line + b"\n")
+    assert [sample.prompt for sample in read_samples(path)] == ["a", "a"]
+
+
 def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "samples.jsonl"
     make(path, samples=20)

@@ -3,7 +3,6 @@
 Each line is on disk before the next one is written. One that a kill cut short is dropped.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Generator, Iterator
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from stepback_client.batch.file_lock import lock
 from stepback_core.errors import InvalidInput
 
 
@@ -61,7 +61,7 @@ def growing(path: Path) -> Generator[GrowingLines]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file)
         except BlockingIOError as error:
             raise InvalidInput(f"{path}: another process is writing there") from error
         yield GrowingLines(path, file)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from stepback_client.json_lines import json_lines
 from stepback_core.errors import InvalidInput
 
 SEARCH_PATH = "/solve"
@@ -41,8 +42,7 @@ def read_items(lines: Iterable[bytes]) -> Iterator[BatchItem]:
 def read_lines(path: Path) -> Iterator[bytes]:
     """Read lines of JSONL, or rows of Parquet as such. Raises InvalidInput."""
     if path.suffix != ".parquet":
-        with path.open("rb") as file:
-            yield from file
+        yield from json_lines(path)
         return
     try:
         parquet: Any = importlib.import_module("pyarrow.parquet")

@@ -36,7 +36,10 @@ def drain_on_signals(command: str, stop: asyncio.Event) -> None:
         say(command, "finishing what is in flight; once more to leave at once", 0)
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, drain, number)
+        try:
+            loop.add_signal_handler(number, drain, number)
+        except NotImplementedError:  # on Windows, where a signal ends the process at once
+            return
 
 
 def say_missing(command: str, error: ModuleNotFoundError) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import Any
 
 
 class FailureKind(StrEnum):
@@ -27,8 +28,13 @@ class CheckerFailure(Exception):
     def __init__(self, kind: FailureKind, detail: str, verdicts: Sequence[object] = ()) -> None:
         super().__init__(f"{kind}: {' '.join(detail.split())[:200]}")
         self.kind = kind
+        self._detail = detail
         self.verdicts = verdicts
         """Verdicts that the call gave before it failed, as its process sent them."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception would be made again from its message alone, which has the kind in it already.
+        return type(self), (self.kind, self._detail, self.verdicts), self.__dict__
 
     @property
     def reason(self) -> str:

@@ -66,6 +66,9 @@ class NotNow(Exception):
         super().__init__(f"try again in {seconds} s")
         self.seconds = seconds
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.seconds,), self.__dict__
+
 
 Report = Callable[[SolveEvent], None]
 """Takes the events of a search as they happen."""

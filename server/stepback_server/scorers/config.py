@@ -147,7 +147,7 @@ _KINDS: dict[str, type[Entry]] = {
 def read_entries(path: Path) -> dict[str, Entry]:
     """Read the file. Raises InvalidInput."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InvalidInput(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -25,6 +25,9 @@ class ScorerError(Exception):
         super().__init__(message)
         self.outcome = outcome
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.outcome, str(self)), self.__dict__
+
 
 @dataclass(frozen=True, slots=True)
 class Question:

@@ -56,6 +56,15 @@ def test_a_grid_is_one_cell_of_a_csv(tmp_path: Path, cell: str) -> None:
     assert task.checker.prompt(question.problem) == task.checker.prompt(task.checker.example)
 
 
+def test_line_ends_of_other_kinds_may_stand_inside_of_a_record(tmp_path: Path) -> None:
+    """A line separator (U+2028) in a string of JSON, a form feed in a cell."""
+    line = json.dumps({"numbers": [1, 2, 3, 4], "goal": 24, "note": "\u2028"}, ensure_ascii=False)
+    path = written(tmp_path, "own.jsonl", f"{line}\r\n\r\n{line}\n")
+    assert len(read(path, Columns(numbers="numbers", target="goal")).questions) == 2
+    path = written(tmp_path, "own.csv", "numbers,note\r\n1 2 3 4,a\x0cb\x85c\r\n")
+    assert len(read(path, Columns(numbers="numbers", target="24")).questions) == 1
+
+
 def test_each_problem_is_on_its_own_side_of_the_split(tmp_path: Path) -> None:
     """Held-out inputs, inputs of training, and a target that no training has."""
     held_out, trained, new = ([4, 16, 25, 82], 95), ([1, 2, 3, 4], 24), ([1, 2, 3, 4], 17)
@@ -80,6 +89,7 @@ def test_each_problem_is_on_its_own_side_of_the_split(tmp_path: Path) -> None:
         ("games.csv", b"a\n\xff\n", Columns(numbers="a", target="24"), "is not UTF-8"),
         ("games.txt", GAMES, Columns(numbers="Puzzles", target="24"), ".csv, .jsonl or .json"),
         ("own.jsonl", "{}\n[1]\n", Columns(), "own.jsonl:2: is no JSON object"),
+        ("games.csv", GAMES.encode("utf-16"), Columns(numbers="Puzzles", target="24"), "UTF-16"),
         ("own.jsonl", "{numbers}\n", Columns(), "own.jsonl:1: is no JSON"),
         ("own.jsonl", '{"numbers": [1, 2]}', Columns(), "own.jsonl:1: target: Field required"),
         ("own.jsonl", '{"numbers": [1, 2], "target": 3, "x": 1}', Columns(), "1: x: Extra inputs"),

@@ -15,11 +15,11 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from stepback_client.json_lines import json_lines
 from stepback_core.errors import InvalidInput
 from stepback_core.trace import Grammar
 from stepback_core.validation import first_error
 from stepback_training.config import DataRecipe
-from stepback_training.data.json_lines import json_lines
 from stepback_training.generators import GENERATORS, ErrorKind, Generator, Split
 from stepback_training.generators.first_error import Mistake, first_mistake
 
@@ -95,6 +95,8 @@ def read_model_errors(file: Path) -> Iterator[ModelError]:
     """Read and judge a file line by line. Raises InvalidInput."""
     try:
         for number, line in enumerate(json_lines(file), start=1):
+            if not line.strip():
+                continue
             try:
                 yield ModelError.model_validate_json(line)
             except ValidationError as error:

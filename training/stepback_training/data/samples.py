@@ -18,12 +18,12 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from tqdm import tqdm
 
+from stepback_client.json_lines import json_lines
 from stepback_core.errors import InvalidInput
 from stepback_core.trace import Grammar
 from stepback_core.validation import first_error
 from stepback_training.config import DataRecipe, Source
 from stepback_training.cores import usable_cores
-from stepback_training.data.json_lines import json_lines
 from stepback_training.data.model_errors import own_errors_of
 from stepback_training.data.traces import Trace, Traces, read_traces
 from stepback_training.data.wrong_paths import Mistakes
@@ -132,8 +132,10 @@ def read_samples(path: Path) -> Iterator[Sample]:
 
 
 def samples_of(path: Path, lines: Iterable[bytes], first: int = 1) -> Iterator[Sample]:
-    """Samples of a file's lines, numbered from `first`. Raises InvalidInput."""
+    """Samples of a file's lines but empty ones, numbered from `first`. Raises InvalidInput."""
     for number, line in enumerate(lines, start=first):
+        if not line.strip():
+            continue
         try:
             yield Sample.model_validate_json(line)
         except ValidationError as error:

@@ -24,10 +24,10 @@ from pydantic import (
     model_validator,
 )
 
+from stepback_client.json_lines import json_lines
 from stepback_core.errors import InvalidInput
 from stepback_core.trace import Grammar
 from stepback_core.validation import every_error
-from stepback_training.data.json_lines import json_lines
 from stepback_training.generators import is_test_input
 
 SPLIT_RULE = "test prompts: first byte of SHA-256 over traces:PROMPT below 26 (about 10 %)"

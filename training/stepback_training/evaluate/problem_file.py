@@ -9,6 +9,7 @@ task's rule says, so that what training may have seen is told apart. All errors 
 once, each with its line, or of JSON with its place in the list.
 """
 
+import codecs
 import csv
 import json
 import re
@@ -16,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from io import StringIO
 from math import isqrt
 from pathlib import Path
 from typing import Any
@@ -101,6 +103,8 @@ def _questions(task: Generator[Any], problems: Sequence[BaseModel]) -> list[Ques
 
 def _records(path: Path, content: bytes) -> list[tuple[int, _Record]]:
     """Each record with the line that it ends in."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise InvalidInput(f"{path}: it is UTF-16: save it as UTF-8")
     try:
         # A byte order mark is what spreadsheets put before the header.
         text = content.decode("utf-8-sig")
@@ -116,7 +120,8 @@ def _records(path: Path, content: bytes) -> list[tuple[int, _Record]]:
 
 
 def _of_csv(path: Path, text: str) -> Iterator[tuple[int, _Record]]:
-    reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
+    # Not `splitlines`, which also cuts at signs that a cell may have.
+    reader = csv.DictReader(StringIO(text, newline=""), strict=True)
     try:
         for record in reader:
             if None in record or None in record.values():
@@ -127,7 +132,8 @@ def _of_csv(path: Path, text: str) -> Iterator[tuple[int, _Record]]:
 
 
 def _of_jsonl(path: Path, text: str) -> Iterator[tuple[int, _Record]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    # At line feeds alone: JSON may have other line ends in its strings as they are.
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -135,7 +141,8 @@ def _of_jsonl(path: Path, text: str) -> Iterator[tuple[int, _Record]]:
         except ValueError as error:
             raise InvalidInput(f"{path}:{number}: is no JSON ({error})") from error
         if not isinstance(record, dict):
-            raise InvalidInput(f"{path}:{number}: is no JSON object")
+            hint = "; a list needs a name that ends in .json" if isinstance(record, list) else ""
+            raise InvalidInput(f"{path}:{number}: is no JSON object{hint}")
         yield number, record
 
 

@@ -228,7 +228,7 @@ def _split(recipe: Recipe, data: Path) -> str:
 
 def _characters(data: Path) -> set[str]:
     """Every character of the samples; maybe some that JSON puts around them, ASCII all of them."""
-    text = data.read_text(encoding="utf-8")
+    text = data.read_text(encoding="utf-8-sig")
     if "\\" not in text:  # So nothing is escaped, and no line needs to be parsed.
         return set(text) - {"\t", "\r"}  # Between the fields: inside of them these are escaped.
     found = set[str]()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from stepback_core.errors import InvalidInput
 
+_GZIP = b"\x1f\x8b"
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -20,6 +21,8 @@ def json_lines(file: Path) -> Iterator[bytes]:
 
 
 def _refuse_other_forms(file: Path, first: bytes) -> None:
+    if first.startswith(_GZIP):
+        raise InvalidInput(f"{file}: it is compressed: unpack it (gunzip)")
     # PowerShell's redirection writes UTF-16; without its mark every other byte of JSON is a zero.
     if first.startswith(_UTF_16) or b"\0" in first[:4]:
         raise InvalidInput(f"{file}: it is UTF-16 or UTF-32: save it as UTF-8")
