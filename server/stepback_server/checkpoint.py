@@ -47,7 +47,8 @@ class Checkpoint:
         """Open a folder. Raises InvalidInput where manifest, tokenizer, configuration and
         weights do not agree."""
         if not folder.is_dir():
-            raise InvalidInput(f"{folder}: there is no such folder (STEPBACK_MODEL names it)")
+            hint = _how_to_make_one(folder)
+            raise InvalidInput(f"{folder}: there is no such folder (STEPBACK_MODEL names it){hint}")
         try:
             manifest = Manifest.read(folder)
         except InvalidInput as error:
@@ -72,7 +73,10 @@ class Checkpoint:
 
 def _how_to_make_one(folder: Path) -> str:
     """The command for a model that was trained elsewhere."""
-    if (folder / MANIFEST_NAME).exists() or not (folder / "config.json").exists():
+    if (folder / "adapter_config.json").exists() and not any(folder.glob("model*.safetensors")):
+        return ": it is an adapter: merge it into its base first (PEFT's merge_and_unload)"
+    is_file = folder.is_file() and folder.suffix == ".gguf"
+    if (folder / MANIFEST_NAME).exists() or not (is_file or (folder / "config.json").exists()):
         return ""
     return f": make a folder that has one by `stepback import {folder} --out FOLDER`"
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import (
+    Regex,
     Tokenizer,
     decoders,
     models,
@@ -23,7 +24,7 @@ from stepback_core.errors import InvalidInput
 from stepback_core.trace import TraceCodec
 from stepback_server.checkpoint import Checkpoint
 from stepback_training.bases.families import is_served
-from stepback_training.bases.grammar import Wishes, adopt
+from stepback_training.bases.grammar import Wishes, adopt, checked_codec
 from stepback_training.config import BaseModelChoice
 from stepback_training.importing.cli import import_model
 from stepback_training.importing.import_base import Import, import_base
@@ -40,10 +41,13 @@ CHATML = (
 FRAME = "<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
 
 
-def byte_level(*special: str, **options: Any) -> Any:
-    """A small tokenizer of GPT-2's kind."""
+def byte_level(*special: str, normalizer: Any = None, before: Any = None, **options: Any) -> Any:
+    """A small tokenizer of GPT-2's kind, with what may change a text before its bytes."""
     backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if normalizer is not None:
+        backend.normalizer = normalizer
+    of_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([before, of_bytes]) if before else of_bytes
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=400,
@@ -177,16 +181,91 @@ def empty_base(folder: Path, **fields: Any) -> Path:
     return folder
 
 
-def test_quantised_weights_are_refused(tmp_path: Path) -> None:
-    base = empty_base(tmp_path, quantization_config={"quant_method": "awq", "bits": 4})
-    with pytest.raises(InvalidInput, match=r"quantization_config: .*\(awq\)"):
+@pytest.mark.parametrize("name", ["quantization_config", "compression_config"])
+def test_quantised_weights_are_refused(tmp_path: Path, name: str) -> None:
+    base = empty_base(tmp_path, **{name: {"quant_method": "awq", "bits": 4}})
+    with pytest.raises(InvalidInput, match=rf"{name}: .*\(awq\)"):
         _from_base(BaseModelChoice(path=str(base)))
 
 
-def test_an_adapter_is_no_base(tmp_path: Path) -> None:
-    (tmp_path / "adapter_config.json").write_text("{}")
+@pytest.mark.parametrize(
+    "beside", [(), ("config.json",), ("config.json", "adapter_model.safetensors")]
+)
+def test_an_adapter_is_no_base(tmp_path: Path, beside: tuple[str, ...]) -> None:
+    for name in ("adapter_config.json", *beside):
+        (tmp_path / name).write_text("{}")
     with pytest.raises(InvalidInput, match=r"adapter_config.json: it is an adapter.* merge it"):
         _from_base(BaseModelChoice(path=str(tmp_path)))
+    with pytest.raises(InvalidInput, match="it is an adapter: merge it"):
+        Checkpoint.open(tmp_path)
+
+
+def test_an_adapter_next_to_a_model_is_refused(tmp_path: Path) -> None:
+    make_base(tmp_path, "llama", LLAMA)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(InvalidInput, match="an adapter lies next to a whole model"):
+        _from_base(BaseModelChoice(path=str(tmp_path)))
+
+
+@pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1\n", b"", None])
+def test_weights_that_are_none_are_refused_by_name(tmp_path: Path, content: bytes | None) -> None:
+    make_base(tmp_path, "llama", LLAMA)
+    weights = tmp_path / "model.safetensors"
+    weights.unlink()
+    if content is not None:
+        weights.write_bytes(content)
+    with pytest.raises(InvalidInput, match="the weights: "):
+        _from_base(BaseModelChoice(path=str(tmp_path)))
+
+
+def test_what_is_no_gguf_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    with pytest.raises(InvalidInput, match=r"x.gguf: "):
+        _from_base(BaseModelChoice(path=str(tmp_path / "x.gguf")))
+    with pytest.raises(InvalidInput, match=r"stepback import .*x.gguf --out FOLDER"):
+        Checkpoint.open(tmp_path / "x.gguf")
+
+
+def test_a_folder_that_is_not_there_is_no_name_of_the_hub(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="nowhere: there is no such folder"):
+        _from_base(BaseModelChoice(path=str(tmp_path / "nowhere")))
+
+
+def test_an_import_leaves_its_base_as_it_is(tmp_path: Path) -> None:
+    make_base(tmp_path / "base", "llama", LLAMA)
+    before = (tmp_path / "base/config.json").read_bytes()
+    with pytest.raises(InvalidInput, match="it is the base"):
+        imported(tmp_path / "base", tmp_path / "other/../base")
+    assert (tmp_path / "base/config.json").read_bytes() == before
+
+
+PARTS = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% for part in message.content %}{{ part.text }}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "frame", "end"),
+    [
+        # Templates of models that see images take a list of parts alone.
+        (PARTS, FRAME, "<|im_end|>"),
+        ({"default": CHATML, "tool_use": "{{ tools }}"}, FRAME, "<|im_end|>"),
+        # One that would change each prompt, and two that are none: the plain frame.
+        (CHATML.replace("message.content", "message.content | lower"), None, None),
+        (CHATML.replace("message.content", "message.content | upper"), None, None),
+        ("{% for %}", None, None),
+        ("{{ raise_exception('no') }}", None, None),
+    ],
+)
+def test_a_template_gives_the_frame_and_the_end_or_neither(
+    template: Any, frame: str | None, end: str | None
+) -> None:
+    tokenizer = byte_level("<|im_start|>", "<|im_end|>", chat_template=template)
+    grammar = adopt(tokenizer, Wishes()).grammar
+    assert grammar.prompt_frame == (frame or "{prompt}\n")
+    assert grammar.end == (end or "<|endoftext|>")
 
 
 def metaspace() -> Any:
@@ -213,6 +292,31 @@ def test_a_tokenizer_that_changes_a_text_is_refused_for_any_data(tmp_path: Path)
     metaspace().save_pretrained(empty_base(tmp_path))
     with pytest.raises(InvalidInput, match=r"tokenizer: .* does not give back"):
         _from_base(BaseModelChoice(path=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalizer": normalizers.Lowercase()},
+        {"normalizer": normalizers.NFKC()},
+        {"normalizer": normalizers.Strip()},
+        {"normalizer": normalizers.Replace(Regex(" {2,}"), " ")},
+        {"before": pre_tokenizers.Whitespace()},
+    ],
+    ids=["case", "compatibility", "ends", "runs of spaces", "all spaces"],
+)
+def test_a_tokenizer_that_changes_letters_or_spaces_is_refused(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    byte_level(**change).save_pretrained(empty_base(tmp_path))
+    with pytest.raises(InvalidInput, match=r"tokenizer: .* does not give back"):
+        _from_base(BaseModelChoice(path=str(tmp_path)))
+
+
+def test_a_tokenizer_that_composes_accents_is_taken() -> None:
+    """As that of Qwen and Pythia: the text stays the same to who reads it."""
+    tokenizer = byte_level(normalizer=normalizers.NFC())
+    checked_codec(adopt(tokenizer, Wishes()).grammar, tokenizer, "a base")
 
 
 def test_what_a_tokenizer_adds_after_a_text_is_left_out() -> None:

@@ -228,7 +228,18 @@ def test_a_file_in_another_form_is_called_by_its_form(
         read_traces([file])
 
 
-@pytest.mark.parametrize("control", ["<|im_start|>", "<|eot_id|>", "<start_of_turn>", "[INST]"])
+@pytest.mark.parametrize(
+    "control",
+    [
+        "<|im_start|>",
+        "<|eot_id|>",
+        "<|reserved_special_token_7|>",
+        "<\N{FULLWIDTH VERTICAL LINE}User\N{FULLWIDTH VERTICAL LINE}>",
+        "<start_of_turn>",
+        "<bos>",
+        "[INST]",
+    ],
+)
 def test_a_rendered_prompt_is_refused_with_how_to_write_it(tmp_path: Path, control: str) -> None:
     file = write(tmp_path / "mine.jsonl", trace(0, prompt=f"{control}user\nSort cab."))
     with pytest.raises(InvalidInput, match="write what a user would type"):

@@ -10,7 +10,8 @@ from stepback_core.errors import InvalidInput
 from stepback_core.trace import Grammar, TraceCodec
 from stepback_core.validation import first_error
 
-_HERE, _ANSWER = "PROMPT-STANDS-HERE", "ANSWER-STANDS-HERE"
+# In both cases: a template that changes them would change every prompt.
+_HERE, _ANSWER = "Prompt-stands-HERE", "Answer-stands-HERE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +90,8 @@ def _grammar(tokenizer: Any, wishes: Wishes, known: Grammar | None) -> Grammar:
     plain = known or Grammar()
     try:
         return Grammar(
-            marker=wishes.marker or plain.marker,
-            separator=wishes.separator or plain.separator,
+            marker=plain.marker if wishes.marker is None else wishes.marker,
+            separator=plain.separator if wishes.separator is None else wishes.separator,
             end=end,
             prompt_frame=frame or plain.prompt_frame,
         )
@@ -101,7 +102,7 @@ def _grammar(tokenizer: Any, wishes: Wishes, known: Grammar | None) -> Grammar:
 def chat_frame(tokenizer: Any) -> str | None:
     """One user's turn in the model's chat template, up to where the answer begins; None if it
     has no template, or one with no such turn."""
-    text = _rendered(tokenizer, [{"role": "user", "content": _HERE}], add_generation_prompt=True)
+    text = _rendered(tokenizer, {"user": _HERE}, add_generation_prompt=True)
     if text is None or text.count(_HERE) != 1 or "{prompt}" in text:
         return None
     return text.replace(_HERE, "{prompt}")
@@ -109,18 +110,26 @@ def chat_frame(tokenizer: Any) -> str | None:
 
 def chat_end(tokenizer: Any) -> str | None:
     """The special token that the chat template puts after an answer; None if it puts none."""
-    turns = [{"role": "user", "content": _HERE}, {"role": "assistant", "content": _ANSWER}]
-    after = (_rendered(tokenizer, turns) or "").rpartition(_ANSWER)[2].lstrip()
+    text = _rendered(tokenizer, {"user": _HERE, "assistant": _ANSWER}) or ""
+    # Without the answer in it nothing is known of what follows one.
+    after = text.rpartition(_ANSWER)[2].lstrip() if _ANSWER in text else ""
     ids = tokenizer.encode(after, add_special_tokens=False)
     text = tokenizer.decode(ids[:1]) if ids else ""
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     return text if text in special else None
 
 
-def _rendered(tokenizer: Any, turns: list[dict[str, str]], **options: Any) -> str | None:
+def _rendered(tokenizer: Any, said: dict[str, str], **options: Any) -> str | None:
+    """The turns of a chat in its template: texts, or lists of parts where it reads these alone."""
     if not tokenizer.chat_template:
         return None
-    try:
-        return tokenizer.apply_chat_template(turns, tokenize=False, **options)
-    except Exception:  # A template is a program, and may refuse what it is given by any error.
-        return None
+    parts = {role: [{"type": "text", "text": text}] for role, text in said.items()}
+    for contents in (said, parts):
+        turns = [{"role": role, "content": content} for role, content in contents.items()]
+        try:
+            text: str = tokenizer.apply_chat_template(turns, tokenize=False, **options)
+        except Exception:  # A template is a program, and may refuse what it is given by any error.
+            continue
+        if all(each in text for each in said.values()):
+            return text
+    return None

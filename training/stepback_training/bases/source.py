@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils.quantization_config import GgufConfig
@@ -62,24 +63,32 @@ class BaseSource:
     def _check_folder(self) -> None:
         folder = Path(self.path)
         if not folder.is_dir():
+            if folder.is_absolute() or folder.exists() or self.path.count("/") > 1:
+                raise InvalidInput(f"{folder}: there is no such folder")
             return  # A name of the hub; transformers says what is wrong with it.
         config, adapter = folder / "config.json", folder / "adapter_config.json"
-        if adapter.exists() and not config.exists():
+        if adapter.exists() and not (config.exists() and _has_weights(folder)):
             raise InvalidInput(
                 f"{adapter}: it is an adapter, not a model: merge it into its base first "
                 "(PEFT's merge_and_unload), and give that folder"
+            )
+        if adapter.exists():
+            raise InvalidInput(
+                f"{adapter}: an adapter lies next to a whole model: give a folder of one of them, "
+                "the model"
             )
         if not config.exists():
             found = ", ".join(sorted(path.name for path in folder.glob("*.gguf")))
             hint = f"; give the file: {found}" if found else ""
             raise InvalidInput(f"{config}: there is none, so this is no model{hint}")
         fields = _read(config)
-        if "quantization_config" in fields:
-            kind = fields["quantization_config"].get("quant_method", "of some kind")
-            raise InvalidInput(
-                f"{config}: quantization_config: the weights are quantised ({kind}), and training "
-                "is for plain ones: take the model that they were made from"
-            )
+        for name in ("quantization_config", "compression_config"):
+            if fields.get(name):
+                kind = fields[name].get("quant_method", "of some kind")
+                raise InvalidInput(
+                    f"{config}: {name}: the weights are quantised ({kind}), and training is for "
+                    "plain ones: take the model that they were made from"
+                )
         if "auto_map" in fields and fields.get("model_type") not in CONFIG_MAPPING:
             raise InvalidInput(
                 f"{config}: auto_map: the model needs code of its own, which is not run"
@@ -89,7 +98,8 @@ class BaseSource:
         """Raise InvalidInput for a family that cannot be served."""
         try:
             config = AutoConfig.from_pretrained(self.path, **self.gguf)
-        except (OSError, ValueError, KeyError) as error:
+        # transformers and gguf raise whatever a broken file makes them meet.
+        except Exception as error:
             raise InvalidInput(f"{self.name}: config.json: {_one_line(error)}") from error
         check_family(config, self.name)
 
@@ -105,7 +115,7 @@ class BaseSource:
             options["quantization_config"] = GgufConfig(dequantize=True)
         try:
             return AutoModelForCausalLM.from_pretrained(self.path, dtype=dtype, **options)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise InvalidInput(f"{self.name}: the weights: {_one_line(error)}") from error
 
 
@@ -118,6 +128,11 @@ def _in_package(name: str) -> str:
     if len(files) != 1:
         raise InvalidInput(f"{_PACKAGE}{name}: it has {len(files)} GGUF files, and not one")
     return str(files[0])
+
+
+def _has_weights(folder: Path) -> bool:
+    found = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
+    return any(not path.name.startswith("adapter_model") for path in found)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -39,7 +39,10 @@ PLAIN_PROMPTS = (
 """Advice for prompts of a chat model that were rendered already."""
 # Control tokens as chat templates write them. Which of them a model has, its tokenizer says later;
 # a prompt that was rendered for one is no prompt of any.
-_CONTROL = re.compile(r"<\|[A-Za-z_]+\|>|<(start|end)_of_turn>|\[/?INST\]")
+_CONTROL = re.compile(
+    r"<\|\w+\|>|<\N{FULLWIDTH VERTICAL LINE}[^<>]+\N{FULLWIDTH VERTICAL LINE}>"
+    r"|<(start|end)_of_turn>|<[be]os>|\[/?INST\]"
+)
 
 
 def _is_step(step: str, info: ValidationInfo) -> str:

@@ -43,6 +43,10 @@ def import_base(order: Import) -> Imported:
     """Write the folder. Raises InvalidInput that names the part, if possible before any weights are
     read."""
     source = BaseSource.at(order.base)
+    if order.folder.resolve() == Path(source.path).resolve():
+        raise InvalidInput(
+            f"{order.folder}: it is the base itself, which stays as it is: name another"
+        )
     source.check_family()
     tokenizer = source.open_tokenizer()
     known = source.manifest
