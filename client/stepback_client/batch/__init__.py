@@ -1,5 +1,6 @@
 """Many problems from a file: a scheduler, a file of answers that only grows, a cluster."""
 
+from stepback_client.batch.line_files import json_lines
 from stepback_client.batch.lines import GrowingLines, growing
 from stepback_client.batch.scheduler import PATIENCE, Stopped, ask_each, finished
 from stepback_client.batch.solvers import Solve, on_ray
@@ -23,6 +24,7 @@ __all__ = [
     "drain_on_signals",
     "finished",
     "growing",
+    "json_lines",
     "on_ray",
     "positive",
     "say",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from stepback_client.json_lines import json_lines
+from stepback_client.batch.line_files import json_lines
 from stepback_core.errors import InvalidInput
 
 SEARCH_PATH = "/solve"

@@ -141,8 +141,8 @@ class SolveResult(ResponseModel):
     """`solved`: the checker accepts the answer. `unverified`: an answer, and no checker, or one
     that failed. `unsolved`: neither."""
     stop_reason: StopReason
-    """`solved`, `exhausted`, `token_budget`, `deadline`, `checker_failed` of a plug-in, or
-    `cancelled` by a server that stops."""
+    """`solved`, `exhausted`, `token_budget`, `deadline`, `checker_failed` of a plug-in or of a
+    scorer that decides, or `cancelled` by a server that stops."""
     strategy: Strategy
     """Value in use."""
     select: Select

@@ -45,6 +45,11 @@ class Scorer:
         self._report = report
         self._clock = clock
 
+    @property
+    def is_paused(self) -> bool:
+        """Tell whether it has failed so often that it is left alone."""
+        return self._breaker.is_open
+
     async def score(
         self, question: Question, candidates: Sequence[Candidate]
     ) -> dict[str, Opinion]:

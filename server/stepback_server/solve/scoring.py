@@ -13,6 +13,8 @@ from stepback_server.scorers.messages import Candidate, Opinion, Question
 from stepback_server.scorers.scorer import Scorer
 from stepback_server.search.tree import Branch
 
+# As many as a search may lose calls of a plug-in's checker.
+_MOST_EMPTY_ROUNDS = 4
 _LEAST_SCORE = 1e-6
 """A score of 0 delays what it is given to, but does not forbid it."""
 
@@ -40,6 +42,14 @@ class Scoring:
         self._codec = codec
         self._cost = cost
         self._opinions: dict[Text, Opinion] = {}
+        self._empty_rounds = 0
+        """Calls in a row that brought no opinion at all."""
+
+    @property
+    def is_lost(self) -> bool:
+        """True while the scorer is left alone and has said nothing for some calls in a row: no
+        answer is judged any more."""
+        return self.scorer.is_paused and self._empty_rounds >= _MOST_EMPTY_ROUNDS
 
     def of(self, steps: Sequence[str]) -> Opinion | None:
         """The opinion of an answer; None if there is none by now."""
@@ -78,6 +88,7 @@ class Scoring:
             if each.id in opinions
         }
         self._opinions |= found
+        self._empty_rounds = 0 if found else self._empty_rounds + 1
         self._cost.scored += len(found)
         self._cost.unscored += len(texts) - len(found)
 

@@ -138,7 +138,9 @@ class Solver:
             observe=feed.record if feed else lambda branch: None,
             appraise=_both(order.review and order.review.appraise, verdicts.appraise),
             # Of no use any more: only a verdict ends it, and there will be none.
-            is_lost=lambda: ends_at_a_win and bool(order.review and order.review.is_lost),
+            is_lost=lambda: (
+                ends_at_a_win and (verdicts.are_lost or bool(order.review and order.review.is_lost))
+            ),
         )
         if feed:
             feed.begin(self._started(order), self._event_writer(results))

@@ -40,6 +40,15 @@ class Verdicts:
         """The appraisal that the search awaits; None if every verdict is immediate."""
         return self._scoring.appraise if self._scoring else None
 
+    @property
+    def are_lost(self) -> bool:
+        """True once no answer can be verified any more, since the scorer that decides is dead."""
+        return (
+            self._scoring is not None
+            and self._scoring.scorer.entry.decides
+            and self._scoring.is_lost
+        )
+
     def of(self, steps: Sequence[str]) -> Judgement:
         """The judgement of an answer, as far as it is known by now."""
         checked = Judgement.of_verdict(self._check(steps)) if self._check else Judgement()

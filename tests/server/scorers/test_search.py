@@ -174,6 +174,43 @@ def test_one_that_fails_makes_answers_unverified(
     assert result.usage.scored == 0 and result.usage.unscored >= 1
 
 
+def test_a_search_that_nothing_can_solve_any_more_ends_early(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """With what it has, long before its budget."""
+    texts = [f"{each}+3={each + 3}" for each in range(50)]
+    with serving(lambda body: PlainTextResponse("", 500)) as service:
+        scorers = named(tmp_path, service.url, "failures = 2")
+        result = search(checkpoint, scorers, texts, breadth=64, budget={"tokens": 4096})
+    assert (result.status, result.stop_reason) == (Status.UNVERIFIED, StopReason.CHECKER_FAILED)
+    assert result.answer and (result.answer.verified, result.answer.reason) == (
+        None,
+        "scorer_failed",
+    )
+    assert result.usage.scored == 0 and result.usage.engine_requests < 64
+
+
+def test_one_that_has_no_opinion_is_not_dead(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    texts = [f"{each}+3={each + 3}" for each in range(50)]
+    with serving(lambda body: {"verdicts": []}) as service:
+        result = search(checkpoint, named(tmp_path, service.url, "failures = 2"), texts, breadth=16)
+    assert result.stop_reason is StopReason.EXHAUSTED
+    assert result.usage.engine_requests == 16
+
+
+def test_one_that_comes_back_still_ends_the_search(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    likes_it, calls = likes(RIGHT), [0]
+
+    def reply(body: dict[str, Any]) -> Response | dict[str, Any]:
+        calls[0] += 1
+        return PlainTextResponse("", 500) if calls[0] <= 3 else likes_it(body)  # type: ignore[return-value]
+
+    with serving(reply) as service:
+        scorers = named(tmp_path, service.url, "failures = 5")
+        result = search(checkpoint, scorers, [RIGHT], breadth=64)
+    assert result.stop_reason is StopReason.SOLVED
+
+
 def test_one_that_only_scores_takes_nothing_from_a_task_by_failing(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:

@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from stepback_client.json_lines import json_lines
+from stepback_client.batch import json_lines
 from stepback_core.errors import InvalidInput
 from stepback_core.trace import Grammar
 from stepback_core.validation import every_error

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stepback_client.json_lines import json_lines
+from stepback_client.batch import json_lines
 from stepback_core.trace import TraceCodec
 from stepback_training.data.samples import Sample, samples_of
 from stepback_training.train.loss_mask import encode, refuse_reserved
