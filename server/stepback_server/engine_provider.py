@@ -11,7 +11,7 @@ from stepback_server.engine.base import (
     SampleRequest,
 )
 from stepback_server.engine.discovery import Discovery, Resolve, resolve_name
-from stepback_server.engine.handshake import Expected
+from stepback_server.engine.handshake import ExpectedServer
 from stepback_server.engine.pool import Changes, EnginePool
 from stepback_server.engine.remote import RemoteEngine
 from stepback_server.engine.supervisor import (
@@ -42,7 +42,7 @@ def provide_engines(
 def _remote(
     settings: Settings, served: Served, work: SampleRequest, resolve: Resolve
 ) -> EngineProvider:
-    expected = Expected.of(served.checkpoint, settings)
+    expected = ExpectedServer.of(served.checkpoint, settings)
     found = Discovery(settings.engine_urls, resolve)
 
     def supervise(url: str) -> Supervisor:
@@ -56,7 +56,7 @@ def _remote(
     return EnginePool({url: supervise(url) for url in found.fixed}, changes)
 
 
-def _connect(url: str, expected: Expected, served: Served | None) -> OwnedEngine:
+def _connect(url: str, expected: ExpectedServer, served: Served | None) -> OwnedEngine:
     """A server, with the weights that are `served` if it takes any: it may have been started with
     others, or hold those of another controller."""
     replica = RemoteEngine.connect(url, expected)

@@ -22,10 +22,10 @@ from stepback_server.concurrency import run_all
 from stepback_server.engine.base import EngineUnavailable
 from stepback_server.engine.supervisor import EngineProvider
 from stepback_server.gateway.admission import Admission, Urgency
+from stepback_server.gateway.batch_places import BatchLimits
 from stepback_server.gateway.idempotency import IdempotentAnswers
 from stepback_server.gateway.rate_limit import RateLimiter, Tenant
 from stepback_server.gateway.shared.controllers import SharedControllers
-from stepback_server.gateway.yielding import Yielding
 from stepback_server.observability.metrics import Live, Metrics
 from stepback_server.observability.telemetry import Telemetry
 from stepback_server.observability.tracing import Tracing
@@ -66,7 +66,9 @@ class Service:
             max_seconds=settings.max_queue_seconds,
             meter=meter,
             waited=lambda seconds: self.metrics.queued(seconds),
-            yielding=Yielding(settings.batch_floor, settings.batch_searches, settings.batch_pause),
+            batch_limits=BatchLimits(
+                settings.batch_floor, settings.batch_searches, settings.batch_pause
+            ),
             shared=shared and shared.ledger,
         )
         if shared is not None:

@@ -30,7 +30,7 @@ from stepback_training.generators import GENERATORS, Split
 from stepback_training.sampling.statistics import Pairs, wilson
 from tests.benchmarks.arm_samples import ARMS, arm_samples, write_arm
 from tests.benchmarks.measuring import FINAL_SEED
-from tests.benchmarks.solving import RULES, Desk, Row, start_engine
+from tests.benchmarks.solving import RULES, Row, RowSolver, start_engine
 
 _WIDE = {"breadth": 64, "temperature": 0.7}
 _ROUNDS = {"breadth": 8, "backtracks": 1, "temperature": 0.7}
@@ -52,7 +52,7 @@ SEARCHES: dict[str, dict[str, Any]] = {
 }
 
 
-class BlindDesk(Desk):
+class BlindRowSolver(RowSolver):
     """Asks prompts instead of problems: a search sees neither the task nor its checker."""
 
     def _fields(self, problem: BaseModel) -> dict[str, Any]:
@@ -91,9 +91,11 @@ async def ask_arm(given: argparse.Namespace, arm: str, seed: int, model: Path) -
     engine = start_engine(checkpoint, given.in_flight)
     try:
         limit = asyncio.Semaphore(given.in_flight)
-        desk = BlindDesk(engine, checkpoint, task, limit, given.out / f"{arm}-{seed}" / "rows")
+        solver = BlindRowSolver(
+            engine, checkpoint, task, limit, given.out / f"{arm}-{seed}" / "rows"
+        )
         return [
-            await desk.row(
+            await solver.row(
                 f"{name}, {budget}", arm, options | {"budget": {"tokens": budget}}, problems, seed
             )
             for budget in given.budgets

@@ -33,7 +33,7 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_training.sampling.statistics import Share
 from tests.benchmarks.measuring import FINAL_SEED, TASK, both_kinds
 from tests.benchmarks.search import Run, table
-from tests.benchmarks.solving import Desk, start_engine
+from tests.benchmarks.solving import RowSolver, start_engine
 from tests.conftest import CHECKPOINT
 
 _RESPONSE = "###Response:\n"
@@ -172,9 +172,9 @@ async def _ours(
     engine = start_engine(checkpoint, 128)
     try:
         limit = asyncio.Semaphore(64)
-        desk = Desk(engine, checkpoint, TASK, limit, given.out / "rows")
+        solver = RowSolver(engine, checkpoint, TASK, limit, given.out / "rows")
         rows = [
-            (run, await desk.row(f"{run.key} {select}", "both", options, asked, FINAL_SEED))
+            (run, await solver.row(f"{run.key} {select}", "both", options, asked, FINAL_SEED))
             for run in runs
             for select in ("perplexity", "verified")
             if (options := run.options | limits | {"select": select})

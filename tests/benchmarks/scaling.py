@@ -27,7 +27,7 @@ import httpx
 from stepback_client import AsyncClient
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine, OnSample, Sample, SampleRequest
-from stepback_server.engine.handshake import Expected
+from stepback_server.engine.handshake import ExpectedServer
 from stepback_server.engine.remote import RemoteEngine
 from stepback_training.generators import Split
 from tests.benchmarks.ablation import Bench
@@ -161,7 +161,7 @@ async def between_requests(server: PinnedServer) -> list[float]:
     checkpoint = Checkpoint.open(CHECKPOINT)
     engine = RemoteEngine.connect(
         server.url,
-        Expected(
+        ExpectedServer(
             model=checkpoint.manifest.name,
             context_tokens=checkpoint.context_tokens,
             api_key=None,

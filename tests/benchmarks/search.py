@@ -29,7 +29,7 @@ from stepback_training.generators import GENERATORS, Generator, Split
 from stepback_training.sampling.statistics import Pairs, wilson
 from tests.benchmarks.drawing import draw_costs
 from tests.benchmarks.measuring import DEVELOPMENT_SEED, FINAL_SEED, TASK, task_problems
-from tests.benchmarks.solving import Desk, Row, gflop, start_engine
+from tests.benchmarks.solving import Row, RowSolver, gflop, start_engine
 from tests.conftest import CHECKPOINT
 
 TEMPERATURE = 1.3
@@ -229,8 +229,8 @@ async def measure(
     try:
         limit = asyncio.Semaphore(given.in_flight)
         tasks: dict[str, Generator[Any]] = given.tasks
-        desks = {
-            name: Desk(engine, checkpoint, task, limit, given.out / "rows" / name)
+        solvers = {
+            name: RowSolver(engine, checkpoint, task, limit, given.out / "rows" / name)
             for name, task in tasks.items()
         }
         asked = {
@@ -243,7 +243,7 @@ async def measure(
         async def one(run: Run, task: str, kind: Split) -> tuple[Run, Row]:
             problems = asked[task, kind]
             label = _label(task, kind)
-            return run, await desks[task].row(run.key, label, run.options, problems, seed)
+            return run, await solvers[task].row(run.key, label, run.options, problems, seed)
 
         return list(await asyncio.gather(*(one(run, *of) for run in runs for of in asked)))
     finally:

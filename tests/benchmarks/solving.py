@@ -67,8 +67,8 @@ class Row:
         return sum(getattr(each, what) for each in self.asked) / len(self.asked)
 
 
-class Desk:
-    """Asks problems of one task; keeps each row in a file."""
+class RowSolver:
+    """Solver of the problems of one task in this process; keeps each row in a file."""
 
     def __init__(
         self,

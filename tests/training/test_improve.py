@@ -33,7 +33,7 @@ from stepback_training.improve.problems import (
     refuse_held_out,
     training_questions,
 )
-from stepback_training.improve.samples import Kept, keep, write_mixture
+from stepback_training.improve.samples import SolvedPath, keep, write_mixture
 from stepback_training.sampling.provenance import Provenance
 from stepback_training.train.checkpoint import resumable
 from stepback_training.train.run_folder import agree
@@ -58,10 +58,10 @@ def recipe(**improve: Any) -> Recipe:
     return Recipe.model_validate(PLAIN | {"improve": IMPROVE | improve})
 
 
-def kept_of(split: Split, seed: int, name: str = "countdown") -> Kept:
+def kept_of(split: Split, seed: int, name: str = "countdown") -> SolvedPath:
     task = GENERATORS[name]
     problem = next(task.stream(split, Random(seed)))
-    return Kept(task, problem, task.reference_paths(problem)[0], [])
+    return SolvedPath(task, problem, task.reference_paths(problem)[0], [])
 
 
 # Nothing of the test split
@@ -126,7 +126,7 @@ def test_every_sample_of_a_round_is_of_the_training_split(
     """Read back from the file, by what its prompts say."""
     questions = islice(training_questions(DataRecipe(samples=1), seed), 10)
     kept = [
-        Kept(COUNTDOWN, each.problem, COUNTDOWN.reference_paths(each.problem)[0], [])
+        SolvedPath(COUNTDOWN, each.problem, COUNTDOWN.reference_paths(each.problem)[0], [])
         for each in questions
     ]
     path = tmp_path / "samples.jsonl"
@@ -223,14 +223,17 @@ def test_no_own_wrong_step_ends_in_a_held_out_target(tmp_path: Path) -> None:
     # And what an older journal may have is refused where the samples are written.
     samples = tmp_path / "samples.jsonl"
     with pytest.raises(InvalidInput, match=r"56\+12=67 is wrong, and ends in a held-out goal"):
-        kept = [Kept(COUNTDOWN, problem, path, [*found, ENDS_HELD_OUT])]
+        kept = [SolvedPath(COUNTDOWN, problem, path, [*found, ENDS_HELD_OUT])]
         write_mixture(recipe(), kept, set(), samples, 1)
     assert not samples.exists()
 
 
 def test_own_mistakes_are_taught_and_invented_ones_where_there_are_none(tmp_path: Path) -> None:
     wrong = WrongStep(prefix=["16-4=12"], step="25-12=14")
-    kept = [Kept(COUNTDOWN, PROBLEM, WAY, [wrong]), *(kept_of(Split.TRAIN, n) for n in range(9))]
+    kept = [
+        SolvedPath(COUNTDOWN, PROBLEM, WAY, [wrong]),
+        *(kept_of(Split.TRAIN, n) for n in range(9)),
+    ]
     path = tmp_path / "samples.jsonl"
     own = write_mixture(recipe(backtrack_share=0.5, old_share=0), kept, set(), path, 1)
     assert (own.optimal, own.backtrack, own.own_errors, own.old) == (10, 10, 1, 0)

@@ -21,7 +21,7 @@ from stepback_core.schemas.jobs import SearchJob
 from stepback_core.trace import PROTOCOL_VERSION
 from stepback_server.api.authentication import CurrentTenant, authenticate_for_metrics
 from stepback_server.api.body import StrictRoute, sent_as_json
-from stepback_server.api.described import OF_ANY_BODY, described
+from stepback_server.api.error_answers import OF_ANY_BODY, described
 from stepback_server.api.middleware import until_hang_up
 from stepback_server.api.paths import SEARCH_PATH
 from stepback_server.api.sse import EventStream

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from stepback_core.errors import InvalidInput
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.context import with_context
-from stepback_server.engine.handshake import Expected
+from stepback_server.engine.handshake import ExpectedServer
 from stepback_server.engine.supervisor import HealthCheckConfig, Supervisor, canary
 from stepback_server.engine.vllm_environment import prepare_environment, threads_for
 from stepback_server.engine.vllm_options import as_flags, engine_options
@@ -39,7 +39,7 @@ def engine(arguments: Sequence[str]) -> int:
         vllm_logging=VLLM_JSON if settings.log_format == "json" else None,
     )
     configure_logs(settings.log_level, settings.log_format)
-    expected = Expected.of(checkpoint, settings)
+    expected = ExpectedServer.of(checkpoint, settings)
     if expected.api_key:
         # Not a flag: every user of the machine can read those.
         os.environ["VLLM_API_KEY"] = expected.api_key

@@ -43,7 +43,7 @@ def trusted_authorities() -> ssl.SSLContext:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Expected:
+class ExpectedServer:
     """The model and settings that every server must have."""
 
     model: str
@@ -55,7 +55,7 @@ class Expected:
     """Requests to one server at once; more wait here."""
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, settings: Settings) -> "Expected":
+    def of(cls, checkpoint: Checkpoint, settings: Settings) -> "ExpectedServer":
         key = settings.engine_api_key
         return cls(
             model=checkpoint.manifest.name,

@@ -30,7 +30,12 @@ from stepback_server.engine.completions import (
     Stream,
     request_body,
 )
-from stepback_server.engine.handshake import CONTROL_SECONDS, Expected, say, trusted_authorities
+from stepback_server.engine.handshake import (
+    CONTROL_SECONDS,
+    ExpectedServer,
+    say,
+    trusted_authorities,
+)
 from stepback_server.request_context import trace_headers
 
 _ABORT_CONNECTIONS = 8
@@ -53,7 +58,7 @@ _NOT_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 class RemoteEngine:
     """The engine seam over one vLLM server. Make it with `connect`."""
 
-    def __init__(self, url: str, expected: Expected, version: str = "unknown") -> None:
+    def __init__(self, url: str, expected: ExpectedServer, version: str = "unknown") -> None:
         self.url = url
         self.version = version
         self._model = expected.model
@@ -71,7 +76,7 @@ class RemoteEngine:
         )
 
     @classmethod
-    def connect(cls, url: str, expected: Expected) -> "RemoteEngine":
+    def connect(cls, url: str, expected: ExpectedServer) -> "RemoteEngine":
         """Ask a server what it serves, and what it is; blocks, for seconds at most.
 
         Raises EngineUnavailable where there is no server yet, EngineError where it is another

@@ -20,7 +20,7 @@ from stepback_server.engine.base import (
 )
 from stepback_server.engine.cores import Cores
 from stepback_server.engine.death import Death, cause_of, core_report, failed_cores, reported_cause
-from stepback_server.engine.handshake import Expected
+from stepback_server.engine.handshake import ExpectedServer
 from stepback_server.engine.orphan import die_with_parent
 from stepback_server.engine.output import Output
 from stepback_server.engine.remote import RemoteEngine
@@ -180,7 +180,9 @@ class ChildEngine(EngineWrapper):
 class VllmLauncher:
     """Starts a server on request, always on the same address."""
 
-    def __init__(self, serve: Serve, flags: Sequence[str], url: str, expected: Expected) -> None:
+    def __init__(
+        self, serve: Serve, flags: Sequence[str], url: str, expected: ExpectedServer
+    ) -> None:
         self._serve = serve
         self._flags = flags
         self._url = url

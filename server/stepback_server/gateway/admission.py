@@ -11,8 +11,8 @@ from itertools import islice
 from typing import Protocol
 
 from stepback_server.errors import out_of_tokens, queue_full
+from stepback_server.gateway.batch_places import BatchLimits, BatchPlaces
 from stepback_server.gateway.rate_limit import ANYONE, RateLimiter, Tenant
-from stepback_server.gateway.yielding import BatchPlaces, Yielding
 
 
 # An integer, since it travels through the database to other controllers.
@@ -85,7 +85,7 @@ class Admission:
         max_seconds: float = 60.0,
         meter: RateLimiter | None = None,
         waited: Callable[[float], None] = lambda seconds: None,
-        yielding: Yielding | None = None,
+        batch_limits: BatchLimits | None = None,
         shared: Shared | None = None,
     ) -> None:
         """`waited` is called with the seconds in the queue of every search that enters or passes
@@ -109,7 +109,7 @@ class Admission:
         """Set while no search is in flight."""
         self.idle.set()
         self._is_held = False
-        self._batches = BatchPlaces(yielding or Yielding())
+        self._batches = BatchPlaces(batch_limits or BatchLimits())
         self._next_look: asyncio.TimerHandle | None = None
         self._patient: dict[Urgency, deque[_Waiter]] = {
             Urgency.BACKGROUND: deque(),

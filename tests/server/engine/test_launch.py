@@ -11,7 +11,7 @@ from stepback_core.errors import InvalidInput
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.commands.engine import server_flags
 from stepback_server.engine import vllm_dtype
-from stepback_server.engine.handshake import Expected
+from stepback_server.engine.handshake import ExpectedServer
 from stepback_server.settings import Settings, flag_of
 from tests.conftest import CHECKPOINT, SERVED
 
@@ -52,7 +52,7 @@ def test_the_addresses_of_engines_are_read_and_their_key_is_never_shown() -> Non
     )
     assert settings.engine_urls == ("http://a:8000", "https://b/prefix")
     assert Settings.read({"STEPBACK_ENGINE_URLS": ""}).engine_urls == ()
-    expected = Expected(model="m", context_tokens=1, api_key="secret", connections=1)
+    expected = ExpectedServer(model="m", context_tokens=1, api_key="secret", connections=1)
     assert "secret" not in repr(settings) + repr(expected)
     assert expected.headers == {"Authorization": "Bearer secret"}
 

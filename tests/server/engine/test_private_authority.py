@@ -15,8 +15,8 @@ import pytest
 _ASK = """
 import sys
 from stepback_server.engine.base import EngineError
-from stepback_server.engine.handshake import Expected
-expected = Expected(model="m", context_tokens=256, api_key=None, connections=1)
+from stepback_server.engine.handshake import ExpectedServer
+expected = ExpectedServer(model="m", context_tokens=256, api_key=None, connections=1)
 try:
     print(expected.check_server(sys.argv[1]))
 except EngineError as error:

@@ -15,14 +15,14 @@ import pytest
 from stepback_client import AsyncClient, Client, CountdownProblem, SolveResult
 from stepback_core.tasks import TASKS
 from stepback_server.engine.base import EngineError, EngineUnavailable, Sample, SampleRequest
-from stepback_server.engine.handshake import Expected
+from stepback_server.engine.handshake import ExpectedServer
 from stepback_server.engine.remote import RemoteEngine
 from tests.conftest import CHECKPOINT, SERVED, held_out
 from tests.server.engine.conftest import Fleet, VllmServer
 
 CHECKER = TASKS["countdown"]
 PROBLEM = CountdownProblem(numbers=[3, 5, 7, 25], target=41)
-EXPECTED = Expected(model=SERVED, context_tokens=256, api_key=None, connections=8)
+EXPECTED = ExpectedServer(model=SERVED, context_tokens=256, api_key=None, connections=8)
 
 
 @pytest.fixture
@@ -177,11 +177,11 @@ def test_a_server_of_another_model_or_a_shorter_context_is_refused_by_name(
     url = servers[0].url
     for expected, message in (
         (
-            Expected(model="x", context_tokens=9, api_key=None, connections=1),
+            ExpectedServer(model="x", context_tokens=9, api_key=None, connections=1),
             f"serves {SERVED}",
         ),
         (
-            Expected(model=SERVED, context_tokens=257, api_key=None, connections=1),
+            ExpectedServer(model=SERVED, context_tokens=257, api_key=None, connections=1),
             "--max-model-len 257",
         ),
     ):

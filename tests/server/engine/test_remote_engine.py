@@ -23,7 +23,7 @@ from stepback_server.engine.base import (
     Sample,
     SampleRequest,
 )
-from stepback_server.engine.handshake import Expected
+from stepback_server.engine.handshake import ExpectedServer
 from stepback_server.engine.remote import RemoteEngine
 from stepback_server.request_context import ONWARD
 from tests.conftest import free_port
@@ -31,7 +31,7 @@ from tests.conftest import free_port
 REQUEST = SampleRequest(
     ids=(4, 5), n=2, max_tokens=9, temperature=0.7, seeds=(1, 2), stop_ids=(2,), tree="a tree"
 )
-EXPECTED = Expected(model="m", context_tokens=16, api_key="secret", connections=4)
+EXPECTED = ExpectedServer(model="m", context_tokens=16, api_key="secret", connections=4)
 
 
 def chunk(index: int, *ids: int, finish: str | None = None) -> str:
@@ -343,7 +343,7 @@ def test_a_router_that_does_not_tell_the_context_is_taken_at_its_word(
 
 
 def test_a_wrong_key_is_told_by_the_name_of_its_setting() -> None:
-    keyless = Expected(model="m", context_tokens=16, api_key=None, connections=4)
+    keyless = ExpectedServer(model="m", context_tokens=16, api_key=None, connections=4)
 
     async def scenario(fake: FakeVllm, url: str) -> None:
         with pytest.raises(EngineError, match="STEPBACK_ENGINE_API_KEY"):

@@ -24,14 +24,14 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_server.commands.engine import own_url, patience
 from stepback_server.engine.base import EngineUnavailable
 from stepback_server.engine.death import Death
-from stepback_server.engine.handshake import Expected
+from stepback_server.engine.handshake import ExpectedServer
 from stepback_server.engine.remote import RemoteEngine
 from stepback_server.engine.supervisor import HealthCheckConfig, Supervisor, canary
 from stepback_server.engine.vllm_process import ChildEngine, Serve, VllmLauncher
 from stepback_server.settings import Settings
 from tests.conftest import CHECKPOINT, children, free_port, wait_until_ok
 
-EXPECTED = Expected(model="m", context_tokens=16, api_key=None, connections=4)
+EXPECTED = ExpectedServer(model="m", context_tokens=16, api_key=None, connections=4)
 SERVERS = ("spawn_main", "VLLM::Server")
 QUICK = HealthCheckConfig(
     between_checks=0.05,
@@ -310,7 +310,7 @@ def test_vllms_server_with_a_stopped_core_is_replaced_and_dies_with_the_command(
         wait_until_said(log, f"{url} is up", 2)
         core = core_below(command.pid)
         assert core != first and not lives(first)
-        expected = Expected.of(Checkpoint.open(CHECKPOINT), Settings.read({}))
+        expected = ExpectedServer.of(Checkpoint.open(CHECKPOINT), Settings.read({}))
         assert RemoteEngine.connect(url, expected).version != "unknown"
         command.kill()
         command.wait()

@@ -14,14 +14,14 @@ from stepback_core.manifest import weights_digest
 from stepback_training.collect_errors import cli
 from stepback_training.config import DataRecipe
 from stepback_training.improve.problems import training_questions
-from stepback_training.improve.served_checkpoint import OnRay, Way, Weights
+from stepback_training.improve.served_checkpoint import OnRay, SearchConfig, Weights
 from stepback_training.sampling import searchers
 from stepback_training.sampling.searchers import Cluster
 from tests.conftest import CHECKPOINT
 from tests.training.evaluate.made import result
 
 WEIGHTS = Weights("m", CHECKPOINT, "one")
-WAY = Way(name="search", options=SolveOptions(breadth=2), seed=0)
+WAY = SearchConfig(name="search", options=SolveOptions(breadth=2), seed=0)
 QUESTIONS = list(islice(training_questions(DataRecipe(samples=1), 1), 6))
 
 

@@ -17,7 +17,7 @@ MOST_CANDIDATES = 1024
 """Rules that one result can serve."""
 
 
-class _Plain(BaseModel):
+class _PlanModel(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
@@ -26,7 +26,7 @@ class _Plain(BaseModel):
 _SAMPLED = (Strategy.BEST_OF_N, Strategy.SELF_BACKTRACKING)
 
 
-class Setting(_Plain):
+class Setting(_PlanModel):
     """Search that every problem gets. Self-backtracking with b=0 is best-of-N, and named so."""
 
     strategy: Strategy
@@ -102,7 +102,7 @@ class Setting(_Plain):
         return breadth * (1 + (self.backtracks or 0) * isqrt(breadth))
 
 
-class Source(_Plain):
+class Source(_PlanModel):
     """The file that the problems are from, instead of the task's generator."""
 
     name: str
@@ -111,7 +111,7 @@ class Source(_Plain):
     """Number of problems of each split, by the task's rule."""
 
 
-class Plan(_Plain):
+class Plan(_PlanModel):
     """One evaluation. The same plan asks the same problems with the same seeds."""
 
     task: str

@@ -42,11 +42,11 @@ class Failure(StrEnum):
     DEADLINE = "deadline"
 
 
-class _Kept(BaseModel):
+class _OutcomeModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Choice(_Kept):
+class Choice(_OutcomeModel):
     """The choice of a rule, judged."""
 
     strict: bool
@@ -58,7 +58,7 @@ class Choice(_Kept):
     """True if the answer says that it reaches the goal."""
 
 
-class Outcome(_Kept):
+class Outcome(_OutcomeModel):
     """One problem under one setting."""
 
     choices: dict[Rule, Choice]

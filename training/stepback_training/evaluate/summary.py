@@ -12,18 +12,18 @@ from stepback_training.generators import Split
 from stepback_training.sampling.statistics import Share, Spread
 
 
-class _Said(BaseModel):
+class _SummaryModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class Accuracy(_Said):
+class Accuracy(_SummaryModel):
     """Shares of right answers by the strict checker, and by the paper's."""
 
     strict: Share
     lax: Share
 
 
-class Failures(_Said):
+class Failures(_SummaryModel):
     """Choices of one rule that the strict checker refused."""
 
     kinds: dict[str, int]
@@ -33,7 +33,7 @@ class Failures(_Said):
     """Number of them that said that they reach the goal."""
 
 
-class Row(_Said):
+class Row(_SummaryModel):
     """One setting on the problems of one split."""
 
     name: str

@@ -30,7 +30,7 @@ from stepback_training.improve.outcomes import Outcome
 from stepback_training.improve.problems import held_out_questions, training_questions
 from stepback_training.improve.record import Record, Round, Score
 from stepback_training.improve.samples import Counts, keep, write_mixture
-from stepback_training.improve.served_checkpoint import Engines, Way, Weights
+from stepback_training.improve.served_checkpoint import Engines, SearchConfig, Weights
 from stepback_training.sampling.problems import Question, seed_of
 from stepback_training.train.run_folder import agree, locked
 
@@ -170,14 +170,14 @@ class _Improvement:
     def _solve(self, number: int) -> list[Outcome]:
         """Return the outcomes of a round's problems; only unknown ones are asked."""
         plan = self._plan
-        way = Way(
+        config = SearchConfig(
             name="search",
             options=_search_options(self._plan) | SolveOptions(select=plan.select),
             seed=plan.seed,
             keeps_errors=plan.wrong_steps == "own",
         )
         questions = self._questions(number)
-        return self._ask(number, number - 1, questions, way, "solved.jsonl")
+        return self._ask(number, number - 1, questions, config, "solved.jsonl")
 
     def _questions(self, number: int) -> Sequence[Question]:
         size = self._plan.problems
@@ -222,7 +222,7 @@ class _Improvement:
 
     def _measured(self, each: Round) -> Round:
         number = each.number
-        greedy = Way(name="greedy", options=_GREEDY, seed=self._plan.seed)
+        greedy = SearchConfig(name="greedy", options=_GREEDY, seed=self._plan.seed)
         validation = self._ask(number, number, self._validation, greedy, "validation.jsonl")
         fields = each.model_dump() | {
             "checkpoint": str(self._checkpoint(number)),
@@ -233,23 +233,30 @@ class _Improvement:
         if self._plan.test_search:
             # Without an oracle: what is chosen must not hang on the checker.
             options = _search_options(self._plan) | SolveOptions(select=Select.PERPLEXITY)
-            searched = Way(name="search", options=options, seed=self._plan.seed)
+            searched = SearchConfig(name="search", options=options, seed=self._plan.seed)
             fields["searched"] = self._tested(number, searched)
         return Round.model_validate(fields)
 
-    def _tested(self, number: int, way: Way) -> dict[str, Score]:
+    def _tested(self, number: int, config: SearchConfig) -> dict[str, Score]:
         return {
-            test: Score.of(self._ask(number, number, questions, way, f"{way.name}-{test}.jsonl"))
+            test: Score.of(
+                self._ask(number, number, questions, config, f"{config.name}-{test}.jsonl")
+            )
             for test, questions in self._tests.items()
         }
 
     def _ask(
-        self, number: int, served: int, questions: Sequence[Question], way: Way, name: str
+        self,
+        number: int,
+        served: int,
+        questions: Sequence[Question],
+        config: SearchConfig,
+        name: str,
     ) -> list[Outcome]:
         """Return the outcomes of the model of round `served`; round `number` keeps them."""
         path = self._folder(number) / name
         title = f"round {number}: {path.stem}"
-        return self._engines.ask(questions, way, self._weights(served), path, title)
+        return self._engines.ask(questions, config, self._weights(served), path, title)
 
     def _weights(self, number: int) -> Weights:
         """A round's, read once: the digest of a large model takes its time."""

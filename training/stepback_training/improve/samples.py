@@ -22,7 +22,7 @@ from stepback_training.plugins import judge_of
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class SolvedPath:
     """A problem, a checked path to its goal, and wrong steps that the search met on the way."""
 
     task: Generator[Any]
@@ -47,10 +47,10 @@ class Counts(BaseModel):
     """Made as `[data]` says."""
 
 
-def keep(outcomes: Iterable[Outcome]) -> list[Kept]:
+def keep(outcomes: Iterable[Outcome]) -> list[SolvedPath]:
     """The solved ones, each way to a problem's goal once: ways that go through the same states are
     one, however their steps are written."""
-    found: dict[object, Kept] = {}
+    found: dict[object, SolvedPath] = {}
     for outcome in outcomes:
         if not outcome.solved:
             continue
@@ -62,14 +62,14 @@ def keep(outcomes: Iterable[Outcome]) -> list[Kept]:
             raise ValueError(f"{prompt}: the path that was kept is not a right one")
         lengths = range(len(outcome.steps) + 1)
         states = tuple(checker.state_key(problem, outcome.steps[:length]) for length in lengths)
-        kept = Kept(task, problem, outcome.steps, outcome.wrong)
+        kept = SolvedPath(task, problem, outcome.steps, outcome.wrong)
         found.setdefault((prompt, states), kept)
     return list(found.values())
 
 
 def write_mixture(
     recipe: Recipe,
-    kept: list[Kept],
+    kept: list[SolvedPath],
     forbidden: Set[str],
     path: Path,
     seed: int,
@@ -102,7 +102,7 @@ def write_mixture(
     return counts
 
 
-def _refuse_held_out_goals(kept: Kept) -> None:
+def _refuse_held_out_goals(kept: SolvedPath) -> None:
     for wrong in kept.wrong:
         if kept.task.ends_held_out(kept.problem, [*wrong.prefix, wrong.step]):
             prompt = kept.task.checker.prompt(kept.problem)
@@ -110,7 +110,7 @@ def _refuse_held_out_goals(kept: Kept) -> None:
 
 
 def _new_samples(
-    recipe: Recipe, improve: ImproveRecipe, kept: list[Kept], rng: Random
+    recipe: Recipe, improve: ImproveRecipe, kept: list[SolvedPath], rng: Random
 ) -> tuple[list[Sample], Counts]:
     share = improve.backtrack_share
     share = recipe.data.backtrack_share if share is None else share
@@ -130,7 +130,7 @@ def _new_samples(
     return samples, counts
 
 
-def _invented(recipe: Recipe, kept: Kept, rng: Random) -> Sample | None:
+def _invented(recipe: Recipe, kept: SolvedPath, rng: Random) -> Sample | None:
     prefix = kept.steps[: rng.randrange(len(kept.steps))]
     wrong = draw_wrong_step(kept.task, kept.problem, prefix, recipe.data, rng)
     return None if wrong is None else kept.sample(prefix, wrong)

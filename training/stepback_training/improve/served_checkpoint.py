@@ -40,7 +40,7 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class SearchConfig:
     """Options of the search."""
 
     name: str
@@ -87,7 +87,12 @@ class Engines(ABC):
         asyncio.run(work)
 
     def ask(
-        self, questions: Sequence[Question], way: Way, weights: Weights, path: Path, title: str
+        self,
+        questions: Sequence[Question],
+        config: SearchConfig,
+        weights: Weights,
+        path: Path,
+        title: str,
     ) -> list[Outcome]:
         """Return the outcomes of the questions under these weights. The journal at `path` keeps
         them, and what it has is not asked again.
@@ -97,17 +102,17 @@ class Engines(ABC):
         identity = {
             "model": weights.model,
             "digest": weights.digest,
-            "options": dict(way.options),
-            "seed": way.seed,
+            "options": dict(config.options),
+            "seed": config.seed,
             "problems_sha256": digest_of(questions),
         }
         with opened(path, identity, Outcome) as journal:
-            left = [each for each in questions if way.key(each) not in journal.outcomes]
+            left = [each for each in questions if config.key(each) not in journal.outcomes]
             if left:
                 with tqdm(total=len(questions), initial=len(questions) - len(left)) as bar:
                     bar.set_description(title)
-                    self._run(self._ask(left, way, weights, journal, bar))
-            found = [journal.outcomes[way.key(each)] for each in questions]
+                    self._run(self._ask(left, config, weights, journal, bar))
+            found = [journal.outcomes[config.key(each)] for each in questions]
         if found and all(each.failure for each in found):
             raise ValueError(f"{path}: every search failed, the last one by: {found[-1].failure}")
         return found
@@ -115,20 +120,20 @@ class Engines(ABC):
     async def _ask(
         self,
         left: Sequence[Question],
-        way: Way,
+        config: SearchConfig,
         weights: Weights,
         journal: Journal[Outcome],
         bar: "tqdm[Any]",
     ) -> None:
         def keep(question: Question, outcome: Outcome) -> None:
-            journal.add(way.key(question), outcome)
+            journal.add(config.key(question), outcome)
             bar.update()
 
         stop = asyncio.Event()
         self._stop_on(stop)
         async with self._search(weights, journal) as search:
             journal.begin_run({**this_process(), "in_flight": self._at_once})
-            ask = partial(_outcome, search, way)
+            ask = partial(_outcome, search, config)
             await ask_each(left, ask, keep, in_flight=self._at_once, stop=stop)
 
 
@@ -211,14 +216,14 @@ async def _serve(client: AsyncClient, weights: Weights) -> None:
         await client.reload(weights.model, str(weights.folder.resolve()))
 
 
-async def _outcome(search: Search, way: Way, question: Question) -> Outcome:
-    mine = SolveOptions(seed=question.seed(way.seed), tree=way.keeps_errors)
+async def _outcome(search: Search, config: SearchConfig, question: Question) -> Outcome:
+    mine = SolveOptions(seed=question.seed(config.seed), tree=config.keeps_errors)
     try:
-        result = await search(question.problem, way.options | mine)
+        result = await search(question.problem, config.options | mine)
     except Failed as error:
         return Outcome.failed(question, str(error))
     outcome = Outcome.of(question, result)
-    if not (outcome.solved and way.keeps_errors):
+    if not (outcome.solved and config.keeps_errors):
         return outcome
     wrong = wrong_steps(question.task, question.problem, outcome.steps, result.tree or ())
     return outcome.model_copy(update={"wrong": wrong[:_WRONG_STEPS]})

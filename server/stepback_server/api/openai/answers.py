@@ -19,13 +19,13 @@ from stepback_core.schemas.openai_answers import (
     SearchReport,
 )
 from stepback_server.api.openai.logprobs import (
-    ToldToken,
+    AnswerToken,
     chat_logprobs,
     completion_logprobs,
     tokens_of,
 )
 from stepback_server.api.openai.reasoning import lines_of_tree
-from stepback_server.api.openai.translation import Wanted
+from stepback_server.api.openai.translation import AnswerOptions
 
 _FINGERPRINT = 12
 
@@ -40,7 +40,7 @@ class Envelope:
     system_fingerprint: str
 
     @classmethod
-    def of(cls, id: str, created: int, wanted: Wanted, digest: str | None) -> "Envelope":
+    def of(cls, id: str, created: int, wanted: AnswerOptions, digest: str | None) -> "Envelope":
         """The envelope of a call under the weights of a digest."""
         return cls(id, created, wanted.model, (digest or "")[:_FINGERPRINT])
 
@@ -51,11 +51,11 @@ class Choice:
 
     text: str
     finish_reason: FinishReason
-    tokens: list[ToldToken] | None = None
+    tokens: list[AnswerToken] | None = None
     """Given only on request."""
 
     @classmethod
-    def of(cls, answer: Answer | None, wanted: Wanted) -> "Choice":
+    def of(cls, answer: Answer | None, wanted: AnswerOptions) -> "Choice":
         """The choice of an answer, or of none."""
         codec = wanted.logprobs
         if answer is None:
@@ -77,14 +77,16 @@ class Choice:
         return None if self.tokens is None else completion_logprobs(self.tokens)
 
 
-def choices_of(result: SolveResult, wanted: Wanted) -> list[Choice]:
+def choices_of(result: SolveResult, wanted: AnswerOptions) -> list[Choice]:
     """The distinct answers, best first: at least one choice, at most as many as are wanted."""
     # Never an empty list, whose first entry every client reads.
     answers = result.candidates[: wanted.choices] or [None]
     return [Choice.of(answer, wanted) for answer in answers]
 
 
-def chat_completion(result: SolveResult, wanted: Wanted, envelope: Envelope) -> ChatCompletion:
+def chat_completion(
+    result: SolveResult, wanted: AnswerOptions, envelope: Envelope
+) -> ChatCompletion:
     """The answer of a chat request."""
     reasoning = None
     if wanted.reasoning and result.tree is not None:
@@ -114,7 +116,9 @@ def chat_completion(result: SolveResult, wanted: Wanted, envelope: Envelope) -> 
     )
 
 
-def completion(results: Sequence[SolveResult], wanted: Wanted, envelope: Envelope) -> Completion:
+def completion(
+    results: Sequence[SolveResult], wanted: AnswerOptions, envelope: Envelope
+) -> Completion:
     """The answer of a completion request: choices in the order of the prompts."""
     reports = [SearchReport.of(result, tree=wanted.tree) for result in results]
     return Completion(
@@ -133,7 +137,7 @@ def completion(results: Sequence[SolveResult], wanted: Wanted, envelope: Envelop
 
 
 def completion_choices(
-    place: int, result: SolveResult, wanted: Wanted, *, alone: bool
+    place: int, result: SolveResult, wanted: AnswerOptions, *, alone: bool
 ) -> list[CompletionChoice]:
     """The choices of the prompt at a place. Where it is not alone there are n of them, since
     clients count them off: what is missing is empty."""

@@ -15,7 +15,7 @@ _UNREADABLE = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass(frozen=True, slots=True)
-class ToldToken:
+class AnswerToken:
     """One token of an answer's text."""
 
     text: str
@@ -24,7 +24,7 @@ class ToldToken:
     logprob: float
 
 
-def tokens_of(answer: Answer, text: str, codec: TraceCodec) -> list[ToldToken]:
+def tokens_of(answer: Answer, text: str, codec: TraceCodec) -> list[AnswerToken]:
     """The tokens that make up a text that the answer begins with."""
     ids = answer.token_ids or []
     # Given steps are part of the answer's text, and not of its tokens.
@@ -35,14 +35,14 @@ def tokens_of(answer: Answer, text: str, codec: TraceCodec) -> list[ToldToken]:
     # A character may take several tokens: their texts are what each adds to those before.
     ends = [len(_decoded([token for token, _ in body[:count]], codec)) for count in _counts(body)]
     return [
-        ToldToken(whole[start:end], begin + start, logprob)
+        AnswerToken(whole[start:end], begin + start, logprob)
         for start, end, (_, logprob) in zip([0, *ends], ends, body, strict=False)
         # Tokens after a stop are not part of the text.
         if begin + start < len(text)
     ]
 
 
-def chat_logprobs(tokens: Sequence[ToldToken]) -> ChatLogprobs:
+def chat_logprobs(tokens: Sequence[AnswerToken]) -> ChatLogprobs:
     """Token fields of a choice of a chat."""
     return ChatLogprobs(
         content=[
@@ -58,7 +58,7 @@ def chat_logprobs(tokens: Sequence[ToldToken]) -> ChatLogprobs:
     )
 
 
-def completion_logprobs(tokens: Sequence[ToldToken]) -> CompletionLogprobs:
+def completion_logprobs(tokens: Sequence[AnswerToken]) -> CompletionLogprobs:
     """Token fields of a choice of a completion."""
     return CompletionLogprobs(
         tokens=[token.text for token in tokens],

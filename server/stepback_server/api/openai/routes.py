@@ -22,7 +22,7 @@ from stepback_core.schemas.openai_answers import (
 )
 from stepback_server.api.authentication import CurrentTenant
 from stepback_server.api.body import StrictRoute, sent_as_json
-from stepback_server.api.described import described
+from stepback_server.api.error_answers import described
 from stepback_server.api.middleware import until_hang_up
 from stepback_server.api.openai import tokenizer
 from stepback_server.api.openai.answers import Envelope, chat_completion, completion

@@ -27,7 +27,7 @@ from stepback_server.api.openai.answers import (
 )
 from stepback_server.api.openai.reasoning import Reasoning, lines_of_tree
 from stepback_server.api.openai.spelling import body_of
-from stepback_server.api.openai.translation import Wanted
+from stepback_server.api.openai.translation import AnswerOptions
 from stepback_server.handlers.failures import failure_of
 from stepback_server.request_context import note
 from stepback_server.solve.batch import BatchRun
@@ -38,7 +38,7 @@ _DONE = b"data: [DONE]\n\n"
 
 
 async def chat_chunks(
-    live: LiveSearch, wanted: Wanted, envelope: Envelope
+    live: LiveSearch, wanted: AnswerOptions, envelope: Envelope
 ) -> AsyncGenerator[bytes]:
     """The role, reasoning as branches end, the answers, their finish, the usage, the end."""
     chunks = _ChatChunks(wanted, envelope)
@@ -55,7 +55,7 @@ async def chat_chunks(
 
 
 async def completion_chunks(
-    run: BatchRun, wanted: Wanted, envelope: Envelope
+    run: BatchRun, wanted: AnswerOptions, envelope: Envelope
 ) -> AsyncGenerator[bytes]:
     """Each prompt's answers as its search ends, the usage, the end."""
     results: list[SolveResult] = []
@@ -79,7 +79,7 @@ async def completion_chunks(
 class _ChatChunks:
     """Turns the events of one search into chunks."""
 
-    def __init__(self, wanted: Wanted, envelope: Envelope) -> None:
+    def __init__(self, wanted: AnswerOptions, envelope: Envelope) -> None:
         self._wanted = wanted
         self._envelope = envelope
         self._reasoning = Reasoning()
@@ -140,7 +140,7 @@ class _ChatChunks:
 
 
 def _completion_chunk(
-    place: int, result: SolveResult, wanted: Wanted, envelope: Envelope
+    place: int, result: SolveResult, wanted: AnswerOptions, envelope: Envelope
 ) -> Completion:
     return Completion(
         id=envelope.id,

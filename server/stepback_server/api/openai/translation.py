@@ -31,7 +31,7 @@ _CLIENT_SECONDS = 570.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class AnswerOptions:
     """Form in which a caller wants an answer."""
 
     model: str
@@ -51,7 +51,7 @@ class Translated:
     """The searches of one call."""
 
     searches: list[SolveRequest]
-    wanted: Wanted
+    wanted: AnswerOptions
     unknown_fields: int
 
 
@@ -206,14 +206,14 @@ class Translator:
         *,
         reasoning: bool,
         logprobs: bool,
-    ) -> Wanted:
+    ) -> AnswerOptions:
         best_of = body.extra.get("best_of")
         if best_of is not None and best_of != (body.n or 1):
             raise unsupported("best_of", "it must be n, or be left out: `breadth` is how many")
         options = body.stream_options
         if options is not None and not body.stream:
             raise _invalid("stream_options", "it needs `stream`")
-        return Wanted(
+        return AnswerOptions(
             model=body.model or self._checkpoint.manifest.name,
             choices=body.n or 1,
             stops=_stops(body.stop),

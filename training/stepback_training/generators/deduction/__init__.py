@@ -9,7 +9,6 @@ from stepback_core.tasks.deduction import Deduction, Place, follow
 from stepback_core.tasks.deduction.graph import Graph, write_sentence
 from stepback_core.tasks.deduction.problem import DeductionProblem
 from stepback_training.generators.base import ErrorKind, Generator, Split, is_test_input
-from stepback_training.generators.deduction.drawing import DeductionOptions, draw
 from stepback_training.generators.deduction.errors import (
     believe,
     computational_error,
@@ -19,6 +18,7 @@ from stepback_training.generators.deduction.errors import (
     rule_violation,
 )
 from stepback_training.generators.deduction.form import renamed_form
+from stepback_training.generators.deduction.generation import DeductionOptions, draw
 
 _MOST_PATHS = 16
 

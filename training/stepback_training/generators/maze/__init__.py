@@ -19,7 +19,6 @@ from stepback_core.tasks.maze.paths import (
 )
 from stepback_core.tasks.maze.problem import MazeProblem
 from stepback_training.generators.base import ErrorKind, Generator, Split, is_test_input
-from stepback_training.generators.maze.digging import MazeOptions, dig, shortest_paths
 from stepback_training.generators.maze.errors import (
     computational_error,
     exploration_error,
@@ -27,6 +26,7 @@ from stepback_training.generators.maze.errors import (
     follow_up,
     rule_violation,
 )
+from stepback_training.generators.maze.generation import MazeOptions, dig, shortest_paths
 
 _MOST_PATHS = 16
 

@@ -4,8 +4,8 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from stepback_server.gateway.admission import Admission, Urgency
+from stepback_server.gateway.batch_places import BatchLimits, BatchPlaces
 from stepback_server.gateway.rate_limit import ANYONE
-from stepback_server.gateway.yielding import BatchPlaces, Yielding
 
 
 async def settle() -> None:
@@ -33,8 +33,8 @@ class Batches:
 
 
 def admission(quiet_seconds: float, pause_seconds: float = 0.0) -> Admission:
-    yielding = Yielding(1, 3, pause_seconds, quiet_seconds=quiet_seconds)
-    return Admission(max_searches=8, max_queued=0, yielding=yielding)
+    limits = BatchLimits(1, 3, pause_seconds, quiet_seconds=quiet_seconds)
+    return Admission(max_searches=8, max_queued=0, batch_limits=limits)
 
 
 def test_alone_batches_take_their_most_and_no_place_in_the_queue() -> None:
@@ -80,7 +80,7 @@ def test_batches_wait_for_a_quiet_time_after_a_caller() -> None:
 
 
 def test_a_line_rests_after_its_search_while_callers_leave_no_gap() -> None:
-    places = BatchPlaces(Yielding(2, 16, 5.0, gap_seconds=0.05, quiet_seconds=1.0))
+    places = BatchPlaces(BatchLimits(2, 16, 5.0, gap_seconds=0.05, quiet_seconds=1.0))
     assert places.room(0.0, has_others=True) == 2
     places.begin()
     places.begin()
@@ -101,7 +101,7 @@ def test_a_line_rests_after_its_search_while_callers_leave_no_gap() -> None:
 
 
 def test_nothing_is_waited_for_where_time_changes_nothing() -> None:
-    places = BatchPlaces(Yielding(1, 16, 0.0))
+    places = BatchPlaces(BatchLimits(1, 16, 0.0))
     places.begin()
     assert places.room(0.0, has_others=True) == 0
     assert places.next_look(0.0, has_others=True) is None

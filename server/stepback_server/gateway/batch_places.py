@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Yielding:
+class BatchLimits:
     """Share of the engine that batches get while others use it, and after."""
 
     floor: int = 1
@@ -26,14 +26,14 @@ class Yielding:
 class BatchPlaces:
     """Counts the searches of batches. Times are of any clock that only grows."""
 
-    def __init__(self, yielding: Yielding) -> None:
-        self._yielding = yielding
+    def __init__(self, limits: BatchLimits) -> None:
+        self._limits = limits
         self.searching = 0
         # When the last search ended that was of no batch.
         # A server that has just started has been alone for ever, so batches need not wait.
         self._alone_since = -math.inf
         # When the last ones ended, the first of them first: their places may rest.
-        self._ended = deque[float](maxlen=max(1, yielding.floor))
+        self._ended = deque[float](maxlen=max(1, limits.floor))
 
     def begin(self) -> None:
         """Count a search of a batch that begins."""
@@ -51,19 +51,19 @@ class BatchPlaces:
     def room(self, now: float, *, has_others: bool) -> int:
         """Tell how many may begin; `has_others`: searches of no batch are in flight."""
         alone = self._alone(now, has_others)
-        if alone >= self._yielding.quiet_seconds:
-            return max(0, self._yielding.most - self.searching)
-        places = min(self._yielding.floor, self._yielding.most) - self.searching
-        resting = 0 if alone >= self._yielding.gap_seconds else self._resting(now)
+        if alone >= self._limits.quiet_seconds:
+            return max(0, self._limits.most - self.searching)
+        places = min(self._limits.floor, self._limits.most) - self.searching
+        resting = 0 if alone >= self._limits.gap_seconds else self._resting(now)
         return max(0, places - resting)
 
     def next_look(self, now: float, *, has_others: bool) -> float | None:
         """Return the seconds after which time alone may have made room; None if it never does."""
         alone = self._alone(now, has_others)
-        given = (self._yielding.gap_seconds, self._yielding.quiet_seconds)
+        given = (self._limits.gap_seconds, self._limits.quiet_seconds)
         waits = [] if has_others else [each - alone for each in given]
         if self._resting(now):
-            waits.append(self._ended[0] + self._yielding.pause_seconds - now)
+            waits.append(self._ended[0] + self._limits.pause_seconds - now)
         return min((wait for wait in waits if wait > 0), default=None)
 
     def _alone(self, now: float, has_others: bool) -> float:
@@ -71,6 +71,6 @@ class BatchPlaces:
         return -math.inf if has_others else now - self._alone_since
 
     def _resting(self, now: float) -> int:
-        while self._ended and now - self._ended[0] >= self._yielding.pause_seconds:
+        while self._ended and now - self._ended[0] >= self._limits.pause_seconds:
             self._ended.popleft()
         return len(self._ended)
