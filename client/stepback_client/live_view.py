@@ -127,7 +127,7 @@ def _draw(events: Iterable[ProgressEvent], watched: Watched, console: Console) -
         for event in events:
             watched.take(event)
             now = time.monotonic()
-            # Totals are told soon after the last branch, so that no silence begins undrawn.
+            # Totals are sent soon after the last branch, so that no silence begins undrawn.
             if isinstance(event, UsageEvent) or now - drawn > _REDRAW_SECONDS:
                 rows = max(1, console.height - _OTHER_LINES)
                 clock.usage = watched.usage

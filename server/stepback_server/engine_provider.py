@@ -48,7 +48,7 @@ def _remote(
     def supervise(url: str) -> Supervisor:
         start = partial(_connect, url, expected, served if settings.reload_root else None)
         # A fixed address with another model is a mistake in the settings, and ends the start; a
-        # server behind a name may be replaced any time.
+        # server of a name may be replaced any time.
         awaits = url not in found.fixed
         return Supervisor(start, work, REMOTE_HEALTH_CHECK, name=url, awaits=awaits)
 

@@ -100,7 +100,7 @@ class RayPool:
         if place not in self._returning:
             task = asyncio.create_task(self._wait_for(place))
             self._returning[place] = task
-            # One that never comes back stays where nobody asks it.
+            # One that never comes back stays unused.
             task.add_done_callback(lambda task: self._take_back(place, task))
 
     def _take_back(self, place: int, task: asyncio.Task[None]) -> None:

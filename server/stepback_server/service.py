@@ -163,7 +163,7 @@ class Service:
     async def _once(
         self, request: SolveRequest, tenant: Tenant, key: str, feed: Feed | None = None
     ) -> "_Once":
-        # Kept apart from the bytes, so that whoever searched need not parse its own answer again.
+        # Kept apart from the bytes: the request that searched need not parse its own answer.
         own: list[SolveResult] = []
 
         async def work() -> bytes:
@@ -200,7 +200,7 @@ class Service:
             # who searches.
             feed.is_joined = await self._answers.knows(tenant.name, idempotency_key)
             once = await self._once(request, tenant, idempotency_key, feed)
-            # Nothing was told by a search of its own, so the result came from another request's.
+            # It had no search of its own, so the result came from another request's.
             if feed.beginning is None:
                 feed.is_joined = True
                 feed.begin(*await self._solver.retell(request, once.result))

@@ -22,7 +22,7 @@ def install_docs(app: FastAPI) -> None:
     """Add the pages to an application, and the scripts and styles that they are made of."""
     package = importlib.util.find_spec(_PACKAGE)
     if package is None or package.origin is None:
-        # An image of somebody else's packages may lack it, and a server is not down for its docs.
+        # An image with other packages may lack it, and a server is not down for its docs.
         _log.warning("there are no /docs and no /redoc: pip install 'stepback-llm[server]'")
         return
     app.mount(f"/{_SERVED_AT}", StaticFiles(directory=Path(package.origin).with_name("static")))

@@ -106,7 +106,7 @@ async def _in_background(
     body: SolveRequest, request: Request, tenant: Tenant, key: str | None
 ) -> SearchJob:
     state = state_of(request.app)
-    # Refused now and not in the job: nobody may look at it for hours.
+    # Refused now and not in the job: its caller may not look at it for hours.
     await state.service.check(body)
     jobs = await state.jobs.opened()
     job = await jobs.searches.add(tenant.name, SEARCH_PATH, _as_sent(body), key)

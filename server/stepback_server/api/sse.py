@@ -25,7 +25,7 @@ The result; with `stream`, server-sent events until the result or an error, whic
 The schema of `text/event-stream` is that of each event. Between events there may be comments \
 (lines that begin with a colon), sent while nothing else happens so that no connection looks idle: \
 they say nothing, and readers of such streams skip them."""
-# nginx gathers an answer before it passes it on, unless told not to.
+# nginx gathers an answer before it passes it on, unless a header forbids it.
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
@@ -96,7 +96,7 @@ async def _chunks(live: LiveSearch) -> AsyncGenerator[bytes]:
     try:
         async for event in live.events():
             yield KEEPALIVE_COMMENT if event is None else _encode(event)
-    except Exception as error:  # Whatever it is: the status is sent, so it can only be told here.
+    except Exception as error:  # Of any kind: the status is sent, so the stream must say it.
         failure = failure_of(error)
         if failure.code == "internal":
             _log.error("a stream ended in an unexpected error", exc_info=error)

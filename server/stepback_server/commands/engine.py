@@ -74,7 +74,7 @@ def patience(environment: Mapping[str, str]) -> HealthCheckConfig:
     usual = HealthCheckConfig(between_checks=1.0)
     if environment.get("VLLM_SERVER_DEV_MODE", "0") == "0":
         return usual
-    # It may be told to load new weights, and stands still meanwhile, for as long as they are large.
+    # It may have to load new weights, and stands still meanwhile, for as long as they are large.
     return HealthCheckConfig(between_checks=1.0, canary_deadline=usual.reload_deadline)
 
 

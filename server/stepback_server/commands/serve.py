@@ -96,8 +96,8 @@ def _serve(settings: Settings) -> int:
             tune_gc()
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            # Before uvicorn closes its listener: until then whoever asks is told, by `/ready` and
-            # by `/solve`, that the server is shutting down, and is not refused a connection.
+            # Before uvicorn closes its listener: until then `/ready` and `/solve` answer that the
+            # server is shutting down, and no connection is refused.
             draining = asyncio.create_task(state_of(app).drain())
             while not (draining.done() or self.force_exit):
                 await asyncio.wait({draining}, timeout=_POLL_SECONDS)

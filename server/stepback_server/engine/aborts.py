@@ -47,7 +47,7 @@ class Aborts:
         return await asyncio.shield(self._next)
 
     async def _post(self) -> bool:
-        await asyncio.sleep(0)  # whoever else aborts at this moment joins
+        await asyncio.sleep(0)  # other aborts of this moment join
         # Names that come from here on need another call: this one's list is read now.
         self._next = None
         if not self._names:

@@ -120,7 +120,7 @@ class EnginePool:
 
     async def reload(self, checkpoint: Path) -> bool:
         """One after the other. Those that are down load what is served when they come back."""
-        # Before the first one changes: a fleet of which nobody answers should stay as it is.
+        # Before the first one changes: a pool without an answer should stay as it is.
         await self.check()
         changed = False
         for number, name in enumerate(sorted(self._up())):

@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 # A prefix that is lost with this many engines in a row may be what kills them.
 _MAX_LOSSES = 3
-# Time for an engine to recover that failed somebody, where there is none but it.
+# Time for an engine to recover that failed a search, where there is no other.
 _SUSPECT_DELAY_SECONDS = 0.1
 
 

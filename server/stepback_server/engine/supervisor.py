@@ -119,7 +119,7 @@ class Supervisor:
         self._patience = patience or HealthCheckConfig()
         self._name = name
         self._engine: OwnedEngine | None = None
-        # A new alarm for each engine: whoever holds the old one must not hear of the new.
+        # A new alarm for each engine: users of the old one must not hear the new one's.
         self._lost = Alarm()
         # Held while the engine is checked or changed: one at a time.
         self._attention = asyncio.Lock()
@@ -268,7 +268,7 @@ class Supervisor:
     async def _until_lost(self) -> EngineError:
         """Watch the engine; returns why it is lost."""
         engine, patience = self.engine, self._patience
-        # Counted in checks: one loop keeps both, and a canary never runs beside a check.
+        # Counted in checks: one loop keeps both, and a canary never runs during a check.
         checks = max(1, round(patience.between_canaries / patience.between_checks))
         progress = -1
         for number in itertools.count(1):
@@ -294,7 +294,7 @@ class Supervisor:
             async with asyncio.timeout(self._patience.canary_deadline):
                 await engine.sample(self._canary, asyncio.Event(), lambda sample: None)
         except TimeoutError:
-            # A canary that waits behind a long queue proves nothing: only an engine that does
+            # A canary that waits in a long queue proves nothing: only an engine that does
             # nothing at all hangs.
             return await engine.progress() == progress
         return False
@@ -342,7 +342,7 @@ class Supervisor:
 
     async def _retire(self, *, kill: bool) -> None:
         engine, self._engine = self._engine, None
-        # Whoever uses it is told first: a dead engine may never answer them.
+        # Its users first: a dead engine may never answer them.
         self._lost.ring()
         if engine is not None:
             await engine.close(kill=kill)

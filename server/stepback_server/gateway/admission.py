@@ -228,7 +228,7 @@ class Admission:
             if patient in self._patient[urgency]:
                 self._patient[urgency].remove(patient)
                 self._tell_others()
-            # As in _wait: given at the very moment at which it left.
+            # As in _wait: it was given at the very moment at which its waiter left.
             elif not patient.place.cancelled():
                 self._leave(tenant, urgency)
             raise
@@ -401,7 +401,7 @@ class Admission:
     def _share(self, lane: _Lane, now: float) -> float:
         """The searches that a lane has in flight while it and others have more to do."""
         lanes = self._lanes.values()
-        # Also those who were told to come again: they will be there by then.
+        # Also refused ones with a Retry-After: they will be there by then.
         rivals = sum(1 for each in lanes if each.waiting or each.promised > now or each is lane)
         return min(lane.limit, self._max_searches / rivals)
 

@@ -36,7 +36,7 @@ class _Entries:
 
     def keep(self, key: str, entry: _Entry) -> None:
         self.finished[key] = entry
-        # Only the answer's bytes: everything else of an entry is small beside it.
+        # Only the answer's bytes: everything else of an entry is small.
         self.bytes += len(entry.task.result())
 
     def forget_oldest(self) -> None:

@@ -46,7 +46,7 @@ class RateLimiter:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._levels: dict[str, _Level] = {}
-        # Kept apart from the level, which a round with the database sets anew.
+        # Kept apart from the level, which each round with the database sets.
         self._unreported: Counter[str] = Counter()
         """Tokens by tenant that other controllers do not know of."""
 
@@ -88,7 +88,7 @@ class RateLimiter:
         """The bucket of a name, filled up to now."""
         now = self._clock()
         level = self._levels.setdefault(name, _Level(per_minute, now))
-        # Filled when it is looked at: no timer for keys that nobody uses.
+        # Filled when it is read: no timer for unused keys.
         level.tokens = min(per_minute, level.tokens + (now - level.at) * per_minute / 60)
         level.at = now
         return level

@@ -56,7 +56,7 @@ class EventLog:
             await self._flush()
             if not self._is_closed:
                 await asyncio.sleep(_SECONDS)
-        # Through an outage too: whoever follows must find no gap before the result.
+        # Through an outage too: a reader must find no gap before the result.
         while not await self._flush():  # noqa: ASYNC110 - the database rings no bell
             await asyncio.sleep(_SECONDS_TO_TRY_AGAIN)
 

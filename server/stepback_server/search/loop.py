@@ -138,7 +138,7 @@ class Search:
             raise
         finally:
             deadline.cancel()
-            # Gathered even after an error: a task that nobody awaits would log its exception when
+            # Gathered even after an error: a task without a waiter would log its exception when
             # it is collected.
             unfinished = [growing, *([self._appraising] if self._appraising else [])]
             for task in unfinished:

@@ -86,7 +86,7 @@ class Majority(Independent):
     def _width(self) -> int:
         if not self._widening:
             return super()._width()
-        # The zeros stand for answers that nobody gave yet: one of them could still come second.
+        # The zeros stand for answers that no sample gave yet: one of them could still come second.
         first, second = sorted([0.0, 0.0, *self._votes.values()])[:-3:-1]
         lead, outstanding = first - second, self._left + self._in_flight
         # With k more for the leader and the rest for the second: lead + k > outstanding - k.

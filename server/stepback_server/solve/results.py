@@ -123,7 +123,7 @@ class Results:
 def _status(chosen: Answer | None) -> Status:
     if chosen is None:
         return Status.UNSOLVED
-    # Unsolved would say that the answer is wrong, which nobody knows.
+    # Unsolved would say that the answer is wrong, which is not known.
     if chosen.verified is None:
         return Status.UNVERIFIED
     return Status.SOLVED if chosen.verified else Status.UNSOLVED

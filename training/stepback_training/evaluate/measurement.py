@@ -146,7 +146,7 @@ class _Work:
         left = {setting: self._left(setting) for setting in settings}
         total = len(self._asked) * len(settings)
         done = total - sum(map(len, left.values()))
-        # None: no bar where nobody looks.
+        # None: no bar where the output is no terminal.
         with tqdm(total=total, initial=done, unit="search", disable=None) as bar:
             for setting, questions in left.items():
                 bar.set_description(setting.name)

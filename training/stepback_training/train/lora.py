@@ -41,7 +41,7 @@ def add_adapter(model: PreTrainedModel, lora: LoraRecipe, marker_id: int) -> Pre
     )
     adapted = get_peft_model(model, config)
     # Without a name to compare vocabularies with, PEFT saves no second copy of the embedding, which
-    # every start makes anew from the base model anyway.
+    # every start makes again from the base model anyway.
     adapted.peft_config["default"].base_model_name_or_path = ""
     return cast("PreTrainedModel", adapted)
 

@@ -14,7 +14,7 @@ from torch.optim import AdamW, Muon, Optimizer
 
 from stepback_training.train.precision import has_fast_bfloat16
 
-# Elements of a batch at most: enough to keep a GPU busy, little memory beside a large model.
+# Elements of a batch at most: enough to keep a GPU busy, little memory compared with a large model.
 _BATCH = 1 << 24
 
 

@@ -200,7 +200,7 @@ def arguments_of(recipe: Recipe, run: Path, rows: PackedRows, processes: int) ->
         report_to="none",
         # Looking for a NaN each step would make a GPU wait for the CPU, each step.
         logging_nan_inf_filter=False,
-        # Rows are made beside the training, so that a GPU does not wait for them.
+        # Rows are made in parallel to the training, so that a GPU does not wait for them.
         dataloader_num_workers=2 if on_gpu else 0,
         dataloader_pin_memory=on_gpu,
         accelerator_config={"non_blocking": on_gpu},

@@ -50,7 +50,7 @@ async def chat_chunks(
             for chunk in chunks.of(event):
                 yield _encode(chunk)
         yield _DONE
-    except Exception as error:  # the status is sent: whatever it is can only be told here
+    except Exception as error:  # of any kind: the status is sent, so the stream must say it
         yield _encode_error(error)
 
 
@@ -102,7 +102,7 @@ class _ChatChunks:
 
     def _end(self, result: SolveResult) -> Iterator[ChatChunk]:
         wanted = self._wanted
-        # A search that this request joined has told nothing on its way.
+        # A search that this request joined has sent no events.
         untold = wanted.reasoning and not self._has_reasoned
         if untold and (lines := list(lines_of_tree(result.tree or []))):
             yield self._reason(lines)

@@ -139,7 +139,7 @@ class Ledger:
         self._bell.clear()
 
     async def _settle(self) -> None:
-        # Only those who asked before this round: its reading is fresh for nobody else.
+        # Only requests from before this round: its reading is fresh for no others.
         waiting, self._waiting = self._waiting, []
         if self._link.is_up:
             reports, began = self._reports(), time.monotonic()

@@ -87,7 +87,7 @@ def settle(state: KeyState, report: Report, now: float, lease: float) -> Settled
         KeyState(tokens, now, claims),
         mine.held,
         rivals,
-        # Who only begins to search needs nobody's attention: most rounds notify nobody.
+        # A search that just begins concerns no other controller: most rounds notify none.
         begins_to_wait or (rivals and left > 0),
         tokens,
     )
