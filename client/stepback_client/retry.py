@@ -39,8 +39,8 @@ class Retry:
     longest_wait: float = 8.0
     """Seconds; what the doubling comes to at most."""
     patience: float = 60.0
-    """Seconds; where the server asks for more, to try again sooner is useless and to wait is the
-    caller's to decide: the error is raised at once, and its `retry_after` says when."""
+    """Seconds. If the server asks for more, a sooner try is useless and a wait is the caller's
+    decision. The error is then raised at once, and its `retry_after` says when."""
 
     def __post_init__(self) -> None:
         if self.attempts < 1:

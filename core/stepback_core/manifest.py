@@ -81,8 +81,8 @@ def unlike_training(trained: dict[str, tuple[int, int]], problem: BaseModel) -> 
 
 
 def weights_digest(folder: Path) -> str:
-    """SHA-256 of a folder's weights (`*.safetensors`, by name), in hexadecimal: tells two states of
-    one model apart. Raises OSError."""
+    """SHA-256 of a folder's weights (`*.safetensors`, by name), in hexadecimal: it differs between
+    two states of one model. Raises OSError."""
     digest = sha256()
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:

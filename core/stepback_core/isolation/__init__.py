@@ -1,4 +1,4 @@
-"""Checkers of plug-ins, kept away from the process that asks them.
+"""Checkers of plug-ins, kept out of the process that needs their verdicts.
 
 A worker process loads the plug-in and forks for every call. The fork has limits of time and memory,
 no network and no processes of its own, and ends with its answer: nothing that a text makes it do

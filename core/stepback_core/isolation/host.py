@@ -131,7 +131,7 @@ class Host:
         self.tell({**told, "name": fork.name})
 
     def tell(self, fields: dict[str, Any]) -> None:
-        """Write one line to the process that asks."""
+        """Write one line to the parent process."""
         line = json.dumps(fields).encode() + b"\n"
         while line:
             line = line[os.write(self._answers, line) :]

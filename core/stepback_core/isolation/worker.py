@@ -1,4 +1,4 @@
-"""A plug-in's worker process, as the process that asks it holds it."""
+"""A plug-in's worker process, seen from its parent."""
 
 import itertools
 import json
@@ -203,7 +203,7 @@ class Worker:
 
 
 def _lines(running: _Running, patience: float) -> Iterator[bytes]:
-    """Lines of the process as they come, until it ends, or is silent though it was asked."""
+    """Lines of the process as they come, until it ends, or leaves a call without an answer."""
     assert running.process.stdout is not None
     out, rest = running.process.stdout.fileno(), b""
     # Not select(2), which takes no descriptor above 1,023: a busy server has more.

@@ -131,7 +131,7 @@ class BatchRequest(RequestModel):
     input_file_id: str = Field(min_length=1, max_length=128)
     """A file of purpose `batch`: a line `{custom_id, method, url, body}` each."""
     endpoint: str = Field(min_length=1, max_length=128)
-    """The path that every line asks."""
+    """The path that every line is sent to."""
     completion_window: str = Field(default="24h", pattern=r"^[1-9][0-9]{0,3}[smhd]$")
     """Time after which the lines that are left expire: a number and `s`, `m`, `h` or `d`."""
     metadata: Metadata | None = None
@@ -218,7 +218,7 @@ class Batch(ResponseModel):
     object: Literal["batch"] = "batch"
     """Always `batch`."""
     endpoint: str
-    """The path that every line asks."""
+    """The path that every line is sent to."""
     model: str
     """The model that answers."""
     errors: BatchErrors | None

@@ -1,4 +1,4 @@
-"""Models, versions, health and reloads: what an operator asks a server."""
+"""Models, versions, health and reloads: an operator's view of a server."""
 
 from typing import Literal
 

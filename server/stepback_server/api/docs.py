@@ -1,4 +1,4 @@
-"""The pages of the interface, /docs and /redoc, from files of our own: no CDN is asked.
+"""The pages of the interface, /docs and /redoc, from files of our own, without a CDN.
 
 Every address on them is relative, so they also work under a prefix that a proxy takes away.
 """

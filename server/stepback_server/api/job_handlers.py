@@ -1,4 +1,4 @@
-"""The handlers that jobs may ask, by path."""
+"""The handlers that jobs may use, by path."""
 
 from stepback_server.api.openai.job_handlers import ChatHandler, CompletionsHandler
 from stepback_server.api.paths import CHAT_PATH, COMPLETIONS_PATH, SEARCH_PATH

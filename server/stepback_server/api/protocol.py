@@ -41,7 +41,7 @@ class PatientProtocol(H11Protocol):
         return True
 
     def on_response_complete(self) -> None:
-        """Close the connection of a caller that can ask nothing more."""
+        """Close the connection of a caller that can send nothing more."""
         super().on_response_complete()
         if self._sends_no_more and self.cycle.response_complete:
             self.transport.close()

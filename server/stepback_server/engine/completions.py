@@ -1,4 +1,4 @@
-"""vLLM's /v1/completions in token ids: what is asked, and samples out of what it streams. Pure.
+"""vLLM's /v1/completions in token ids: request bodies, and samples out of the streams. Pure.
 
 Checked against vLLM 0.32: `vllm/entrypoints/openai/completion/`.
 """

@@ -60,7 +60,7 @@ class Job:
 
 
 class NotNow(Exception):
-    """The handler is overloaded or unavailable: ask again after `retry_after` seconds."""
+    """The handler is overloaded or unavailable: try again after `retry_after` seconds."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"try again in {seconds} s")

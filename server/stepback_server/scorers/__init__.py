@@ -1,1 +1,1 @@
-"""Scorers over HTTP that the operator names: what they are asked, and what comes of it."""
+"""Scorers over HTTP that the operator names: requests, replies and failures."""

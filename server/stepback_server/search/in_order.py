@@ -1,4 +1,4 @@
-"""Branches in the order in which their samples were asked for. Pure."""
+"""Branches in the order in which their samples were requested. Pure."""
 
 from stepback_server.search.tree import Branch
 

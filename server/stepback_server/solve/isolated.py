@@ -153,7 +153,7 @@ class IsolatedReview:
             return _Reply(_readable(failure.verdicts), failure=failure)
 
     def _steps_to_look_at(self, branch: Branch) -> Iterator[Steps]:
-        """Every place at which a search may ask for a state: ends of steps, and turns to one."""
+        """Every place at which a search may need a state: ends of steps, and turns to one."""
         begin, decode = len(branch.state.ids), self._codec.ended_steps
         for length in range(begin + 1, len(branch.ids) + 1):
             if branch.ids[length - 1] in self._ends:

@@ -26,7 +26,7 @@ class AcceptedRequest:
     """The task; None for a bare prompt."""
     scorer: Scorer | None
     question: Question
-    """The problem as a scorer is asked it."""
+    """The problem in the form of a scorer's request."""
     view: StateView | None
     review: IsolatedReview | None
     """The verdicts of a plug-in's checker, which the search must await."""

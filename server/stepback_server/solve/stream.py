@@ -30,7 +30,7 @@ class Feed:
         self._news = asyncio.Event()
 
     def begin(self, started: StartedEvent, event_writer: EventWriter) -> None:
-        """The search begins; `event_writer` tells what is recorded from now on."""
+        """The search begins; `event_writer` makes events of what is recorded from now on."""
         self.beginning = started, event_writer
         self.wake()
 
@@ -54,7 +54,7 @@ class Feed:
 
 
 class LiveSearch:
-    """A search that runs, and its reader's place in what it tells. `close` it in any case."""
+    """A search that runs, and its reader's place among the events. `close` it in any case."""
 
     def __init__(
         self,

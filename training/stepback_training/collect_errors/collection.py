@@ -1,4 +1,4 @@
-"""A collection on disk: a journal of problems asked, and the file of errors made from it."""
+"""A collection on disk: a journal of searched problems, and the file of errors made from it."""
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager

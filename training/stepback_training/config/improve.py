@@ -13,7 +13,7 @@ class ImproveRecipe(BaseModel, extra="forbid", frozen=True):
     rounds: int = Field(default=3, gt=0)
     """May be raised later; the run goes on."""
     problems: int = Field(default=2000, gt=0)
-    """Training-split problems that a round asks; no problem is asked twice in a run."""
+    """Training-split problems that a round searches; none comes twice in a run."""
     seed: int = 0
     strategy: Strategy = Strategy.BEST_FIRST
     breadth: int = Field(default=16, ge=1)

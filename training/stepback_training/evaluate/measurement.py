@@ -29,7 +29,7 @@ _SCORE_TOLERANCE = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Every outcome of a plan, and of whom it was asked."""
+    """Every outcome of a plan, and the server and model that gave it."""
 
     plan: Plan
     controller: dict[str, Any]

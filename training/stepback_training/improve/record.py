@@ -1,4 +1,4 @@
-"""`improve.json`: what each round asked, kept, learned, and was worth."""
+"""`improve.json`: the problems, samples, losses and scores of each round."""
 
 import json
 from collections.abc import Sequence

@@ -168,7 +168,7 @@ class _Improvement:
     # What a round learns from
 
     def _solve(self, number: int) -> list[Outcome]:
-        """Return the outcomes of a round's problems; only unknown ones are asked."""
+        """Return the outcomes of a round's problems; only unknown ones are searched."""
         plan = self._plan
         config = SearchConfig(
             name="search",

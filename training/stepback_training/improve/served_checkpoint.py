@@ -75,7 +75,7 @@ class Engines(ABC):
 
     @abstractmethod
     def release(self) -> None:
-        """Free what a training may use: other weights are asked next."""
+        """Free what a training may use: the next searches are of other weights."""
 
     @abstractmethod
     def _search(

@@ -1,4 +1,4 @@
-"""The scheduler of the client package, and a guard of the weights that are asked."""
+"""The scheduler of the client package, and a guard against a change of the weights."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager

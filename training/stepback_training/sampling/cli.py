@@ -1,4 +1,4 @@
-"""Shared terminal code of the commands that ask a controller."""
+"""Shared terminal code of the commands that use a controller."""
 
 import argparse
 from collections.abc import Sequence
@@ -43,6 +43,6 @@ def say_stopped(command: str, stopped: Stopped, kept: str) -> int:
 
 
 def status_of(error: BaseException) -> int:
-    """2 for a refusal, where to ask the same again is in vain; else 1."""
+    """2 for a refusal, where the same request would fail again; else 1."""
     refused = isinstance(error, ApiError) and error.status < 500
     return 2 if refused and not isinstance(error, Overloaded) else 1

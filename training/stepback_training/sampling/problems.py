@@ -14,7 +14,7 @@ from stepback_training.generators import Generator, Split
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A problem to ask."""
+    """A problem with its task, split and number."""
 
     task: Generator[Any]
     split: Split
@@ -42,7 +42,7 @@ def draw(
 
 
 def digest_of(questions: Iterable[Question]) -> str:
-    """SHA-256 of the problems: a generator that draws others asks something else."""
+    """SHA-256 of the problems: it differs where a generator draws others."""
     return sha256("\n".join(question.prompt for question in questions).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""The graph that a question of deduction tells of: who is what, and what every such thing is."""
+"""The graph of a question of deduction: names, concepts, and the facts between them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

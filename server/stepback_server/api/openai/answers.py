@@ -68,12 +68,12 @@ class Choice:
 
     @property
     def chat_logprobs(self) -> ChatLogprobs | None:
-        """The tokens as a chat tells them."""
+        """The tokens in the form of a chat."""
         return None if self.tokens is None else chat_logprobs(self.tokens)
 
     @property
     def completion_logprobs(self) -> CompletionLogprobs | None:
-        """The tokens as a completion tells them."""
+        """The tokens in the form of a completion."""
         return None if self.tokens is None else completion_logprobs(self.tokens)
 
 

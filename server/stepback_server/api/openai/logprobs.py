@@ -1,4 +1,4 @@
-"""Log-probabilities of an answer's tokens, as OpenAI tells them. Pure."""
+"""Log-probabilities of an answer's tokens, in OpenAI's form. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

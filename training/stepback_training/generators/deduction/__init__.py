@@ -1,4 +1,4 @@
-"""Deduction's training data: questions in made-up words, with dead ends that no rule tells."""
+"""Deduction's training data: questions in made-up words, with dead ends that no rule shows."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, pairwise
