@@ -216,6 +216,7 @@ _CODES = {
     "extra_forbidden": "extra_field",
     "json_invalid": "invalid_json",
     "enum": "unknown_value",
+    "literal_error": "unknown_value",
     "value_error": "invalid_value",
     "string_pattern_mismatch": "invalid_value",
 }

@@ -215,3 +215,65 @@ async def until(client: httpx.AsyncClient, condition: Callable[[dict[str, Any]],
 def test_no_probe_calls_a_server_ready_that_has_no_engine() -> None:
     [answer] = ask(("GET", "/ready?for=traffic", {}))
     assert answer.status_code == 503
+
+
+USER = {"role": "user", "content": "countdown:4,16,25,82=95"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "body", "status", "refused"),
+    [
+        ("/v1/completions", {"prompt": "\N{MULTIPLICATION SIGN}"}, 400, "unknown_character"),
+        ("/v1/completions", {"prompt": USER["content"]}, 503, "engine_unavailable"),
+        ("/v1/completions", {"prompt": [USER["content"]] * 3}, 503, "engine_unavailable"),
+        ("/v1/chat/completions", {"messages": [USER]}, 503, "engine_unavailable"),
+    ],
+)
+def test_a_stream_that_cannot_begin_is_refused_by_its_status(
+    path: str, body: dict[str, Any], status: int, refused: str, stream: bool
+) -> None:
+    [answer] = ask(("POST", path, {"json": body | {"stream": stream}}))
+    assert answer.status_code == status and code(answer) == refused
+
+
+@pytest.mark.parametrize(
+    ("fields", "refused", "param"),
+    [
+        ({"reasoning_effort": "xhigh"}, "unknown_value", "reasoning_effort"),
+        (
+            {"messages": [USER, {"role": "tool", "content": "5", "tool_call_id": "c1"}]},
+            "unsupported_parameter",
+            "messages.1.role",
+        ),
+        (
+            {"messages": [USER, {"role": "assistant", "tool_calls": [{"id": "c1"}]}]},
+            "unsupported_parameter",
+            "messages.1.role",
+        ),
+        ({"messages": [{"content": "x"}]}, "missing_field", "messages.0.role"),
+        ({"messages": [{"role": "user", "content": []}]}, "invalid_value", "messages"),
+        ({"n": "2"}, "wrong_type", "n"),
+        ({"stop": [""]}, "invalid_value", "stop"),
+    ],
+)
+def test_an_odd_chat_is_refused_by_the_field_at_fault(
+    fields: dict[str, Any], refused: str, param: str
+) -> None:
+    [answer] = ask(("POST", "/v1/chat/completions", {"json": {"messages": [USER]} | fields}))
+    error = answer.json()["error"]
+    assert answer.status_code == 400
+    assert (error["type"], error["code"], error["param"]) == (
+        "invalid_request_error",
+        refused,
+        param,
+    )
+
+
+def test_null_is_as_good_as_left_out() -> None:
+    names = "n max_tokens max_completion_tokens temperature top_p seed stop stream stream_options"
+    names += " logprobs top_logprobs tools tool_choice response_format logit_bias user stepback"
+    names += " functions function_call modalities audio prediction verbosity reasoning_effort store"
+    body = {"messages": [USER], **dict.fromkeys(names.split())}
+    [answer] = ask(("POST", "/v1/chat/completions", {"json": body}))
+    assert code(answer) == "engine_unavailable"  # so nothing was refused

@@ -1,11 +1,11 @@
 """Searches of one call that has several."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from stepback_core.schemas import SolveRequest, SolveResult
 from stepback_server.gateway.rate_limit import Tenant
 from stepback_server.service import Service
-from stepback_server.solve.batch import BatchRun
+from stepback_server.solve.batch import BatchRun, Ended
 
 
 def search_rows(
@@ -21,6 +21,22 @@ def search_rows(
         return result
 
     return BatchRun(solve, len(searches), at_once=service.at_once(tenant))
+
+
+async def begun(run: BatchRun) -> AsyncGenerator[Ended | None]:
+    """Wait until a row has ended, or for a heartbeat, and return the rows with it. Raises what the
+    first row raises: before a stream begins there is still a status for it."""
+    rows = run.rows()
+    first = await anext(rows)
+    if first is not None and isinstance(first[1], Exception):
+        raise first[1]
+
+    async def all_rows() -> AsyncGenerator[Ended | None]:
+        yield first
+        async for row in rows:
+            yield row
+
+    return all_rows()
 
 
 async def all_results(run: BatchRun, rows: int) -> list[SolveResult]:

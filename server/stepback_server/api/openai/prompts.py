@@ -23,7 +23,6 @@ def text_of(messages: Sequence[ChatMessage]) -> tuple[str, int]:
     texts: list[str] = []
     for index, message in enumerate(messages):
         place = f"messages.{index}"
-        unknown += count_unknown_of_message(message.extra, place)
         if message.role != "user":
             # Clients send an empty system text where their user has set none.
             if message.role in ("system", "developer") and not message.content:
@@ -39,6 +38,7 @@ def text_of(messages: Sequence[ChatMessage]) -> tuple[str, int]:
                 "the prompt frame of this checkpoint has a place for one turn; send one message of "
                 "the role 'user'",
             )
+        unknown += count_unknown_of_message(message.extra, place)
         texts.append(_content(message, place))
     if not texts:
         raise _invalid("messages", "there is no message of the role 'user'")

@@ -26,7 +26,7 @@ from stepback_server.api.error_answers import described
 from stepback_server.api.middleware import until_hang_up
 from stepback_server.api.openai import tokenizer
 from stepback_server.api.openai.answers import Envelope, chat_completion, completion
-from stepback_server.api.openai.calls import all_results, search_rows
+from stepback_server.api.openai.calls import all_results, begun, search_rows
 from stepback_server.api.openai.spelling import status_of
 from stepback_server.api.openai.stream import chat_chunks, completion_chunks
 from stepback_server.api.openai.translation import Translated, Translator
@@ -118,7 +118,15 @@ async def completions(
     envelope = _envelope("cmpl", call, service)
     run = search_rows(service, call.searches, tenant, idempotency_key)
     if body.stream:
-        return WorkStream(run, completion_chunks(run, call.wanted, envelope))
+        try:
+            rows = await until_hang_up(request, begun(run))
+        except Interrupted:
+            await run.close()
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        except Exception:
+            await run.close()
+            raise
+        return WorkStream(run, completion_chunks(rows, call.wanted, envelope))
     try:
         results = await until_hang_up(request, all_results(run, len(call.searches)))
     except Interrupted:

@@ -3,7 +3,7 @@ chunk."""
 
 import json
 import logging
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator
 from typing import Any
 
 from fastapi.sse import KEEPALIVE_COMMENT
@@ -30,7 +30,7 @@ from stepback_server.api.openai.spelling import body_of
 from stepback_server.api.openai.translation import AnswerOptions
 from stepback_server.handlers.failures import failure_of
 from stepback_server.request_context import note
-from stepback_server.solve.batch import BatchRun
+from stepback_server.solve.batch import Ended
 from stepback_server.solve.stream import LiveSearch
 
 _log = logging.getLogger(__name__)
@@ -55,12 +55,12 @@ async def chat_chunks(
 
 
 async def completion_chunks(
-    run: BatchRun, wanted: AnswerOptions, envelope: Envelope
+    rows: AsyncIterable[Ended | None], wanted: AnswerOptions, envelope: Envelope
 ) -> AsyncGenerator[bytes]:
     """Each prompt's answers as its search ends, the usage, the end."""
     results: list[SolveResult] = []
     try:
-        async for ended in run.rows():
+        async for ended in rows:
             if ended is None:
                 yield KEEPALIVE_COMMENT
                 continue
