@@ -17,7 +17,7 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.supervisor import StartEngine
 from stepback_server.engine.vllm_environment import prepare_environment
 from stepback_server.engine_provider import provide_engines
-from stepback_server.gateway.rate_limit import ANYONE
+from stepback_server.gateway.tenant import ANYONE
 from stepback_server.handlers.solve import SolveHandler
 from stepback_server.jobs.job import NotNow
 from stepback_server.plugins import plugins_of

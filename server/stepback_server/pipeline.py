@@ -7,7 +7,7 @@ from stepback_core.schemas import SolveRequest, SolveResult
 from stepback_server.engine.base import EngineUnavailable
 from stepback_server.engine.supervisor import EngineProvider
 from stepback_server.gateway.admission import Admission, Urgency
-from stepback_server.gateway.rate_limit import Tenant
+from stepback_server.gateway.tenant import Tenant
 from stepback_server.observability.telemetry import Telemetry
 from stepback_server.solve.solver import Solver
 from stepback_server.solve.stream import Feed

@@ -24,8 +24,9 @@ from stepback_server.engine.supervisor import EngineProvider
 from stepback_server.gateway.admission import Admission, Urgency
 from stepback_server.gateway.batch_places import BatchLimits
 from stepback_server.gateway.idempotency import IdempotentAnswers
-from stepback_server.gateway.rate_limit import RateLimiter, Tenant
+from stepback_server.gateway.rate_limit import RateLimiter
 from stepback_server.gateway.shared.controllers import SharedControllers
+from stepback_server.gateway.tenant import Tenant
 from stepback_server.observability.metrics import Live, Metrics
 from stepback_server.observability.telemetry import Telemetry
 from stepback_server.observability.tracing import Tracing

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from stepback_server.errors import ApiError
 from stepback_server.gateway.admission import Admission
-from stepback_server.gateway.rate_limit import RateLimiter, Tenant
+from stepback_server.gateway.rate_limit import RateLimiter
+from stepback_server.gateway.tenant import Tenant
 
 ALICE, BOB = Tenant("alice"), Tenant("bob")
 

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 
 from stepback_server.gateway.admission import Admission, Urgency
 from stepback_server.gateway.batch_places import BatchLimits, BatchPlaces
-from stepback_server.gateway.rate_limit import ANYONE
+from stepback_server.gateway.tenant import ANYONE
 
 
 async def settle() -> None:

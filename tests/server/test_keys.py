@@ -12,7 +12,8 @@ from stepback_core.errors import InvalidInput
 from stepback_server.app import create_app
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.gateway.keys import KeyRing, is_loopback, new_key
-from stepback_server.gateway.rate_limit import RateLimiter, Tenant
+from stepback_server.gateway.rate_limit import RateLimiter
+from stepback_server.gateway.tenant import Tenant
 from stepback_server.settings import Settings
 from tests.conftest import CHECKPOINT
 

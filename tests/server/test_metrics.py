@@ -13,7 +13,7 @@ from stepback_core.schemas import SolveRequest, Strategy
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import EngineUnavailable, Sample, SampleRequest
 from stepback_server.engine.supervisor import Supervisor
-from stepback_server.gateway.rate_limit import Tenant
+from stepback_server.gateway.tenant import Tenant
 from stepback_server.observability.engine import ObservedEngine
 from stepback_server.reload import Served
 from stepback_server.service import Service

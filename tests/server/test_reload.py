@@ -24,7 +24,7 @@ from stepback_server.engine.base import (
 from stepback_server.engine.supervisor import Supervisor
 from stepback_server.errors import ApiError as Refusal
 from stepback_server.gateway.admission import Admission
-from stepback_server.gateway.rate_limit import ANYONE
+from stepback_server.gateway.tenant import ANYONE
 from stepback_server.reload import Served, check_successor, folder_under
 from stepback_server.service import Service
 from stepback_server.settings import Settings

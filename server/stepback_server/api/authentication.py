@@ -7,7 +7,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from stepback_server.api.state import state_of
 from stepback_server.errors import ApiError
-from stepback_server.gateway.rate_limit import ANYONE, Tenant
+from stepback_server.gateway.tenant import ANYONE, Tenant
 from stepback_server.request_context import CURRENT
 
 _bearer = HTTPBearer(

@@ -28,7 +28,7 @@ from stepback_server.api.sse import EventStream
 from stepback_server.api.state import state_of
 from stepback_server.concurrency import Interrupted
 from stepback_server.errors import ERRORS, ApiError
-from stepback_server.gateway.rate_limit import Tenant
+from stepback_server.gateway.tenant import Tenant
 from stepback_server.request_context import CLIENT_CLOSED_REQUEST, note
 from stepback_server.service import Service
 

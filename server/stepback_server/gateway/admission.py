@@ -12,7 +12,8 @@ from typing import Protocol
 
 from stepback_server.errors import out_of_tokens, queue_full
 from stepback_server.gateway.batch_places import BatchLimits, BatchPlaces
-from stepback_server.gateway.rate_limit import ANYONE, RateLimiter, Tenant
+from stepback_server.gateway.rate_limit import RateLimiter
+from stepback_server.gateway.tenant import ANYONE, Tenant
 
 
 # An integer, since it travels through the database to other controllers.

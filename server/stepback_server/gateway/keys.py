@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stepback_core.errors import InvalidInput
 from stepback_core.validation import first_error
-from stepback_server.gateway.rate_limit import ANYONE, Tenant
+from stepback_server.gateway.tenant import ANYONE, Tenant
 from stepback_server.redaction import KEY_PREFIX
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -10,7 +10,7 @@ from stepback_core.events import ProgressEvent
 from stepback_core.schemas import SolveRequest, SolveResult, StopReason
 from stepback_server.errors import ApiError, invalid
 from stepback_server.gateway.admission import Urgency
-from stepback_server.gateway.rate_limit import Tenant
+from stepback_server.gateway.tenant import Tenant
 from stepback_server.handlers.failures import failure_of
 from stepback_server.jobs.job import JobAnswer, NotNow, Report, Tokens
 from stepback_server.service import Service

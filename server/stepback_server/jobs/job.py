@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from stepback_core.events import SolveEvent
-from stepback_server.gateway.rate_limit import Tenant
+from stepback_server.gateway.tenant import Tenant
 
 
 class State(StrEnum):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stepback_server.errors import ApiError, storage_unavailable
-from stepback_server.gateway.rate_limit import Tenant
+from stepback_server.gateway.tenant import Tenant
 from stepback_server.jobs.job import Handler
 from stepback_server.settings import Settings
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from stepback_core.schemas import ErrorBody, ErrorDetail, ErrorType
-from stepback_server.gateway.rate_limit import Tenant
+from stepback_server.gateway.tenant import Tenant
 from stepback_server.jobs.claims import Claims
 from stepback_server.jobs.event_log import EventLog
 from stepback_server.jobs.job import Handler, Job, JobAnswer, NotNow

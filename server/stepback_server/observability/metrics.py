@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 from stepback_core.schemas import SolveResult
 from stepback_server.engine.base import Sample
 from stepback_server.errors import ERRORS
-from stepback_server.gateway.rate_limit import Tenant
+from stepback_server.gateway.tenant import Tenant
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 # The controller's own time of a round is within 2 ms (docs/scaling.md), so its buckets begin at a

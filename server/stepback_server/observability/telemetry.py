@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from stepback_core.schemas import SolveRequest, SolveResult
 from stepback_core.trace import TokenGrammar
 from stepback_server.engine.base import Engine, Sample
-from stepback_server.gateway.rate_limit import Tenant
+from stepback_server.gateway.tenant import Tenant
 from stepback_server.observability.engine import ObservedEngine
 from stepback_server.observability.metrics import Metrics
 from stepback_server.observability.tracing import SearchSpan, Tracing

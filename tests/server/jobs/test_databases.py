@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 from stepback_core.errors import InvalidInput
 from stepback_core.schemas.jobs import Batch, BatchRequest, BatchStatus, JobStatus, SearchJob
 from stepback_server.commands.db import db
-from stepback_server.gateway.rate_limit import ANYONE, Tenant
+from stepback_server.gateway.tenant import ANYONE, Tenant
 from stepback_server.jobs.job import JobAnswer, Report, Tokens
 from stepback_server.jobs.opened import OpenedJobs
 from stepback_server.settings import Settings

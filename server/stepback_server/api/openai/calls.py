@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Sequence
 
 from stepback_core.schemas import SolveRequest, SolveResult
-from stepback_server.gateway.rate_limit import Tenant
+from stepback_server.gateway.tenant import Tenant
 from stepback_server.service import Service
 from stepback_server.solve.batch import BatchRun, Ended
 

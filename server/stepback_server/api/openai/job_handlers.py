@@ -15,7 +15,7 @@ from stepback_server.api.openai.answers import Envelope, chat_completion, comple
 from stepback_server.api.openai.translation import Translated, Translator
 from stepback_server.concurrency import task_group
 from stepback_server.errors import ApiError
-from stepback_server.gateway.rate_limit import Tenant
+from stepback_server.gateway.tenant import Tenant
 from stepback_server.handlers.solve import answered, refused, try_again, urgency_of
 from stepback_server.jobs.job import JobAnswer, Report
 from stepback_server.service import Service

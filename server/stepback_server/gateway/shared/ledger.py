@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from stepback_server.gateway.rate_limit import RateLimiter, Tenant
+from stepback_server.gateway.rate_limit import RateLimiter
 from stepback_server.gateway.shared.link import Link
 from stepback_server.gateway.shared.settlement import (
     Claim,
@@ -18,6 +18,7 @@ from stepback_server.gateway.shared.settlement import (
     Want,
     settle,
 )
+from stepback_server.gateway.tenant import Tenant
 from stepback_server.storage.errors import StorageUnavailable
 
 if TYPE_CHECKING:
