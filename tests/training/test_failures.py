@@ -170,6 +170,12 @@ def test_as_many_processes_as_this_one_may_use(
     assert cores.usable_cores() == 2
     (tmp_path / "cpu.max").write_text("max 100000\n")
     assert cores.usable_cores() == 6
+    (tmp_path / "cpu.max").unlink()  # As on a host with the first version of cgroups.
+    monkeypatch.setattr(cores, "_CGROUP_1", tmp_path)
+    (tmp_path / "cpu.cfs_period_us").write_text("100000\n")
+    for quota, processes in (("300000", 3), ("50000", 1), ("-1", 6)):
+        (tmp_path / "cpu.cfs_quota_us").write_text(f"{quota}\n")
+        assert cores.usable_cores() == processes
     monkeypatch.delattr(os, "sched_getaffinity")  # As on macOS.
     assert cores.usable_cores() == 16
 

@@ -1,5 +1,6 @@
 """Training samples: what is in them, and that a seed decides them."""
 
+import json
 from collections import Counter
 from hashlib import sha256
 from pathlib import Path
@@ -235,6 +236,15 @@ def test_a_byte_order_mark_and_empty_lines_are_skipped(tmp_path: Path) -> None:
     line = b'{"prompt": "a", "steps": ["b"]}\r\n'
     path.write_bytes(b"\xef\xbb\xbf" + line + b"\r\n" + line + b"\n")
     assert [sample.prompt for sample in read_samples(path)] == ["a", "a"]
+
+
+def test_samples_of_a_task_that_is_not_known_here_are_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    recipe = {"samples": 1, "tasks": [{"name": "sorting"}]}
+    path.with_name("samples.jsonl.recipe.json").write_text(json.dumps(recipe))
+    with pytest.raises(InvalidInput, match=r"recipe\.json: tasks\.0: unknown task") as no:
+        recipe_of(path)
+    assert len(str(no.value).splitlines()) == 1
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:

@@ -115,11 +115,15 @@ def held_out(recipe: DataRecipe) -> int:
 
 
 def recipe_of(path: Path) -> DataRecipe | None:
-    """The recipe that a file was written by; None for samples from elsewhere."""
+    """The recipe that a file was written by; None for samples from elsewhere. Raises
+    InvalidInput."""
+    recipe = _recipe_path(path)
     try:
-        return DataRecipe.model_validate_json(_recipe_path(path).read_bytes())
+        return DataRecipe.model_validate_json(recipe.read_bytes())
     except FileNotFoundError:
         return None
+    except ValidationError as error:
+        raise InvalidInput(f"{recipe}: {first_error(error, whole='the recipe')}") from error
 
 
 def _recipe_path(path: Path) -> Path:
