@@ -2,11 +2,14 @@
 
     python -m tests.benchmarks.arms --recipe training/recipes/deduction-arms.toml --out runs/arms
         [--arms A,B,C,D] [--seeds 1,2,3] [--samples 40000] [--branches 8] [--problems 500]
+        [--searches greedy,best-of-N]
 
 `arm_samples` says what the arms are. Every arm trains the recipe on as many tokens (`tokens`), by
 `stepback train`, on samples of its own. Then each is asked the same held-out questions as plain
 prompts, so that no search knows the task, under the same budgets of generated tokens. The checker
-only marks what was chosen. Last come paired tests of B against each other arm (McNemar).
+only marks what was chosen. Last come paired tests (McNemar) of each search of B against the same
+search of each other arm: by the same rule, and the marker's choice against the other's best rule,
+which is picked on these very problems and so favours the other.
 
 Trainings and rows that are done are kept in --out: the same command goes on after a kill.
 """
@@ -100,6 +103,7 @@ async def ask_arm(given: argparse.Namespace, arm: str, seed: int, model: Path) -
             )
             for budget in given.budgets
             for name, options in SEARCHES.items()
+            if name in given.searches
         ]
     finally:
         await engine.close(kill=False)
@@ -122,10 +126,11 @@ def report(rows: dict[tuple[str, int], list[Row]]) -> None:
     for (arm, seed), found in rows.items():
         if arm != "B" and ("B", seed) in rows:
             for ours, theirs in zip(rows["B", seed], found, strict=True):
-                for rule in RULES:
-                    pairs = Pairs.count(ours.right(rule), theirs.right(rule))
+                best = max(RULES, key=lambda rule: sum(theirs.right(rule)))
+                for rule, other in (*((rule, rule) for rule in RULES), ("marker", best)):
+                    pairs = Pairs.count(ours.right(rule), theirs.right(other))
                     said = f"{pairs.points:+.1f} | {pairs.p:.2g}"
-                    print(f"| {seed} | {ours.name} | {rule} | {arm} | {said} |")
+                    print(f"| {seed} | {ours.name} | {rule} | {arm}, {other} | {said} |")
 
 
 def main() -> int:
@@ -139,6 +144,7 @@ def main() -> int:
         "--branches", type=float, default=8, help="samples of one question, on average"
     )
     parser.add_argument("--problems", type=int, default=500)
+    parser.add_argument("--searches", type=lambda text: text.split(","), default=list(SEARCHES))
     parser.add_argument("--budgets", type=_numbers, default=[40, 160, 640])
     parser.add_argument("--in-flight", type=int, default=16)
     given = parser.parse_args()
