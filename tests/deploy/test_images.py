@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from random import Random
 
+import httpx
 import pytest
 
 from stepback_client import Client, Retry, Unavailable
@@ -46,6 +47,14 @@ def test_held_out_problems_are_solved_through_the_published_port(running: Stack)
     solved = sum(result.status == "solved" for result in results)
     # 75 per cent are solved in the README's table; half of 24 is three deviations below.
     assert solved >= 12
+
+
+def test_the_controller_serves_the_page_and_the_guide(running: Stack) -> None:
+    with httpx.Client(base_url=running.url, follow_redirects=True) as http:
+        for path in ("/", "/guide/"):
+            page = http.get(path)
+            assert page.status_code == 200
+            assert page.headers["content-type"].startswith("text/html")
 
 
 @pytest.mark.parametrize("service", SERVICES)
