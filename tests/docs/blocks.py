@@ -3,11 +3,14 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import dedent
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _BLOCK = re.compile(
-    r"(<!-- (?P<why>[^\n]*?) -->\n+)?```(?P<kind>\w*)\n(?P<code>.*?)\n```", re.DOTALL
+    r"(<!-- (?P<why>[^\n]*?) -->\n+)?"
+    r"^(?P<indent> *)```(?P<kind>\w*)\n(?P<code>.*?)\n(?P=indent)```$",
+    re.DOTALL | re.MULTILINE,
 )
 
 
@@ -25,7 +28,12 @@ class Block:
 def blocks(*kinds: str) -> list[Block]:
     """The blocks of some kinds, or of all, page by page."""
     found = [
-        Block(page.relative_to(ROOT).as_posix(), match["kind"], match["why"] or "", match["code"])
+        Block(
+            page.relative_to(ROOT).as_posix(),
+            match["kind"],
+            match["why"] or "",
+            dedent(match["code"]),
+        )
         for page in PAGES
         for match in _BLOCK.finditer(page.read_text(encoding="utf-8"))
     ]
