@@ -1,5 +1,6 @@
 """Files that appear under their name only when they are whole."""
 
+import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,8 +15,17 @@ def can_lock() -> bool:
     return True
 
 
+def refuse_device(path: Path) -> None:
+    """Raise OSError for a device or a pipe: to rename a file over /dev/stdout would replace it."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "A device or a pipe: name a file instead", str(path))
+
+
 def write_whole(path: Path, parts: Iterable[str]) -> None:
-    """Write a text, in the place of an older file. A kill leaves the older one, or this one."""
+    """Write a text, in the place of an older file. A kill leaves the older one, or this one.
+
+    Raises OSError, also for a device or a pipe."""
+    refuse_device(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     with partial.open("w", encoding="utf-8") as file:

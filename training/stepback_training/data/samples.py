@@ -22,6 +22,7 @@ from stepback_client.batch import json_lines
 from stepback_core.errors import InvalidInput
 from stepback_core.trace import Grammar
 from stepback_core.validation import first_error
+from stepback_training.atomic_files import refuse_device
 from stepback_training.config import DataRecipe, Source
 from stepback_training.cores import usable_cores
 from stepback_training.data.model_errors import own_errors_of
@@ -64,11 +65,12 @@ class Sample(BaseModel):
 
 def write_samples(recipe: DataRecipe, path: Path, *, processes: int | None = None) -> None:
     """Write the recipe's samples as JSONL; the same recipe gives the same bytes with any number of
-    processes. The file appears under its name only when it is whole. Raises InvalidInput,
-    InvalidInput and OSError."""
+    processes. The file appears under its name only when it is whole. Raises InvalidInput
+    and OSError."""
     # These are read before anything is written, and before processes are forked that need them.
     held_out(recipe)
     own_errors_of(recipe)
+    refuse_device(path)
     partial = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     # Before anything is written: a run that is killed must not leave a recipe beside samples of
