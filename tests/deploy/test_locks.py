@@ -39,7 +39,7 @@ def test_every_locked_package_runs_on_the_oldest_interpreter() -> None:
     locked = entries((ROOT / "requirements.lock").read_text())
     for package in distributions():
         if (name := canonicalize_name(package.name)) in locked:
-            needs = SpecifierSet(package.metadata.json.get("requires_python", ""))
+            needs = SpecifierSet(str(package.metadata.json.get("requires_python", "")))
             assert needs.contains("3.11.0"), name
 
 
