@@ -62,6 +62,7 @@ function Key({ changed }) {
 function Page() {
   const [server, setServer] = useState(null);
   const [error, setError] = useState(null);
+  const [linkError, setLinkError] = useState(null); // apart: a server that answers mends no link
   const [runs, setRuns] = useState([]);
   const [tab, setTab] = useState("search");
   const [preset, setPreset] = useState(null); // the request that the form goes on with
@@ -84,7 +85,7 @@ function Page() {
     learn();
     fromLink(location.hash)
       .then((found) => found && setRuns(found.map(Run.of)))
-      .catch(() => setError(new Error("The link is damaged: it holds no search.")));
+      .catch(() => setLinkError(new Error("The link is damaged: it holds no search.")));
   }, []);
 
   const start = (requests) => {
@@ -114,7 +115,7 @@ function Page() {
       <${Metrics} />
     </header>
     <main>
-      ${error && html`<p class="error" role="alert">${error.message}</p>`}
+      ${[error, linkError].map((each) => each && html`<p class="error" role="alert">${each.message}</p>`)}
       ${error?.status === 401 && html`<${Key} changed=${learn} />`}
       ${server && tab === "jobs" && html`<${Jobs} open=${open} />`}
       <div class="searching" hidden=${tab !== "search"}>
