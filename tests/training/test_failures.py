@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
 
+from stepback_core import cores as core_cores
 from stepback_core.trace import Grammar, TraceCodec
 from stepback_training import cli, cores
 from stepback_training.config import DataRecipe, Recipe
@@ -161,7 +162,7 @@ def test_a_plain_start_takes_one_gpu_and_the_recipes_batch(
 def test_as_many_processes_as_this_one_may_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cores, "_CGROUP", tmp_path / "cpu.max")
+    monkeypatch.setattr(core_cores, "_CGROUP", tmp_path / "cpu.max")
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
     assert cores.usable_cores() == 6
@@ -171,7 +172,7 @@ def test_as_many_processes_as_this_one_may_use(
     (tmp_path / "cpu.max").write_text("max 100000\n")
     assert cores.usable_cores() == 6
     (tmp_path / "cpu.max").unlink()  # As on a host with the first version of cgroups.
-    monkeypatch.setattr(cores, "_CGROUP_1", tmp_path)
+    monkeypatch.setattr(core_cores, "_CGROUP_1", tmp_path)
     (tmp_path / "cpu.cfs_period_us").write_text("100000\n")
     for quota, processes in (("300000", 3), ("50000", 1), ("-1", 6)):
         (tmp_path / "cpu.cfs_quota_us").write_text(f"{quota}\n")

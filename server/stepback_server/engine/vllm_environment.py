@@ -9,9 +9,8 @@ that must hold.
 import os
 from pathlib import Path
 
-_CGROUP = Path("/sys/fs/cgroup/cpu.max")
-# Of the first version of cgroups, which older hosts have.
-_CGROUP_1 = Path("/sys/fs/cgroup/cpu")
+from stepback_core.cores import usable_cores
+
 # Weights from which on a step is long enough for threads to wait for each other.
 _LARGE_BYTES = 256 << 20
 _CPU = {
@@ -53,23 +52,4 @@ def threads_for(model: Path) -> int:
     """The threads that suit the size of a model's weights: one, or all cores."""
     # The files' size, without opening them: this runs before torch may be imported.
     size = sum(file.stat().st_size for file in model.glob("*.safetensors"))
-    return _usable_cores() if size >= _LARGE_BYTES else 1
-
-
-def _usable_cores() -> int:
-    """Count the cores that this process's affinity and its container's limit leave."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it.
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    try:
-        quota, period = _limit().split()
-        # Without a limit it is "max", or -1 in the first version.
-        return cores if quota in {"max", "-1"} else min(cores, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):  # No cgroups.
-        return cores
-
-
-def _limit() -> str:
-    """Microseconds of processor time of this container, and the period to use them in."""
-    if _CGROUP.exists():
-        return _CGROUP.read_text()
-    return " ".join((_CGROUP_1 / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+    return usable_cores() if size >= _LARGE_BYTES else 1
