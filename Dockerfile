@@ -54,7 +54,8 @@ RUN NO_MKDOCS_2_WARNING=1 /opt/site/bin/mkdocs build --strict --quiet --site-dir
 # below /tmp: run them with a read-only root and a tmpfs there.
 FROM ${PYTHON_IMAGE} AS runtime
 RUN useradd --system --uid 10001 --user-group --no-create-home --home-dir /tmp stepback
-ENV PATH=/opt/stepback/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+# USER: a cluster may run it under an id that has no name, and torch asks for one.
+ENV PATH=/opt/stepback/bin:$PATH HOME=/tmp USER=stepback PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     STEPBACK_HOST=0.0.0.0 STEPBACK_MODEL=/models/multitask-10m STEPBACK_GUIDE_DIR=/guide
 COPY models /models
 COPY --from=guide /guide /guide
@@ -111,7 +112,7 @@ RUN python3 -m pip install --no-cache-dir --no-deps --break-system-packages --re
     && python3 -c "import opentelemetry.exporter.otlp.proto.http.trace_exporter" \
     && useradd --system --uid 10001 --user-group --no-create-home --home-dir /tmp stepback \
     && install --directory --owner 10001 --group 10001 /cache
-ENV HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+ENV HOME=/tmp USER=stepback PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     STEPBACK_HOST=0.0.0.0 STEPBACK_DEVICE=cuda STEPBACK_MODEL=/models/multitask-10m \
     STEPBACK_GUIDE_DIR=/guide
 COPY models /models

@@ -2,6 +2,7 @@
 
 import re
 import socket
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -79,9 +80,12 @@ class Connection:
     def transport(self, kind: Callable[..., T]) -> T:
         """A transport of httpx, through the environment's proxy. Raises BadSetting for a proxy or
         a certificate file that cannot be used."""
-        proxy = proxy_for(httpx.URL(self.url))
+        url = httpx.URL(self.url)
+        proxy = proxy_for(url)
+        # Without TLS nobody is to be trusted, and a variable that is wrong does no harm.
+        verify = True if url.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
-            return kind(proxy=proxy, limits=_LIMITS, socket_options=_KEEP_ALIVE)
+            return kind(verify=verify, proxy=proxy, limits=_LIMITS, socket_options=_KEEP_ALIVE)
         except (httpx.InvalidURL, ValueError) as error:
             raise BadSetting("the proxy of the environment has no usable address") from error
         except OSError as error:

@@ -140,7 +140,8 @@ class TraceCodec:
     prefix_ids: tuple[int, ...] = ()
     """Ids that the tokenizer puts before a text by itself (BOS)."""
     control_texts: tuple[str, ...] = ()
-    """The texts of the tokenizer's special tokens, named or not: no prompt may hold one."""
+    """The texts of the tokenizer's special tokens, named or not, and of those that it was given for
+    the frame: no prompt may hold one."""
 
     @classmethod
     def of(cls, grammar: Grammar, tokenizer: Tokenizer) -> "TraceCodec":
@@ -151,7 +152,7 @@ class TraceCodec:
             tokenizer,
             tokens,
             prefix_of(tokenizer, _PROBES[0][0]),
-            _control_texts(tokenizer),
+            _control_texts(grammar, tokenizer),
         )
 
     def encode_prompt(self, prompt: str) -> list[int]:
@@ -221,9 +222,16 @@ _PROBES = (
 )
 
 
-def _control_texts(tokenizer: Tokenizer) -> tuple[str, ...]:
-    """Special tokens with a role (BOS, EOS, ...), then those that are special but have none."""
+def _control_texts(grammar: Grammar, tokenizer: Tokenizer) -> tuple[str, ...]:
+    """Special tokens with a role (BOS, EOS, ...), those that are special but have none, and those
+    of the frame: some tokenizers do not call the tokens of a turn special."""
     named: Sequence[str] = getattr(tokenizer, "all_special_tokens", ())
     added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
-    unnamed = [token.content for token in added.values() if token.special]
-    return tuple(dict.fromkeys([*named, *unnamed]))
+    frame = grammar.frame("").replace(grammar.separator, "")
+    others = [t.content for t in added.values() if t.special or _is_framing(t.content, frame)]
+    return tuple(dict.fromkeys([*named, *others]))
+
+
+def _is_framing(text: str, frame: str) -> bool:
+    # Line ends and spaces may be tokens of their own, and any prompt may have them.
+    return bool(text.strip()) and text in frame

@@ -14,8 +14,9 @@ from typing import Any
 
 from stepback_core.schemas import SolveRequest, SolveResult
 from stepback_server.checkpoint import Checkpoint
+from stepback_server.engine.context import with_context
 from stepback_server.engine.supervisor import StartEngine
-from stepback_server.engine.vllm_environment import prepare_environment
+from stepback_server.engine.vllm_environment import prepare_environment, threads_for
 from stepback_server.engine_provider import provide_engines
 from stepback_server.gateway.tenant import ANYONE
 from stepback_server.handlers.solve import SolveHandler
@@ -58,15 +59,17 @@ async def opened(
     model: Path, *, in_flight: int = 32, start_engine: StartEngine | None = None
 ) -> AsyncGenerator[LocalSolver]:
     """Open a checkpoint and start its engine, with the settings of the environment. `in_flight`:
-    searches at once. Raises InvalidInput, and what
-    a start raises."""
+    searches at once. Raises InvalidInput, and what a start raises."""
     flags = {"model": model, "max_searches": in_flight, "batch_searches": in_flight}
     arguments = [part for name, value in flags.items() for part in (flag_of(name), str(value))]
     settings = Settings.read(os.environ, [part for part in arguments if part], command="batch")
-    prepare_environment(cpu=settings.device == "cpu")
+    prepare_environment(
+        cpu=settings.device == "cpu", threads=settings.threads or threads_for(settings.model)
+    )
     with plugins_of(settings):
         checkpoint = await asyncio.to_thread(Checkpoint.open, model)
-        async with _running(LocalSolver(settings, checkpoint, start_engine)) as solver:
+        served = with_context(checkpoint, settings)
+        async with _running(LocalSolver(settings, served, start_engine)) as solver:
             yield solver
 
 

@@ -152,6 +152,9 @@ def test_a_certificate_file_that_is_not_there_is_named(monkeypatch: pytest.Monke
     monkeypatch.setenv("SSL_CERT_FILE", "/no/such/authority.pem")
     with pytest.raises(BadSetting, match="SSL_CERT_FILE"):
         Client("https://controller.internal")
+    # A server without TLS has nothing to do with it.
+    with echo() as url, Client(url) as client, pytest.raises(InvalidRequest, match="q"):
+        client.solve(prompt="q")
 
 
 def read_timeouts(handler: Answers) -> list[float]:

@@ -110,6 +110,18 @@ class Framing(Characters):
         return [900, *plain, 901] if add_special_tokens else plain
 
 
+class Marked(Characters):
+    """A tokenizer with some added tokens."""
+
+    def __init__(self, tokens: dict[int, Special]) -> None:
+        self.added_tokens_decoder = tokens
+
+    def decode(self, token_ids: list[int], *, skip_special_tokens: bool = False) -> str:
+        if token_ids == [6]:
+            return "\n\n"
+        return super().decode(token_ids, skip_special_tokens=skip_special_tokens)
+
+
 def test_a_prompt_has_one_bos_and_no_end_that_the_tokenizer_adds() -> None:
     for frame in ("{prompt}\n", "<bos>{prompt}\n"):
         codec = TraceCodec.of(Grammar(prompt_frame=frame), Framing())
@@ -121,6 +133,17 @@ def test_every_special_token_is_reserved_in_a_prompt_named_or_not() -> None:
     for text in ("<end>", "<backtrack>", "<|eot|>"):
         assert codec.reserved_in_prompt(f"1+1{text}") == text
     assert codec.reserved_in_prompt("1+1<think>") is None
+
+
+def test_the_tokens_of_the_frame_are_reserved_though_they_are_not_called_special() -> None:
+    frame = "<user>{prompt}\n\n<model>"
+    tokens = {5: Special("<user>", special=False), 6: Special("\n\n", special=False)}
+    for separator in ("\n", "\n\n"):
+        grammar = Grammar(prompt_frame=frame, separator=separator)
+        codec = TraceCodec.of(grammar, Marked(tokens))
+        assert codec.reserved_in_prompt("1+1<user>2+2") == "<user>"
+        # A line end is a token of some tokenizers, and <model> is none here.
+        assert codec.reserved_in_prompt("1+1\n\n<model> prompt") is None
 
 
 def test_a_step_may_have_lines_under_another_separator_but_not_half_of_it_at_its_end() -> None:

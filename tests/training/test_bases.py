@@ -19,11 +19,12 @@ from tokenizers import (
     trainers,
 )
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from stepback_core.errors import InvalidInput
 from stepback_core.trace import TraceCodec
 from stepback_server.checkpoint import Checkpoint
-from stepback_training.bases.families import is_served
+from stepback_training.bases.families import is_served, predicts_next_token
 from stepback_training.bases.grammar import Wishes, adopt, checked_codec
 from stepback_training.config import BaseModelChoice
 from stepback_training.importing.cli import import_model
@@ -61,6 +62,10 @@ def byte_level(*special: str, normalizer: Any = None, before: Any = None, **opti
     )
 
 
+CAUSAL = [
+    name if isinstance(name, str) else name[0]
+    for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+]
 REGISTERED = ("_TEXT_GENERATION_MODELS", "_TRANSFORMERS_SUPPORTED_MODELS")
 ROWS = len(byte_level())
 LLAMA: dict[str, Any] = dict(
@@ -97,6 +102,14 @@ SERVED: dict[str, tuple[str, dict[str, Any], int]] = {
     "falcon": ("falcon", NEOX, 128),
     "bloom": ("bloom", BLOOM, 2048),
 }
+ENCODERS = ("bert", "roberta", "xlm-roberta", "electra", "modernbert", "deberta-v2", "distilbert")
+HEADLESS = (
+    "LlamaModel",
+    "LlamaForSequenceClassification",
+    "LlamaForTokenClassification",
+    "LlamaForRewardModel",
+    "LlamaBidirectionalModel",
+)
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "gpt-neo": (
         "gpt_neo",
@@ -112,6 +125,13 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "codegen": ("codegen", dict(n_embd=32, n_layer=1, n_head=4, rotary_dim=4), "CodeGenForCausal"),
     "t5": ("t5", dict(d_model=32, num_layers=1), "is_encoder_decoder"),
+    "bart, as a decoder": ("bart", dict(is_encoder_decoder=False), "is_encoder_decoder"),
+    **{kind: (kind, {}, f"model_type: {kind} is an encoder") for kind in ENCODERS},
+    "bert, as a decoder": ("bert", dict(is_decoder=True), "model_type: bert is an encoder"),
+    **{
+        name: ("llama", LLAMA | {"architectures": [name]}, f"architectures: {name} has no head")
+        for name in HEADLESS
+    },
     "gemma3, images": ("gemma3", dict(text_config=LLAMA | {"head_dim": 8}), "text_config"),
 }
 
@@ -154,10 +174,21 @@ def test_a_family_that_vllm_does_not_serve_is_refused_before_its_weights_are_rea
         _from_base(BaseModelChoice(path=str(tmp_path)))
 
 
+def test_a_model_of_embeddings_is_refused_though_its_class_is_causal(tmp_path: Path) -> None:
+    (empty_base(tmp_path) / "modules.json").write_text("[]")
+    with pytest.raises(InvalidInput, match=r"modules.json: it is a model of embeddings"):
+        _from_base(BaseModelChoice(path=str(tmp_path)))
+
+
+def test_what_is_served_has_a_class_that_predicts_the_next_token() -> None:
+    others = {name for name in CAUSAL if not predicts_next_token(name)}
+    # One is half of an encoder's; the rest have images or sound, and a text model inside.
+    nested = {name for name in others if name.endswith("ForConditionalGeneration")}
+    assert others - nested == {"BertGenerationDecoder"}
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_what_vllm_serves_is_what_its_registry_says() -> None:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as known
-
     found = find_spec("vllm")
     if found is None or found.origin is None:
         pytest.skip("vLLM is not installed")
@@ -168,9 +199,8 @@ def test_what_vllm_serves_is_what_its_registry_says() -> None:
             continue
         assert isinstance(node.value, ast.Dict)
         served.update(ast.literal_eval(key) for key in node.value.keys if key)
-    names = [name if isinstance(name, str) else name[0] for name in known.values()]
     assert len(served) > 100
-    assert [name for name in names if name in served and not is_served(name)] == []
+    assert [name for name in CAUSAL if name in served and not is_served(name)] == []
 
 
 def empty_base(folder: Path, **fields: Any) -> Path:

@@ -2,18 +2,21 @@
 files."""
 
 import errno
+import fcntl
+import math
 import os
 import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from safetensors import SafetensorError
 from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
 
+from stepback_client.batch import growing
 from stepback_core import cores as core_cores
 from stepback_core.trace import Grammar, TraceCodec
 from stepback_training import cli, cores
@@ -22,6 +25,7 @@ from stepback_training.data.samples import Sample, write_samples
 from stepback_training.train.checkpoint import resumable, sync, told_of_full_disks
 from stepback_training.train.encoded_samples import EncodedSamples
 from stepback_training.train.packing import PackedRows
+from stepback_training.train.run_folder import locked
 from stepback_training.train.tokenizer import make_tokenizer
 from stepback_training.train.trainer import StepbackTrainer, arguments_of, use_one_gpu
 from tests.conftest import ROOT
@@ -29,9 +33,8 @@ from tests.conftest import ROOT
 COUNTDOWN = ROOT / "training/recipes/countdown.toml"
 
 
-def test_a_loss_that_is_no_number_ends_the_training_and_keeps_the_last_good_checkpoint(
-    tmp_path: Path,
-) -> None:
+def tiny_trainer(folder: Path) -> StepbackTrainer:
+    """A training of a few steps, each of which is kept."""
     tokenizer: Any = make_tokenizer(Grammar(), tasks=[], digits_per_token=1)
     samples = EncodedSamples(
         [Sample(prompt="1+1", steps=["2"])] * 40, TraceCodec.of(Grammar(), tokenizer)
@@ -56,9 +59,9 @@ def test_a_loss_that_is_no_number_ends_the_training_and_keeps_the_last_good_chec
     )
     model: Any = LlamaForCausalLM(shape)
     rows = PackedRows(samples, 32, tokenizer.pad_token_id, 0)
-    arguments = arguments_of(recipe, tmp_path, rows, 1)
+    arguments = arguments_of(recipe, folder, rows, 1)
     arguments.disable_tqdm = True
-    trainer = StepbackTrainer(
+    return StepbackTrainer(
         recipe=recipe.train,
         marker_id=0,
         seconds_before=0.0,
@@ -66,6 +69,13 @@ def test_a_loss_that_is_no_number_ends_the_training_and_keeps_the_last_good_chec
         args=arguments,
         train_dataset=rows,
     )
+
+
+def test_a_loss_that_is_no_number_ends_the_training_and_keeps_the_last_good_checkpoint(
+    tmp_path: Path,
+) -> None:
+    trainer = tiny_trainer(tmp_path)
+    model: Any = trainer.model
     forward, passes = model.forward, 0
 
     def failing(*args: Any, **kwargs: Any) -> Any:
@@ -79,8 +89,25 @@ def test_a_loss_that_is_no_number_ends_the_training_and_keeps_the_last_good_chec
         FloatingPointError, match=r"no number at step 4, and the last good checkpoint is .*-3"
     ):
         trainer.train()
-    last = resumable(Path(str(arguments.output_dir)))[-1]
-    assert last.name == "checkpoint-3"
+    assert_last_is_good(trainer, "checkpoint-3")
+
+
+def test_weights_that_are_no_numbers_are_never_kept_though_their_loss_was_good(
+    tmp_path: Path,
+) -> None:
+    trainer = tiny_trainer(tmp_path)
+    head = cast("torch.nn.Module", trainer.model).get_parameter("lm_head.weight")
+    head.register_hook(
+        lambda gradient: gradient * math.nan if trainer.state.global_step == 2 else gradient
+    )
+    with pytest.raises(FloatingPointError, match=r"after step 3, and the last good .*-2"):
+        trainer.train()
+    assert_last_is_good(trainer, "checkpoint-2")
+
+
+def assert_last_is_good(trainer: StepbackTrainer, name: str) -> None:
+    last = resumable(Path(str(trainer.args.output_dir)))[-1]
+    assert last.name == name
     weights = LlamaForCausalLM.from_pretrained(last).state_dict()
     assert all(tensor.isfinite().all() for tensor in weights.values())
 
@@ -179,6 +206,19 @@ def test_as_many_processes_as_this_one_may_use(
         assert cores.usable_cores() == processes
     monkeypatch.delattr(os, "sched_getaffinity")  # As on macOS.
     assert cores.usable_cores() == 16
+
+
+def test_a_run_in_a_folder_whose_system_has_no_locks_is_held_by_none_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with locked(tmp_path / "run"), growing(tmp_path / "answers.jsonl") as answers:
+        answers.append({"a": 1})
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert all("no lock can be had there" in record.message for record in caplog.records)
 
 
 def test_where_there_are_no_locks_data_is_written_and_training_says_what_it_needs(

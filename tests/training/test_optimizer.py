@@ -1,6 +1,7 @@
 """The batched Muon against torch's own."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 from torch.optim import Muon
 
 from stepback_training.train.muon import BatchedMuon, MuonWithAdamW
+from stepback_training.train.precision import has_fast_bfloat16
 
 SHAPES = [(16, 16), (16, 16), (44, 16), (44, 16), (16, 44), (16, 16)]
 
@@ -68,3 +70,18 @@ def test_a_closure_is_refused() -> None:
         BatchedMuon([matrix], lr=0.1).step(lambda: 0.0)
     with pytest.raises(ValueError, match="closure"):
         MuonWithAdamW(model, lr=0.1, adamw_lr=0.1, weight_decay=0.0).step(lambda: 0.0)
+
+
+@pytest.mark.parametrize(("capability", "is_fast"), [(7, False), (8, True)])
+def test_a_gpu_that_emulates_bfloat16_is_not_taken_for_a_fast_one(
+    capability: int, is_fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a T4 does, on which torch makes such tensors all the same."""
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda _: True)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda _: SimpleNamespace(major=capability)
+    )
+    assert has_fast_bfloat16(torch.device("cuda")) is is_fast

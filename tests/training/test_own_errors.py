@@ -18,7 +18,7 @@ from stepback_core.tasks import CountdownProblem
 from stepback_core.trace import Grammar
 from stepback_training.collect_errors.first_error import Judge, Tally, summary
 from stepback_training.config import DataRecipe
-from stepback_training.data.model_errors import ModelError, read_model_errors
+from stepback_training.data.model_errors import ModelError, is_teachable, read_model_errors
 from stepback_training.data.samples import read_samples, write_samples
 from stepback_training.generators import GENERATORS, ErrorKind, Split
 from stepback_training.generators.first_error import first_mistake
@@ -84,6 +84,13 @@ def test_a_line_that_must_not_be_believed_is_named(
     with pytest.raises(InvalidInput, match=r"errors\.jsonl:2: "):
         write_samples(recipe, tmp_path / "samples.jsonl")
     assert not (tmp_path / "samples.jsonl").exists()
+
+
+def test_a_wrong_step_of_several_lines_may_be_taught_under_another_separator() -> None:
+    step = ["32*2=64\n# of 55-23"]
+    assert is_teachable(TASK, PROBLEM, step)
+    assert is_teachable(TASK, PROBLEM, step, Grammar(separator="\n\n"))
+    assert not is_teachable(TASK, PROBLEM, step, Grammar())
 
 
 def some_errors(path: Path, count: int) -> list[ModelError]:

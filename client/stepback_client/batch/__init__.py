@@ -1,5 +1,6 @@
 """Many problems from a file: a scheduler, a file of answers that only grows, a cluster."""
 
+from stepback_client.batch.file_lock import lock
 from stepback_client.batch.line_files import json_lines
 from stepback_client.batch.lines import GrowingLines, growing
 from stepback_client.batch.scheduler import PATIENCE, Stopped, ask_each, finished
@@ -25,6 +26,7 @@ __all__ = [
     "finished",
     "growing",
     "json_lines",
+    "lock",
     "on_ray",
     "positive",
     "say",

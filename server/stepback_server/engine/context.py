@@ -19,6 +19,14 @@ _USUAL_LONGEST = 32_768
 _BLOCK = 32
 _NAME = "STEPBACK_CONTEXT_TOKENS"
 
+# Config fields of a model's shape, as Llama has them and as GPT-2 and Bloom do: attention heads,
+# layers, and the width of a state.
+_SHAPE_FIELDS = (
+    ("num_attention_heads", "n_head"),
+    ("num_hidden_layers", "n_layer"),
+    ("hidden_size", "n_embd"),
+)
+
 
 def with_context(checkpoint: Checkpoint, settings: Settings) -> Checkpoint:
     """The checkpoint with the context that is served: the operator's, or what fits.
@@ -70,10 +78,12 @@ def _config(folder: Path) -> bytes:
 
 
 def cache_bytes_per_token(config: dict[str, Any], settings: Settings) -> int | None:
-    """Return the bytes of a token in the key-value cache; None for shapes unlike Llama's."""
-    heads = config.get("num_attention_heads")
-    layers, keys = config.get("num_hidden_layers"), config.get("num_key_value_heads") or heads
-    hidden = config.get("hidden_size")
+    """Return the bytes of a token in the key-value cache; None for a shape that is not as usual."""
+    heads, layers, hidden = (
+        next((config[name] for name in names if config.get(name) is not None), None)
+        for names in _SHAPE_FIELDS
+    )
+    keys = config.get("num_key_value_heads") or heads
     if not (isinstance(heads, int) and isinstance(layers, int) and isinstance(keys, int)):
         return None
     size = config.get("head_dim") or (hidden // heads if isinstance(hidden, int) else None)

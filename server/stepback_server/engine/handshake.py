@@ -34,12 +34,27 @@ class _Models(BaseModel):
 _UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 
 
-@functools.cache
-def trusted_authorities() -> ssl.SSLContext:
+def trusted_authorities(url: str) -> ssl.SSLContext:
     """Return the authorities of SSL_CERT_FILE and SSL_CERT_DIR, else of the web. Proxies of the
-    environment do not count: an engine is next door."""
+    environment do not count: an engine is next door.
+
+    Raises OSError that names the variables. An address without TLS needs none of them.
+    """
+    return _authorities() if url.startswith("https:") else _nobody()
+
+
+@functools.cache
+def _authorities() -> ssl.SSLContext:
     # Cached: reading the authorities took 50 ms here, and every client needs them.
-    return httpx.create_ssl_context()
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        raise OSError(f"SSL_CERT_FILE, SSL_CERT_DIR: {error}") from error
+
+
+@functools.cache
+def _nobody() -> ssl.SSLContext:
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +108,10 @@ class ExpectedServer:
                 headers=self.headers,
                 timeout=CONTROL_SECONDS,
                 trust_env=False,
-                verify=trusted_authorities(),
+                verify=trusted_authorities(address),
             )
+        except OSError as error:
+            raise EngineError(f"{address}: {error}") from error
         except httpx.RequestError as error:
             # httpx has no class for it, and a connection that will never be trusted must not be
             # awaited.

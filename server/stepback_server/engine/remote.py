@@ -72,7 +72,7 @@ class RemoteEngine:
             timeout=CONTROL_SECONDS,
             limits=httpx.Limits(keepalive_expiry=_KEEP_ALIVE_SECONDS),
             trust_env=False,
-            verify=trusted_authorities(),
+            verify=trusted_authorities(url),
         )
 
     @classmethod
@@ -101,7 +101,7 @@ class RemoteEngine:
             connector=aiohttp.TCPConnector(
                 limit=connections,
                 keepalive_timeout=_KEEP_ALIVE_SECONDS,
-                ssl=trusted_authorities(),
+                ssl=trusted_authorities(self.url),
             ),
             # A router's cookie would hold every search on one of its servers.
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -216,7 +216,7 @@ class RemoteEngine:
             headers=self._expected.headers,
             timeout=httpx.Timeout(_RELOAD_SECONDS, connect=CONTROL_SECONDS),
             trust_env=False,
-            verify=trusted_authorities(),
+            verify=trusted_authorities(self.url),
         ) as http:
             try:
                 # GET on a path for POST is 405 where it exists, and changes nothing.

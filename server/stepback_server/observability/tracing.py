@@ -1,13 +1,15 @@
 """OpenTelemetry spans: one a search, and one an engine round as its child.
 
 Nothing of OpenTelemetry is imported unless the standard variable OTEL_EXPORTER_OTLP_ENDPOINT is
-set; the other OTEL_ variables mean what they mean everywhere. While a round lasts its span is the
-current one, and `request.trace_headers` gives what an engine behind HTTP sends to pass it on.
+set, or that of traces alone; the other OTEL_ variables mean what they mean everywhere. While a
+round lasts its span is the current one, and `request.trace_headers` gives what an engine behind
+HTTP sends to pass it on.
 """
 
 import logging
 from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from stepback_core.errors import InvalidInput
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _DISABLED = "OTEL_SDK_DISABLED"
 _HTTP = "http/protobuf"
@@ -47,12 +49,19 @@ def _is_off(environment: Mapping[str, str]) -> bool:
 def _check_protocol(environment: Mapping[str, str]) -> None:
     for variable in _PROTOCOLS:
         if protocol := environment.get(variable):
-            if protocol != _HTTP:
+            if protocol.strip().lower() != _HTTP:
                 raise InvalidInput(
                     f"{variable}={protocol}: only {_HTTP} is spoken here; collectors take it at "
                     "port 4318"
                 )
             return
+
+
+def _described(environment: Mapping[str, str], version: str) -> dict[str, str]:
+    """The service's version, and its name unless the environment has one."""
+    named = environment.get("OTEL_SERVICE_NAME")
+    named = named or "service.name=" in environment.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    return {"service.version": version} | ({} if named else {"service.name": "stepback"})
 
 
 class Tracing:
@@ -65,7 +74,8 @@ class Tracing:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], version: str) -> "Tracing | None":
         """Spans over OTLP where the environment asks for them. Raises InvalidInput."""
-        if not environment.get(_ENDPOINT) or _is_off(environment):
+        endpoint = next((each for each in _ENDPOINTS if environment.get(each)), None)
+        if endpoint is None or _is_off(environment):
             return None
         _check_protocol(environment)
         try:
@@ -75,12 +85,14 @@ class Tracing:
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
         except ModuleNotFoundError as error:
             raise InvalidInput(
-                f"{_ENDPOINT} is set, but {error.name} is not installed: "
+                f"{endpoint} is set, but {error.name} is not installed: "
                 "pip install 'stepback-llm[otel]', or unset the variable"
             ) from error
-        name = environment.get("OTEL_SERVICE_NAME", "stepback")
-        resource = Resource.create({"service.name": name, "service.version": version})
         try:
+            # Read at its import: a propagator that is not installed would fail each search.
+            import_module("opentelemetry.propagate")
+
+            resource = Resource.create(_described(environment, version))
             # `close` sends what is left, while the loop still lives.
             provider = TracerProvider(resource=resource, shutdown_on_exit=False)
             provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

@@ -112,7 +112,7 @@ class Scorer:
             connector=aiohttp.TCPConnector(
                 limit=self.entry.max_concurrent,
                 keepalive_timeout=_KEEP_ALIVE_SECONDS,
-                ssl=trusted_authorities(),
+                ssl=trusted_authorities(self.entry.url),
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None),

@@ -1,6 +1,8 @@
 """The context that is served, and the settings of the engine: what fits, and what is refused."""
 
+import asyncio
 import json
+import os
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -9,12 +11,14 @@ import pytest
 
 from stepback_core.errors import InvalidInput
 from stepback_server.checkpoint import Checkpoint
-from stepback_server.engine.context import with_context
+from stepback_server.engine.context import cache_bytes_per_token, with_context
 from stepback_server.engine.cpu_dtype import cpu_dtype
 from stepback_server.engine.vllm_environment import threads_for
 from stepback_server.engine.vllm_options import as_flags, engine_options
+from stepback_server.local import opened
 from stepback_server.settings import Settings
 from tests.conftest import CHECKPOINT
+from tests.server.search.scripted import ScriptedEngine
 
 
 def read(**settings: str) -> Settings:
@@ -43,6 +47,25 @@ def test_a_model_of_131072_positions_is_served_with_what_the_cache_holds(
     assert half == pytest.approx(served.context_tokens / 2, abs=64)
 
 
+def test_without_a_server_the_same_context_and_threads_are_taken(
+    long_model: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STEPBACK_KV_CACHE_MIB", "64")
+    monkeypatch.setenv("STEPBACK_THREADS", "3")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    end = long_model.codec.tokens.end_id
+
+    async def context() -> int:
+        engine = ScriptedEngine(lambda request, index: (end,))
+        async with opened(long_model.folder, start_engine=lambda: engine) as solver:
+            return solver.service.checkpoint.context_tokens
+
+    assert (
+        asyncio.run(context()) == with_context(long_model, read(kv_cache_mib="64")).context_tokens
+    )
+    assert os.environ["OMP_NUM_THREADS"] == "3"
+
+
 def test_on_a_gpu_a_context_is_no_longer_than_traces_are(long_model: Checkpoint) -> None:
     assert with_context(long_model, read(device="cuda")).context_tokens == 32_768
     chosen = read(device="cuda", context_tokens="131072")
@@ -66,6 +89,16 @@ def test_a_context_that_cannot_be_served_is_refused(
 ) -> None:
     with pytest.raises(InvalidInput, match=named):
         with_context(long_model, read(**settings))
+
+
+@pytest.mark.parametrize("missing", [{}, {"num_key_value_heads": None}])
+def test_a_shape_in_the_words_of_gpt2_counts_the_same(missing: dict[str, None]) -> None:
+    llama = {"num_attention_heads": 4, "num_hidden_layers": 3, "hidden_size": 64} | missing
+    gpt2 = {"n_head": 4, "n_layer": 3, "n_embd": 64}
+    settings = read(dtype="float32")
+    sizes = {cache_bytes_per_token(config, settings) for config in (llama, gpt2)}
+    assert sizes == {2 * 3 * 64 * 4}
+    assert cache_bytes_per_token({"n_head": 4, "n_layer": 3}, settings) is None
 
 
 def test_every_engine_setting_reaches_vllm_by_one_rule() -> None:

@@ -3,11 +3,13 @@
 import http.server
 import json
 import os
+import shutil
 import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,22 @@ class _Engine(http.server.BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+@contextmanager
+def serving(certificate: Path | None = None, key: Path | None = None) -> Iterator[int]:
+    """The port of an engine, with TLS where it has a certificate."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Engine)
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+    thread.join(timeout=300)
+
+
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[str]:
     """Its address; the certificate is in ca.pem."""
@@ -44,23 +62,15 @@ def engine(tmp_path: Path) -> Iterator[str]:
     command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
     command += ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "ca.pem")]
     subprocess.run(command, check=True, capture_output=True)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Engine)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "ca.pem", tmp_path / "key.pem")
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"https://localhost:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join(timeout=300)
+    with serving(tmp_path / "ca.pem", tmp_path / "key.pem") as port:
+        yield f"https://localhost:{port}"
 
 
 def answer(url: str, **environment: str) -> str:
     """Run in a process of its own: an environment is read once."""
     done = subprocess.run(
         [sys.executable, "-c", _ASK, url],
-        env={name: text for name, text in os.environ.items() if name != "SSL_CERT_FILE"}
+        env={name: text for name, text in os.environ.items() if not name.startswith("SSL_CERT_")}
         | environment,
         capture_output=True,
         text=True,
@@ -72,6 +82,21 @@ def answer(url: str, **environment: str) -> str:
 
 def test_an_authority_that_ssl_cert_file_names_is_trusted(engine: str, tmp_path: Path) -> None:
     assert answer(engine, SSL_CERT_FILE=str(tmp_path / "ca.pem")) == "7"
+
+
+def test_a_folder_of_authorities_is_obeyed_too(engine: str, tmp_path: Path) -> None:
+    named = ["openssl", "x509", "-hash", "-noout", "-in", str(tmp_path / "ca.pem")]
+    found = subprocess.run(named, check=True, capture_output=True, text=True).stdout.strip()
+    (tmp_path / "authorities").mkdir()
+    shutil.copy(tmp_path / "ca.pem", tmp_path / "authorities" / f"{found}.0")
+    assert answer(engine, SSL_CERT_DIR=str(tmp_path / "authorities")) == "7"
+
+
+def test_a_file_that_cannot_be_used_is_named_and_does_no_harm_without_tls(engine: str) -> None:
+    for path in ("/no/such.pem", __file__):
+        assert "SSL_CERT_FILE" in answer(engine, SSL_CERT_FILE=path)
+    with serving() as port:
+        assert answer(f"http://127.0.0.1:{port}", SSL_CERT_FILE="/no/such.pem") == "7"
 
 
 def test_a_certificate_that_is_not_trusted_ends_the_start_with_what_to_do(engine: str) -> None:

@@ -1,6 +1,7 @@
 """Tracing by itself: off without its variable, refused where it cannot work, passed on."""
 
 import asyncio
+import os
 import subprocess
 import sys
 
@@ -117,6 +118,43 @@ def test_what_cannot_be_obeyed_is_one_warning_and_no_traces(
     assert tracing_or_warning(environment, "1") is None
     [record] = [each for each in caplog.records if each.name.startswith("stepback")]
     assert record.levelname == "WARNING" and "there are no traces" in record.message
+
+
+def test_a_propagator_that_is_not_installed_is_one_warning_and_no_failed_search() -> None:
+    # In a process of its own: OpenTelemetry reads the variable once, when it is imported.
+    script = (
+        "import logging, os; logging.basicConfig()\n"
+        "from stepback_server.observability.tracing import tracing_or_warning\n"
+        "assert tracing_or_warning(os.environ, '1') is None\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | ENDPOINT | {"OTEL_PROPAGATORS": "b3,no"},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert "there are no traces" in run.stderr and "b3" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "name"),
+    [
+        ({}, "stepback"),
+        ({"OTEL_SERVICE_NAME": "mine"}, "mine"),
+        ({"OTEL_SERVICE_NAME": ""}, "stepback"),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "team=a,service.name=theirs"}, "theirs"),
+    ],
+)
+def test_traces_have_an_endpoint_of_their_own_and_the_name_that_the_operator_gives(
+    variables: dict[str, str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector:4318/v1/traces"}
+    for variable, given in (environment := environment | variables).items():
+        monkeypatch.setenv(variable, given)
+    tracing = Tracing.from_environment(environment, "1")
+    assert tracing is not None
+    provider = tracing._provider  # pyright: ignore[reportPrivateUsage]
+    assert provider.resource.attributes["service.name"] == name
+    tracing.close()
 
 
 def test_the_protocol_of_traces_comes_before_that_of_everything() -> None:

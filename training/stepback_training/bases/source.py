@@ -77,6 +77,11 @@ class BaseSource:
                 f"{adapter}: an adapter lies next to a whole model: give a folder of one of them, "
                 "the model"
             )
+        if (modules := folder / "modules.json").exists():
+            raise InvalidInput(
+                f"{modules}: it is a model of embeddings (sentence-transformers), which writes no "
+                "text: take the causal model that it was made from"
+            )
         if not config.exists():
             found = ", ".join(sorted(path.name for path in folder.glob("*.gguf")))
             hint = f"; give the file: {found}" if found else ""

@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, model_validator
 
 from stepback_client.batch import json_lines
 from stepback_core.errors import InvalidInput
@@ -56,7 +56,7 @@ class ModelError(BaseModel):
         return GENERATORS[self.task]
 
     @model_validator(mode="after")
-    def _check_error(self) -> Self:
+    def _check_error(self, info: ValidationInfo) -> Self:
         if self.task not in GENERATORS:
             raise ValueError(f"task: there is no {self.task!r}; known: {', '.join(GENERATORS)}")
         try:
@@ -70,35 +70,40 @@ class ModelError(BaseModel):
         first = Mistake(len(self.prefix), self.kind)
         if first_mistake(self._task.checker, problem, steps) != first:
             raise ValueError(f"wrong_step: it is no {self.kind} error, or not the first error")
-        self._refuse_what_must_not_be_taught(problem)
+        self._refuse_what_must_not_be_taught(problem, info.context)
         return self
 
-    def _refuse_what_must_not_be_taught(self, problem: BaseModel) -> None:
+    def _refuse_what_must_not_be_taught(self, problem: BaseModel, grammar: Grammar | None) -> None:
         steps = [*self.prefix, self.wrong_step]
         # After every step: a follow-up may reach a held-out goal where the wrong step does not.
         for step in [None, *self.follow_ups]:
             steps += [] if step is None else [step]
-            if not is_teachable(self._task, problem, steps):
+            if not is_teachable(self._task, problem, steps, grammar):
                 raise ValueError(
                     f"{steps[-1]!r}: it ends in a held-out goal, or has what the trace grammar uses"
                 )
 
 
-def is_teachable(task: Generator[Any], problem: BaseModel, steps: list[str]) -> bool:
-    """Tell whether the last of these wrong steps may stand in training data."""
+def is_teachable(
+    task: Generator[Any], problem: BaseModel, steps: list[str], grammar: Grammar | None = None
+) -> bool:
+    """Tell whether the last of these wrong steps may stand in training data.
+
+    Without the `grammar` of that data they are steps as a model's own separator has cut them.
+    """
     step = steps[-1]
-    is_text = bool(step.strip()) and Grammar().reserved_in_step(step) is None
-    return is_text and not task.ends_held_out(problem, steps)
+    reserved = grammar.reserved_in_step(step) if grammar else Grammar().reserved_in_prompt(step)
+    return bool(step.strip()) and reserved is None and not task.ends_held_out(problem, steps)
 
 
-def read_model_errors(file: Path) -> Iterator[ModelError]:
-    """Read and judge a file line by line. Raises InvalidInput."""
+def read_model_errors(file: Path, grammar: Grammar | None = None) -> Iterator[ModelError]:
+    """Read and judge a file line by line, as data of this grammar. Raises InvalidInput."""
     try:
         for number, line in enumerate(json_lines(file), start=1):
             if not line.strip():
                 continue
             try:
-                yield ModelError.model_validate_json(line)
+                yield ModelError.model_validate_json(line, context=grammar)
             except ValidationError as error:
                 what = first_error(error, whole="the line")
                 raise InvalidInput(f"{file}:{number}: {what}") from error
@@ -115,7 +120,7 @@ def own_errors_of(recipe: DataRecipe) -> Mapping[str, list[ModelError]]:
         return {}
     file = Path(recipe.own_errors.file)
     written = file.stat().st_mtime_ns if file.exists() else 0
-    found = _read_once(file, written)
+    found = _read_once(file, written, recipe.separator)
     # A file of other tasks would silently train on none of it.
     if found.keys().isdisjoint(recipe.names):
         raise InvalidInput(f"{file}: it has no errors of {' or '.join(recipe.names)}")
@@ -123,9 +128,9 @@ def own_errors_of(recipe: DataRecipe) -> Mapping[str, list[ModelError]]:
 
 
 @lru_cache(maxsize=4)
-def _read_once(file: Path, written: int) -> Mapping[str, list[ModelError]]:
+def _read_once(file: Path, written: int, separator: str) -> Mapping[str, list[ModelError]]:
     """One reading for all chunks of a process, as long as the file stays as it was written."""
     found: dict[str, list[ModelError]] = {}
-    for error in read_model_errors(file):
+    for error in read_model_errors(file, Grammar(separator=separator)):
         found.setdefault(error.task, []).append(error)
     return found

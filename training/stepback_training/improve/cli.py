@@ -50,6 +50,8 @@ def improve(arguments: Sequence[str]) -> int:
         return INTERRUPTED
     except ModuleNotFoundError as error:
         return say_missing("improve", error)
+    except FloatingPointError as error:
+        return say("improve", error, 1)
     # First: BadSetting is also a StepbackError, and means a refusal.
     except ValueError as error:
         return say("improve", error, 2)

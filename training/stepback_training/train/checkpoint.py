@@ -20,7 +20,11 @@ from stepback_core.manifest import Manifest
 from stepback_training.train.model_card import model_card
 
 _NO_SYNC_OF_FOLDERS = frozenset(
-    {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EISDIR}
+    {
+        *(errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EISDIR),
+        # Some refuse to open a folder at all.
+        *(errno.EACCES, errno.EPERM),
+    }
 )
 _RESUMABLE = re.compile(r"checkpoint-(\d+)")
 

@@ -9,5 +9,6 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     With AVX2 alone a product takes 8 times as long in bfloat16 as in float32, measured.
     """
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        # Without a word torch counts those that emulate it (T4, V100) among them.
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(torch.cpu._is_avx512_bf16_supported())  # pyright: ignore[reportPrivateUsage]

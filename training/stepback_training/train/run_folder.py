@@ -8,13 +8,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
+from stepback_client.batch import lock
+from stepback_training.atomic_files import can_lock
 from stepback_training.config import Recipe
 from stepback_training.data.samples import recipe_of
-
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows, where `stepback data` works and training does not.
-    fcntl = None
 
 # What may change between a run's start and a resumption of it. With a schedule that does not look
 # ahead, more or fewer epochs give what a run with them from the start would have given.
@@ -44,28 +41,29 @@ def held(run: Path, recipe: Recipe, data: Path) -> Generator[str]:
 @contextmanager
 def locked(run: Path) -> Generator[None]:
     """Hold a folder, which is made. Raises ValueError where another process holds it."""
-    if fcntl is None:
+    # Not on Windows, where `stepback data` works and training does not.
+    if not can_lock():
         raise ValueError("training needs Linux (or macOS): this system has no locks on files")
     run.mkdir(parents=True, exist_ok=True)
-    with (run / "lock").open("w") as lock:
+    with (run / "lock").open("w") as file:
         try:
             # The kernel lets go of it when the process ends, however it ends: no stale lock needs
             # mending.
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file)
         except BlockingIOError as error:
             raise ValueError(f"{run}: another process is training there") from error
-        _locks.add(lock)
+        _locks.add(file)
         try:
             yield
         finally:
-            _locks.remove(lock)
+            _locks.remove(file)
 
 
 def _let_go() -> None:
     """Close the lock's file in a forked child, which makes rows: a lock is held until all who have
     its file are gone, and such a child outlives a killed parent by seconds."""
-    for lock in _locks:
-        lock.close()
+    for file in _locks:
+        file.close()
 
 
 if hasattr(os, "register_at_fork"):

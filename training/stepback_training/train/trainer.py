@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
@@ -112,13 +113,25 @@ class StepbackTrainer(Trainer):
     def _refuse_no_number(self) -> None:
         """Raise FloatingPointError where a loss was no number; the message names the step."""
         first = math.inf if self._first_bad_step is None else float(self._first_bad_step)
-        if not math.isfinite(first):
-            return
+        if math.isfinite(first):
+            raise self._no_number(f"the loss is no number at step {first:.0f}")
+
+    def _refuse_bad_weights(self, model: nn.Module) -> None:
+        """Raise FloatingPointError for weights that are no numbers: a gradient that overflows
+        spoils them at a step whose loss was still good."""
+        for name, weights in model.named_parameters():
+            # Of a sharded matrix each process looks at its own piece.
+            piece = weights.to_local() if isinstance(weights, DTensor) else weights
+            if not piece.isfinite().all():
+                step = self.state.global_step
+                raise self._no_number(f"the weights of {name} are no numbers after step {step}")
+
+    def _no_number(self, what: str) -> FloatingPointError:
         kept = resumable(Path(str(self.args.output_dir)))
         where = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
-        raise FloatingPointError(
-            f"the loss is no number at step {first:.0f}, and {where}. Lower train.learning_rate in "
-            "the recipe, and start it with another --out"
+        return FloatingPointError(
+            f"{what}, and {where}. Lower train.learning_rate in the recipe, and start it with "
+            "another --out"
         )
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
@@ -132,6 +145,7 @@ class StepbackTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Save next to the others, then rename: a kill never leaves half a checkpoint."""
         self._refuse_no_number()
+        self._refuse_bad_weights(model)
         folder = Path(str(self.args.output_dir))
         self._staging = folder / "partial"
         try:

@@ -25,11 +25,16 @@ def search_rows(
 
 async def begun(run: BatchRun) -> AsyncGenerator[Ended | None]:
     """Wait until a row has ended, or for a heartbeat, and return the rows with it. Raises what the
-    first row raises: before a stream begins there is still a status for it."""
+    first row raises: before a stream begins there is still a status for it. What begins no stream
+    has ended every search."""
     rows = run.rows()
-    first = await anext(rows)
-    if first is not None and isinstance(first[1], Exception):
-        raise first[1]
+    try:
+        first = await anext(rows)
+        if first is not None and isinstance(first[1], Exception):
+            raise first[1]
+    except BaseException:  # A cancellation too: it is how a caller's hang-up comes here.
+        await run.close()
+        raise
 
     async def all_rows() -> AsyncGenerator[Ended | None]:
         yield first

@@ -121,11 +121,7 @@ async def completions(
         try:
             rows = await until_hang_up(request, begun(run))
         except Interrupted:
-            await run.close()
             return Response(status_code=CLIENT_CLOSED_REQUEST)
-        except Exception:
-            await run.close()
-            raise
         return WorkStream(run, completion_chunks(rows, call.wanted, envelope))
     try:
         results = await until_hang_up(request, all_results(run, len(call.searches)))
