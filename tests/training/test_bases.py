@@ -24,7 +24,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from stepback_core.errors import InvalidInput
 from stepback_core.trace import TraceCodec
 from stepback_server.checkpoint import Checkpoint
-from stepback_training.bases.families import is_served, predicts_next_token
+from stepback_training.bases.families import NATIVE_ALONE, is_served, predicts_next_token
 from stepback_training.bases.grammar import Wishes, adopt, checked_codec
 from stepback_training.config import BaseModelChoice
 from stepback_training.importing.cli import import_model
@@ -125,6 +125,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "codegen": ("codegen", dict(n_embd=32, n_layer=1, n_head=4, rotary_dim=4), "CodeGenForCausal"),
     "t5": ("t5", dict(d_model=32, num_layers=1), "is_encoder_decoder"),
+    **{kind: (kind, {}, "vLLM does not serve") for kind in ("recurrent_gemma", "xlstm", "zamba")},
+    "whisper, as a decoder": ("whisper", dict(is_encoder_decoder=False), "is_encoder_decoder"),
     "bart, as a decoder": ("bart", dict(is_encoder_decoder=False), "is_encoder_decoder"),
     **{kind: (kind, {}, f"model_type: {kind} is an encoder") for kind in ENCODERS},
     "bert, as a decoder": ("bert", dict(is_decoder=True), "model_type: bert is an encoder"),
@@ -201,6 +203,7 @@ def test_what_vllm_serves_is_what_its_registry_says() -> None:
         served.update(ast.literal_eval(key) for key in node.value.keys if key)
     assert len(served) > 100
     assert [name for name in CAUSAL if name in served and not is_served(name)] == []
+    assert not NATIVE_ALONE - served
 
 
 def empty_base(folder: Path, **fields: Any) -> Path:

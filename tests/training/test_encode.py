@@ -1,5 +1,7 @@
 """Ids and loss mask from one pass; rows that keep their samples apart."""
 
+import tracemalloc
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -120,6 +122,22 @@ def test_a_fault_far_down_a_file_is_told_by_its_line(
     path.write_text("\n".join([*lines, '{"prompt": "<end>", "steps": []}']))
     with pytest.raises(ValueError, match="sample 21: '<end>' must not contain"):
         EncodedSamples.read(path, CODEC, processes=processes)
+
+
+def test_long_steps_take_memory_of_the_order_of_their_text() -> None:
+    def samples() -> Iterator[Sample]:
+        for number in range(20):
+            yield Sample(prompt="1+1", steps=[f"{number}{step}" * 2500 for step in range(10, 20)])
+
+    text = sum(len(step) for sample in samples() for step in sample.steps)
+    tracemalloc.start()
+    try:
+        encoded = EncodedSamples(samples(), CODEC)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(encoded.ids) > text
+    assert peak < 12 * text  # Lists would take over twenty times as much as the text.
 
 
 def test_rows_hold_every_sample_once_and_pad_without_loss() -> None:

@@ -9,13 +9,27 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
 )
 
 from stepback_core.errors import InvalidInput
 
-NATIVE_ALONE = frozenset({"BloomForCausalLM", "FalconForCausalLM", "GPTJForCausalLM"})
-"""Served by vLLM's own code, though `transformers` gives them no attention that vLLM could take."""
+NATIVE_ALONE = frozenset(
+    f"{name}ForCausalLM"
+    for name in (
+        *("Bloom", "Falcon", "GPTJ"),
+        *("DeepseekV4", "FalconH1", "FalconMamba", "GraniteMoeHybrid", "Jamba", "KimiLinear"),
+        *("Mamba", "Mamba2", "NemotronH", "OlmoHybrid", "Qwen3Next", "Qwen3_5", "Qwen3_5Moe"),
+        *("Qwen4Exp", "Zamba2"),
+    )
+)
+"""Served by vLLM's own code alone: `transformers` gives them no attention that vLLM could take, or
+they have a recurrent state, which vLLM keeps for no model of theirs."""
 
+_WITH_ENCODER = {
+    *MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    *MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
+}
 _WITH_HEAD = re.compile("CausalLM|LMHead|DoubleHeads")
 """Parts of the names of classes that predict the next token."""
 
@@ -41,7 +55,7 @@ def check_family(config: PreTrainedConfig, name: str) -> None:
 
 def _check_direction(kind: str, fields: dict[str, Any], name: str) -> None:
     """Refuse what reads its text at once: `transformers` has causal classes of such models too."""
-    if fields.get("is_encoder_decoder") or kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
+    if fields.get("is_encoder_decoder") or kind in _WITH_ENCODER:
         raise InvalidInput(
             f"{name}: config.json: is_encoder_decoder: {kind} has an encoder; take a decoder alone"
         )
@@ -71,11 +85,11 @@ def is_served(architecture: str) -> bool:
     if architecture in NATIVE_ALONE:
         return True
     model: Any = getattr(transformers, architecture, None)
+    if model is None or model._is_stateful:
+        return False
     # The condition of vLLM for what it has no code of its own for. All that it has some for and
-    # that transformers can train fulfil it too, but for the three above.
-    return model is not None and (
-        model.is_backend_compatible() or model._can_set_attn_implementation()
-    )
+    # that transformers can train fulfil it too, but for those above.
+    return bool(model.is_backend_compatible() or model._can_set_attn_implementation())
 
 
 def _architecture(config: PreTrainedConfig, name: str) -> str:

@@ -1,5 +1,6 @@
 """Many samples as token ids and loss flags, in flat arrays."""
 
+from array import array
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
@@ -17,6 +18,8 @@ from stepback_training.train.loss_mask import encode, refuse_reserved
 
 # Lines that one process encodes at a time.
 _BLOCK = 20_000
+_SHORT = 64
+"""Characters of the longest step that is remembered."""
 
 
 class _Block(NamedTuple):
@@ -96,18 +99,22 @@ def _encode_lines(
 def _encode_block(
     samples: Iterable[Sample], codec: TraceCodec, tasks: Sequence[str], first: int = 1
 ) -> _Block:
-    ids: list[int] = []
-    has_loss: list[bool] = []
+    # Arrays: a list takes ten times the memory, which for long traces is many times the file's.
+    ids, has_loss = array("i"), array("b")
     lengths: list[int] = []
     prompts: list[int] = []
     longest: dict[str, int] = {}
     # Most of a call of a tokenizer is overhead, and short steps repeat.
-    encode_step = lru_cache(maxsize=_BLOCK)(codec.encode_step)
+    remembered = lru_cache(maxsize=_BLOCK)(codec.encode_step)
+
+    def encode_step(step: str) -> list[int]:
+        return remembered(step) if len(step) <= _SHORT else codec.encode_step(step)
+
     for number, sample in enumerate(samples, start=first):
         refuse_reserved(sample, number, codec)
         encoded = encode(sample, codec, encode_step)
-        ids += encoded.ids
-        has_loss += encoded.has_loss
+        ids.extend(encoded.ids)
+        has_loss.extend(encoded.has_loss)
         lengths.append(len(encoded.ids))
         prompts.append(encoded.prompt_tokens)
         # By the prompt's beginning, since samples from elsewhere name no task.
@@ -117,7 +124,7 @@ def _encode_block(
     return _Block(
         # Four bytes a token: there are many millions, and blocks travel between processes.
         np.asarray(ids, np.int32),
-        np.asarray(has_loss, np.bool_),
+        np.asarray(has_loss).astype(np.bool_),
         np.asarray(lengths, np.int64),
         np.asarray(prompts, np.int64),
         longest,
