@@ -5,13 +5,16 @@ import asyncio
 import json
 import re
 import shutil
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from starlette.responses import StreamingResponse
 
 from stepback_core.errors import InvalidInput
+from stepback_server.api.middleware import HeadAsGet
 from stepback_server.app import create_app
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.settings import Settings
@@ -173,6 +176,22 @@ def test_head_is_what_get_would_be_without_its_body(path: str) -> None:
     assert got.content and head.content == b""
 
 
+def test_head_of_events_does_not_wait_for_their_end() -> None:
+    async def endless() -> AsyncGenerator[bytes]:
+        while True:
+            yield b"event: step\n\n"
+            await asyncio.sleep(0.01)
+
+    async def run() -> httpx.Response:
+        answer = StreamingResponse(endless(), media_type="text/event-stream")
+        transport = httpx.ASGITransport(HeadAsGet(answer))
+        async with httpx.AsyncClient(transport=transport, base_url="http://c") as client:
+            return await client.head("/v1/searches/search-1/events")
+
+    head = asyncio.run(asyncio.wait_for(run(), 60))
+    assert head.status_code == 200 and head.content == b""
+
+
 def ask_under(prefix: str, *paths: str, root_path: str = "/stepback") -> list[httpx.Response]:
     return ask(*(("GET", prefix + path, {}) for path in paths), root_path=root_path)
 
@@ -183,6 +202,15 @@ def test_a_proxy_may_publish_the_server_under_a_prefix(prefix: str) -> None:
     answers = ask_under(prefix, *paths)
     assert [answer.status_code for answer in answers] == [200] * 4
     assert answers[1].json()["servers"] == [{"url": "/stepback"}]
+
+
+@pytest.mark.parametrize("path", ["", "/", "/ui"])
+@pytest.mark.parametrize("prefix", ["", "/stepback"], ids=["taken away", "left there"])
+def test_a_prefix_without_a_slash_leads_to_the_page(prefix: str, path: str) -> None:
+    [answer] = ask_under(prefix, path or ("" if prefix else "/"))
+    assert answer.headers["Location"] == "/stepback/ui/"
+    [page] = ask_under(prefix, "/ui/")
+    assert page.status_code == 200 and "<html" in page.text
 
 
 def test_a_search_below_the_prefix_is_counted_as_one() -> None:

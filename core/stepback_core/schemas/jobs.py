@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue
 
 from stepback_core.schemas.base import RequestModel, ResponseModel
 from stepback_core.schemas.errors import ErrorDetail
@@ -13,6 +13,13 @@ Metadata = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
     Field(max_length=16),
 ]
+
+
+def _without_null(text: str) -> str:
+    # PostgreSQL keeps no such character.
+    if "\0" in text:
+        raise ValueError("it holds a null character: leave that out")
+    return text
 
 
 class JobStatus(StrEnum):
@@ -65,6 +72,22 @@ class SearchJob(ResponseModel):
     """Answer of the same request without `background`."""
     error: ErrorDetail | None = None
     """Error of a failed search."""
+
+
+class Order(StrEnum):
+    """Order of a list by time of creation, as OpenAI's lists name it."""
+
+    NEWEST = "desc"
+    OLDEST = "asc"
+
+
+class OutputExpiry(RequestModel):
+    """Time that the output files of a batch are kept."""
+
+    anchor: Literal["created_at"]
+    """Always `created_at`: the time counts from the file's creation."""
+    seconds: int = Field(ge=3600, le=2_592_000)
+    """An hour to thirty days."""
 
 
 class Page(ResponseModel):
@@ -136,6 +159,8 @@ class BatchRequest(RequestModel):
     """Time after which the lines that are left expire: a number and `s`, `m`, `h` or `d`."""
     metadata: Metadata | None = None
     """Your own notes, given back with the batch."""
+    output_expires_after: OutputExpiry | None = None
+    """Time that its output files are kept; the server's own if left out."""
 
 
 class BatchStatus(StrEnum):
@@ -269,7 +294,7 @@ class BatchList(Page):
 class BatchLine(RequestModel):
     """One line of an input file."""
 
-    custom_id: str = Field(min_length=1, max_length=512)
+    custom_id: Annotated[str, AfterValidator(_without_null)] = Field(min_length=1, max_length=512)
     """Your own name for it, unique in the file."""
     method: Literal["POST"]
     """Always POST."""

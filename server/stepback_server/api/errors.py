@@ -54,7 +54,10 @@ async def _on_validation(request: Request, error: Exception) -> JSONResponse:
 
 async def _on_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    # FastAPI's word on a body that is no JSON.
+    # FastAPI's word on a body that cannot be read.
+    if error.status_code == 400 and _is_form(request):
+        message = "The body is no multipart/form-data that can be read: send `purpose` and `file`."
+        return response_of(ApiError("http_error", message), request.url.path)
     if error.status_code == 400:
         return response_of(unparsable(), request.url.path)
     code = {404: "no_such_path", 405: "method_not_allowed"}.get(error.status_code, "http_error")
@@ -62,6 +65,10 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
     headers = dict(error.headers) if error.headers else None
     failure = ApiError(code, message, headers=headers, status=error.status_code)
     return response_of(failure, request.url.path)
+
+
+def _is_form(request: Request) -> bool:
+    return request.headers.get("content-type", "").lower().startswith("multipart/")
 
 
 async def _on_failure(request: Request, error: Exception) -> JSONResponse:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import logging
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +18,7 @@ from stepback_core.schemas.jobs import (
     FileDeleted,
     FileList,
     FileObject,
+    Order,
     SearchJob,
     SearchJobList,
 )
@@ -25,18 +28,23 @@ from stepback_server.api.error_answers import OF_ANY_BODY, described
 from stepback_server.api.openai.spelling import status_of
 from stepback_server.api.state import state_of
 from stepback_server.errors import ApiError
+from stepback_server.storage.errors import StorageUnavailable
 
 if TYPE_CHECKING:
     from stepback_server.jobs.opened import OpenedJobs
 
+_log = logging.getLogger(__name__)
 router = APIRouter(route_class=StrictRoute, tags=["jobs"])
 
 _FIND = {"missing_key", "unknown_key", "unknown_id", "storage_unavailable", "internal"}
-_LIST = _FIND | {"wrong_type", "out_of_range"}
+_LIST = _FIND | {"wrong_type", "out_of_range", "unknown_value"}
 _UPLOAD = _FIND | {"missing_field", "unknown_value", "out_of_range", "body_too_large"}
 _POLL_SECONDS = 0.25
 _SILENCE_SECONDS = 10.0
 _CHUNK = 1 << 20
+_SECONDS = re.compile(r"[0-9]{1,9}")
+_MOST = 999_999_999
+"""The largest number of an event."""
 
 
 async def _opened(request: Request) -> "OpenedJobs":
@@ -50,9 +58,10 @@ After = Annotated[
     str | None, Query(max_length=128, description="`last_id` of the page before this one.")
 ]
 """The rest of the list begins after it."""
+Ordered = Annotated[Order, Query(alias="order", description="By time of creation.")]
 LastEvent = Annotated[
     int | None,
-    Query(ge=0, alias="after", description="The number of the last event that was read."),
+    Query(ge=0, le=_MOST, alias="after", description="The number of the last event that was read."),
 ]
 LastEventId = Annotated[
     str | None, Header(description="The same, as a browser's EventSource sends it by itself.")
@@ -61,10 +70,14 @@ LastEventId = Annotated[
 
 @router.get("/v1/searches", responses=described(_LIST))
 async def list_searches(
-    jobs: TheJobs, tenant: CurrentTenant, limit: Limit = 20, after: After = None
+    jobs: TheJobs,
+    tenant: CurrentTenant,
+    limit: Limit = 20,
+    after: After = None,
+    order: Ordered = Order.NEWEST,
 ) -> SearchJobList:
-    """List this key's searches in the background, the newest first, without their results."""
-    return await jobs.searches.list(tenant.name, limit=limit, after=after)
+    """List this key's searches in the background, without their results."""
+    return await jobs.searches.list(tenant.name, limit=limit, after=after, order=order)
 
 
 @router.get("/v1/searches/{id}", responses=described(_FIND))
@@ -114,8 +127,16 @@ def _number(text: str | None) -> int:
 async def _events(jobs: "OpenedJobs", tenant: str, id: str, after: int) -> AsyncGenerator[bytes]:
     clock = asyncio.get_running_loop().time
     silent_since = clock()
+    has_ended = False
     while True:
-        events, has_ended = await jobs.searches.events(tenant, id, after)
+        try:
+            events, has_ended = await jobs.searches.events(tenant, id, after)
+        except StorageUnavailable as error:
+            # The status is sent already, and the search outlives the outage: so does its reader.
+            _log.warning("events wait for the database: %s", error)
+            events = []
+        except ApiError:  # Kept long enough, it was deleted.
+            return
         for number, event in events:
             after = number
             data = json.dumps(event)
@@ -151,7 +172,7 @@ def _expiry(form: dict[str, Any]) -> float | None:
     if text is None:
         return None
     # OpenAI's own limits.
-    if not str(text).isdigit() or not 3600 <= int(str(text)) <= 2_592_000:
+    if not _SECONDS.fullmatch(str(text)) or not 3600 <= int(str(text)) <= 2_592_000:
         param = "expires_after.seconds"
         raise ApiError("out_of_range", f"{param}: send 3600 to 2592000", param=param)
     return float(str(text))
@@ -169,9 +190,12 @@ async def list_files(
     limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
     after: After = None,
     purpose: Annotated[str | None, Query(max_length=64)] = None,
+    order: Ordered = Order.NEWEST,
 ) -> FileList:
-    """List this key's files, the newest first."""
-    return await jobs.files.list(tenant.name, limit=limit, after=after, purpose=purpose)
+    """List this key's files."""
+    return await jobs.files.list(
+        tenant.name, limit=limit, after=after, purpose=purpose, order=order
+    )
 
 
 @router.get("/v1/files/{id}", responses=described(_FIND, status_of))
@@ -221,10 +245,14 @@ async def create_batch(
 
 @router.get("/v1/batches", responses=described(_LIST, status_of))
 async def list_batches(
-    jobs: TheJobs, tenant: CurrentTenant, limit: Limit = 20, after: After = None
+    jobs: TheJobs,
+    tenant: CurrentTenant,
+    limit: Limit = 20,
+    after: After = None,
+    order: Ordered = Order.NEWEST,
 ) -> BatchList:
-    """List this key's batches, the newest first."""
-    return await jobs.batches.list(tenant.name, limit=limit, after=after)
+    """List this key's batches."""
+    return await jobs.batches.list(tenant.name, limit=limit, after=after, order=order)
 
 
 @router.get("/v1/batches/{id}", responses=described(_FIND, status_of))

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Coroutine, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -10,7 +11,7 @@ from h11 import LocalProtocolError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stepback_server.api.errors import response_of
-from stepback_server.concurrency import Alarm
+from stepback_server.concurrency import Alarm, Interrupted
 from stepback_server.errors import ApiError
 
 _log = logging.getLogger(__name__)
@@ -69,16 +70,16 @@ class BelowPrefix:
         self._prefix = prefix
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._prefix and scope.get("path", "").startswith(f"{self._prefix}/"):
-            path: str = scope["path"].removeprefix(self._prefix)
-            raw: bytes = scope["raw_path"].removeprefix(self._prefix.encode())
+        if self._prefix and f"{scope.get('path', '')}/".startswith(f"{self._prefix}/"):
+            path: str = scope["path"].removeprefix(self._prefix) or "/"
+            raw: bytes = scope["raw_path"].removeprefix(self._prefix.encode()) or b"/"
             scope = {**scope, "path": path, "raw_path": raw}
         await self._app(scope, receive, send)
 
 
 class HeadAsGet:
     """ASGI middleware: HEAD is answered as GET, without the body. Load balancers and monitors ask
-    so."""
+    so. Of events, which may come for hours, the headers are the answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -88,13 +89,27 @@ class HeadAsGet:
             await self._app(scope, receive, send)
             return
 
+        is_answered = Alarm()
+
         async def send_head(message: Message) -> None:
             if message["type"] == "http.response.body":
                 # An answer to HEAD has no body, whatever its Content-Length says.
                 message = {**message, "body": b""}
             await send(message)
+            if _begins_events(message):
+                await send({"type": "http.response.body", "body": b""})
+                is_answered.ring()
+                # Until that has cancelled this: nothing more may be sent.
+                await asyncio.Event().wait()
 
-        await self._app({**scope, "method": "GET"}, receive, send_head)
+        with suppress(Interrupted):
+            async with is_answered.interrupts():
+                await self._app({**scope, "method": "GET"}, receive, send_head)
+
+
+def _begins_events(message: Message) -> bool:
+    kind = dict(message.get("headers", ())).get(b"content-type", b"")
+    return bool(kind.startswith(b"text/event-stream"))
 
 
 class BrokenConnections:

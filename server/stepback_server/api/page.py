@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import RedirectResponse
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
+
+from stepback_server.api.state import state_of
 
 PAGE_PATH = "/ui"
 _FOLDER = Path(__file__).parents[1] / "page"
@@ -30,15 +32,12 @@ class _PageFiles(StaticFiles):
 
 
 @router.get("/")
-async def root() -> RedirectResponse:
-    """Lead a browser to the page, also behind a proxy that adds a prefix."""
-    return RedirectResponse(f".{PAGE_PATH}/")
-
-
 @router.get(PAGE_PATH)
-async def without_slash() -> RedirectResponse:
-    """Lead to the page, whose links are relative to its folder."""
-    return RedirectResponse(f".{PAGE_PATH}/")
+async def root(request: Request) -> RedirectResponse:
+    """Lead a browser to the page, whose links are relative to its folder."""
+    # Relative where no prefix is named: a proxy may add one all the same.
+    prefix = state_of(request.app).settings.root_path or "."
+    return RedirectResponse(f"{prefix}{PAGE_PATH}/")
 
 
 def mount_page(app: FastAPI) -> None:

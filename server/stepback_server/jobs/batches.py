@@ -16,6 +16,7 @@ from stepback_core.schemas.jobs import (
     BatchStatus,
     BatchUsage,
     InputTokens,
+    Order,
     OutputTokens,
 )
 from stepback_server.jobs.claims import cancel
@@ -60,7 +61,7 @@ class Batches:
         # Only that it is there: reading it may take long, and is the runner's.
         await self._files.find(tenant, request.input_file_id)
         id, now = f"batch_{uuid.uuid4().hex}", self._database.now
-        window = request.completion_window
+        window, kept = request.completion_window, request.output_expires_after
         async with self._database.begin() as connection:
             await connection.execute(
                 insert(BATCHES).values(
@@ -73,6 +74,7 @@ class Batches:
                     metadata=request.metadata,
                     status=BatchStatus.VALIDATING,
                     created=now,
+                    keep_seconds=kept and kept.seconds,
                     expires=now + int(window[:-1]) * _UNITS[window[-1]],
                     times={},
                 )
@@ -85,10 +87,14 @@ class Batches:
             row = await own(connection, BATCHES, _KIND, tenant, id)
             return _described(row, await counted(connection, row))
 
-    async def list(self, tenant: str, *, limit: int, after: str | None) -> BatchList:
-        """Read a page of batches, the newest first. Raises ApiError for `after`."""
+    async def list(
+        self, tenant: str, *, limit: int, after: str | None, order: Order = Order.NEWEST
+    ) -> BatchList:
+        """Read a page of batches. Raises ApiError for `after`."""
         async with self._database.begin() as connection:
-            rows, more = await page(connection, BATCHES, _KIND, tenant, limit=limit, after=after)
+            rows, more = await page(
+                connection, BATCHES, _KIND, tenant, limit=limit, after=after, order=order
+            )
             data = [_described(row, await counted(connection, row)) for row in rows]
         return BatchList(data=data, has_more=more, first_id=first(data), last_id=last(data))
 

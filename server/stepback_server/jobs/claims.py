@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, bindparam, case, func, select, update
+from sqlalchemy import BindParameter, ColumnElement, Update, bindparam, case, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stepback_server.jobs.job import OPEN, Job, JobAnswer, State, Tokens
@@ -95,7 +95,9 @@ class Claims:
         # job by now.
         mine = (JOBS.c.number == bindparam("of"), JOBS.c.owner == bindparam("by"))
         ended = update(JOBS).where(*mine, JOBS.c.state == State.RUNNING)
-        rows = [{"of": job.number, "by": owner} | _ended(answer) for job, answer in answered]
+        # In order, as all who change many rows: else two of them could wait for each other.
+        by_number = sorted(answered, key=lambda each: each[0].number)
+        rows = [{"of": job.number, "by": owner} | _ended(answer) for job, answer in by_number]
         columns: dict[str, BindParameter[Any]] = {
             name: bindparam(name) for name in rows[0] if name not in ("of", "by")
         }
@@ -106,12 +108,10 @@ class Claims:
 
     async def release(self, owner: str, jobs: Collection[Job]) -> None:
         """Put jobs back into the queue; those to be cancelled are."""
-        state = case((JOBS.c.cancelling, State.CANCELLED), else_=State.QUEUED)
+        theirs = JOBS.c.number.in_([job.number for job in jobs])
         async with self._database.begin() as connection:
             await connection.execute(
-                update(JOBS)
-                .where(JOBS.c.number.in_([job.number for job in jobs]), JOBS.c.owner == owner)
-                .values(state=state, owner=None)
+                given_back(theirs, JOBS.c.owner == owner, now=self._database.now)
             )
 
     async def to_cancel(self, owner: str) -> set[int]:
@@ -128,12 +128,31 @@ class Claims:
             return int((await connection.execute(count)).scalar_one())
 
 
+def in_order(*where: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Jobs, locked by number: who changes many at once waits for another, never in a circle."""
+    found = select(JOBS.c.number).where(*where).order_by(JOBS.c.number)
+    return JOBS.c.number.in_(found.with_for_update())
+
+
+def given_back(*where: ColumnElement[bool], now: ColumnElement[float]) -> Update:
+    """The change that puts jobs back into the queue, or ends them where they are to be."""
+    return (
+        update(JOBS)
+        .where(in_order(*where))
+        .values(
+            state=case((JOBS.c.cancelling, State.CANCELLED), else_=State.QUEUED),
+            ended=case((JOBS.c.cancelling, now), else_=None),
+            owner=None,
+        )
+    )
+
+
 async def cancel(connection: AsyncConnection, of: ColumnElement[bool], now: Any) -> None:
     """Cancel jobs: the queued at once, the running through the controller that has them."""
     queued = JOBS.c.state.in_((State.QUEUED, State.HELD))
     await connection.execute(
         update(JOBS)
-        .where(of, JOBS.c.state.in_((*OPEN, State.HELD)))
+        .where(in_order(of, JOBS.c.state.in_((*OPEN, State.HELD))))
         .values(
             state=case((queued, State.CANCELLED), else_=JOBS.c.state),
             ended=case((queued, now), else_=None),

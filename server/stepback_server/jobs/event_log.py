@@ -17,8 +17,9 @@ _SECONDS_TO_TRY_AGAIN = 1.0
 class EventLog:
     """Collects a search's events and keeps them; a context manager around the search."""
 
-    def __init__(self, searches: Searches, number: int) -> None:
+    def __init__(self, searches: Searches, owner: str, number: int) -> None:
         self._searches = searches
+        self._owner = owner
         self._number = number
         self._next = 0
         self._waiting: list[SolveEvent] = []
@@ -68,7 +69,7 @@ class EventLog:
         if not events:
             return True
         try:
-            await self._searches.append(self._number, self._next, events)
+            await self._searches.append(self._owner, self._number, self._next, events)
         except StorageUnavailable as error:
             _log.warning("events wait for the database: %s", error)
             self._waiting = events + self._waiting

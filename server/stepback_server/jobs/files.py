@@ -4,10 +4,10 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterable
 from typing import Literal
 
-from sqlalchemy import ColumnElement, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, delete, false, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from stepback_core.schemas.jobs import FileDeleted, FileList, FileObject
+from stepback_core.schemas.jobs import FileDeleted, FileList, FileObject, Order
 from stepback_server.errors import unknown_id
 from stepback_server.jobs.pages import first, last, own, page
 from stepback_server.storage.database import Database
@@ -15,6 +15,7 @@ from stepback_server.storage.tables import CHUNKS, FILES, AnyRow
 
 CHUNK = 1 << 20
 _KIND = "file"
+_PURPOSES = ("batch", "batch_output")
 
 
 class Files:
@@ -41,15 +42,21 @@ class Files:
             return _described(await self._own(connection, tenant, id))
 
     async def list(
-        self, tenant: str, *, limit: int, after: str | None, purpose: str | None
+        self,
+        tenant: str,
+        *,
+        limit: int,
+        after: str | None,
+        purpose: str | None,
+        order: Order = Order.NEWEST,
     ) -> FileList:
-        """Read a page of descriptions, the newest first. Raises ApiError for `after`."""
+        """Read a page of descriptions. Raises ApiError for `after`."""
         where = [self._is_alive()]
         if purpose is not None:
-            where.append(FILES.c.purpose == purpose)
+            where.append(FILES.c.purpose == purpose if purpose in _PURPOSES else false())
         async with self._database.begin() as connection:
             rows, more = await page(
-                connection, FILES, _KIND, tenant, limit=limit, after=after, where=where
+                connection, FILES, _KIND, tenant, limit=limit, after=after, order=order, where=where
             )
         data = [_described(row) for row in rows]
         return FileList(data=data, has_more=more, first_id=first(data), last_id=last(data))
@@ -112,7 +119,8 @@ class FileWriter:
             insert(FILES).values(
                 id=self.id,
                 tenant=self._tenant,
-                name=name,
+                # PostgreSQL's text has no null character.
+                name=name.replace("\0", ""),
                 purpose=purpose,
                 bytes=0,
                 created=self._now,

@@ -4,8 +4,9 @@ import logging
 import time
 import uuid
 
-from sqlalchemy import ColumnElement, Update, case, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Update, delete, insert, select, update
 
+from stepback_server.jobs.claims import given_back
 from stepback_server.jobs.job import State
 from stepback_server.storage.database import Database
 from stepback_server.storage.tables import BATCHES, CONTROLLERS, JOBS
@@ -49,7 +50,8 @@ class Lease:
                 return True
             dead = CONTROLLERS.c.heartbeat < self._database.now - self.seconds
             await connection.execute(delete(CONTROLLERS).where(dead))
-            freed = await connection.execute(_freed(JOBS.c.owner.is_not(None) & _is_orphan()))
+            orphans = JOBS.c.owner.is_not(None) & _is_orphan()
+            freed = await connection.execute(_freed(orphans, self._database.now))
             await connection.execute(
                 update(BATCHES)
                 .where(BATCHES.c.owner.not_in(select(CONTROLLERS.c.id)))
@@ -62,7 +64,8 @@ class Lease:
     async def end(self) -> None:
         """Give back what is still claimed, and leave."""
         async with self._database.begin() as connection:
-            await connection.execute(_freed(JOBS.c.owner == self.owner))
+            mine = JOBS.c.owner == self.owner
+            await connection.execute(_freed(mine, self._database.now))
             await connection.execute(
                 update(BATCHES).where(BATCHES.c.owner == self.owner).values(owner=None)
             )
@@ -73,7 +76,5 @@ def _is_orphan() -> ColumnElement[bool]:
     return JOBS.c.owner.not_in(select(CONTROLLERS.c.id))
 
 
-def _freed(whose: ColumnElement[bool]) -> Update:
-    state = case((JOBS.c.cancelling, State.CANCELLED), else_=State.QUEUED)
-    running = or_(JOBS.c.state == State.RUNNING)
-    return update(JOBS).where(running, whose).values(state=state, owner=None)
+def _freed(whose: ColumnElement[bool], now: ColumnElement[float]) -> Update:
+    return given_back(JOBS.c.state == State.RUNNING, whose, now=now)

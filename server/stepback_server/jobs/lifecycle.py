@@ -4,10 +4,10 @@ import asyncio
 import json
 import logging
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 
-from sqlalchemy import and_, delete, exists, insert, select, update
+from sqlalchemy import and_, delete, exists, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stepback_core.schemas.jobs import BatchError, BatchStatus
@@ -18,6 +18,7 @@ from stepback_server.jobs.files import Files, FileWriter
 from stepback_server.jobs.job import OPEN, State
 from stepback_server.jobs.lines import LineReader, output_line
 from stepback_server.storage.database import Database
+from stepback_server.storage.errors import StorageUnavailable
 from stepback_server.storage.tables import BATCHES, JOBS, AnyRow
 
 _log = logging.getLogger(__name__)
@@ -47,20 +48,33 @@ class Lifecycle:
         self._most_lines = most_lines
         self._most_bytes = most_bytes
         self._keep_seconds = keep_seconds
+        self._broken = set[str]()
+        """Batches at which this process has a defect."""
 
     async def advance(self, owner: str) -> None:
         """Take every batch one step further that waits for one."""
         await self._expire()
         await self._close()
-        while (batch := await self._claim(owner, (BatchStatus.VALIDATING,))) is not None:
-            await self._validate(batch)
-        while (batch := await self._claim(owner, tuple(_ENDS))) is not None:
-            await self._finalize(batch)
+        validating = (BatchStatus.VALIDATING,)
+        for statuses, work in ((validating, self._validate), (tuple(_ENDS), self._finalize)):
+            while (batch := await self._claim(owner, statuses)) is not None:
+                await self._do(work, batch)
+
+    async def _do(self, work: Callable[[AnyRow], Awaitable[None]], batch: AnyRow) -> None:
+        try:
+            await work(batch)
+        except StorageUnavailable:
+            raise
+        except Exception as error:  # A defect at one batch must not hold up the others.
+            _log.error("batch %s cannot go on here", batch.id, exc_info=error)
+            self._broken.add(batch.id)
 
     async def _expire(self) -> None:
         running = (BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS)
-        late = select(BATCHES.c.id).where(
-            BATCHES.c.status.in_(running), BATCHES.c.expires <= self._database.now
+        late = (
+            select(BATCHES.c.id)
+            .where(BATCHES.c.status.in_(running), BATCHES.c.expires <= self._database.now)
+            .order_by(BATCHES.c.id)
         )
         async with self._database.begin() as connection:
             for id in (await connection.execute(late)).scalars().all():
@@ -78,9 +92,12 @@ class Lifecycle:
                 await move(connection, id, before, BatchStatus.FINALIZING, self._database)
 
     async def _claim(self, owner: str, statuses: tuple[str, ...]) -> AnyRow | None:
+        # Its own ones too: at those an outage broke the work off.
+        free_or_mine = or_(BATCHES.c.owner.is_(None), BATCHES.c.owner == owner)
         free = (
             select(BATCHES.c.id)
-            .where(BATCHES.c.status.in_(statuses), BATCHES.c.owner.is_(None), ~_has_open_lines())
+            .where(BATCHES.c.status.in_(statuses), free_or_mine, ~_has_open_lines())
+            .where(BATCHES.c.id.not_in(self._broken))
             .order_by(BATCHES.c.created)
             .limit(1)
             .with_for_update(skip_locked=True)
@@ -194,7 +211,7 @@ class Lifecycle:
     ) -> FileWriter:
         writer = FileWriter(connection, self._database.now, batch.tenant)
         name = f"{batch.id}_{'output' if is_output else 'error'}.jsonl"
-        await writer.begin(name, "batch_output", self._keep_seconds)
+        await writer.begin(name, "batch_output", batch.keep_seconds or self._keep_seconds)
         return writer
 
 

@@ -1,4 +1,4 @@
-"""Pages of a list: `limit` and `after`, the newest first."""
+"""Pages of a list: `limit`, `after` and `order`."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -6,6 +6,7 @@ from typing import Protocol
 from sqlalchemy import ColumnElement, Table, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from stepback_core.schemas.jobs import Order
 from stepback_server.errors import unknown_id
 from stepback_server.storage.tables import AnyRow
 
@@ -19,6 +20,9 @@ async def own(
     *where: ColumnElement[bool],
 ) -> AnyRow:
     """Read one row of a tenant. Raises ApiError."""
+    # PostgreSQL's text has no such character, and would refuse the question.
+    if "\0" in id:
+        raise unknown_id(kind)
     wanted = select(table).where(table.c.id == id, table.c.tenant == tenant, *where)
     row = (await connection.execute(wanted)).one_or_none()
     if row is None:
@@ -34,16 +38,18 @@ async def page(
     *,
     limit: int,
     after: str | None,
+    order: Order,
     where: Sequence[ColumnElement[bool]] = (),
 ) -> tuple[Sequence[AnyRow], bool]:
     """Read one page of a tenant's rows, and True where more follow. Raises ApiError."""
     wanted = select(table).where(table.c.tenant == tenant, *where)
     if after is not None:
         before = await own(connection, table, kind, tenant, after, *where)
-        place = (before.created, before.id)
-        wanted = wanted.where(tuple_(table.c.created, table.c.id) < place)
-    wanted = wanted.order_by(table.c.created.desc(), table.c.id.desc()).limit(limit + 1)
-    rows = (await connection.execute(wanted)).all()
+        place, row = (before.created, before.id), tuple_(table.c.created, table.c.id)
+        wanted = wanted.where(row < place if order is Order.NEWEST else row > place)
+    keys = (table.c.created, table.c.id)
+    by = [key.desc() if order is Order.NEWEST else key for key in keys]
+    rows = (await connection.execute(wanted.order_by(*by).limit(limit + 1))).all()
     return rows[:limit], len(rows) > limit
 
 

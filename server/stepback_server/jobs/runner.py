@@ -70,7 +70,9 @@ class Runner:
 
     async def run(self) -> None:
         """Work until cancelled; `stop` first lets what is in flight end."""
-        await self._lease.begin()
+        # Where an outage keeps it from being known, the first heartbeat finds that and begins anew.
+        with suppress(StorageUnavailable):
+            await self._lease.begin()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_alive())
             group.create_task(self._writer.run())
@@ -181,7 +183,7 @@ class Runner:
         handler, body = self._handlers[job.endpoint], json.loads(job.body)
         if job.batch is not None:
             return await handler(body, tenant, is_line=True, report=None)
-        async with EventLog(self._searches, job.number) as log:
+        async with EventLog(self._searches, self._lease.owner, job.number) as log:
             return await handler(body, tenant, is_line=False, report=log.add)
 
 
@@ -195,6 +197,8 @@ async def _again_and_again(
             await work()
         except StorageUnavailable as error:
             _log.warning("jobs wait for the database: %s", error)
+        except Exception as error:  # A defect at one job must not end the others.
+            _log.error("jobs go on after an unexpected error", exc_info=error)
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await bell.wait()

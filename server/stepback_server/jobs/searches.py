@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stepback_core.events import SolveEvent
 from stepback_core.schemas import ErrorBody, SolveResult
-from stepback_core.schemas.jobs import JobStatus, SearchJob, SearchJobList, SearchProgress
+from stepback_core.schemas.jobs import JobStatus, Order, SearchJob, SearchJobList, SearchProgress
 from stepback_server.errors import idempotency_mismatch
 from stepback_server.jobs.claims import cancel
 from stepback_server.jobs.job import State
@@ -65,11 +65,17 @@ class Searches:
             await cancel(connection, JOBS.c.id == id, self._database.now)
         return await self.find(tenant, id)
 
-    async def append(self, number: int, first: int, events: Sequence[SolveEvent]) -> None:
-        """Keep events, numbered from `first`."""
+    async def append(
+        self, owner: str, number: int, first: int, events: Sequence[SolveEvent]
+    ) -> None:
+        """Keep events, numbered from `first`, while the search is the owner's."""
         data = "\n".join(json.dumps(event.model_dump(mode="json")) for event in events)
         row = {"job": number, "first": first, "count": len(events), "data": data}
+        # Locked, so that no other controller begins in between: two would count on from one number.
+        mine = select(JOBS.c.number).where(JOBS.c.number == number, JOBS.c.owner == owner)
         async with self._database.begin() as connection:
+            if (await connection.execute(mine.with_for_update())).one_or_none() is None:
+                return
             # Where an outage hid that it was kept, it is kept once.
             await connection.execute(self._database.insert_new(EVENTS).values(row))
 
@@ -109,12 +115,14 @@ class Searches:
         async with self._database.begin() as connection:
             await connection.execute(delete(JOBS).where(JOBS.c.batch.is_(None), over))
 
-    async def list(self, tenant: str, *, limit: int, after: str | None) -> SearchJobList:
+    async def list(
+        self, tenant: str, *, limit: int, after: str | None, order: Order = Order.NEWEST
+    ) -> SearchJobList:
         """Read a page of searches without their results. Raises ApiError for `after`."""
         where = [JOBS.c.batch.is_(None)]
         async with self._database.begin() as connection:
             rows, more = await page(
-                connection, JOBS, _KIND, tenant, limit=limit, after=after, where=where
+                connection, JOBS, _KIND, tenant, limit=limit, after=after, order=order, where=where
             )
         data = [_described(row) for row in rows]
         return SearchJobList(data=data, has_more=more, first_id=first(data), last_id=last(data))

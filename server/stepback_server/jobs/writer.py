@@ -45,3 +45,10 @@ class AnswerWriter:
             except StorageUnavailable as error:
                 _log.warning("%d answers wait for the database: %s", len(group), error)
                 await asyncio.sleep(_SECONDS_TO_TRY_AGAIN)
+            except Exception as error:  # A defect at one answer must not lose the others.
+                if len(group) == 1:
+                    _log.error("an answer cannot be kept", exc_info=error)
+                    return
+                for one in group:
+                    await self._write([one])
+                return

@@ -26,6 +26,9 @@ _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 _MIGRATION_LOCK = 7_266_125
 _SECONDS_TO_CONNECT = 5
 _SECONDS_TO_ANSWER = 20
+# Classes of SQLSTATE: the connection breaks, transactions wait for each other, the disk or the
+# connections are used up, the server stops or starts.
+_PASSING = ("08", "40", "53", "57P")
 
 
 def address_of(url: str) -> URL:
@@ -80,8 +83,7 @@ class Database:
         except (OperationalError, InterfaceError, OSError, TimeoutError) as error:
             raise StorageUnavailable(_cause(error)) from error
         except DBAPIError as error:
-            # asyncpg has further errors for a server that stops.
-            if not error.connection_invalidated and not _is_stopping(error):
+            if not error.connection_invalidated and not _may_pass(error):
                 raise
             raise StorageUnavailable(_cause(error)) from error
 
@@ -162,9 +164,9 @@ def _in_a_file(address: URL) -> AsyncEngine:
     return engine
 
 
-def _is_stopping(error: DBAPIError) -> bool:
-    """PostgreSQL's class 57P: the server shuts down, crashes or starts."""
-    return str(getattr(error.orig, "sqlstate", "") or "").startswith(("57P", "08"))
+def _may_pass(error: DBAPIError) -> bool:
+    """True for PostgreSQL's errors that say nothing of the statement: another try may succeed."""
+    return str(getattr(error.orig, "sqlstate", "") or "").startswith(_PASSING)
 
 
 def _cause(error: BaseException) -> str:

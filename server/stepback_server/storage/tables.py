@@ -77,6 +77,7 @@ BATCHES = Table(
     Column("errors", JSON),
     Column("output_file", Text),
     Column("error_file", Text),
+    Column("keep_seconds", Integer),
     Column("total", Integer, nullable=False, default=0),
     Column("completed", Integer, nullable=False, default=0),
     Column("failed", Integer, nullable=False, default=0),
