@@ -13,7 +13,7 @@ from stepback_client.connection import DEFAULT_TIMEOUT, DEFAULT_URL, Connection
 from stepback_client.errors import no_answer
 from stepback_client.events import aread_events
 from stepback_client.pools import PoolOfEachLoop
-from stepback_client.request import Problem, SolveOptions, solve_body
+from stepback_client.request import Problem, SolveOptions, seconds_of, solve_body
 from stepback_client.response import checked, read, read_readiness
 from stepback_client.retry import Outcome, Retry, attempts
 from stepback_core.events import ProgressEvent
@@ -84,7 +84,7 @@ class AsyncClient:
         ValidationError for arguments that are refused unsent.
         """
         body = solve_body(problem, options)
-        timeout = self._connection.timeout_for(options.get("seconds"))
+        timeout = self._connection.timeout_for(seconds_of(body))
         return read(await self._send("POST", "/solve", body, patience=timeout), SolveResult)
 
     @asynccontextmanager
@@ -97,7 +97,7 @@ class AsyncClient:
         first event has come nothing is tried again.
         """
         body = solve_body(problem, options, stream=True)
-        timeout = self._connection.timeout_for(options.get("seconds"), stream=True)
+        timeout = self._connection.timeout_for(seconds_of(body), stream=True)
         response = await self._send("POST", "/solve", body, stream=True, patience=timeout)
         try:
             async with aclosing(aread_events(checked(response))) as events:

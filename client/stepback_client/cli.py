@@ -67,6 +67,7 @@ _OPTIONS = (
     "scorer",
     "tokens",
     "seconds",
+    "answer_tokens",
 )
 
 
@@ -196,6 +197,7 @@ def add_search_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scorer", help="a scorer of the server's, by its name")
     parser.add_argument("--tokens", type=int, help="budget in generated tokens")
     parser.add_argument("--seconds", type=float, help="budget in seconds of searching")
+    parser.add_argument("--answer-tokens", type=int, help="the longest answer, in tokens")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from stepback_client import environment
 from stepback_client.connection import DEFAULT_TIMEOUT, DEFAULT_URL, Connection
 from stepback_client.errors import no_answer
 from stepback_client.events import read_events
-from stepback_client.request import Problem, SolveOptions, solve_body
+from stepback_client.request import Problem, SolveOptions, seconds_of, solve_body
 from stepback_client.response import checked, read, read_readiness
 from stepback_client.retry import Outcome, Retry, attempts
 from stepback_core.events import ProgressEvent
@@ -89,7 +89,7 @@ class Client:
         ValidationError for arguments that are refused unsent.
         """
         body = solve_body(problem, options)
-        timeout = self._connection.timeout_for(options.get("seconds"))
+        timeout = self._connection.timeout_for(seconds_of(body))
         return read(self._send("POST", "/solve", body, patience=timeout), SolveResult)
 
     @contextmanager
@@ -102,7 +102,7 @@ class Client:
         first event has come nothing is tried again.
         """
         body = solve_body(problem, options, stream=True)
-        timeout = self._connection.timeout_for(options.get("seconds"), stream=True)
+        timeout = self._connection.timeout_for(seconds_of(body), stream=True)
         response = self._send("POST", "/solve", body, stream=True, patience=timeout)
         with closing(response), closing(read_events(checked(response))) as events:
             yield events

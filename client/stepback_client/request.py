@@ -6,7 +6,7 @@ from typing import Any, TypedDict
 from pydantic import BaseModel
 
 from stepback_client.rows import plain
-from stepback_core.schemas import Rollback, Sampling, Select, SolveRequest, Strategy
+from stepback_core.schemas import Budget, Rollback, Sampling, Select, SolveRequest, Strategy
 from stepback_core.tasks import TASKS
 
 Problem = BaseModel | Mapping[str, Any] | None
@@ -41,6 +41,8 @@ class SolveOptions(TypedDict, total=False):
     """Budget: generated tokens."""
     seconds: float
     """Budget: seconds of searching."""
+    answer_tokens: int
+    """Budget: tokens of one answer."""
     candidates: int
     tree: bool
     logprobs: bool
@@ -50,16 +52,24 @@ class SolveOptions(TypedDict, total=False):
 def solve_body(problem: Problem, options: SolveOptions, *, stream: bool = False) -> dict[str, Any]:
     """The checked body of `POST /solve`. Raises pydantic's ValidationError."""
     fields: dict[str, Any] = plain(dict(options)) | ({"stream": True} if stream else {})
-    budget = {name: fields.pop(name) for name in ("tokens", "seconds") if name in fields}
+    budget = {name: fields.pop(name) for name in Budget.model_fields if name in fields}
     if problem is not None:
         fields["problem"] = (
             problem.model_dump(mode="json") if isinstance(problem, BaseModel) else plain(problem)
         )
         fields.setdefault("task", _task_of(problem, fields["problem"]))
-    request = SolveRequest.model_validate(fields | ({"budget": budget} if budget else {}))
+    if budget:
+        # A body of HTTP names its budget as a whole.
+        fields["budget"] = (fields.get("budget") or {}) | budget
+    request = SolveRequest.model_validate(fields)
     # What was left out stays out: a server's defaults may differ from those of this client's
     # version.
     return request.model_dump(mode="json", exclude_unset=True)
+
+
+def seconds_of(body: Mapping[str, Any]) -> float | None:
+    """The seconds that a checked body may be searched for; None where it leaves that out."""
+    return body.get("budget", {}).get("seconds")
 
 
 def _task_of(problem: object, fields: object) -> str | None:

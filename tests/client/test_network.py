@@ -1,12 +1,14 @@
 """Proxies, certificates and timeouts, as the environment and the call have them."""
 
 import asyncio
+import json
 import os
 import socket
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -162,7 +164,7 @@ def read_timeouts(handler: Answers) -> list[float]:
 
 
 def test_a_client_waits_for_as_long_as_the_search_may_take() -> None:
-    handler = Answers(*(httpx.Response(200, json=RESULT) for _ in range(4)))
+    handler = Answers(*(httpx.Response(200, json=RESULT) for _ in range(5)))
     transport = httpx.MockTransport(handler)
     with Client(transport=transport) as client:
         client.solve(PROBLEM, seconds=3600)
@@ -172,11 +174,16 @@ def test_a_client_waits_for_as_long_as_the_search_may_take() -> None:
     async def ask() -> None:
         async with AsyncClient(transport=transport) as client:
             await client.solve(PROBLEM, seconds=3600)
+            # In the words of HTTP, as `stepback batch` has them.
+            body: Any = {"budget": {"seconds": 3600, "answer_tokens": 50}}
+            await client.solve(PROBLEM, tokens=7, **body)
 
     asyncio.run(ask())
-    longest, shortest, usual, longest_too = read_timeouts(handler)
+    longest, shortest, usual, longest_too, in_a_body = read_timeouts(handler)
     # The longest queue by default is a minute.
-    assert longest == longest_too >= 3600 + 60
+    assert longest == longest_too == in_a_body >= 3600 + 60
+    sent = json.loads(handler.requests[-1].content)["budget"]
+    assert sent == {"tokens": 7, "seconds": 3600, "answer_tokens": 50}
     assert shortest == usual >= 600 + 60
     assert {request.extensions["timeout"]["connect"] for request in handler.requests} == {5.0}
 

@@ -231,6 +231,15 @@ def test_an_engine_spreads_its_model_over_the_gpus_that_it_asks_for(helm: Path) 
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 2
 
 
+@pytest.mark.parametrize(
+    "values", ["engine.gpus=2", "engine.device=cuda,engine.env.tensorParallel=2"]
+)
+def test_gpus_that_would_be_paid_for_or_missed_are_refused(helm: Path, values: str) -> None:
+    refused = run_helm(helm, "template", "stepback", str(CHART), "--set", values)
+    assert refused.returncode != 0
+    assert "engine.gpus" in refused.stderr
+
+
 def test_controllers_share_a_database_and_without_one_a_caller_stays_with_one(helm: Path) -> None:
     manifests = render(helm, "--set-literal", "database.password=p@ss/word")
     assert manifests["Deployment/stepback-controller"]["spec"]["replicas"] == 1

@@ -72,8 +72,7 @@ def _as_lines(ask: Callable[[dict[str, Any]], Awaitable[tuple[int, dict[str, Any
 def _arguments(body: dict[str, Any]) -> dict[str, Any]:
     """The arguments of `AsyncClient.solve` that send this body. Raises ValidationError."""
     SolveRequest.model_validate(body)
-    fields = {name: value for name, value in body.items() if name not in ("stream", "background")}
-    return fields | fields.pop("budget", {})
+    return {name: value for name, value in body.items() if name not in ("stream", "background")}
 
 
 def _refused(status: int, message: str) -> Answer:
