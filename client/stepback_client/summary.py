@@ -1,12 +1,15 @@
 """A result in a few lines of text."""
 
+from stepback_client.tree.text import one_line
 from stepback_core.schemas import SolveResult
 
 
 def describe(result: SolveResult, picture: str | None = None) -> str:
     """A result as lines of text: the steps, a picture of them, its cost, and its warning."""
     usage = result.usage
-    steps = [f"  {step}" for step in result.answer.steps] if result.answer else []
+    # A step may have several lines, and a model may write what a terminal would obey.
+    given = result.answer.steps if result.answer else []
+    steps = [f"  {one_line(line)}" for step in given for line in step.split("\n")]
     why = f" ({result.answer.reason})" if result.answer and result.answer.reason else ""
     sure = f", confidence {result.answer.confidence:.2f}" if result.answer else ""
     cost = (

@@ -49,6 +49,12 @@ def test_a_result_shows_its_confidence_and_its_warning() -> None:
     assert describe(without).endswith("0.50 s")
 
 
+def test_a_step_of_several_lines_is_shown_as_lines_and_obeyed_by_no_terminal() -> None:
+    answer = ANSWER.model_copy(update={"steps": ["def f():\n    return 1", "\x1b[2Jf()"]})
+    shown = describe(RESULT.model_copy(update={"answer": answer})).splitlines()
+    assert shown[:3] == ["  def f():", "      return 1", "  \N{REPLACEMENT CHARACTER}[2Jf()"]
+
+
 def test_plain_lines_say_how_likely_a_step_is_taken_back() -> None:
     step = StepEvent(branch=1, parent=0, index=0, text="1+2=3", p_marker=0.13)
     end = CandidateEvent(branch=1, parent=0, kept_steps=0, answer=ANSWER)
