@@ -16,11 +16,15 @@ demo: $(INSTALLED)   ## start, solve a few held-out problems, stop
 serve: $(INSTALLED)  ## the controller on 127.0.0.1:8000
 	$(BIN)/stepback serve
 
+# A start of an engine keeps one core busy: two processes halve the time of the suite. A file stays
+# in one process, since its tests share an engine.
+WORKERS := 2
+
 test: $(INSTALLED)   ## the whole test suite
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 test-fast: $(INSTALLED)  ## what needs no engine and no training
-	$(BIN)/pytest -m 'not docker and not slow'
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m 'not docker and not slow'
 
 image-test: $(INSTALLED)  ## build the images, run the compose stack, drive it
 	deploy/image-test.sh $(BIN)/python

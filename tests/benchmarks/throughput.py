@@ -51,11 +51,11 @@ def problems(count: int, number: int) -> list[CountdownProblem]:
     return list(islice(TASK.stream(Split.TEST_SEEN, Random(number)), asked))
 
 
-_BEST_FIRST_PROBLEMS = 4
+_BEST_FIRST_PROBLEMS = 8
 """Factor over the problems of best-of-N, since it takes fewer tokens for each."""
 _ANSWER_TOKENS = 25
 """Tokens of a usual answer."""
-_WARMING = 24
+_WARMING = 12
 """Problems of a round that warms up and is sized by, and the fewest of any round."""
 _ANSWERS = 32
 """Whole answers that a controller's own budget for best-first search pays for."""

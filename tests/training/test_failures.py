@@ -92,6 +92,13 @@ def test_a_loss_that_is_no_number_ends_the_training_and_keeps_the_last_good_chec
     assert_last_is_good(trainer, "checkpoint-3")
 
 
+def test_a_rate_that_rises_over_most_of_a_run_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    steps = tiny_trainer(tmp_path).args.max_steps
+    assert f"rises over {min(50, steps)} of {steps} steps" in caplog.text
+
+
 def test_weights_that_are_no_numbers_are_never_kept_though_their_loss_was_good(
     tmp_path: Path,
 ) -> None:

@@ -309,6 +309,10 @@ learning_rate = 1e-3
         (GOOD.replace("[data]", "data = 7\n[other]"), "data"),
         (GOOD.replace("samples = 10", "samples = 1\nerrors = { typo = 1 }"), "data.errors"),
         (GOOD + "speed = 3\n", "train.speed"),
+        (
+            GOOD.replace("name =", "title =").replace("learning_rate = 1e-3", ""),
+            "name: Field required; train.learning_rate: Field required; title: Extra",
+        ),
         (GOOD + "batch_tokens = 1000\n", "multiple of row_tokens"),
         (GOOD + "batch_tokens = 8192\nmicro_rows = 20\n", "micro_rows must divide"),
         (GOOD.replace("[scratch]", ""), "scratch"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from stepback_core.errors import InvalidInput
-from stepback_core.validation import first_error
+from stepback_core.validation import every_error, first_error
 from stepback_training.config.data import TRACES, DataRecipe, OwnErrors, Source
 from stepback_training.config.improve import ImproveRecipe
 from stepback_training.config.train import BaseModelChoice, LoraRecipe, ScratchModel, TrainRecipe
@@ -79,4 +79,5 @@ class Recipe(BaseModel, extra="forbid", frozen=True):
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InvalidInput(f"{path}: not TOML: {error}") from error
         except ValidationError as error:
-            raise InvalidInput(f"{path}: {first_error(error, whole='the recipe')}") from error
+            wrong = "; ".join(every_error(error, whole="the recipe"))
+            raise InvalidInput(f"{path}: {wrong}") from error

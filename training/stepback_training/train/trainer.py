@@ -189,6 +189,13 @@ def arguments_of(recipe: Recipe, run: Path, rows: PackedRows, processes: int) ->
     cannot share a step."""
     fit, on_gpu = recipe.train, torch.cuda.is_available()
     steps = math.ceil(rows.filled * fit.epochs_over(rows.tokens) / fit.rows_per_step)
+    if steps < 2 * fit.warmup_steps:
+        _log.warning(
+            "the learning rate rises over %d of %d steps, so little is learned: lower "
+            "train.warmup_steps, or give more samples or epochs",
+            min(steps, fit.warmup_steps),
+            steps,
+        )
     rows_per_pass, passes = fit.passes(processes, on_gpu=on_gpu)
     arguments = TrainingArguments(
         output_dir=str(run / "checkpoints"),
