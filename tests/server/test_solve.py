@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import time
 from collections.abc import Iterator
 from math import isqrt
 from typing import Any, Literal
@@ -144,6 +145,7 @@ def test_a_real_search_follows_the_published_rule(
             problem,
             breadth=breadth,
             strategy="self_backtracking",
+            sampling="independent",  # Beams part inside of steps, from one another.
             backtracks=backtracks,
             select="perplexity",
             candidates=1024,
@@ -225,16 +227,21 @@ def test_greedy_is_one_sample_and_repeats_itself(client: Client) -> None:
 def test_best_of_n_and_majority_sample_n(client: Client) -> None:
     best = client.solve(PROBLEM, strategy="best_of_n", breadth=12, select="perplexity")
     vote = client.solve(PROBLEM, strategy="majority", breadth=12, candidates=12)
-    assert best.usage.engine_requests == vote.usage.engine_requests == 12
+    assert best.usage.engine_requests == 12
     assert best.select == "perplexity" and vote.select == "vote"
     votes = [candidate.votes for candidate in vote.candidates]
     assert votes == sorted(votes, reverse=True)
+    # It stops as soon as no sample that is left can change the answer.
+    left = 12 - vote.usage.engine_requests
+    assert left == 0 or votes[0] > sum(votes[1:2]) + left
 
 
 def test_verified_stops_at_the_first_accepted_answer(client: Client) -> None:
     """With more samples than the engine runs at once, some cannot have ended by then."""
     for problem in held_out(10):
-        result = client.solve(problem, strategy="best_of_n", breadth=256, seed=1, tree=True)
+        result = client.solve(
+            problem, strategy="best_of_n", breadth=256, widening=False, seed=1, tree=True
+        )
         if result.status == "solved":
             assert result.stop_reason == "solved"
             # The root, and the branches that had ended by then.
@@ -265,7 +272,9 @@ def test_many_seeded_searches_at_once_leave_the_engine_alive(server: str) -> Non
         async with AsyncClient(server) as client:
             return await asyncio.gather(
                 *(
-                    client.solve(problem, strategy="best_of_n", breadth=64, seed=number)
+                    client.solve(
+                        problem, strategy="best_of_n", breadth=64, widening=False, seed=number
+                    )
                     for number, problem in enumerate(held_out(16))
                 )
             )
@@ -310,7 +319,7 @@ def test_a_caller_who_hangs_up_stops_the_engines_work_for_him(server: str) -> No
         "backtracks": 16,
     }
 
-    async def hang_up() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    async def hang_up() -> dict[str, Any]:
         async with httpx.AsyncClient(base_url=server, timeout=300) as http:
             call = asyncio.create_task(http.post("/solve", json=body))
             during: dict[str, Any] = {"running": 0}
@@ -319,16 +328,15 @@ def test_a_caller_who_hangs_up_stops_the_engines_work_for_him(server: str) -> No
                 during = (await http.get("/ready")).json()
             call.cancel()
             await asyncio.gather(call, return_exceptions=True)
-            after: list[dict[str, Any]] = []
-            for _ in range(20):
+            after, deadline = during, time.monotonic() + 60
+            while after["running"] or after["searching"]:
+                assert time.monotonic() < deadline, after
                 await asyncio.sleep(0.1)
-                after.append((await http.get("/ready")).json())
-            return during, after
+                after = (await http.get("/ready")).json()
+            return during
 
-    during, after = asyncio.run(hang_up())
+    during = asyncio.run(hang_up())
     assert during["searching"] == 1 and during["running"] > 0
-    quiet = [state for state in after if state["running"] == state["searching"] == 0]
-    assert quiet and after[-1] in quiet
 
 
 def test_searches_side_by_side_keep_their_own_options(server: str) -> None:

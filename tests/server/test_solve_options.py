@@ -194,7 +194,7 @@ def test_a_cold_beam_has_distinct_texts(client: Client) -> None:
 
 
 def test_a_problem_unlike_those_of_the_training_is_warned_of(client: Client) -> None:
-    [served] = client.models().data
+    served = client.models().data[0]
     assert served.trained_for["countdown"] == {"numbers": (4, 4)}
     assert served.parameters == 9_737_920
     result = client.solve({"numbers": [3, 5, 7], "target": 26}, strategy="greedy")

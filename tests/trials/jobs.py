@@ -79,12 +79,12 @@ def _batch(controllers: Controllers, lines: int, *, kills: int) -> _Batch:
     for kill in range(kills):
         with httpx.Client(base_url=url, timeout=300) as client:
             enough = (kill + 1) * lines // (kills + 1)
-            wait_for(lambda c=client, e=enough: _completed(c, id) >= e, 1800)
+            wait_for(lambda c=client, e=enough: _completed(c, id) >= e, lines)
         process.send_signal(signal.SIGKILL)
         process.wait()
         process, url = controllers.start(**settings)
     with httpx.Client(base_url=url, timeout=300) as client:
-        wait_for(lambda: _completed(client, id) >= lines, 1800)
+        wait_for(lambda: _completed(client, id) >= lines, lines)
         done = batch_in(client, id, "completed")
         output = [json.loads(each) for each in lines_of(client, done["output_file_id"])]
     process.terminate()
