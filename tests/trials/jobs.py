@@ -72,6 +72,7 @@ class _Batch:
 
 def _batch(controllers: Controllers, lines: int, *, kills: int) -> _Batch:
     settings = {"batch_searches": IN_FLIGHT}
+    patience = max(1800, lines)  # Seconds: a busy machine answers some lines a second.
     before, began = _searches(controllers.engine), time.monotonic()
     process, url = controllers.start(**settings)
     with httpx.Client(base_url=url, timeout=300) as client:
@@ -79,12 +80,12 @@ def _batch(controllers: Controllers, lines: int, *, kills: int) -> _Batch:
     for kill in range(kills):
         with httpx.Client(base_url=url, timeout=300) as client:
             enough = (kill + 1) * lines // (kills + 1)
-            wait_for(lambda c=client, e=enough: _completed(c, id) >= e, lines)
+            wait_for(lambda c=client, e=enough: _completed(c, id) >= e, patience)
         process.send_signal(signal.SIGKILL)
         process.wait()
         process, url = controllers.start(**settings)
     with httpx.Client(base_url=url, timeout=300) as client:
-        wait_for(lambda: _completed(client, id) >= lines, lines)
+        wait_for(lambda: _completed(client, id) >= lines, patience)
         done = batch_in(client, id, "completed")
         output = [json.loads(each) for each in lines_of(client, done["output_file_id"])]
     process.terminate()
