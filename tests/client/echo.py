@@ -13,12 +13,14 @@ class _Server(ThreadingHTTPServer):
 
 class _Echo(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    refusal = 422, "c"
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        detail = {"type": "invalid_request", "code": "c", "message": body["prompt"]}
+        status, code = self.refusal
+        detail = {"type": "invalid_request", "code": code, "message": body["prompt"]}
         answer = json.dumps({"error": detail}).encode()
-        self.send_response(422)
+        self.send_response(status)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         self.wfile.write(answer)
@@ -28,9 +30,10 @@ class _Echo(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def echo() -> Iterator[str]:
+def echo(status: int = 422, code: str = "c") -> Iterator[str]:
     """Its URL."""
-    with _Server(("127.0.0.1", 0), _Echo) as server:
+    kind = type("_Echo", (_Echo,), {"refusal": (status, code)})
+    with _Server(("127.0.0.1", 0), kind) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:

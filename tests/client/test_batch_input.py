@@ -1,8 +1,11 @@
 """Input of `stepback batch` that cannot be used is refused before anything is asked."""
 
 import gzip
+import json
 import os
 import sys
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from types import ModuleType
 
@@ -12,6 +15,7 @@ from stepback_client.batch import growing
 from stepback_client.batch.command import batch
 from stepback_client.batch.requests import read_items, read_lines
 from stepback_core.errors import InvalidInput
+from tests.client.echo import echo
 
 
 def test_parquet_without_its_reader_says_what_to_install(
@@ -32,15 +36,56 @@ def test_rows_of_a_table_are_lines_without_their_nulls(
             return [self]
 
         def to_pylist(self) -> list[dict[str, object]]:
-            problem = {"numbers": [3, 5], "target": 15, "rows": None}
-            return [{"custom_id": "a", "body": {"task": "countdown", "problem": problem}}]
+            problem = {"numbers": [Decimal(3), 5], "target": 15, "rows": None}
+            problem |= {"cells": [{"a": 1, "b": None}], "day": date(2026, 1, 2), "text": b"x"}
+            return [{"custom_id": 7, "body": {"task": "countdown", "problem": problem}}]
 
     parquet = ModuleType("pyarrow.parquet")
     parquet.ParquetFile = File  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", parquet)
     [item] = read_items(read_lines(tmp_path / "in.parquet"))
-    assert item.custom_id == "a"
-    assert item.body["problem"] == {"numbers": [3, 5], "target": 15}
+    assert item.custom_id == "7"
+    rest = {"cells": [{"a": 1}], "day": "2026-01-02", "text": "x"}
+    assert item.body["problem"] == {"numbers": [3, 5], "target": 15} | rest
+
+
+def test_a_table_that_is_broken_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(path: Path) -> None:
+        raise ValueError("Parquet magic bytes not found in footer")
+
+    parquet = ModuleType("pyarrow.parquet")
+    parquet.ParquetFile = broken  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", parquet)
+    with pytest.raises(InvalidInput, match="magic bytes"):
+        list(read_lines(tmp_path / "in.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "ends"), [(500, "internal", 0), (422, "c", 0), (500, "other", 1)]
+)
+def test_a_line_that_fails_by_itself_is_a_line(
+    tmp_path: Path, status: int, code: str, ends: int
+) -> None:
+    given, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    given.write_text('{"prompt": "p", "budget": {"answer_tokens": 5}}\n')
+    with echo(status, code) as url:
+        assert batch([str(given), "--out", str(out), "--url", url]) == ends
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    expected = {"custom_id": "1", "error": {"status": status, "message": "p"}}
+    assert lines == ([] if ends else [expected])
+
+
+def test_answers_never_go_into_the_input_or_among_other_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, link, other = (tmp_path / name for name in ("in.jsonl", "link.jsonl", "other.jsonl"))
+    given.write_text('{"custom_id": "a", "body": {}}\n')
+    link.symlink_to(given)
+    other.write_text('{"custom_id": "a"}\n')
+    for out, why in ((given, "the input"), (link, "the input"), (other, "other lines")):
+        before = out.read_text()
+        assert batch([str(given), "--out", str(out)]) == 2
+        assert why in capsys.readouterr().err and out.read_text() == before
 
 
 LINES = b'{"task": "countdown", "problem": {}}\n{"prompt": "\xc3\xa9"}\n'

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -47,16 +48,25 @@ def batch(arguments: Sequence[str]) -> int:
 async def _batch(given: argparse.Namespace) -> int:
     if given.on and not given.model:
         raise InvalidInput("--on ray needs --model, a folder that every node has")
+    if given.out.exists() and given.out.samefile(given.input):
+        raise InvalidInput(f"{given.out}: it is the input: name another file for the answers")
     items = list(read_items(read_lines(given.input)))
     with growing(given.out) as out:
         # Under the lock of the file: two commands cannot both think a line undone.
-        done = {str(line.get("custom_id")) for line in out.read()}
+        done = {_id_of(line, given.out) for line in out.read()}
         left = [item for item in items if item.custom_id not in done]
         in_flight = given.in_flight * (given.actors if given.on else 1)
         async with _solver(given) as solve:
             failed = await _answer(left, len(items), solve, out, in_flight)
     print(f"{len(items)} lines in {given.out}, {failed} refused now", file=sys.stderr)
     return 0
+
+
+def _id_of(line: dict[str, Any], path: Path) -> str:
+    """The id of an answer. Raises InvalidInput for a line that is none."""
+    if not isinstance(line.get("custom_id"), str) or not {"result", "error"} & line.keys():
+        raise InvalidInput(f"{path}: it holds other lines than answers; name another file")
+    return str(line["custom_id"])
 
 
 def _solver(given: argparse.Namespace) -> AbstractAsyncContextManager[Solve]:

@@ -9,6 +9,7 @@ import importlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,9 +49,12 @@ def read_lines(path: Path) -> Iterator[bytes]:
         parquet: Any = importlib.import_module("pyarrow.parquet")
     except ModuleNotFoundError:
         raise InvalidInput(f"{path}: Parquet needs pyarrow: pip install pyarrow") from None
-    for batch in parquet.ParquetFile(path).iter_batches():
-        for row in batch.to_pylist():
-            yield json.dumps(_present(row)).encode()
+    try:
+        for batch in parquet.ParquetFile(path).iter_batches():
+            for row in batch.to_pylist():
+                yield json.dumps(_present(row), default=_as_json).encode()
+    except ValueError as error:  # pyarrow's own errors are of this kind.
+        raise InvalidInput(f"{path}: it cannot be read as Parquet: {error}") from None
 
 
 def _present(value: Any) -> Any:
@@ -58,7 +62,20 @@ def _present(value: Any) -> Any:
     if isinstance(value, dict):
         fields = cast("dict[str, Any]", value)
         return {name: _present(each) for name, each in fields.items() if each is not None}
+    if isinstance(value, list):
+        return [_present(each) for each in cast("list[Any]", value)]
     return value
+
+
+def _as_json(value: Any) -> Any:
+    """The nearest JSON of a type that tables have and JSON lacks."""
+    match value:
+        case Decimal():
+            return int(value) if value == value.to_integral_value() else float(value)
+        case bytes():
+            return value.decode(errors="replace")
+        case _:  # Dates, times, UUIDs.
+            return str(value)
 
 
 def _item(number: int, line: bytes) -> BatchItem:
@@ -70,10 +87,18 @@ def _item(number: int, line: bytes) -> BatchItem:
         raise InvalidInput(f"line {number}: write one JSON object a line")
     fields = cast("dict[str, Any]", value)
     if "body" not in fields:
-        custom_id = fields.pop("custom_id", str(number))
-        return BatchItem(str(custom_id), fields)
+        custom_id = fields.pop("custom_id", number)
+        return BatchItem(_named(number, custom_id), fields)
     if fields.get("url", SEARCH_PATH) != SEARCH_PATH:
         raise InvalidInput(f"line {number}: url: only {SEARCH_PATH} is asked from here")
-    if not isinstance(fields.get("custom_id"), str) or not isinstance(fields["body"], dict):
-        raise InvalidInput(f"line {number}: write custom_id as text, and body as an object")
-    return BatchItem(fields["custom_id"], cast("dict[str, Any]", fields["body"]))
+    if not isinstance(fields["body"], dict):
+        raise InvalidInput(f"line {number}: write body as an object")
+    body = cast("dict[str, Any]", fields["body"])
+    return BatchItem(_named(number, fields.get("custom_id")), body)
+
+
+def _named(number: int, custom_id: object) -> str:
+    """The id of a line; a table's column may have numbers. Raises InvalidInput."""
+    if isinstance(custom_id, bool) or not isinstance(custom_id, str | int) or custom_id == "":
+        raise InvalidInput(f"line {number}: write custom_id as text or an integer")
+    return str(custom_id)

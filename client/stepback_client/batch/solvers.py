@@ -17,6 +17,8 @@ from stepback_core.validation import first_error
 
 Answer = dict[str, Any]
 """The `result` or the `error` of one body."""
+_OF_THE_BODY = frozenset({"internal", "checker_failed"})
+"""Errors of 500 and more that one body may cause each time: no reason to stop at it."""
 Solve = Callable[[dict[str, Any]], Awaitable[Answer]]
 
 
@@ -33,7 +35,7 @@ async def over_http(url: str) -> AsyncGenerator[Solve]:
             except Overloaded:
                 raise
             except ApiError as error:
-                if error.status >= 500 or error.status == 401:
+                if error.code not in _OF_THE_BODY and (error.status >= 500 or error.status == 401):
                     raise
                 return _refused(error.status, str(error))
             return {"result": result.model_dump(mode="json")}

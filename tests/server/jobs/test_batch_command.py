@@ -68,7 +68,10 @@ def test_what_was_killed_goes_on_and_asks_no_line_twice(
     [
         ("{", "not JSON"),
         ("[]", "object"),
-        ('{"custom_id": 1, "body": {}}', "custom_id as text"),
+        ('{"custom_id": 1.5, "body": {}}', "custom_id as text"),
+        ('{"custom_id": null, "task": "countdown"}', "custom_id as text"),
+        ('{"body": {}}', "custom_id as text"),
+        ('{"custom_id": 1, "body": {}}\n{"custom_id": "1", "body": {}}', "twice"),
         ('{"custom_id": "a", "body": {}}\n{"custom_id": "a", "body": {}}', "twice"),
         ('{"custom_id": "a", "url": "/x", "body": {}}', "url"),
     ],
