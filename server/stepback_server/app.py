@@ -33,6 +33,7 @@ from stepback_server.observability.access_log import AccessLog
 from stepback_server.observability.tracing import Tracing
 from stepback_server.reload import Served
 from stepback_server.service import Service
+from stepback_server.setting_values import in_our_words
 from stepback_server.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def create_app(
 
     def failed(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
-            _log.error("there is no engine, and none will come: %s", error)
+            _log.error("there is no engine, and none will come: %s", in_our_words(error))
             on_failure()
 
     @asynccontextmanager

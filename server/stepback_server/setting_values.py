@@ -39,6 +39,20 @@ _REQUIRED = frozenset(
     }
 )
 
+# Too common as words to be taken for vLLM's arguments.
+_WORDS = frozenset({"model", "host", "port"})
+
+
+def in_our_words(error: object) -> str:
+    """An error of vLLM's, with the settings of those of its arguments that it names."""
+    text = str(error)
+    named = [
+        f"{argument} is {setting} here"
+        for argument, setting in _OURS.items()
+        if argument not in _WORDS and re.search(argument.replace("_", "[-_]") + r"\b", text)
+    ]
+    return f"{text} ({', '.join(named)})" if named else text
+
 
 def _read_vllm_args(text: object) -> object:
     """vLLM's arguments out of a JSON object; dashes in a name count as underscores."""

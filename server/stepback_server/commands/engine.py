@@ -19,6 +19,7 @@ from stepback_server.engine.vllm_environment import prepare_environment, threads
 from stepback_server.engine.vllm_options import as_flags, engine_options
 from stepback_server.engine.vllm_process import VllmLauncher, serve_vllm
 from stepback_server.observability.logs import VLLM_JSON, configure_logs
+from stepback_server.setting_values import in_our_words
 from stepback_server.settings import Settings, read_settings
 
 _log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ async def keep(supervisor: Supervisor, launcher: VllmLauncher) -> int:
     except asyncio.CancelledError:
         return 0
     except Exception as error:  # whatever a start can fail of: the process ends with it
-        _log.error("there is no engine, and none will come: %s", error)
+        _log.error("there is no engine, and none will come: %s", in_our_words(error))
     return 1
 
 

@@ -10,7 +10,8 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 
 _KEPT_LINES = 8
-_LINE_CHARACTERS = 300
+# Whole lines of vLLM: what to do stands at their ends.
+_LINE_CHARACTERS = 500
 _CHUNK = 1 << 16
 _DRAIN_SECONDS = 5.0
 _POLL_SECONDS = 0.01

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,7 @@ from stepback_server.engine.cpu_dtype import cpu_dtype
 from stepback_server.engine.vllm_environment import threads_for
 from stepback_server.engine.vllm_options import as_flags, engine_options
 from stepback_server.local import opened
+from stepback_server.setting_values import in_our_words
 from stepback_server.settings import Settings
 from tests.conftest import CHECKPOINT
 from tests.server.search.scripted import ScriptedEngine
@@ -137,6 +139,24 @@ def test_on_a_cpu_other_arguments_come_last() -> None:
 def test_arguments_that_have_a_setting_or_must_hold_are_refused(given: str, named: str) -> None:
     with pytest.raises(InvalidInput, match=f"STEPBACK_VLLM_ARGS.*{named}"):
         read(vllm_args=given)
+
+
+@pytest.mark.parametrize(
+    ("said", "settings"),
+    [
+        (
+            "10.0 GiB KV cache is needed, more than the available memory. Try increasing "
+            "`gpu_memory_utilization` or decreasing `max_model_len`.",
+            {"STEPBACK_CONTEXT_TOKENS", "STEPBACK_GPU_MEMORY_SHARE"},
+        ),
+        ("explicitly set the `dtype` flag in CLI, for example: --dtype=half", {"STEPBACK_DTYPE"}),
+        ("lower --max-model-len", {"STEPBACK_CONTEXT_TOKENS"}),
+        ("the model has a bad port", set[str]()),
+    ],
+)
+def test_an_error_of_vllms_is_told_with_our_settings(said: str, settings: set[str]) -> None:
+    told = in_our_words(ValueError(said))
+    assert told.startswith(said) and set(re.findall(r"STEPBACK_\w+", told)) == settings
 
 
 @pytest.mark.parametrize("key", ["secret\n", "secret\r\n", "secret"])

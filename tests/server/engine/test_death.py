@@ -52,5 +52,5 @@ def test_the_output_of_children_is_passed_on_and_its_end_kept(
     assert errors.split()[:20] == [str(number) for number in range(20)]
     assert written == "out\nour own\n" and errors.endswith("no end")
     assert len(kept) == 8 and {"19", "no end"} <= set(kept)
-    assert max(map(len, kept)) == 300
+    assert max(map(len, kept)) == 500
     assert "our own" not in kept
