@@ -1,4 +1,4 @@
-"""Callers who leave a call of several prompts: no search of theirs goes on."""
+"""Callers who leave: no search of theirs goes on."""
 
 import asyncio
 import json
@@ -70,16 +70,37 @@ def body(**fields: Any) -> dict[str, Any]:
     return {"prompt": PROMPTS, "strategy": "best_of_n", "breadth": 1} | fields
 
 
-@pytest.mark.parametrize("stream", [True, False])
-def test_a_caller_who_leaves_before_the_first_answer_ends_every_search(stream: bool) -> None:
-    async def leave() -> None:
-        async with controller(quick=0) as http:
-            call = asyncio.create_task(http.post("/v1/completions", json=body(stream=stream)))
-            await until(http, searching=len(PROMPTS))
-            call.cancel()
-            await until(http, searching=0, queued=0, running=0)
+SEARCH = {"strategy": "best_of_n", "breadth": 1}
+MESSAGES = [{"role": "user", "content": PROMPTS[0]}]
 
-    asyncio.run(leave())
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("path", "asked", "searches"),
+    [
+        ("/v1/completions", body(), len(PROMPTS)),
+        ("/v1/chat/completions", SEARCH | {"messages": MESSAGES}, 1),
+        ("/solve", SEARCH | {"prompt": PROMPTS[0]}, 1),
+    ],
+)
+def test_a_caller_who_leaves_before_the_first_answer_ends_every_search(
+    path: str, asked: dict[str, Any], searches: int, stream: bool
+) -> None:
+    asyncio.run(leave_before_the_answer(path, asked | {"stream": stream}, searches))
+
+
+def test_a_caller_who_leaves_a_batch_ends_every_search() -> None:
+    rows = [{"prompt": prompt} for prompt in PROMPTS]
+    asked = {"requests": rows, "defaults": SEARCH}
+    asyncio.run(leave_before_the_answer("/solve/batch", asked, len(PROMPTS)))
+
+
+async def leave_before_the_answer(path: str, asked: dict[str, Any], searches: int) -> None:
+    async with controller(quick=0) as http:
+        call = asyncio.create_task(http.post(path, json=asked))
+        await until(http, searching=searches)
+        call.cancel()
+        await until(http, searching=0, queued=0, running=0)
 
 
 def test_a_caller_who_leaves_between_the_answers_ends_the_other_searches() -> None:
