@@ -21,6 +21,7 @@ from stepback_server.engine_provider import provide_engines
 from stepback_server.gateway.tenant import ANYONE
 from stepback_server.handlers.solve import SolveHandler
 from stepback_server.jobs.job import NotNow
+from stepback_server.observability.tracing import leave_out_missing_propagators
 from stepback_server.plugins import plugins_of
 from stepback_server.reload import Served
 from stepback_server.service import Service
@@ -66,6 +67,7 @@ async def opened(
     prepare_environment(
         cpu=settings.device == "cpu", threads=settings.threads or threads_for(settings.model)
     )
+    leave_out_missing_propagators(os.environ)
     with plugins_of(settings):
         checkpoint = await asyncio.to_thread(Checkpoint.open, model)
         served = with_context(checkpoint, settings)

@@ -19,6 +19,7 @@ from stepback_server.engine.vllm_environment import prepare_environment, threads
 from stepback_server.engine.vllm_options import as_flags, engine_options
 from stepback_server.engine.vllm_process import VllmLauncher, serve_vllm
 from stepback_server.observability.logs import VLLM_JSON, configure_logs
+from stepback_server.observability.tracing import leave_out_missing_propagators
 from stepback_server.setting_values import in_our_words
 from stepback_server.settings import Settings, read_settings
 
@@ -40,6 +41,7 @@ def engine(arguments: Sequence[str]) -> int:
         vllm_logging=VLLM_JSON if settings.log_format == "json" else None,
     )
     configure_logs(settings.log_level, settings.log_format)
+    leave_out_missing_propagators(os.environ)
     expected = ExpectedServer.of(checkpoint, settings)
     if expected.api_key:
         # Not a flag: every user of the machine can read those.

@@ -15,7 +15,7 @@ from stepback_server.engine.vllm_environment import prepare_environment, threads
 from stepback_server.gateway.keys import new_key
 from stepback_server.gc_tuning import tune_gc
 from stepback_server.observability.logs import VLLM_JSON, configure_logs
-from stepback_server.observability.tracing import tracing_or_warning
+from stepback_server.observability.tracing import leave_out_missing_propagators, tracing_or_warning
 from stepback_server.plugins import plugins_of
 from stepback_server.settings import Settings, read_settings
 
@@ -68,6 +68,7 @@ def _serve(settings: Settings) -> int:
         checkpoint = with_context(Checkpoint.open(settings.model), settings)
     except InvalidInput as error:
         return refuse(error)
+    leave_out_missing_propagators(os.environ)
     tracing = tracing_or_warning(os.environ, distribution_version("stepback-llm"))
 
     failed = False

@@ -7,9 +7,10 @@ HTTP sends to pass it on.
 """
 
 import logging
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from stepback_core.errors import InvalidInput
@@ -27,6 +28,25 @@ _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _DISABLED = "OTEL_SDK_DISABLED"
 _HTTP = "http/protobuf"
+
+
+_PROPAGATORS = "OTEL_PROPAGATORS"
+
+
+def leave_out_missing_propagators(environment: MutableMapping[str, str]) -> None:
+    """Take propagators that are not installed out of the environment, with a warning.
+
+    vLLM imports OpenTelemetry whether it traces or not, and that import fails with each of them.
+    """
+    installed = {each.name for each in entry_points(group="opentelemetry_propagator")}
+    asked = [
+        name for each in environment.get(_PROPAGATORS, "").split(",") if (name := each.strip())
+    ]
+    missing = [name for name in asked if name not in installed and name.lower() != "none"]
+    if not installed or not missing:
+        return
+    _log.warning("%s: not installed, and left out: %s", _PROPAGATORS, ", ".join(missing))
+    environment[_PROPAGATORS] = ",".join(each for each in asked if each not in missing) or "none"
 
 
 def tracing_or_warning(environment: Mapping[str, str], version: str) -> "Tracing | None":

@@ -14,7 +14,11 @@ from opentelemetry.trace import StatusCode, format_span_id
 from stepback_core.schemas import SolveRequest
 from stepback_server.engine.base import EngineUnavailable, OnSample, SampleRequest
 from stepback_server.observability.engine import ObservedEngine
-from stepback_server.observability.tracing import Tracing, tracing_or_warning
+from stepback_server.observability.tracing import (
+    Tracing,
+    leave_out_missing_propagators,
+    tracing_or_warning,
+)
 from stepback_server.request_context import trace_headers
 from tests.server.keeping import metrics
 from tests.server.search.scripted import END, GRAMMAR, ScriptedEngine
@@ -133,6 +137,36 @@ def test_a_propagator_that_is_not_installed_is_one_warning_and_no_failed_search(
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert "there are no traces" in run.stderr and "b3" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("asked", "left"),
+    [
+        ("tracecontext, baggage,b3", "tracecontext,baggage"),
+        ("b3,xray", "none"),
+        ("tracecontext", None),
+        ("none", None),
+        ("", None),
+    ],
+)
+def test_propagators_that_are_not_installed_are_left_out_before_vllm_meets_them(
+    asked: str, left: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    environment = {"OTEL_PROPAGATORS": asked}
+    leave_out_missing_propagators(environment)
+    assert environment == {"OTEL_PROPAGATORS": asked if left is None else left}
+    assert len(caplog.records) == (left is not None)
+
+
+def test_opentelemetry_can_then_be_imported() -> None:
+    script = (
+        "import os\n"
+        "from stepback_server.observability.tracing import leave_out_missing_propagators\n"
+        "leave_out_missing_propagators(os.environ)\n"
+        "import opentelemetry.propagate\n"
+    )
+    environment = os.environ | {"OTEL_PROPAGATORS": "tracecontext,b3"}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=300)
 
 
 @pytest.mark.parametrize(
