@@ -222,6 +222,71 @@ def test_a_broken_file_and_a_broken_link_say_so(page: Page, tmp_path: Path, url:
     expect(page.get_by_role("alert")).to_contain_text("damaged")
 
 
+WHOLE = finished(FROM_THE_START)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        None,
+        [],
+        "a search",
+        [None],
+        WHOLE | {"usage": {}},
+        WHOLE | {"answer": {"steps": "16-4=12"}},
+        WHOLE | {"candidates": None},
+        WHOLE | {"tree": [{"id": 1}]},
+        WHOLE | {"tree": [node(1, 0, 0, [{"a": 1}], "answer")]},  # pyright: ignore[reportArgumentType]
+        {"request": {"task": "countdown"}, "result": None},
+    ],
+)
+def test_a_file_that_is_no_search_changes_nothing(page: Page, tmp_path: Path, found: Any) -> None:
+    whole, file = tmp_path / "whole.json", tmp_path / "broken.json"
+    whole.write_text(json.dumps(WHOLE))
+    page.locator("input[type=file]").first.set_input_files(whole)
+    page.get_by_role("treeitem").first.click()
+    # Nothing says which problem it is of.
+    expect(page.get_by_role("button", name="Continue from here")).to_have_count(0)
+    file.write_text(json.dumps(found))
+    page.locator("input[type=file]").first.set_input_files(file)
+    expect(page.locator(".toolbar [role=status]")).to_contain_text("no search")
+    expect(page.locator(".status")).to_contain_text("unsolved")
+
+
+def answer_with(page: Page, path: str, body: dict[str, Any]) -> None:
+    page.route(path, lambda route: route.fulfill(json=body))
+
+
+def test_background_searches_are_shown_continued_and_say_why_they_failed(page: Page) -> None:
+    base = {"object": "search", "created_at": 1, "generated_tokens": 5}
+    asked = {"task": "countdown", "problem": PROBLEM, "background": True}
+    jobs = [
+        base | {"id": "s-good", "status": "completed", "request": asked, "result": WHOLE},
+        base | {"id": "s-bad", "status": "failed", "error": {"message": "the key was withdrawn"}},
+        base | {"id": "s-cut", "status": "cancelled"},
+    ]
+    for job in jobs:
+        answer_with(page, f"**/v1/searches/{job['id']}", job)
+    answer_with(page, "**/v1/searches?*", {"data": jobs})
+    page.get_by_role("button", name="Jobs").click()
+    expect(page.get_by_role("button", name="Cancel s-")).to_have_count(0)
+    expect(page.get_by_role("button", name="Show s-cut")).to_have_count(0)
+    page.get_by_role("button", name="Show s-bad").click()
+    expect(page.get_by_role("alert")).to_contain_text("the key was withdrawn")
+    page.wait_for_timeout(3000)  # the next look at the jobs leaves it there
+    expect(page.get_by_role("alert")).to_contain_text("the key was withdrawn")
+    page.get_by_role("button", name="Show s-good").click()
+    page.get_by_role("treeitem").first.click()
+    tree = page.get_by_role("tree")
+    chosen = page.locator(f"#{tree.get_attribute('aria-activedescendant')}")
+    expect(chosen).to_have_attribute("aria-selected", "true")
+    with page.expect_request("**/solve") as sent:
+        page.get_by_role("button", name="Continue from here").click()
+    body = sent.value.post_data_json
+    assert (body["strategy"], body["background"]) == ("self_backtracking", False)
+    expect(page.locator(OVER)).to_have_count(1)
+
+
 @pytest.mark.parametrize("path", ["/", "/ui", "/ui/"])
 def test_every_address_of_the_page_leads_to_it(page: Page, url: str, path: str) -> None:
     page.goto(url + path)

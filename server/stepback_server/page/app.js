@@ -22,6 +22,7 @@ function Toolbar({ runs, show }) {
     try {
       const data = JSON.parse(await file.text());
       const found = (Array.isArray(data) ? data : [data]).map((one) => (one.result ? one : { result: one }));
+      if (!found.length) throw new Error("It is empty.");
       show(found.map(Run.of));
       say("");
     } catch {
@@ -95,12 +96,15 @@ function Page() {
     Promise.allSettled(next.map((run) => run.go())).then(() => again((n) => n + 1));
   };
   const goOn = (run, kept) => {
-    const request = { ...run.request, steps: kept };
+    // A request may leave the strategy to the server.
+    const strategy = run.request.strategy ?? run.result?.strategy;
+    const request = { ...run.request, strategy, steps: kept };
     setPreset(request);
     start([request]);
   };
   const open = async (id) => {
-    const { result, request } = await get(`/v1/searches/${id}`);
+    const { result, request, error } = await get(`/v1/searches/${id}`);
+    if (!result) throw new Error(error?.message ?? "This search has no result.");
     setRuns([Run.of({ result, request })]);
     setTab("search");
   };

@@ -37,7 +37,8 @@ function Search({ search, cancel, open }) {
     <td>${search.generated_tokens ?? search.result?.usage?.generated_tokens ?? ""}</td>
     <td>${search.error?.message ?? ""}</td>
     <td>${OVER.has(search.status)
-      ? html`<button type="button" onClick=${() => open(search.id)} aria-label=${`Show ${search.id}`}>Show</button>`
+      ? search.status !== "cancelled" && html`<button type="button" onClick=${() => open(search.id)}
+          aria-label=${`Show ${search.id}`}>Show</button>`
       : html`<button type="button" onClick=${() => cancel(`/v1/searches/${search.id}/cancel`)}
           aria-label=${`Cancel ${search.id}`}>Cancel</button>`}</td>
   </tr>`;
@@ -52,6 +53,7 @@ function Table({ caption, heads, children }) {
 export function Jobs({ open }) {
   const [state, setState] = useState({ batches: [], searches: [] });
   const [error, setError] = useState(null);
+  const [refusal, setRefusal] = useState(null); // apart: the next look does not take it back
   const look = async () => {
     try {
       setState({
@@ -70,13 +72,15 @@ export function Jobs({ open }) {
   }, []);
   const act = async (work) => {
     try {
+      setRefusal(null);
       await work();
       await look();
     } catch (failure) {
-      setError(failure.message);
+      setRefusal(failure.message);
     }
   };
   const cancel = (path) => act(() => post(path));
+  const show = (id) => act(() => open(id));
   const upload = (event) => {
     const [file] = event.target.files;
     const endpoint = event.target.form.endpoint.value;
@@ -93,7 +97,7 @@ export function Jobs({ open }) {
   if (state.batches === null && state.searches === null)
     return html`<p>This server keeps no jobs.</p>`;
   return html`<section aria-label="Jobs">
-    ${error && html`<p class="error" role="alert">${error}</p>`}
+    ${[error, refusal].map((each) => each && html`<p class="error" role="alert">${each}</p>`)}
     ${state.batches && html`
       <form class="upload" onSubmit=${(event) => event.preventDefault()}>
         <label>New batch: a JSONL file for
@@ -106,7 +110,7 @@ export function Jobs({ open }) {
       <//>`}
     ${state.searches && html`
       <${Table} caption="Background searches" heads=${["Search", "Status", "Tokens", "Error", "Action"]}>
-        ${state.searches.map((search) => html`<${Search} key=${search.id} search=${search} cancel=${cancel} open=${open} />`)}
+        ${state.searches.map((search) => html`<${Search} key=${search.id} search=${search} cancel=${cancel} open=${show} />`)}
       <//>`}
   </section>`;
 }

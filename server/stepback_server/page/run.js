@@ -3,6 +3,24 @@
 import { events } from "./api.js";
 import { Tree } from "./tree.js";
 
+const isNumber = Number.isFinite;
+const areSteps = (steps) => Array.isArray(steps) && steps.every((step) => typeof step === "string");
+const isAnswer = (answer) => areSteps(answer?.steps);
+const isNode = (node) =>
+  isNumber(node?.id) && (node.parent === null || isNumber(node.parent)) && isNumber(node.kept_steps) && areSteps(node.steps);
+
+/** A result from a file, a link or a server of another version. Throws for what cannot be drawn. */
+function checked(result) {
+  const { usage, answer, candidates, tree } = result;
+  const isWhole =
+    [result.status, result.strategy, result.stop_reason].every((text) => typeof text === "string") &&
+    isNumber(usage?.seconds_searching) && isNumber(usage.generated_tokens) &&
+    (answer === null || isAnswer(answer)) && Array.isArray(candidates) && candidates.every(isAnswer) &&
+    (!tree || (Array.isArray(tree) && tree.every(isNode)));
+  if (!isWhole) throw new Error("It is no search's result.");
+  return result;
+}
+
 export class Run {
   constructor(request, label) {
     this.request = request;
@@ -20,7 +38,8 @@ export class Run {
 
   async go() {
     try {
-      const body = { ...this.request, stream: true, tree: true };
+      // One that ran in the background is watched now.
+      const body = { ...this.request, background: false, stream: true, tree: true };
       for await (const event of events("/solve", body, this._abort.signal)) this._take(event);
       if (this.state !== "done" && this.state !== "failed") this._fail("The stream ended early.");
     } catch (error) {
@@ -72,9 +91,14 @@ export class Run {
   }
 
   static of({ request, result, label }) {
-    const run = new Run(request ?? {}, label ?? result.strategy.replaceAll("_", " "));
-    run.finish(result);
+    const run = new Run(request ?? {}, label ?? checked(result).strategy.replaceAll("_", " "));
+    run.finish(checked(result));
     return run;
+  }
+
+  /** False for a result alone: nothing says which problem it is of. */
+  get canGoOn() {
+    return Boolean(this.request.task ?? this.request.prompt);
   }
 
   toJSON() {

@@ -86,15 +86,17 @@ export function TreeView({ run, chosen, choose, name }) {
     event.preventDefault();
   };
 
+  // An id has no spaces.
+  const idOf = (row) => `${name}-${row.id}`.replaceAll(" ", "-");
   const first = Math.max(0, Math.floor(top / ROW) - SPARE);
   const seen = found.slice(first, first + Math.ceil(height / ROW) + 2 * SPARE);
   return html`<div class="tree" role="tree" tabindex="0" aria-label=${name} ref=${box}
-    aria-activedescendant=${at >= 0 ? `${name}-${found[at].id}` : null}
+    aria-activedescendant=${at >= first && at < first + seen.length ? idOf(found[at]) : null}
     onScroll=${(event) => setTop(event.target.scrollTop)} onKeyDown=${onKey}>
     <div class="all" style=${{ height: `${Math.max(1, found.length) * ROW}px` }} role="presentation">
     ${seen.map((row, i) => {
       const [verdict, kind] = verdictOf(row.at);
-      return html`<div key=${row.id} id=${`${name}-${row.id}`} role="treeitem" class="row"
+      return html`<div key=${row.id} id=${idOf(row)} role="treeitem" class="row"
         aria-level=${row.depth + 1} aria-selected=${row.at === chosen}
         aria-expanded=${row.below ? String(row.open) : null}
         style=${{ top: `${(first + i) * ROW}px`, "--depth": row.depth }}
@@ -155,7 +157,7 @@ export function Details({ run, at, goOn, name }) {
     <ol>${steps.map((step) => html`<li>${step}</li>`)}</ol>
     <${Picture} run=${run} steps=${steps} />
     ${entries && html`<dl>${entries.map(([key, value]) => html`<dt>${key}</dt><dd>${value}</dd>`)}</dl>`}
-    ${at && !at.ends.answer && html`<button type="button" onClick=${() => goOn(run, steps)}
+    ${at && !at.ends.answer && run.canGoOn && html`<button type="button" onClick=${() => goOn(run, steps)}
       disabled=${isStruck(at)}>Continue from here</button>`}
   </section>`;
 }
