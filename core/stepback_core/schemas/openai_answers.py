@@ -50,6 +50,8 @@ class SearchReport(ResponseModel):
     """The checker's verdict on the first choice; null without a checker or an answer."""
     reason: str | None
     """Reason why the checker refused it."""
+    warning: str | None = None
+    """Reason to expect little: a problem unlike those that the model was trained for."""
     answer: Answer | None
     """The first choice, step by step."""
     usage: Usage
@@ -68,6 +70,7 @@ class SearchReport(ResponseModel):
             select=result.select,
             verified=answer.verified if answer else None,
             reason=answer.reason if answer else None,
+            warning=result.warning,
             answer=answer,
             usage=result.usage,
             tree=result.tree if tree else None,

@@ -52,6 +52,13 @@ def test_a_task_takes_its_problem_as_json(server: str) -> None:
     assert answer["stepback"]["status"] == "solved"
 
 
+def test_a_problem_unlike_those_in_training_is_said_here_too(server: str) -> None:
+    messages = [{"role": "user", "content": "countdown:3,5,2=30"}]
+    answer = chat(server, messages=messages, strategy="greedy")
+    assert "numbers has 3 entries" in answer["stepback"]["warning"]
+    assert chat(server, strategy="greedy")["stepback"]["warning"] is None
+
+
 def test_no_answer_is_an_empty_one_that_ended_by_length(server: str) -> None:
     [choice] = chat(server, max_tokens=2)["choices"]
     assert (choice["message"]["content"], choice["finish_reason"]) == ("", "length")
