@@ -13,7 +13,13 @@ from alembic.util import CommandError
 from sqlalchemy import ColumnElement, Connection, Double, Table, cast, event, func, literal, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from stepback_core.errors import InvalidInput
@@ -26,9 +32,9 @@ _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 _MIGRATION_LOCK = 7_266_125
 _SECONDS_TO_CONNECT = 5
 _SECONDS_TO_ANSWER = 20
-# Classes of SQLSTATE: the connection breaks, transactions wait for each other, the disk or the
-# connections are used up, the server stops or starts.
-_PASSING = ("08", "40", "53", "57P")
+# SQLSTATEs: the connection breaks, transactions wait for each other, the disk or the connections
+# are used up, the server stops, starts or only reads; no such role, password, database or right.
+_PASSING = ("08", "40", "53", "57P", "25006", "28", "3D", "42501")
 
 
 def address_of(url: str) -> URL:
@@ -144,7 +150,12 @@ def _shared(address: URL) -> AsyncEngine:
 
 def _in_a_file(address: URL) -> AsyncEngine:
     if address.database and address.database != ":memory:":
-        Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InvalidInput(
+                f"STEPBACK_DATABASE_URL: no file can be made there: {error}"
+            ) from error
     engine = create_async_engine(address, connect_args={"timeout": _SECONDS_TO_ANSWER})
 
     @event.listens_for(engine.sync_engine, "connect")
@@ -152,8 +163,13 @@ def _in_a_file(address: URL) -> AsyncEngine:
         # The driver would begin transactions late, as readers, and then fail to become writers.
         connection.isolation_level = None
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
-            cursor.execute(f"PRAGMA {pragma}")
+        try:
+            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+                cursor.execute(f"PRAGMA {pragma}")
+        except BaseException:
+            # SQLAlchemy forgets it, and its thread would outlive the loop.
+            connection.close()
+            raise
         cursor.close()
 
     @event.listens_for(engine.sync_engine, "begin")
@@ -165,7 +181,11 @@ def _in_a_file(address: URL) -> AsyncEngine:
 
 
 def _may_pass(error: DBAPIError) -> bool:
-    """True for PostgreSQL's errors that say nothing of the statement: another try may succeed."""
+    """True for errors that say nothing of the statement: another try may succeed, or one that
+    follows the operator's."""
+    # SQLite's bare DatabaseError is a file that is damaged, or no database; PostgreSQL has none.
+    if type(error) is DatabaseError:
+        return True
     return str(getattr(error.orig, "sqlstate", "") or "").startswith(_PASSING)
 
 

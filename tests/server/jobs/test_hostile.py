@@ -12,6 +12,7 @@ import pytest
 from alembic import command
 from sqlalchemy import insert, select, update
 
+from stepback_core.errors import InvalidInput
 from stepback_core.events import UsageEvent
 from stepback_core.schemas.jobs import BatchRequest, BatchStatus, JobStatus, Order, OutputExpiry
 from stepback_server.api.jobs import _events as follow
@@ -19,7 +20,7 @@ from stepback_server.errors import ApiError
 from stepback_server.jobs.files import Files
 from stepback_server.jobs.opened import OpenedJobs
 from stepback_server.jobs.searches import Searches
-from stepback_server.storage.database import Database, migrations
+from stepback_server.storage.database import Database, migrations, upgrade
 from stepback_server.storage.errors import StorageUnavailable
 from stepback_server.storage.tables import CONTROLLERS, JOBS
 from tests.postgres import Postgres
@@ -241,6 +242,19 @@ def test_output_files_are_kept_as_long_as_the_batch_says(url: str) -> None:
             assert file.expires_at is not None and file.expires_at - file.created_at in (3600, 3601)
 
     asyncio.run(scenario())
+
+
+def test_a_database_that_cannot_be_used_is_unavailable(tmp_path: Path, cluster: Postgres) -> None:
+    (tmp_path / "other.db").write_bytes(b"no database" * 500)
+    (tmp_path / "file").touch()
+    for address, kind in (
+        (f"sqlite:///{tmp_path}/other.db", StorageUnavailable),
+        (f"sqlite:///{tmp_path}/file/jobs.db", InvalidInput),
+        (f"{cluster.url}_none", StorageUnavailable),
+        (cluster.url.replace("postgres@", "nobody_here@"), StorageUnavailable),
+    ):
+        with pytest.raises(kind):
+            asyncio.run(upgrade(address))
 
 
 def test_a_database_of_an_older_version_keeps_its_batches(url: str) -> None:
