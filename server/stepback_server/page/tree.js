@@ -143,12 +143,16 @@ export const isStruck = (at) =>
 /** Whether no branch ended here but those that went on after a cut. */
 const isPassed = (at) => Object.keys(at.ends).every((how) => how === "unfinished");
 
+/** Siblings with their depth and place, the last one first: a stack takes them from its end. */
+const siblings = (children, depth) =>
+  [...children.values()].map((each, i) => [each, depth, i + 1, children.size]).reverse();
+
 /** The rows to draw, from the root: chains of single steps share a row. */
 export function rows(tree, collapsed) {
   const found = [];
-  const stack = [...tree.root.children.values()].reverse().map((first) => [first, 0]);
+  const stack = siblings(tree.root.children, 0);
   while (stack.length) {
-    const [first, depth] = stack.pop();
+    const [first, depth, place, of] = stack.pop();
     const chain = [first];
     let at = first;
     while (at.children.size === 1 && isPassed(at)) {
@@ -156,9 +160,8 @@ export function rows(tree, collapsed) {
       chain.push(at);
     }
     const open = !collapsed.has(at.id);
-    found.push({ id: at.id, chain, at, depth, open, below: at.children.size });
-    if (open)
-      for (const child of [...at.children.values()].reverse()) stack.push([child, depth + 1]);
+    found.push({ id: at.id, chain, at, depth, place, of, open, below: at.children.size });
+    if (open) for (const each of siblings(at.children, depth + 1)) stack.push(each);
   }
   return found;
 }

@@ -97,7 +97,8 @@ export function TreeView({ run, chosen, choose, name }) {
     ${seen.map((row, i) => {
       const [verdict, kind] = verdictOf(row.at);
       return html`<div key=${row.id} id=${idOf(row)} role="treeitem" class="row"
-        aria-level=${row.depth + 1} aria-selected=${row.at === chosen}
+        aria-level=${row.depth + 1} aria-posinset=${row.place} aria-setsize=${row.of}
+        aria-selected=${row.at === chosen}
         aria-expanded=${row.below ? String(row.open) : null}
         style=${{ top: `${(first + i) * ROW}px`, "--depth": row.depth }}
         onClick=${() => { choose(row.at); box.current.focus(); }}>
