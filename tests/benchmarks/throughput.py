@@ -175,7 +175,7 @@ class Recording(EngineWrapper):
 
 @dataclass(frozen=True, slots=True)
 class OverHttp:
-    """Rounds of POST /solve with so many searches in flight."""
+    """Rounds of POST /solve, with `--in-flight` searches at once."""
 
     rates: list[float]
     """Tokens/s."""
