@@ -64,7 +64,7 @@ USER 10001:10001
 EXPOSE 8000
 # Not urllib, which would ask a proxy of the environment for this very container.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD \
-    ["python", "-c", "from os import environ as e; from http.client import HTTPConnection as C; c = C('127.0.0.1', int(e.get('STEPBACK_PORT', 8000)), timeout=4); c.request('GET', '/health'); exit(c.getresponse().status != 200)"]
+    ["python", "-c", "from os import environ as e; from http.client import HTTPConnection as C; c = C('127.0.0.1', int(e.get('STEPBACK_PORT') or 8000), timeout=4); c.request('GET', '/health'); exit(c.getresponse().status != 200)"]
 ENTRYPOINT ["stepback"]
 CMD ["serve"]
 
@@ -121,6 +121,6 @@ WORKDIR /tmp
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=300s CMD \
-    ["python3", "-c", "from os import environ as e; from http.client import HTTPConnection as C; c = C('127.0.0.1', int(e.get('STEPBACK_PORT', 8000)), timeout=4); c.request('GET', '/health'); exit(c.getresponse().status != 200)"]
+    ["python3", "-c", "from os import environ as e; from http.client import HTTPConnection as C; c = C('127.0.0.1', int(e.get('STEPBACK_PORT') or 8000), timeout=4); c.request('GET', '/health'); exit(c.getresponse().status != 200)"]
 ENTRYPOINT ["stepback"]
 CMD ["serve"]

@@ -19,12 +19,13 @@ serve: $(INSTALLED)  ## the controller on 127.0.0.1:8000
 # A start of an engine keeps one core busy: two processes halve the time of the suite. A file stays
 # in one process, since its tests share an engine.
 WORKERS := 2
+PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 test: $(INSTALLED)   ## the whole test suite
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile
+	$(PYTEST)
 
 test-fast: $(INSTALLED)  ## what needs no engine and no training
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m 'not docker and not slow'
+	$(PYTEST) -m 'not docker and not slow'
 
 image-test: $(INSTALLED)  ## build the images, run the compose stack, drive it
 	deploy/image-test.sh $(BIN)/python

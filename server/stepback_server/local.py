@@ -16,7 +16,7 @@ from stepback_core.schemas import SolveRequest, SolveResult
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.context import with_context
 from stepback_server.engine.supervisor import StartEngine
-from stepback_server.engine.vllm_environment import prepare_environment, threads_for
+from stepback_server.engine.vllm_environment import prepare_environment_for
 from stepback_server.engine_provider import provide_engines
 from stepback_server.gateway.tenant import ANYONE
 from stepback_server.handlers.solve import SolveHandler
@@ -64,9 +64,7 @@ async def opened(
     flags = {"model": model, "max_searches": in_flight, "batch_searches": in_flight}
     arguments = [part for name, value in flags.items() for part in (flag_of(name), str(value))]
     settings = Settings.read(os.environ, [part for part in arguments if part], command="batch")
-    prepare_environment(
-        cpu=settings.device == "cpu", threads=settings.threads or threads_for(settings.model)
-    )
+    prepare_environment_for(settings)
     leave_out_missing_propagators(os.environ)
     with plugins_of(settings):
         checkpoint = await asyncio.to_thread(Checkpoint.open, model)

@@ -109,6 +109,9 @@ class SearchJobList(Page):
     """This page."""
 
 
+FilePurpose = Literal["batch", "batch_output"]
+
+
 class FileObject(ResponseModel):
     """A file: the input or the output of a batch."""
 
@@ -124,7 +127,7 @@ class FileObject(ResponseModel):
     """Time of its deletion; null for never."""
     filename: str
     """Name of the uploaded file."""
-    purpose: Literal["batch", "batch_output"]
+    purpose: FilePurpose
     """`batch` for input, `batch_output` for output."""
     status: Literal["processed"] = "processed"
     """Always `processed`; OpenAI's SDK has the field."""

@@ -15,7 +15,7 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.context import with_context
 from stepback_server.engine.handshake import ExpectedServer
 from stepback_server.engine.supervisor import HealthCheckConfig, Supervisor, canary
-from stepback_server.engine.vllm_environment import prepare_environment, threads_for
+from stepback_server.engine.vllm_environment import prepare_environment_for
 from stepback_server.engine.vllm_options import as_flags, engine_options
 from stepback_server.engine.vllm_process import VllmLauncher, serve_vllm
 from stepback_server.observability.logs import VLLM_JSON, configure_logs
@@ -35,11 +35,7 @@ def engine(arguments: Sequence[str]) -> int:
     except InvalidInput as error:
         print(f"stepback engine: {error}", file=sys.stderr)
         return 2
-    prepare_environment(
-        cpu=settings.device == "cpu",
-        threads=settings.threads or threads_for(settings.model),
-        vllm_logging=VLLM_JSON if settings.log_format == "json" else None,
-    )
+    prepare_environment_for(settings, VLLM_JSON if settings.log_format == "json" else None)
     configure_logs(settings.log_level, settings.log_format)
     leave_out_missing_propagators(os.environ)
     expected = ExpectedServer.of(checkpoint, settings)

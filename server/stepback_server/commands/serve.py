@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib.metadata import version as distribution_version
 
 from stepback_core.errors import InvalidInput
-from stepback_server.engine.vllm_environment import prepare_environment, threads_for
+from stepback_server.engine.vllm_environment import prepare_environment_for
 from stepback_server.gateway.keys import new_key
 from stepback_server.gc_tuning import tune_gc
 from stepback_server.observability.logs import VLLM_JSON, configure_logs
@@ -41,11 +41,7 @@ def serve(arguments: Sequence[str]) -> int:
     except InvalidInput as error:
         return refuse(error)
     # Before anything imports torch.
-    prepare_environment(
-        cpu=settings.device == "cpu",
-        threads=settings.threads or threads_for(settings.model),
-        vllm_logging=VLLM_JSON if settings.log_format == "json" else None,
-    )
+    prepare_environment_for(settings, VLLM_JSON if settings.log_format == "json" else None)
     configure_logs(settings.log_level, settings.log_format)
     try:
         with plugins_of(settings):

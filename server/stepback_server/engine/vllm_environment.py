@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from stepback_core.cores import usable_cores
+from stepback_server.settings import Settings
 
 # Weights from which on a step is long enough for threads to wait for each other.
 _LARGE_BYTES = 256 << 20
@@ -46,6 +47,15 @@ def prepare_environment(*, cpu: bool, threads: int = 1, vllm_logging: Path | Non
         # An operator's own value wins.
         os.environ.setdefault(name, value)
     os.environ.update(_REQUIRED)
+
+
+def prepare_environment_for(settings: Settings, vllm_logging: Path | None = None) -> None:
+    """Do so as the settings have it: their device, and their threads or those that suit."""
+    prepare_environment(
+        cpu=settings.device == "cpu",
+        threads=settings.threads or threads_for(settings.model),
+        vllm_logging=vllm_logging,
+    )
 
 
 def threads_for(model: Path) -> int:

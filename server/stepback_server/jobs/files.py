@@ -2,12 +2,12 @@
 
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterable
-from typing import Literal
+from typing import get_args
 
 from sqlalchemy import ColumnElement, delete, false, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from stepback_core.schemas.jobs import FileDeleted, FileList, FileObject, Order
+from stepback_core.schemas.jobs import FileDeleted, FileList, FileObject, FilePurpose, Order
 from stepback_server.errors import unknown_id
 from stepback_server.jobs.pages import first, last, own, page
 from stepback_server.storage.database import Database
@@ -15,7 +15,6 @@ from stepback_server.storage.tables import CHUNKS, FILES, AnyRow
 
 CHUNK = 1 << 20
 _KIND = "file"
-_PURPOSES = ("batch", "batch_output")
 
 
 class Files:
@@ -53,7 +52,9 @@ class Files:
         """Read a page of descriptions. Raises ApiError for `after`."""
         where = [self._is_alive()]
         if purpose is not None:
-            where.append(FILES.c.purpose == purpose if purpose in _PURPOSES else false())
+            where.append(
+                FILES.c.purpose == purpose if purpose in get_args(FilePurpose) else false()
+            )
         async with self._database.begin() as connection:
             rows, more = await page(
                 connection, FILES, _KIND, tenant, limit=limit, after=after, order=order, where=where
@@ -111,9 +112,7 @@ class FileWriter:
         self._chunks = 0
         self._bytes = 0
 
-    async def begin(
-        self, name: str, purpose: Literal["batch", "batch_output"], seconds: float | None
-    ) -> None:
+    async def begin(self, name: str, purpose: FilePurpose, seconds: float | None) -> None:
         """Create the empty file."""
         await self._connection.execute(
             insert(FILES).values(

@@ -43,12 +43,12 @@ async def page(
 ) -> tuple[Sequence[AnyRow], bool]:
     """Read one page of a tenant's rows, and True where more follow. Raises ApiError."""
     wanted = select(table).where(table.c.tenant == tenant, *where)
+    keys, is_newest_first = (table.c.created, table.c.id), order is Order.NEWEST
     if after is not None:
         before = await own(connection, table, kind, tenant, after, *where)
-        place, row = (before.created, before.id), tuple_(table.c.created, table.c.id)
-        wanted = wanted.where(row < place if order is Order.NEWEST else row > place)
-    keys = (table.c.created, table.c.id)
-    by = [key.desc() if order is Order.NEWEST else key for key in keys]
+        place, row = (before.created, before.id), tuple_(*keys)
+        wanted = wanted.where(row < place if is_newest_first else row > place)
+    by = [key.desc() if is_newest_first else key for key in keys]
     rows = (await connection.execute(wanted.order_by(*by).limit(limit + 1))).all()
     return rows[:limit], len(rows) > limit
 

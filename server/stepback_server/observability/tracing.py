@@ -28,8 +28,6 @@ _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _DISABLED = "OTEL_SDK_DISABLED"
 _HTTP = "http/protobuf"
-
-
 _PROPAGATORS = "OTEL_PROPAGATORS"
 
 
@@ -38,10 +36,12 @@ def leave_out_missing_propagators(environment: MutableMapping[str, str]) -> None
 
     vLLM imports OpenTelemetry whether it traces or not, and that import fails with each of them.
     """
-    installed = {each.name for each in entry_points(group="opentelemetry_propagator")}
     asked = [
         name for each in environment.get(_PROPAGATORS, "").split(",") if (name := each.strip())
     ]
+    if not asked:  # As usual: to look through what is installed takes a while.
+        return
+    installed = {each.name for each in entry_points(group="opentelemetry_propagator")}
     missing = [name for name in asked if name not in installed and name.lower() != "none"]
     if not installed or not missing:
         return

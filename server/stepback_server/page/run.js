@@ -91,8 +91,9 @@ export class Run {
   }
 
   static of({ request, result, label }) {
-    const run = new Run(request ?? {}, label ?? checked(result).strategy.replaceAll("_", " "));
-    run.finish(checked(result));
+    const { strategy } = checked(result);
+    const run = new Run(request ?? {}, label ?? strategy.replaceAll("_", " "));
+    run.finish(result);
     return run;
   }
 

@@ -14,7 +14,14 @@ from sqlalchemy import insert, select, update
 
 from stepback_core.errors import InvalidInput
 from stepback_core.events import UsageEvent
-from stepback_core.schemas.jobs import BatchRequest, BatchStatus, JobStatus, Order, OutputExpiry
+from stepback_core.schemas.jobs import (
+    BatchRequest,
+    BatchStatus,
+    JobStatus,
+    Order,
+    OutputExpiry,
+    SearchJob,
+)
 from stepback_server.api.jobs import _events as follow
 from stepback_server.errors import ApiError
 from stepback_server.jobs.files import Files
@@ -44,6 +51,14 @@ async def text_file(jobs: OpenedJobs, text: str, name: str = "in.jsonl") -> str:
         yield text.encode()
 
     return (await jobs.files.add(NAME, name, content(), None)).id
+
+
+async def running(jobs: OpenedJobs) -> SearchJob:
+    """A search in the background that a controller has begun."""
+    job = await jobs.searches.add(NAME, "/solve", json.dumps({"number": 7}))
+    jobs.runner.wake()
+    await come(lambda: search_that(jobs, lambda found: found.status is JobStatus.RUNNING))
+    return job
 
 
 def test_a_null_character_is_refused_and_stops_no_other_batch(url: str) -> None:
@@ -147,9 +162,7 @@ async def _present(found: list[str]) -> list[str] | None:
 def test_a_cancelled_search_of_a_lost_controller_has_an_end(url: str) -> None:
     async def scenario() -> None:
         async with controllers(url, Counting(seconds=10_000)) as [lost]:
-            job = await lost.searches.add(NAME, "/solve", json.dumps({"number": 7}))
-            lost.runner.wake()
-            await come(lambda: search_that(lost, lambda found: found.status is JobStatus.RUNNING))
+            job = await running(lost)
             for task in lost._tasks:
                 task.cancel()
             await lost.searches.cancel(NAME, job.id)
@@ -163,9 +176,7 @@ def test_a_cancelled_search_of_a_lost_controller_has_an_end(url: str) -> None:
 def test_events_of_a_controller_that_lost_the_search_are_dropped(url: str) -> None:
     async def scenario() -> None:
         async with controllers(url, Counting(seconds=10_000)) as [jobs]:
-            job = await jobs.searches.add(NAME, "/solve", json.dumps({"number": 7}))
-            jobs.runner.wake()
-            await come(lambda: search_that(jobs, lambda found: found.status is JobStatus.RUNNING))
+            job = await running(jobs)
             async with jobs.database.begin() as connection:
                 row = (await connection.execute(select(JOBS.c.number, JOBS.c.owner))).one()
             for owner, cost in (("a lost one", 1), (row.owner, 2)):

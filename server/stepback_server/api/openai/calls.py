@@ -24,9 +24,11 @@ def search_rows(
 
 
 async def begun(run: BatchRun) -> AsyncGenerator[Ended | None]:
-    """Wait until a row has ended, or for a heartbeat, and return the rows with it. Raises what the
-    first row raises: before a stream begins there is still a status for it. What begins no stream
-    has ended every search."""
+    """Wait for the first row or heartbeat, and return all rows with it.
+
+    Raises what the first row raises: before a stream begins an error still has a status. What
+    begins no stream has ended every search.
+    """
     rows = run.rows()
     try:
         first = await anext(rows)
