@@ -109,24 +109,27 @@ class AsyncClient:
         """Ask for the server's readiness to take a search now; never tries again."""
         http = await self._pools.get()
         try:
-            response = await http.get("/ready")
+            response = await http.get("/ready", timeout=self._connection.timeout_at_once)
         except httpx.HTTPError as error:
             raise no_answer("GET", "/ready", error) from error
         return read_readiness(response)
 
     async def version(self) -> Version:
         """Ask for the versions that run there, and the served weights' digest."""
-        return read(await self._send("GET", "/version"), Version)
+        return read(await self._get("/version"), Version)
 
     async def models(self) -> ModelList:
         """Ask for the served models and their tasks."""
-        return read(await self._send("GET", "/v1/models"), ModelList)
+        return read(await self._get("/v1/models"), ModelList)
 
     async def reload(self, model: str, path: str) -> Reload:
         """Have new weights of a model loaded from a folder of the server's, which must allow it.
 
         The same weights again are not loaded twice. Raises StepbackError."""
         return read(await self._send("POST", f"/v1/models/{model}/reload", {"path": path}), Reload)
+
+    async def _get(self, path: str) -> httpx.Response:
+        return await self._send("GET", path, patience=self._connection.timeout_at_once)
 
     async def _send(
         self,

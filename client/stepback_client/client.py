@@ -26,7 +26,7 @@ class Client:
 
     `api_key` comes from the server's operator; an open server needs none. `headers` go along with
     every request, for a proxy that wants some. `timeout` is in seconds, or httpx's own; the default
-    grows with the `seconds` of a call. `transport` replaces the network, for tests. Raises
+    lasts as long as a server may search. `transport` replaces the network, for tests. Raises
     BadSetting for what cannot be used.
     """
 
@@ -110,24 +110,27 @@ class Client:
     def ready(self) -> Readiness:
         """Ask for the server's readiness to take a search now; never tries again."""
         try:
-            response = self._http.get("/ready")
+            response = self._http.get("/ready", timeout=self._connection.timeout_at_once)
         except httpx.HTTPError as error:
             raise no_answer("GET", "/ready", error) from error
         return read_readiness(response)
 
     def version(self) -> Version:
         """Ask for the versions that run there, and the served weights' digest."""
-        return read(self._send("GET", "/version"), Version)
+        return read(self._get("/version"), Version)
 
     def models(self) -> ModelList:
         """Ask for the served models and their tasks."""
-        return read(self._send("GET", "/v1/models"), ModelList)
+        return read(self._get("/v1/models"), ModelList)
 
     def reload(self, model: str, path: str) -> Reload:
         """Have new weights of a model loaded from a folder of the server's, which must allow it.
 
         The same weights again are not loaded twice. Raises StepbackError."""
         return read(self._send("POST", f"/v1/models/{model}/reload", {"path": path}), Reload)
+
+    def _get(self, path: str) -> httpx.Response:
+        return self._send("GET", path, patience=self._connection.timeout_at_once)
 
     def _send(
         self,

@@ -11,15 +11,20 @@ import httpx
 
 from stepback_client.errors import BadSetting, InvalidKey
 from stepback_client.proxies import proxy_for
+from stepback_core.schemas.request import LONGEST_SECONDS
 
 T = TypeVar("T")
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-DEFAULT_TIMEOUT = httpx.Timeout(720.0, connect=5.0)
-"""Timeout of a call without `seconds`: the server's own limit of ten minutes, a minute in the queue
-and one to spare. Grows with the `seconds` of a call."""
-# Seconds in the queue, as a server allows them by default, and as much to spare.
-_BESIDES_SEARCHING = 120.0
+# An hour, the longest that a server's settings allow in its queue, and a minute to spare.
+_BESIDES_SEARCHING = 3660.0
+DEFAULT_TIMEOUT = httpx.Timeout(LONGEST_SECONDS + _BESIDES_SEARCHING, connect=5.0)
+"""Timeout of a search: the longest that any server allows, and the longest queue before it. Where a
+call names its `seconds`, these count instead. Nobody waits so long for a dead server: the
+connection's own probes find it in six minutes."""
+# Of a stream, and of what is answered at once. A server is never silent for over ten seconds there,
+# but a gateway may hold back what it sends.
+_SILENCE_SECONDS = 720.0
 # Idle connections are dropped before a server's or a gateway's 5 s, so that none is reused as it
 # closes.
 _LIMITS = httpx.Limits(max_connections=256, keepalive_expiry=4.0)
@@ -92,23 +97,33 @@ class Connection:
             raise BadSetting(f"SSL_CERT_FILE, SSL_CERT_DIR: {error}") from error
 
     def timeout_for(self, seconds: float | None, *, stream: bool = False) -> httpx.Timeout:
-        """Return the timeout of a call that may search for `seconds`.
+        """Return the timeout of a call that may search for `seconds`, or as long as the server
+        allows.
 
         Raises BadSetting where the caller's own is shorter: the search would be paid for and its
-        answer lost. A stream is never silent for long, so it needs no more time.
+        answer lost. A stream needs no more time than the longest silence.
         """
-        read = self.timeout.read
-        if seconds is None or stream or read is None:
+        if stream:
+            return self.timeout_at_once
+        if seconds is None:
             return self.timeout
         if self.follows_budget:
-            given = self.timeout.as_dict()
-            return httpx.Timeout(**given | {"read": max(read, seconds + _BESIDES_SEARCHING)})
-        if read < seconds:
+            return self._with_read(seconds + _BESIDES_SEARCHING)
+        read = self.timeout.read
+        if read is not None and read < seconds:
             raise BadSetting(
                 f"seconds={seconds:g} outlasts this client's timeout of {read:g} s: give it a "
                 "longer one, or none"
             )
         return self.timeout
+
+    @property
+    def timeout_at_once(self) -> httpx.Timeout:
+        """The timeout of what a server answers, or goes on with, at once."""
+        return self._with_read(_SILENCE_SECONDS) if self.follows_budget else self.timeout
+
+    def _with_read(self, seconds: float) -> httpx.Timeout:
+        return httpx.Timeout(**self.timeout.as_dict() | {"read": seconds})
 
 
 def _authorization(api_key: str | None, headers: Mapping[str, str]) -> dict[str, str]:

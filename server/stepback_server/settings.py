@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from stepback_core.errors import InvalidInput
+from stepback_core.schemas.request import LONGEST_SECONDS
 from stepback_server.setting_values import EngineKey, VllmArgs
 
 ENVIRONMENT_PREFIX = "STEPBACK_"
@@ -117,7 +118,7 @@ class Settings(BaseModel):
     """The largest number of backtracking rounds (b) that a request may ask for."""
     budget_tokens: int = Field(default=100_000, ge=1, le=10_000_000)
     """Generated tokens of one search: the default and the largest budget."""
-    budget_seconds: float = Field(default=120.0, gt=0, le=3600)
+    budget_seconds: float = Field(default=120.0, gt=0, le=LONGEST_SECONDS)
     """Seconds of one search: the default and the largest budget."""
     max_batch: int = Field(default=256, ge=1, le=10_000)
     """Problems in one call of /solve/batch, and prompts in one of /v1/completions."""

@@ -17,6 +17,14 @@ FIELDS = {"numbers": [4, 16, 25, 82], "target": 95}
 Row = namedtuple("Row", ["numbers", "target"])
 
 
+# As pandas' `itertuples` makes them: the number of the row comes first.
+Numbered = namedtuple("Pandas", ["Index", "numbers", "target"], module="pandas.core.frame")
+
+
+class NAType:
+    """What pandas has for a missing value in a column of integers."""
+
+
 class Series:
     """Has what a row of pandas has and `dict` does not know: it is no mapping."""
 
@@ -48,6 +56,7 @@ ROWS = {
     "a series": Series(),
     "a lazy row": LazyRow(),
     "a named tuple": Row((4, 16, 25, 82), numpy.int64(95)),
+    "a named tuple with its number": Numbered(7, numpy.array(FIELDS["numbers"]), 95),
     "tensors": {"numbers": torch.tensor(FIELDS["numbers"]), "target": torch.tensor(95)},
 }
 
@@ -57,6 +66,12 @@ def test_a_row_is_a_problem(row: Any) -> None:
     body = solve_body(row, {"seed": numpy.int64(3), "temperature": numpy.float32(0.5)})  # type: ignore[typeddict-item]
     assert body == {"task": "countdown", "problem": FIELDS, "seed": 3, "temperature": 0.5}
     json.dumps(body)
+
+
+@pytest.mark.parametrize("missing", [float("nan"), numpy.float64("nan"), NAType()])
+def test_a_missing_value_is_none(missing: Any) -> None:
+    problem = {"words": ["b", "a"], "source": missing}
+    assert solve_body(problem, {"task": "sorting"})["problem"] == problem | {"source": None}
 
 
 def test_a_task_that_is_not_known_here_is_the_servers_to_check() -> None:

@@ -61,13 +61,17 @@ class Rollback(StrEnum):
     """Random samples, whatever they ended in, to the start of a random step."""
 
 
+LONGEST_SECONDS = 3600
+"""Seconds of one search, as no server allows more."""
+
+
 class Budget(RequestModel):
     """Upper limits of one search. What is left out is the server's own limit."""
 
     tokens: int | None = Field(default=None, ge=1, le=10_000_000)
     """Generated tokens, those of discarded branches included; never exceeded. `best_first`
     takes those of 32 full answers if it is left out, or of `breadth` where that is more."""
-    seconds: float | None = Field(default=None, gt=0, le=3600, allow_inf_nan=False)
+    seconds: float | None = Field(default=None, gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)
     """Wall time from the start of the search, its time in the queue excluded."""
     answer_tokens: int | None = Field(default=None, ge=1)
     """Tokens from the prompt to the end of one branch; the checkpoint has a limit of its own."""
