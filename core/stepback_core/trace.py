@@ -141,7 +141,7 @@ class TraceCodec:
     """Ids that the tokenizer puts before a text by itself (BOS)."""
     control_texts: tuple[str, ...] = ()
     """The texts of the tokenizer's special tokens, named or not, and of those that it was given for
-    the frame: no prompt may hold one."""
+    the frame: no prompt or step may hold one."""
 
     @classmethod
     def of(cls, grammar: Grammar, tokenizer: Tokenizer) -> "TraceCodec":
@@ -164,6 +164,11 @@ class TraceCodec:
         """The first control token in a prompt, as text; a prompt must have none of its own."""
         named = next((text for text in self.control_texts if text in prompt), None)
         return named or self.grammar.reserved_in_prompt(prompt)
+
+    def reserved_in_step(self, step: str) -> str | None:
+        """The first text in a step that ends a step or a trace, or that is a control token."""
+        # One rule for training data and for the steps of a request.
+        return self.reserved_in_prompt(step) or self.grammar.reserved_in_step(step)
 
     def check_tokenizer(self) -> None:
         """Raise ValueError for a tokenizer that changes a text when it is encoded step by step."""

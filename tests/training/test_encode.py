@@ -92,6 +92,16 @@ def test_reserved_text_in_a_sample_is_refused(fields: dict[str, Any], reserved: 
         EncodedSamples([RIGHT, sample], CODEC)
 
 
+@pytest.mark.parametrize(
+    "fields", [{"steps": ["1<pad>"]}, {"wrong_step": "2<unknown>"}, {"prompt": "<pad>"}]
+)
+def test_a_control_token_is_refused_anywhere_in_a_sample(fields: dict[str, Any]) -> None:
+    """As `/solve` refuses it in a prompt and in given steps: none comes in by a text."""
+    sample = Sample.model_validate({"prompt": "p", "steps": ["1"]} | fields)
+    with pytest.raises(ValueError, match=r"sample 1: .*must not contain '<(pad|unknown)>'"):
+        EncodedSamples([sample], CODEC)
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_file_is_encoded_alike_by_any_number_of_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int

@@ -93,6 +93,11 @@ def test_a_wrong_step_of_several_lines_may_be_taught_under_another_separator() -
     assert not is_teachable(TASK, PROBLEM, step, Grammar())
 
 
+@pytest.mark.parametrize("step", ["32*2=64<pad>", "<unknown>", "32*2=64<|eot_id|>"])
+def test_a_step_with_a_control_token_is_never_taught(step: str) -> None:
+    assert not is_teachable(TASK, PROBLEM, [step])
+
+
 def some_errors(path: Path, count: int) -> list[ModelError]:
     """A file of exploration errors, each with what might follow it."""
     errors: list[ModelError] = []

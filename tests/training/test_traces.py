@@ -244,6 +244,10 @@ def test_a_rendered_prompt_is_refused_with_how_to_write_it(tmp_path: Path, contr
     file = write(tmp_path / "mine.jsonl", trace(0, prompt=f"{control}user\nSort cab."))
     with pytest.raises(InvalidInput, match="write what a user would type"):
         read_traces([file])
+    for fields in ({"steps": ["a", f"b{control}"]}, {"wrong_step": f"{control}b"}):
+        file = write(tmp_path / "mine.jsonl", trace(0, **({"wrong_after": 0} | fields)))
+        with pytest.raises(InvalidInput, match=r"step.*between control tokens alone"):
+            read_traces([file])
 
 
 def test_steps_of_several_lines_need_another_separator(tmp_path: Path) -> None:

@@ -29,8 +29,7 @@ def encode_steps(
     for index, step in enumerate(steps):
         field = f"steps.{index}"
         # Given steps are a caller's text like the prompt: control tokens are as forbidden there.
-        reserved = checkpoint.codec.reserved_in_prompt(step)
-        _check(checkpoint, field, step, reserved or checkpoint.codec.grammar.reserved_in_step(step))
+        _check(checkpoint, field, step, checkpoint.codec.reserved_in_step(step))
         ids += tuple(checkpoint.codec.encode_step(step))
         # Step by step, so that the refusal names the first one at fault.
         if view is not None and view.state(ids) is None:

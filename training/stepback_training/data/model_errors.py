@@ -20,6 +20,7 @@ from stepback_core.errors import InvalidInput
 from stepback_core.trace import Grammar
 from stepback_core.validation import first_error
 from stepback_training.config import DataRecipe
+from stepback_training.data.control_texts import is_plain
 from stepback_training.generators import GENERATORS, ErrorKind, Generator, Split
 from stepback_training.generators.first_error import Mistake, first_mistake
 
@@ -80,7 +81,8 @@ class ModelError(BaseModel):
             steps += [] if step is None else [step]
             if not is_teachable(self._task, problem, steps, grammar):
                 raise ValueError(
-                    f"{steps[-1]!r}: it ends in a held-out goal, or has what the trace grammar uses"
+                    f"{steps[-1]!r}: it ends in a held-out goal, or has what the trace grammar "
+                    "uses, or a control token"
                 )
 
 
@@ -93,7 +95,9 @@ def is_teachable(
     """
     step = steps[-1]
     reserved = grammar.reserved_in_step(step) if grammar else Grammar().reserved_in_prompt(step)
-    return bool(step.strip()) and reserved is None and not task.ends_held_out(problem, steps)
+    if not step.strip() or reserved is not None or not is_plain(step):
+        return False
+    return not task.ends_held_out(problem, steps)
 
 
 def read_model_errors(file: Path, grammar: Grammar | None = None) -> Iterator[ModelError]:

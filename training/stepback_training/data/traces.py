@@ -8,7 +8,6 @@
 `traces:PROMPT` has a SHA-256 with a first byte below 26.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from stepback_client.batch import json_lines
 from stepback_core.errors import InvalidInput
 from stepback_core.trace import Grammar
 from stepback_core.validation import every_error
+from stepback_training.data.control_texts import control_in
 from stepback_training.generators import is_test_input
 
 SPLIT_RULE = "test prompts: first byte of SHA-256 over traces:PROMPT below 26 (about 10 %)"
@@ -37,12 +37,6 @@ PLAIN_PROMPTS = (
     "into the model's chat template, in training as in /solve"
 )
 """Advice for prompts of a chat model that were rendered already."""
-# Control tokens as chat templates write them. Which of them a model has, its tokenizer says later;
-# a prompt that was rendered for one is no prompt of any.
-_CONTROL = re.compile(
-    r"<\|\w+\|>|<\N{FULLWIDTH VERTICAL LINE}[^<>]+\N{FULLWIDTH VERTICAL LINE}>"
-    r"|<(start|end)_of_turn>|<[be]os>|\[/?INST\]"
-)
 
 
 def _is_step(step: str, info: ValidationInfo) -> str:
@@ -57,6 +51,11 @@ def _is_step(step: str, info: ValidationInfo) -> str:
         )
     if text is not None:
         raise ValueError(f"a step must not contain {text!r}, which the trace grammar uses")
+    if control := control_in(step):
+        raise ValueError(
+            f"a step must not contain {control!r}: write the text between control tokens alone; "
+            "training puts the model's own end after the last step"
+        )
     return step
 
 
@@ -64,8 +63,8 @@ def _is_prompt(prompt: str, info: ValidationInfo) -> str:
     text = _grammar(info).reserved_in_prompt(prompt)
     if text is not None:
         raise ValueError(f"a prompt must not contain {text!r}, which the trace grammar uses")
-    if control := _CONTROL.search(prompt):
-        raise ValueError(f"a prompt must not contain {control[0]!r}: {PLAIN_PROMPTS}")
+    if control := control_in(prompt):
+        raise ValueError(f"a prompt must not contain {control!r}: {PLAIN_PROMPTS}")
     return prompt
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from stepback_core.errors import InvalidInput
 from stepback_training.atomic_files import write_whole
 from stepback_training.config import ImproveRecipe, Recipe
+from stepback_training.data.control_texts import is_plain
 from stepback_training.data.samples import Sample, make_samples
 from stepback_training.data.wrong_paths import draw_wrong_step
 from stepback_training.generators import GENERATORS, Generator
@@ -52,7 +53,8 @@ def keep(outcomes: Iterable[Outcome]) -> list[SolvedPath]:
     one, however their steps are written."""
     found: dict[object, SolvedPath] = {}
     for outcome in outcomes:
-        if not outcome.solved:
+        # A lenient checker may pass over control tokens, and training does not.
+        if not outcome.solved or not all(map(is_plain, outcome.steps)):
             continue
         task: Generator[Any] = GENERATORS[outcome.task]
         problem = task.checker.problem_type.model_validate(outcome.problem)

@@ -58,10 +58,10 @@ def check_round_trip(samples: Iterable[Sample], codec: TraceCodec) -> None:
 
 
 def refuse_reserved(sample: Sample, number: int, codec: TraceCodec) -> None:
-    """Raise ValueError for a sample whose text holds what ends a step or a trace, or whose prompt
-    holds a control token."""
+    """Raise ValueError for a sample whose text holds what ends a step or a trace, or a control
+    token."""
     steps = sample.steps + sample.wrong_steps
-    found = [(step, codec.grammar.reserved_in_step(step)) for step in steps]
+    found = [(step, codec.reserved_in_step(step)) for step in steps]
     for text, reserved in found:
         if reserved is not None:
             raise ValueError(f"sample {number}: {text!r} must not contain {reserved!r}")
