@@ -182,6 +182,41 @@ def test_a_model_of_embeddings_is_refused_though_its_class_is_causal(tmp_path: P
         _from_base(BaseModelChoice(path=str(tmp_path)))
 
 
+LLAMA_FIELDS = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+
+
+@pytest.mark.parametrize(
+    ("files", "part"),
+    [
+        ({"modules.json": []}, "modules.json: it is a model of embeddings"),
+        ({"adapter_config.json": {}}, "adapter_config.json: it is an adapter"),
+        ({"config.json": LLAMA_FIELDS, "adapter_config.json": {}}, "it is an adapter"),
+        (
+            {"config.json": LLAMA_FIELDS | {"quantization_config": {"quant_method": "gptq"}}},
+            r"config.json: quantization_config: .*\(gptq\)",
+        ),
+        ({"config.json": {"model_type": "own", "auto_map": {}}}, "config.json: auto_map"),
+        ({"config.json": {"model_type": "gpt_neo"}}, "does not serve GPTNeoForCausalLM"),
+        ({}, "mine/model: config.json: "),
+    ],
+)
+def test_a_name_of_the_hub_is_refused_as_a_folder_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, Any], part: str
+) -> None:
+    """The hub is a cache without a network, as one that fetched these files left it."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    commit = "0" * 40
+    snapshot = tmp_path / "models--mine--model/snapshots" / commit
+    (refs := tmp_path / "models--mine--model/refs").mkdir(parents=True)
+    (refs / "main").write_text(commit)
+    snapshot.mkdir(parents=True)
+    for name, content in files.items():
+        (snapshot / name).write_text(json.dumps(content))
+    with pytest.raises(InvalidInput, match=part):
+        _from_base(BaseModelChoice(path="mine/model"))
+
+
 def test_what_is_served_has_a_class_that_predicts_the_next_token() -> None:
     others = {name for name in CAUSAL if not predicts_next_token(name)}
     # One is half of an encoder's; the rest have images or sound, and a text model inside.

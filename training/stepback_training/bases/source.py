@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -34,7 +35,7 @@ class BaseSource:
         if path.endswith(".gguf"):
             return cls._of_gguf(Path(path))
         source = cls(path)
-        source._check_folder()
+        source._check_files()
         return source
 
     @classmethod
@@ -57,47 +58,52 @@ class BaseSource:
     @property
     def manifest(self) -> Manifest | None:
         """The manifest of `stepback import` or an earlier training; None for any other model."""
-        has_one = not self.gguf and (Path(self.path) / MANIFEST_NAME).is_file()
-        return Manifest.read(Path(self.path)) if has_one else None
+        found = None if self.gguf else self._find(MANIFEST_NAME)
+        return Manifest.read(found.parent) if found else None
 
-    def _check_folder(self) -> None:
+    def _find(self, name: str) -> Path | None:
+        """A small file of a folder, or of a name of the hub; None if there is none."""
         folder = Path(self.path)
-        if not folder.is_dir():
-            if folder.is_absolute() or folder.exists() or self.path.count("/") > 1:
-                raise InvalidInput(f"{folder}: there is no such folder")
-            return  # A name of the hub; transformers says what is wrong with it.
-        config, adapter = folder / "config.json", folder / "adapter_config.json"
-        if adapter.exists() and not (config.exists() and _has_weights(folder)):
+        if folder.is_dir():
+            return folder / name if (folder / name).exists() else None
+        try:
+            return Path(hf_hub_download(self.path, name))
+        # No such file, no such name, or no way there: transformers says which.
+        except (OSError, ValueError):
+            return None
+
+    def _check_files(self) -> None:
+        folder = Path(self.path)
+        is_local = folder.is_dir()
+        if not is_local and (folder.is_absolute() or folder.exists() or self.path.count("/") > 1):
+            raise InvalidInput(f"{folder}: there is no such folder")
+        config = self._find("config.json")
+        self._refuse_adapter(folder / "adapter_config.json", config)
+        if self._find("modules.json"):
             raise InvalidInput(
-                f"{adapter}: it is an adapter, not a model: merge it into its base first "
-                "(PEFT's merge_and_unload), and give that folder"
+                f"{folder / 'modules.json'}: it is a model of embeddings (sentence-transformers), "
+                "which writes no text: take the causal model that it was made from"
             )
-        if adapter.exists():
+        if config is not None:
+            _check_config(config, str(folder / "config.json"))
+        elif is_local:
+            found = ", ".join(sorted(path.name for path in folder.glob("*.gguf")))
+            hint = f"; give the file: {found}" if found else ""
+            raise InvalidInput(f"{folder}/config.json: there is none, so this is no model{hint}")
+
+    def _refuse_adapter(self, adapter: Path, config: Path | None) -> None:
+        if not self._find(adapter.name):
+            return
+        # Of a name of the hub the weights are not fetched to tell the two apart.
+        if config is not None and _has_weights(adapter.parent):
             raise InvalidInput(
                 f"{adapter}: an adapter lies next to a whole model: give a folder of one of them, "
                 "the model"
             )
-        if (modules := folder / "modules.json").exists():
-            raise InvalidInput(
-                f"{modules}: it is a model of embeddings (sentence-transformers), which writes no "
-                "text: take the causal model that it was made from"
-            )
-        if not config.exists():
-            found = ", ".join(sorted(path.name for path in folder.glob("*.gguf")))
-            hint = f"; give the file: {found}" if found else ""
-            raise InvalidInput(f"{config}: there is none, so this is no model{hint}")
-        fields = _read(config)
-        for name in ("quantization_config", "compression_config"):
-            if fields.get(name):
-                kind = fields[name].get("quant_method", "of some kind")
-                raise InvalidInput(
-                    f"{config}: {name}: the weights are quantised ({kind}), and training is for "
-                    "plain ones: take the model that they were made from"
-                )
-        if "auto_map" in fields and fields.get("model_type") not in CONFIG_MAPPING:
-            raise InvalidInput(
-                f"{config}: auto_map: the model needs code of its own, which is not run"
-            )
+        raise InvalidInput(
+            f"{adapter}: it is an adapter, not a model: merge it into its base first (PEFT's "
+            "merge_and_unload), and give that folder"
+        )
 
     def check_family(self) -> None:
         """Raise InvalidInput for a family that cannot be served."""
@@ -133,6 +139,20 @@ def _in_package(name: str) -> str:
     if len(files) != 1:
         raise InvalidInput(f"{_PACKAGE}{name}: it has {len(files)} GGUF files, and not one")
     return str(files[0])
+
+
+def _check_config(config: Path, name: str) -> None:
+    """Raise InvalidInput for weights that training cannot use, or code that is not run."""
+    fields = _read(config)
+    for part in ("quantization_config", "compression_config"):
+        if fields.get(part):
+            kind = fields[part].get("quant_method", "of some kind")
+            raise InvalidInput(
+                f"{name}: {part}: the weights are quantised ({kind}), and training is for plain "
+                "ones: take the model that they were made from"
+            )
+    if "auto_map" in fields and fields.get("model_type") not in CONFIG_MAPPING:
+        raise InvalidInput(f"{name}: auto_map: the model needs code of its own, which is not run")
 
 
 def _has_weights(folder: Path) -> bool:
