@@ -78,6 +78,18 @@ def test_every_reference_path_is_legal_step_by_step_and_accepted(
 
 
 @every_task
+@settings(deadline=None, max_examples=25)
+@given(seed=seeds)
+def test_no_answer_is_shorter_than_the_shortest(task: Generator[Any], seed: int) -> None:
+    problem = draw(task, seed)
+    checker: Any = task.checker
+    shortest = checker.shortest_answer(problem)
+    assert shortest
+    for path in task.reference_paths(problem):
+        assert len(shortest) <= len(path) and len("".join(shortest)) <= len("".join(path))
+
+
+@every_task
 @settings(deadline=None, max_examples=40)
 @given(seed=seeds, kind=st.sampled_from(ErrorKind))
 def test_every_wrong_step_is_refused_for_its_kind(

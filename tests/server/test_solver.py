@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -40,9 +41,47 @@ def test_a_branch_may_be_as_long_as_the_answers_of_its_task() -> None:
     assert (by_task.limits.tokens_per_branch, bare.limits.tokens_per_branch) == (30, 90)
 
 
-def test_a_sudoku_whose_answer_no_branch_can_hold_is_refused_at_once() -> None:
+def grid(empty: int) -> dict[str, Any]:
+    """A solved Sudoku with its first cells taken out."""
+    row = "123456789"
+    digits = "".join(row[3 * (r % 3) + r // 3 :] + row[: 3 * (r % 3) + r // 3] for r in range(9))
+    digits = "." * empty + digits[empty:]
+    return {"rows": [digits[start : start + 9] for start in range(0, 81, 9)]}
+
+
+def corridor(cells: int) -> dict[str, Any]:
+    """A maze that goes up and down: its only way enters every one of three rows' cells."""
+    rows = [["#"] * (2 * cells + 1) for _ in range(7)]
+    for column in range(cells):
+        for row in range(1, 6):
+            rows[row][2 * column + 1] = "."
+        if column:
+            rows[5 if column % 2 else 1][2 * column] = "."
+    rows[1][1], rows[5 if cells % 2 else 1][2 * cells - 1] = "S", "G"
+    return {"rows": ["".join(row) for row in rows]}
+
+
+@pytest.mark.parametrize(
+    ("task", "problem", "steps"),
+    [
+        ("sudoku", grid(81), 81),
+        # A step takes four tokens, and the bundled checkpoint may write 73.
+        ("sudoku", grid(18), None),
+        ("sudoku", grid(19), 19),
+        ("maze", corridor(9), None),
+        ("maze", corridor(20), 59),
+        ("countdown", {"numbers": [1, 2, 3, 4, 5, 6], "target": 21}, None),
+    ],
+)
+def test_a_problem_whose_answer_no_branch_can_hold_is_refused_at_once(
+    task: str, problem: dict[str, Any], steps: int | None
+) -> None:
     solver = Solver(Checkpoint.open(CHECKPOINT), Settings())
-    empty = {"task": "sudoku", "problem": {"rows": ["." * 9] * 9}}
-    with pytest.raises(ApiError, match="at least 81 steps") as refused:
-        accept(solver, SolveRequest.model_validate(empty))
+    request = SolveRequest.model_validate({"task": task, "problem": problem})
+    if steps is None:
+        accept(solver, request)
+        return
+    said = f"at least {steps} steps, which are {4 * steps + 1} tokens"
+    with pytest.raises(ApiError, match=said) as refused:
+        accept(solver, request)
     assert refused.value.code == "problem_too_long"

@@ -42,11 +42,11 @@ def answer(checker: Checker[Any], call: Fields, tell: Tell = lambda verdict: Non
 
 
 def _read(checker: Checker[Any], problem: BaseModel, call: Fields, tell: Tell) -> Fields:
-    fewest: Callable[[Any], int] | None = getattr(checker, "fewest_steps", None)
+    shortest: Callable[[Any], list[str]] | None = getattr(checker, "shortest_answer", None)
     return {
         "problem": problem.model_dump(mode="json"),
         "prompt": checker.prompt(problem),
-        "fewest_steps": None if fewest is None else fewest(problem),
+        "shortest": [] if shortest is None else shortest(problem),
     }
 
 

@@ -25,8 +25,8 @@ class ReadProblem:
     problem: BaseModel | None = None
     check: Callable[[Sequence[str]], Verdict] | None = None
     view: StateView | None = None
-    fewest_steps: int | None = None
-    """The length of the shortest answer, if the task can tell."""
+    shortest: Sequence[str] = ()
+    """Steps that are no longer than those of any right answer; none if the task cannot tell."""
     review: IsolatedReview | None = None
     """The verdicts that the search must await."""
 
@@ -42,25 +42,27 @@ async def read_problem(
     except ValidationError as error:
         raise invalid(error.errors(), under="problem") from error
     # Not a member of the interface: most tasks cannot tell.
-    fewest_steps: Callable[[Any], int] | None = getattr(task, "fewest_steps", None)
+    shortest: Callable[[Any], list[str]] | None = getattr(task, "shortest_answer", None)
     return ReadProblem(
         task.prompt(problem),
         problem,
         lambda steps: task.check(problem, steps),
         TaskView(task, problem, codec),
-        fewest_steps and fewest_steps(problem),
+        shortest(problem) if shortest else (),
     )
 
 
-def _what_was_read(told: dict[str, Any]) -> tuple[str, dict[str, Any], int | None]:
-    prompt, problem, fewest = (told.get(name) for name in ("prompt", "problem", "fewest_steps"))
-    if (
-        isinstance(prompt, str)
-        and isinstance(problem, dict)
-        and (fewest is None or isinstance(fewest, int))
-    ):
-        return prompt, cast("dict[str, Any]", problem), fewest
+def _what_was_read(told: dict[str, Any]) -> tuple[str, dict[str, Any], list[str]]:
+    prompt, problem, shortest = (told.get(name) for name in ("prompt", "problem", "shortest"))
+    if isinstance(prompt, str) and isinstance(problem, dict) and _are_texts(shortest):
+        return prompt, cast("dict[str, Any]", problem), cast("list[str]", shortest)
     raise CheckerFailure(FailureKind.BROKEN, "a problem of another form")
+
+
+def _are_texts(told: object) -> bool:
+    return isinstance(told, list) and all(
+        isinstance(each, str) for each in cast("list[object]", told)
+    )
 
 
 async def _read_in_worker(
@@ -69,7 +71,7 @@ async def _read_in_worker(
     call = {"do": "read", "problem": fields}
     try:
         told = await ask(task, call)
-        prompt, problem, fewest = _what_was_read(told["value"])
+        prompt, problem, shortest = _what_was_read(told["value"])
     except CheckerFailure as failure:
         raise ApiError(
             "checker_failed",
@@ -81,5 +83,5 @@ async def _read_in_worker(
         # The empty beginning too: the search asks for the root's state.
         await review.look([tuple(steps[:length]) for length in range(len(steps) + 1)])
     return ReadProblem(
-        prompt, task.problem_type.model_validate(problem), review.check, review, fewest, review
+        prompt, task.problem_type.model_validate(problem), review.check, review, shortest, review
     )

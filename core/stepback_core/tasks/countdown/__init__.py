@@ -87,6 +87,10 @@ class Countdown(Checker[CountdownProblem]):
         state = _follow(problem, steps)
         return not isinstance(state, Reason) and problem.target in reachable(state)
 
+    def shortest_answer(self, problem: CountdownProblem) -> list[str]:
+        """Each step uses up one number; the shortest step has digits alone."""
+        return ["1+1=2"] * (len(problem.numbers) - 1)
+
     def state_key(self, problem: CountdownProblem, steps: Sequence[str]) -> State | None:
         """The numbers still to be used, sorted."""
         state = _follow(problem, steps)

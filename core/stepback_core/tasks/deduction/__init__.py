@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stepback_core.tasks.base import Checker, Reason, Verdict
-from stepback_core.tasks.deduction.graph import Graph, is_name, read_sentence
+from stepback_core.tasks.deduction.graph import Graph, is_name, read_sentence, write_sentence
 from stepback_core.tasks.deduction.problem import (
     EXAMPLE_FACTS,
     EXAMPLE_QUESTION,
@@ -68,6 +68,15 @@ class Deduction(Checker[DeductionProblem]):
         graph = Graph.of(problem)
         place = follow(graph, steps)
         return isinstance(place, Place) and graph.leads_to_an_answer(place.node)
+
+    def shortest_answer(self, problem: DeductionProblem) -> list[str]:
+        """The sentences of the shortest way; none where they lead to neither answer."""
+        graph = Graph.of(problem)
+        said = graph.way_to_an_answer()
+        # A name that has an answer by a sentence of the problem is answered with it.
+        if len(said) > 1:
+            said.append((graph.subject, said[-1][1]))
+        return [write_sentence(each) for each in said]
 
     def state_key(self, problem: DeductionProblem, steps: Sequence[str]) -> Place | None:
         """The concept that the steps have led to, however they did."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 from stepback_core.tasks.deduction.problem import FACT, QUESTION, RULE, DeductionProblem
 
@@ -53,6 +54,23 @@ class Graph:
 
     def leads_to_an_answer(self, node: str) -> bool:
         return not self.reachable([node]).isdisjoint(self.answers)
+
+    def way_to_an_answer(self) -> list[Sentence]:
+        """The sentences from the subject to an answer with the fewest characters; none if they lead
+        to none."""
+        ways: list[tuple[int, list[Sentence]]] = [(0, [])]
+        passed = set[str]()
+        while ways:
+            length, way = heappop(ways)
+            node = way[-1][1] if way else self.subject
+            if node in self.answers:
+                return way
+            if node not in passed:
+                passed.add(node)
+                for concept in self.after(node):
+                    said = (node, concept)
+                    heappush(ways, (length + len(write_sentence(said)), [*way, said]))
+        return []
 
 
 def read_sentence(text: str) -> Sentence | None:

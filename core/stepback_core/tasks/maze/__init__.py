@@ -25,6 +25,7 @@ from stepback_core.tasks.maze.paths import (
     Ways,
     distances,
     find,
+    move_between,
     read_ways,
     target,
 )
@@ -71,6 +72,15 @@ class Maze(Checker[MazeProblem]):
         ways, goal = read_ways(problem.rows), find(problem.rows, GOAL)
         way, reason = _walk(ways, problem.rows, steps)
         return reason is None and goal in distances(ways, way[-1], way[:-1])
+
+    def shortest_answer(self, problem: MazeProblem) -> list[str]:
+        """The moves of a shortest way; none where the goal cannot be reached."""
+        ways, goal = read_ways(problem.rows), find(problem.rows, GOAL)
+        far = distances(ways, goal)
+        way = [find(problem.rows, START)]
+        while way[-1] != goal and way[-1] in far:
+            way.append(min(ways[way[-1]], key=lambda cell: far[cell]))
+        return [move_between(a, b) + cell_name(b) for a, b in pairwise(way)]
 
     def state_key(self, problem: MazeProblem, steps: Sequence[str]) -> Cell | None:
         """Return the last cell alone."""

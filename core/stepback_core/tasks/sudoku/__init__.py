@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from math import isqrt
 
 from stepback_core.tasks.base import Checker, Reason, Verdict
-from stepback_core.tasks.cells import labelled, parse_cell
+from stepback_core.tasks.cells import cell_name, labelled, parse_cell
 from stepback_core.tasks.sudoku.grid import (
     Grid,
     conflicts,
@@ -59,9 +59,11 @@ class Sudoku(Checker[SudokuProblem]):
         grid = _follow(problem.grid, steps)
         return not isinstance(grid, Reason) and first_solution(grid) is not None
 
-    def fewest_steps(self, problem: SudokuProblem) -> int:
-        """Every empty cell takes a step."""
-        return problem.grid.count(0)
+    def shortest_answer(self, problem: SudokuProblem) -> list[str]:
+        """Every empty cell takes a step, whatever its digit."""
+        side = side_of(problem.grid)
+        empty = (place for place, digit in enumerate(problem.grid) if not digit)
+        return [f"{cell_name(divmod(place, side))}1" for place in empty]
 
     def state_key(self, problem: SudokuProblem, steps: Sequence[str]) -> Grid | None:
         """The grid, in whatever order it was filled."""
