@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 from stepback_server.engine.base import (
@@ -43,6 +44,9 @@ def _remote(
     settings: Settings, served: Served, work: SampleRequest, resolve: Resolve
 ) -> EngineProvider:
     expected = ExpectedServer.of(served.checkpoint, settings)
+    # An operator who has named a context wants it; the default is what every server has.
+    if settings.context_tokens is None:
+        expected = replace(expected, shorten=served.shorten)
     found = Discovery(settings.engine_urls, resolve)
 
     def supervise(url: str) -> Supervisor:

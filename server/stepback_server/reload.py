@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,8 @@ from stepback_server.engine.supervisor import EngineProvider
 from stepback_server.errors import reload_refused
 from stepback_server.gateway.admission import Admission
 from stepback_server.solve.solver import Solver
+
+_log = logging.getLogger(__name__)
 
 # Fields of config.json that change nothing of what an engine computes with given weights.
 _IGNORED_CONFIG_FIELDS = frozenset(
@@ -114,6 +117,21 @@ class Served:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
+        self.shortened: Callable[[int], None] = lambda tokens: None
+        """Called with each shorter context."""
+
+    def shorten(self, tokens: int) -> None:
+        """Go on with a context of `tokens`, if that is shorter. May be called in any thread."""
+        before = self.checkpoint.context_tokens
+        if tokens >= before:
+            return
+        _log.warning(
+            "an engine has a context of %d tokens, so %d are served and not %d: "
+            "STEPBACK_CONTEXT_TOKENS names a context that every engine must have",
+            *(tokens, tokens, before),
+        )
+        self.checkpoint = replace(self.checkpoint, context_tokens=tokens)
+        self.shortened(tokens)
 
 
 class Reloader:
@@ -205,8 +223,9 @@ class Reloader:
             if isinstance(error, EngineError) and not isinstance(error, ReloadNotOffered):
                 raise ReloadFailed(str(error)) from error
             raise
-        # Last, once no error can come: answers name the digest that the solver holds.
-        self._solver.follow(new)
+        # Last, once no error can come: answers name the digest that the solver holds. Not `new`: an
+        # engine that came meanwhile may have shortened the context.
+        self._solver.follow(self._served.checkpoint)
 
     async def _load(self, new: Checkpoint, previous: Checkpoint) -> None:
         if new.digest != previous.digest and not await self._keeper.reload(new.folder):

@@ -97,6 +97,7 @@ class Service:
         )
         self._scorers = Scorers.read(settings.checkers_file, os.environ, self.metrics.scorer_called)
         self._solver = Solver(served.checkpoint, settings, self._scorers)
+        served.shortened = self._solver.shorten
         self._pipeline = SearchPipeline(
             solver=self._solver,
             admission=self._admission,

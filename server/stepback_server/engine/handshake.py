@@ -3,6 +3,7 @@
 import functools
 import logging
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import httpx
@@ -68,6 +69,8 @@ class ExpectedServer:
     """Sent as a bearer token, where the servers want one."""
     connections: int
     """Requests to one server at once; more wait here."""
+    shorten: Callable[[int], None] | None = None
+    """Called with the context of a server that has a shorter one; None refuses such a server."""
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, settings: Settings) -> "ExpectedServer":
@@ -137,6 +140,9 @@ class ExpectedServer:
             _log.warning("%s does not tell its context: it must be %d", url, self.context_tokens)
         # A longer one is fine: this controller sends no more than its own.
         elif served.max_model_len < self.context_tokens:
+            if self.shorten is not None:
+                self.shorten(served.max_model_len)
+                return
             raise EngineError(
                 f"{url} has a context of {served.max_model_len} tokens, this controller one of "
                 f"{self.context_tokens}: start it with --max-model-len {self.context_tokens}, or "

@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from stepback_core.events import SearchLimits, StartedEvent
 from stepback_core.manifest import unlike_training
@@ -66,7 +66,7 @@ class Solver:
         # branches.
         answer = min(checkpoint.context_tokens - len(ids), checkpoint.longest_answer(request.task))
         # Before the caller's own limit: that may be short on purpose.
-        _refuse_what_is_too_long(read, answer)
+        _refuse_what_is_too_long(read.shortest, checkpoint, answer)
         answer = min(answer, request.budget.answer_tokens or answer)
         given = encode_steps(checkpoint, request.steps, read.view, answer)
         limits = Limits(
@@ -185,6 +185,10 @@ class Solver:
         """Answer with this one from now on: `reload.check_successor` has passed it."""
         self._checkpoint = checkpoint
 
+    def shorten(self, tokens: int) -> None:
+        """Take no sequence longer than `tokens` from now on."""
+        self._checkpoint = replace(self._checkpoint, context_tokens=tokens)
+
     def _refuse_what_is_not_served(self, request: SolveRequest) -> None:
         settings, budget = self._settings, request.budget
         for field, value, most in (
@@ -282,15 +286,20 @@ class Solver:
         return EventWriter(self._checkpoint.codec, lambda branch: results.rank([branch])[0].answer)
 
 
-def _refuse_what_is_too_long(read: ReadProblem, most: int) -> None:
+def _refuse_what_is_too_long(shortest: Sequence[str], checkpoint: Checkpoint, most: int) -> None:
     """Refuse a problem whose shortest answer a branch cannot hold, if its task can tell."""
-    # A step has a token at least, and the separator; the end is one more.
-    if read.fewest_steps is not None and 2 * read.fewest_steps + 1 > most:
+    codec = checkpoint.codec
+    # A token is a byte or more, and most answers have few.
+    if sum(len((step + codec.grammar.separator).encode()) for step in shortest) < most:
+        return
+    # As training has them: step by step, and the end.
+    tokens = sum(len(codec.encode_step(step)) for step in shortest) + 1
+    if tokens > most:
         raise invalid_field(
             "problem",
             "problem_too_long",
-            f"an answer has at least {read.fewest_steps} steps, and this model may write {most} "
-            "tokens; give a smaller problem",
+            f"an answer has at least {len(shortest)} steps, which are {tokens} tokens, and this "
+            f"model may write {most}; give a smaller problem",
         )
 
 

@@ -13,6 +13,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from stepback_core.schemas import SolveRequest
+from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import (
     EngineError,
     EngineUnavailable,
@@ -25,8 +27,13 @@ from stepback_server.engine.base import (
 )
 from stepback_server.engine.handshake import ExpectedServer
 from stepback_server.engine.remote import RemoteEngine
+from stepback_server.engine_provider import provide_engines
+from stepback_server.errors import ApiError
+from stepback_server.reload import Served
 from stepback_server.request_context import ONWARD
-from tests.conftest import free_port
+from stepback_server.service import Service
+from stepback_server.settings import Settings
+from tests.conftest import CHECKPOINT, free_port
 
 REQUEST = SampleRequest(
     ids=(4, 5), n=2, max_tokens=9, temperature=0.7, seeds=(1, 2), stop_ids=(2,), tree="a tree"
@@ -45,6 +52,7 @@ class FakeVllm:
 
     def __init__(self) -> None:
         self.answer: Callable[[], Response] = lambda: Response(status_code=500)
+        self.told_name = "m"
         self.told_context: int | None = 16
         self.told_version: Response = JSONResponse({"version": "0.32.0"})
         self.told_metrics = Response("vllm:generation_tokens_total{a} 7.0\n")
@@ -85,7 +93,8 @@ class FakeVllm:
     async def models(self, request: Request) -> Response:
         if request.headers.get("authorization") != "Bearer secret":
             return JSONResponse({"error": "Unauthorized"}, 401)
-        return JSONResponse({"data": [{"id": "m", "max_model_len": self.told_context}]})
+        model = {"id": self.told_name, "max_model_len": self.told_context}
+        return JSONResponse({"data": [model]})
 
     async def version(self, request: Request) -> Response:
         return self.told_version
@@ -338,6 +347,39 @@ def test_a_router_that_does_not_tell_the_context_is_taken_at_its_word(
         fake.told_context = 15
         with pytest.raises(EngineError, match="a context of 15 tokens"):
             await asyncio.to_thread(RemoteEngine.connect, url, EXPECTED)
+
+    with_server(scenario)
+
+
+def test_a_server_with_a_shorter_context_shortens_that_of_the_controller(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    checkpoint = Checkpoint.open(CHECKPOINT)
+    settings = {"STEPBACK_ENGINE_API_KEY": "secret"}
+
+    async def scenario(fake: FakeVllm, url: str) -> None:
+        fake.told_name, fake.told_context = checkpoint.manifest.name, 100
+        for chosen in ("", "256"):
+            read = Settings.read(
+                settings | {"STEPBACK_ENGINE_URLS": url, "STEPBACK_CONTEXT_TOKENS": chosen}
+            )
+            served = Served(checkpoint)
+            pool = provide_engines(read, served, None)
+            service = Service(read, served, pool)
+            running = asyncio.create_task(pool.run())
+            if chosen:
+                # An operator who has named a context is told what does not hold it.
+                with pytest.raises(EngineError, match="STEPBACK_CONTEXT_TOKENS=100"):
+                    await running
+                continue
+            while service.model.max_model_len != 100:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.01)
+            assert "a context of 100 tokens, so 100 are served and not 256" in caplog.text
+            await service.check(SolveRequest(prompt="1" * 90))
+            with pytest.raises(ApiError, match="of a context of 100"):
+                await service.check(SolveRequest(prompt="1" * 110))
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
 
     with_server(scenario)
 
