@@ -47,6 +47,9 @@ def prepare_environment(*, cpu: bool, threads: int = 1, vllm_logging: Path | Non
         # An operator's own value wins.
         os.environ.setdefault(name, value)
     os.environ.update(_REQUIRED)
+    # Kubernetes sets it in each pod for a Service named vllm; vLLM takes it for a number and fails.
+    if "://" in os.environ.get("VLLM_PORT", ""):
+        del os.environ["VLLM_PORT"]
 
 
 def prepare_environment_for(settings: Settings, vllm_logging: Path | None = None) -> None:
