@@ -124,13 +124,17 @@ def assert_last_is_good(trainer: StepbackTrainer, name: str) -> None:
     [
         SafetensorError("I/O error: No space left on device (os error 28)"),
         RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"),
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "partial/tokenizer.json"),
     ],
 )
 def test_a_full_disk_is_an_os_error_with_its_path(tmp_path: Path, error: Exception) -> None:
-    with pytest.raises(OSError, match="No space left") as caught, told_of_full_disks(tmp_path):
+    (half := tmp_path / "partial").mkdir()
+    full = told_of_full_disks(tmp_path, half)
+    with pytest.raises(OSError, match="No space left") as caught, full:
         raise error
     assert caught.value.filename == str(tmp_path)
-    with pytest.raises(RuntimeError, match="something else"), told_of_full_disks(tmp_path):
+    assert not half.exists()
+    with pytest.raises(RuntimeError, match="something else"), told_of_full_disks(tmp_path, half):
         raise RuntimeError("something else")
 
 

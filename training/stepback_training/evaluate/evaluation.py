@@ -1,5 +1,6 @@
 """The file of an evaluation: plan, controller, and the outcome of each problem."""
 
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,7 +71,7 @@ class Evaluation(BaseModel):
     def read(cls, path: Path) -> "Evaluation":
         """Raises InvalidInput."""
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return cls.model_validate_json(path.read_bytes().removeprefix(BOM_UTF8))
         except OSError as error:
             raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from error
         except ValidationError as error:

@@ -45,21 +45,23 @@ def export(
         eos_token_id=[manifest.end_id, manifest.marker_id], pad_token_id=tokenizer.pad_token_id
     )
     model.config.use_cache = True
-    with told_of_full_disks(folder):
+    with told_of_full_disks(folder, staging):
         model.to(dtype).save_pretrained(staging)  # pyright: ignore[reportArgumentType]
-    tokenizer.save_pretrained(staging)
-    manifest.write(staging)
-    (staging / "README.md").write_text(model_card(manifest), encoding="utf-8")
+        tokenizer.save_pretrained(staging)
+        manifest.write(staging)
+        (staging / "README.md").write_text(model_card(manifest), encoding="utf-8")
     replace_folder(staging, folder)
 
 
 @contextmanager
-def told_of_full_disks(folder: Path) -> Generator[None]:
-    """Raise an OSError where writing weights fails. Errors of safetensors and torch are of other
-    types; torch's does not even say that a disk is full."""
+def told_of_full_disks(folder: Path, staging: Path) -> Generator[None]:
+    """Raise an OSError where writing fails, without what was written to `staging` by then. Errors
+    of safetensors and torch are of other types; torch's does not even say that a disk is full."""
     try:
         yield
-    except (SafetensorError, RuntimeError) as error:
+    except (SafetensorError, RuntimeError, OSError) as error:
+        # Half a checkpoint is of no use, and takes the room that is wanting.
+        shutil.rmtree(staging, ignore_errors=True)
         text = str(error)
         if "No space left" in text or "PytorchStreamWriter" in text or "inline_container" in text:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error

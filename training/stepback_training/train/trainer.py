@@ -149,7 +149,7 @@ class StepbackTrainer(Trainer):
         folder = Path(str(self.args.output_dir))
         self._staging = folder / "partial"
         try:
-            with told_of_full_disks(folder):
+            with told_of_full_disks(folder, self._staging):
                 super()._save_checkpoint(model, trial)
         finally:
             staging, self._staging = self._staging, None
