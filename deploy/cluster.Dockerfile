@@ -8,6 +8,6 @@ USER root
 RUN apt-get update -qq && apt-get install -qq --no-install-recommends wget >/dev/null \
     && rm -r /var/lib/apt/lists/*
 RUN python3 -m pip install --no-cache-dir --break-system-packages \
-    "ray[default]==2.60.0" accelerate==1.15.0 tensorboard==2.21.0
+    "ray[data,default]==2.60.0" accelerate==1.15.0 tensorboard==2.21.0
 COPY training/recipes/accelerate /recipes/accelerate
 USER 10001:10001

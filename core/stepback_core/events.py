@@ -107,6 +107,8 @@ class UsageEvent(_Event):
     type: Literal["usage"] = "usage"
     branches: int
     """Branches that have ended."""
+    in_flight: int = 0
+    """Branches that the engine samples at this moment."""
     generated_tokens: int
     """Every sampled token, stop tokens included."""
     cached_tokens: int

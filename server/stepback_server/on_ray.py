@@ -1,13 +1,15 @@
 """Searches on a Ray cluster: a pool of actors, each with an engine and many searches in flight.
 
-Ray's core and not Ray Data: a search is a loop over one engine and no column of a table, and its
-caller writes each result as it comes, which is also what a restart goes on from.
+Ray Data reads what lies elsewhere. The actors are of Ray's core: a search is a loop over one engine
+and no column of a table, and its caller writes each result as it comes, which is also what a
+restart goes on from.
 """
 
 import asyncio
 import importlib
+import logging
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -130,6 +132,34 @@ def _connect() -> None:
         raise
     except Exception as error:  # Ray has no class of its own for a node that does not start.
         raise ConnectionError(f"Ray does not start: {error}") from error
+
+
+def read_text(address: str) -> Iterator[str]:
+    """Read the lines of files at an address, compressed ones too. Raises ValueError and OSError."""
+    # With the mark that some editors begin a file with, or without.
+    read = {"drop_empty_lines": False, "encoding": "utf-8-sig"}
+    return (row["text"] for row in _rows("read_text", address, read))
+
+
+def read_tables(address: str) -> Iterator[dict[str, Any]]:
+    """Read the rows of Parquet files at an address. Raises ValueError and OSError."""
+    return _rows("read_parquet", address, {})
+
+
+def _rows(reader: str, address: str, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Rows in the order of the files, which bare problems are numbered by. Connects to the cluster,
+    and leaves it connected for the pool."""
+    data: Any = importlib.import_module("ray.data")
+    if not ray.is_initialized():
+        _connect()
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    try:
+        yield from getattr(data, reader)(address, **options).iter_rows()
+    except errors.RayTaskError as error:
+        raise ConnectionError(f"Ray Data cannot read {address}: {error.cause}") from error
 
 
 @asynccontextmanager

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import SHOTS
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
+SSE = "text/event-stream"
 OVER = ".status.solved, .status.unsolved, .status.unverified"
 
 
@@ -45,6 +46,31 @@ def test_a_maze_and_a_sudoku_show_their_pictures(page: Page) -> None:
         expect(page.locator(".status")).to_contain_text("solved")
         expect(page.locator(f".picture {filled}").first).to_be_visible()
         shoot(page, task)
+
+
+def test_the_picture_fills_while_a_search_runs(page: Page) -> None:
+    """The stream is cut after two steps, so the page stays as it was in the middle."""
+    limits = {"tokens": 900, "seconds": 60, "tokens_per_branch": 99}
+    told = [
+        {"type": "started", "id": "s-1", "model": "m", "strategy": "best_first"}
+        | {"select": "verified", "limits": limits},
+        *(
+            {"type": "step", "branch": 1, "parent": 0, "index": index, "text": text}
+            for index, text in enumerate(("Aa4", "Ab2"))
+        ),
+        {"type": "usage", "branches": 1, "in_flight": 6, "generated_tokens": 40}
+        | {"cached_tokens": 0, "backtracks": 0, "seconds_searching": 0.3},
+    ]
+    stream = "".join(f"data: {json.dumps(event)}\n\n" for event in told)
+    page.route("**/solve", lambda route: route.fulfill(body=stream, content_type=SSE))
+    page.get_by_label("problem").select_option("sudoku")
+    page.get_by_label("rows").fill("..3.\n3...\n...1\n.1..")
+    solve(page)
+    expect(page.locator(".status")).to_contain_text("failed")
+    expect(page.locator(".picture td.filled")).to_have_text(["4", "2"])
+    expect(page.get_by_role("heading", name="Latest branch")).to_be_visible()
+    expect(page.locator(".timeline figcaption")).to_contain_text("1 branches, up to 6 at once")
+    assert_accessible(page)
 
 
 def test_two_searches_run_side_by_side(page: Page) -> None:
@@ -175,6 +201,10 @@ def test_a_batch_is_cancelled(page: Page, tmp_path: Path) -> None:
     page.get_by_role("button", name="Cancel batch_").click()
     expect(page.get_by_role("row").filter(has_text="cancelled")).to_contain_text("of 5000")
     expect(page.get_by_role("button", name="Cancel batch_")).to_have_count(0)
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Errors of batch_").click()
+    assert saved.value.path().read_text().count("batch_cancelled") > 0
+    assert_accessible(page)
     shoot(page, "jobs")
 
 
@@ -194,6 +224,28 @@ def large_tree(branches: int) -> dict[str, Any]:
             | {"outcome": outcome, "score": -draw.random()}
         )
     return finished(nodes)
+
+
+def test_a_key_is_kept_in_memory_alone(page: Page) -> None:
+    def locked(route: Route) -> None:
+        headers = route.request.headers
+        if headers.pop("authorization", None) == "Bearer sk-1":
+            route.continue_(headers=headers)
+        else:
+            route.fulfill(status=401, json={"error": {"message": "Send an API key."}})
+
+    page.route("**/v1/models", locked)
+    page.reload()
+    page.get_by_label("API key").fill("sk-1")
+    assert_accessible(page)
+    shoot(page, "key")
+    page.get_by_role("button", name="Use").click()
+    expect(page.get_by_role("button", name="Solve")).to_be_visible()
+    expect(page.get_by_label("API key")).to_have_count(0)
+    kept = page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]")
+    assert kept == [0, 0, ""] and "sk-1" not in page.content() + page.url
+    page.reload()
+    expect(page.get_by_label("API key")).to_have_value("")
 
 
 def test_a_tree_of_6656_branches_draws_what_is_seen(page: Page, tmp_path: Path) -> None:
@@ -296,3 +348,14 @@ def test_every_address_of_the_page_leads_to_it(page: Page, url: str, path: str) 
     page.goto(url + path)
     assert page.url == f"{url}/ui/"
     expect(page.get_by_role("button", name="Solve")).to_be_visible()
+
+
+@pytest.mark.parametrize(("path", "says"), [("docs", "/v1/batches"), ("redoc", "Solve")])
+def test_the_interface_is_described_without_the_internet(
+    page: Page, url: str, path: str, says: str
+) -> None:
+    """The fixture fails on a request to elsewhere."""
+    page.goto(f"{url}/{path}")
+    expect(page.get_by_text(says).first).to_be_visible()
+    page.wait_for_load_state("networkidle")
+    shoot(page, path)

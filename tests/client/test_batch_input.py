@@ -4,8 +4,6 @@ import gzip
 import json
 import os
 import sys
-from datetime import date
-from decimal import Decimal
 from pathlib import Path
 from types import ModuleType
 
@@ -13,7 +11,8 @@ import pytest
 
 from stepback_client.batch import growing
 from stepback_client.batch.command import batch
-from stepback_client.batch.requests import read_items, read_lines
+from stepback_client.batch.inputs import read_lines
+from stepback_client.batch.requests import read_items
 from stepback_core.errors import InvalidInput
 from tests.client.echo import echo
 
@@ -21,43 +20,28 @@ from tests.client.echo import echo
 def test_parquet_without_its_reader_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(InvalidInput, match="pip install pyarrow"):
-        list(read_lines(tmp_path / "in.parquet"))
+        list(read_lines([f"{tmp_path}/in.parquet"]))
 
 
-def test_rows_of_a_table_are_lines_without_their_nulls(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_several_files_and_folders_are_one_input(tmp_path: Path) -> None:
+    for folder in ("deeper", "_temporary"):
+        (tmp_path / "more" / folder).mkdir(parents=True)
+    for name in ("b", *(f"more/{each}" for each in ("2", "1", "deeper/3", "_4", "_temporary/5"))):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"prompt": name}) + "\n")
+    (tmp_path / "more/_SUCCESS").touch()
+    items = read_items(read_lines([f"{tmp_path}/b.jsonl", f"{tmp_path}/more"]))
+    found = [(item.custom_id, item.body["prompt"]) for item in items]
+    assert found == [("1", "b"), ("2", "more/1"), ("3", "more/2"), ("4", "more/deeper/3")]
+
+
+def test_a_folder_without_problems_and_an_address_without_a_cluster_are_refused(
+    tmp_path: Path,
 ) -> None:
-    class File:
-        def __init__(self, path: Path) -> None: ...
-
-        def iter_batches(self) -> "list[File]":
-            return [self]
-
-        def to_pylist(self) -> list[dict[str, object]]:
-            problem = {"numbers": [Decimal(3), 5], "target": 15, "rows": None}
-            problem |= {"cells": [{"a": 1, "b": None}], "day": date(2026, 1, 2), "text": b"x"}
-            return [{"custom_id": 7, "body": {"task": "countdown", "problem": problem}}]
-
-    parquet = ModuleType("pyarrow.parquet")
-    parquet.ParquetFile = File  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", parquet)
-    [item] = read_items(read_lines(tmp_path / "in.parquet"))
-    assert item.custom_id == "7"
-    rest = {"cells": [{"a": 1}], "day": "2026-01-02", "text": "x"}
-    assert item.body["problem"] == {"numbers": [3, 5], "target": 15} | rest
-
-
-def test_a_table_that_is_broken_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(path: Path) -> None:
-        raise ValueError("Parquet magic bytes not found in footer")
-
-    parquet = ModuleType("pyarrow.parquet")
-    parquet.ParquetFile = broken  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", parquet)
-    with pytest.raises(InvalidInput, match="magic bytes"):
-        list(read_lines(tmp_path / "in.parquet"))
+    for given, why in ((str(tmp_path), "no file that ends in"), ("s3://a/b.jsonl", "--on ray")):
+        with pytest.raises(InvalidInput, match=why):
+            list(read_lines([given]))
 
 
 @pytest.mark.parametrize(
@@ -86,6 +70,8 @@ def test_answers_never_go_into_the_input_or_among_other_lines(
         before = out.read_text()
         assert batch([str(given), "--out", str(out)]) == 2
         assert why in capsys.readouterr().err and out.read_text() == before
+    assert batch([str(tmp_path), "--out", str(tmp_path / "new.jsonl")]) == 2
+    assert "in it" in capsys.readouterr().err and not (tmp_path / "new.jsonl").exists()
 
 
 LINES = b'{"task": "countdown", "problem": {}}\n{"prompt": "\xc3\xa9"}\n'
@@ -97,7 +83,7 @@ LINES = b'{"task": "countdown", "problem": {}}\n{"prompt": "\xc3\xa9"}\n'
 def test_a_byte_order_mark_and_other_line_ends_are_skipped(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "in.jsonl"
     path.write_bytes(content)
-    assert [item.body for item in read_items(read_lines(path))] == [
+    assert [item.body for item in read_items(read_lines([str(path)]))] == [
         {"task": "countdown", "problem": {}},
         {"prompt": "é"},
     ]
@@ -117,7 +103,7 @@ def test_a_file_in_another_form_is_called_by_its_form(
     path = tmp_path / "in.jsonl"
     path.write_bytes(content)
     with pytest.raises(InvalidInput, match=form):
-        list(read_items(read_lines(path)))
+        list(read_items(read_lines([str(path)])))
 
 
 def test_without_fcntl_a_file_is_held_as_windows_does(

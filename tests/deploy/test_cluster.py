@@ -188,7 +188,7 @@ def test_the_image_has_the_versions_that_were_tested() -> None:
         ROOT / "tests/on_ray/requirements.txt"
     ).read_text()
     pinned = dict(re.findall(r"^([\w-]+)==(\S+)", locks, re.M))
-    found = re.findall(r"(ray|accelerate|tensorboard)(?:\[default\])?==([\w.]+)", DOCKERFILE)
+    found = re.findall(r"(ray|accelerate|tensorboard)(?:\[[a-z,]+\])?==([\w.]+)", DOCKERFILE)
     assert dict(found) == {name: pinned[name] for name in ("ray", "accelerate", "tensorboard")}
     assert read_manifest(RAY_JOB)["spec"]["rayClusterSpec"]["rayVersion"] == pinned["ray"]
     [config] = re.findall(r"/recipes/accelerate/(\S+\.yaml)", TRAIN_JOB.read_text())

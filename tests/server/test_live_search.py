@@ -124,9 +124,10 @@ def test_a_marker_alone_takes_back_a_step_that_was_kept() -> None:
 
 def test_what_an_abort_left_unknown_is_part_of_the_totals() -> None:
     cut = branch(0, "ab")
-    event_writer = EventWriter(CODEC, answer_of)
+    event_writer = EventWriter(CODEC, answer_of, lambda: 3)
     list(event_writer.tell(replace(cut, sample=replace(cut.sample, unseen_tokens=5))))
-    assert event_writer.usage(1.0).generated_tokens == 2 + 5
+    told = event_writer.usage(1.0)
+    assert (told.generated_tokens, told.branches, told.in_flight) == (2 + 5, 1, 3)
 
 
 def test_equal_answers_are_counted_as_votes() -> None:

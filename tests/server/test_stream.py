@@ -92,6 +92,7 @@ def test_totals_grow_and_a_deadline_ends_in_a_result(client: Client) -> None:
     *told, done = follow(client, seconds=1.2, **LONG)
     totals = [event for event in told if event.type == "usage"]
     assert totals and len(totals) <= 6
+    assert any(total.in_flight > 0 for total in totals)
     tokens = [total.generated_tokens for total in totals]
     assert tokens == sorted(tokens)
     assert isinstance(done, ResultEvent) and done.result.stop_reason == "deadline"

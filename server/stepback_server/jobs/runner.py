@@ -24,6 +24,8 @@ _log = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
 # Seconds; an engine may say that it comes back later, and come sooner.
 _LONGEST_WAIT = 30.0
+# Seconds that a stop waits for what is paid to be written, and for cancelled jobs to end.
+_SECONDS_TO_WRITE = 5.0
 
 
 class Runner:
@@ -53,6 +55,8 @@ class Runner:
         self._running: dict[int, tuple[Job, asyncio.Task[None]]] = {}
         self._cancelled: set[int] = set()
         self._is_stopping = False
+        # Held while jobs are claimed: those of the last claim must not be missed by a stop.
+        self._claiming = asyncio.Lock()
         self._room = asyncio.Event()
         self._news = asyncio.Event()
         self.waiting = 0
@@ -80,13 +84,19 @@ class Runner:
             group.create_task(_again_and_again(self._advance, _POLL_SECONDS, self._news))
 
     async def stop(self, seconds: float) -> None:
-        """Claim nothing more, wait so long for what is in flight, give the rest back."""
+        """Claim nothing more, wait so long for what is in flight, give the rest back. Answers that
+        there are by then are written, unless the database is gone."""
         self._is_stopping = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SECONDS_TO_WRITE), self._claiming:
+                pass
         tasks = [task for _, task in self._running.values()]
-        if tasks:
-            await asyncio.wait(tasks, timeout=seconds)
-        for task in tasks:
-            task.cancel()
+        # The second cancel ends what waits for the database.
+        for patience in (seconds, _SECONDS_TO_WRITE):
+            if tasks:
+                await asyncio.wait(tasks, timeout=patience)
+            for task in tasks:
+                task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         with suppress(StorageUnavailable):
             await self._lease.end()
@@ -120,8 +130,10 @@ class Runner:
 
     async def _claim_on(self) -> None:
         async def claim() -> None:
-            while not self._is_stopping and await self._claim():
-                pass
+            while not self._is_stopping:
+                async with self._claiming:
+                    if not await self._claim():
+                        return
 
         await _again_and_again(claim, _POLL_SECONDS, self._room)
 
@@ -142,13 +154,15 @@ class Runner:
         return bool(claimed)
 
     async def _work(self, job: Job) -> None:
+        answer: JobAnswer | None = None
         try:
-            await self._writer.write(job, await self._answer_always(job))
+            answer = await self._answer_always(job)
+            await self._writer.write(job, answer)
         except asyncio.CancelledError:
-            if job.number in self._cancelled:
-                await self._writer.write(job, None)
-            elif job.number in self._running:
-                await self._claims.release(self._lease.owner, [job])
+            # An answer is paid for: given back now, the job would be paid for again. To write it
+            # twice changes nothing. A job without one is given back by `stop`, with the lease.
+            if job.number in self._cancelled or (answer and job.number in self._running):
+                await self._writer.write(job, answer)
             raise
         finally:
             self._cancelled.discard(job.number)

@@ -40,7 +40,7 @@ function Toolbar({ runs, show }) {
     }
   };
   return html`<div class="toolbar">
-    <button type="button" disabled=${!finished.length} onClick=${() => download("search.json", finished)}>Save</button>
+    <button type="button" disabled=${!finished.length} onClick=${() => download("search.json", JSON.stringify(finished))}>Save</button>
     <label class="button">Load<input type="file" accept=".json" onChange=${load} /></label>
     <button type="button" disabled=${!finished.length} onClick=${copy}>Link</button>
     <span role="status">${said}</span>

@@ -1,7 +1,8 @@
 // Background searches and batches: their progress, their errors, and a way to cancel them.
 
 import { html, useEffect, useState } from "./vendor/htm-preact.js";
-import { get, post } from "./api.js";
+import { get, post, text } from "./api.js";
+import { download } from "./share.js";
 
 const POLL = 2000; // milliseconds
 const OVER = new Set(["completed", "failed", "expired", "cancelled", "done"]);
@@ -15,7 +16,7 @@ async function listed(path) {
   }
 }
 
-function Batch({ batch, cancel }) {
+function Batch({ batch, cancel, save }) {
   const { total = 0, completed = 0, failed = 0 } = batch.request_counts ?? {};
   return html`<tr>
     <th scope="row"><code>${batch.id}</code></th>
@@ -26,7 +27,9 @@ function Batch({ batch, cancel }) {
       ${(batch.errors?.data ?? []).map((one) => html`<div class="error">${one.line ? `line ${one.line}: ` : ""}${one.message}</div>`)}</td>
     <td>${!OVER.has(batch.status) && batch.status !== "cancelling" &&
       html`<button type="button" onClick=${() => cancel(`/v1/batches/${batch.id}/cancel`)}
-        aria-label=${`Cancel ${batch.id}`}>Cancel</button>`}</td>
+        aria-label=${`Cancel ${batch.id}`}>Cancel</button>`}
+      ${[["Output", batch.output_file_id], ["Errors", batch.error_file_id]].map(([name, id]) => id &&
+        html`<button type="button" onClick=${() => save(id)} aria-label=${`${name} of ${batch.id}`}>${name}</button> `)}</td>
   </tr>`;
 }
 
@@ -80,6 +83,9 @@ export function Jobs({ open }) {
     }
   };
   const cancel = (path) => act(() => post(path));
+  // Not a link: the key is sent in a header.
+  const save = (id) =>
+    act(async () => download(`${id}.jsonl`, await text(`/v1/files/${id}/content`), "application/jsonl"));
   const show = (id) => act(() => open(id));
   const upload = (event) => {
     const [file] = event.target.files;
@@ -106,7 +112,7 @@ export function Jobs({ open }) {
         <input type="file" accept=".jsonl,.json" aria-label="File of the batch" onChange=${upload} />
       </form>
       <${Table} caption="Batches" heads=${["Batch", "Status", "Progress", "Errors", "Action"]}>
-        ${state.batches.map((batch) => html`<${Batch} key=${batch.id} batch=${batch} cancel=${cancel} />`)}
+        ${state.batches.map((batch) => html`<${Batch} key=${batch.id} batch=${batch} cancel=${cancel} save=${save} />`)}
       <//>`}
     ${state.searches && html`
       <${Table} caption="Background searches" heads=${["Search", "Status", "Tokens", "Error", "Action"]}>

@@ -30,7 +30,7 @@ export class Run {
     this.error = null;
     this.result = null;
     this.limits = null;
-    this.totals = []; // {seconds, tokens, branches}, as they came
+    this.totals = []; // {seconds, tokens, branches, inFlight}, as they came
     this.lit = new Set();
     this.changed = () => {};
     this._abort = new AbortController();
@@ -67,14 +67,14 @@ export class Run {
     else if (event.type === "backtrack") this.tree.backtrack(event);
     else if (event.type === "candidate") this.tree.candidate(event);
     else if (event.type === "usage")
-      this._total(event.seconds_searching, event.generated_tokens, event.branches);
+      this._total(event.seconds_searching, event.generated_tokens, event.branches, event.in_flight);
     else if (event.type === "result") this.finish(event.result);
     else if (event.type === "error") this._fail(event.error.message);
     this.changed();
   }
 
-  _total(seconds, tokens, branches) {
-    this.totals.push({ seconds, tokens, branches });
+  _total(seconds, tokens, branches, inFlight = 0) {
+    this.totals.push({ seconds, tokens, branches, inFlight });
   }
 
   /** Show a result, of this search or loaded from elsewhere. */

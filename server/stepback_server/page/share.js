@@ -21,9 +21,9 @@ export async function fromLink(hash) {
   return JSON.parse(new TextDecoder().decode(json));
 }
 
-export function download(name, data) {
+export function download(name, content, type = "application/json") {
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([JSON.stringify(data)], { type: "application/json" }));
+  link.href = URL.createObjectURL(new Blob([content], { type }));
   link.download = name;
   link.click();
   URL.revokeObjectURL(link.href);

@@ -28,6 +28,7 @@ export class Tree {
     this.count = 0;
     this.version = 0;
     this.nodes = 1;
+    this.latest = this.root; // the step that came last
     const start = [this.root];
     for (const text of given) start.push(this._child(start[start.length - 1], text));
     this.paths.set(0, start);
@@ -66,6 +67,7 @@ export class Tree {
     if (pMarker !== null && pMarker !== undefined)
       child.pMarker = Math.max(child.pMarker ?? 0, pMarker);
     path.push(child);
+    this.latest = child;
     this.version += 1;
     return child;
   }

@@ -114,21 +114,24 @@ export function TreeView({ run, chosen, choose, name }) {
 }
 
 export function Timeline({ run }) {
-  const points = [{ seconds: 0, tokens: 0, branches: 0 }, ...run.totals];
+  const points = [{ seconds: 0, tokens: 0, branches: 0, inFlight: 0 }, ...run.totals];
   const last = points[points.length - 1];
   const most = Math.max(1, last.tokens);
   const long = Math.max(0.001, last.seconds);
+  const busiest = Math.max(1, ...points.map((one) => one.inFlight));
+  const isGoing = run.state === "waiting" || run.state === "searching";
+  const inFlight = isGoing ? `${last.inFlight} in flight, ` : busiest > 1 ? `up to ${busiest} at once, ` : "";
   const wide = 300;
-  const line = points
-    .map((one) => `${(one.seconds / long) * wide},${58 - (one.tokens / most) * 52}`)
-    .join(" ");
+  const line = (height) =>
+    points.map((one) => `${(one.seconds / long) * wide},${58 - height(one) * 52}`).join(" ");
   return html`<figure class="timeline">
     <svg viewBox=${`0 0 ${wide} 60`} role="img" preserveAspectRatio="none"
       aria-label=${`${last.tokens} tokens in ${last.seconds.toFixed(2)} seconds`}>
-      <polyline points=${line} />
+      <polyline class="in-flight" points=${line((one) => one.inFlight / busiest)} />
+      <polyline points=${line((one) => one.tokens / most)} />
     </svg>
     <figcaption>${last.tokens} tokens${run.limits && ` of ${run.limits.tokens}`},
-      ${` ${last.branches} branches, ${last.seconds.toFixed(2)} s`}</figcaption>
+      ${` ${last.branches} branches, ${inFlight}${last.seconds.toFixed(2)} s`}</figcaption>
   </figure>`;
 }
 
@@ -144,7 +147,10 @@ export function Picture({ run, steps }) {
 }
 
 export function Details({ run, at, goOn, name }) {
-  const steps = at ? stepsTo(at) : (run.result?.answer?.steps ?? []);
+  // While it runs, the branch that came last: its picture fills with the search.
+  const answer = run.result ? (run.result.answer?.steps ?? []) : stepsTo(run.tree.latest);
+  const steps = at ? stepsTo(at) : answer;
+  const title = run.result ? (run.result.answer ? "Answer" : "No answer") : "Latest branch";
   const entries = at && [
     ["branches through it", at.branches],
     ["kept by", Math.max(0, at.kept)],
@@ -154,7 +160,7 @@ export function Details({ run, at, goOn, name }) {
     ["ended here", Object.entries(at.ends).map(([how, n]) => `${n} ${how}`).join(", ") || null],
   ].filter(([, value]) => value !== null);
   return html`<section class="details" aria-label=${`Chosen step of ${name}`}>
-    <h3>${at ? "Chosen step" : "Answer"}</h3>
+    <h3>${at ? "Chosen step" : title}</h3>
     <ol>${steps.map((step) => html`<li>${step}</li>`)}</ol>
     <${Picture} run=${run} steps=${steps} />
     ${entries && html`<dl>${entries.map(([key, value]) => html`<dt>${key}</dt><dd>${value}</dd>`)}</dl>`}

@@ -100,6 +100,7 @@ class Search:
         self._returned = asyncio.Event()
         self._recorded = asyncio.Event()
         self._expanding = 0
+        self._in_flight = 0
         self._picked: list[Expansion] = []
         self._appraise = appraise
         self._is_lost = is_lost
@@ -115,6 +116,11 @@ class Search:
         self._reason = StopReason.EXHAUSTED
         self._numbers = itertools.count()
         self._error: EngineError | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Branches that the engine samples at this moment."""
+        return self._in_flight
 
     async def run(self) -> Searched:
         """Search to the end. Raises EngineError.
@@ -228,11 +234,13 @@ class Search:
         """Sample as many continuations as were reserved for. Those that the engine reports as lost
         are still to be sampled, from what the budget has left."""
         self._spent.requests += len(numbers)
+        self._in_flight += len(numbers)
         outstanding, lost = len(numbers), list[int]()
 
         def deliver(sample: Sample) -> None:
             nonlocal outstanding
             outstanding -= 1
+            self._in_flight -= 1
             # At once, not when the request ends: branches that wait for tokens can go on.
             self._settle(tokens, sample.generated_tokens)
             self._spent.add(sample, self._requests.prefix_tokens(expansion))
@@ -253,6 +261,7 @@ class Search:
             # Samples that were never delivered, after an error or a cancellation, give back what
             # was reserved.
             self._settle(outstanding * tokens, 0)
+            self._in_flight -= outstanding
         if lost:
             # The same numbers, hence the same seeds: a lost server does not change the tree.
             await self._expand(expansion, sorted(lost))

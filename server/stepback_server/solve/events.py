@@ -37,10 +37,16 @@ def p_marker(codec: TraceCodec, branch: Branch, steps: int) -> list[float | None
 class EventWriter:
     """Tells one search's branches, each once, in the order in which they ended."""
 
-    def __init__(self, codec: TraceCodec, answer_of: Callable[[Branch], Answer]) -> None:
-        """`answer_of` judges a branch that reached an end."""
+    def __init__(
+        self,
+        codec: TraceCodec,
+        answer_of: Callable[[Branch], Answer],
+        in_flight: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """`answer_of` judges a branch that reached an end. `in_flight` counts what is sampled."""
         self._codec = codec
         self._answer_of = answer_of
+        self._in_flight = in_flight
         # Votes so far: an event cannot know of answers that come after it.
         self._votes = Counter[tuple[str, ...]]()
         self._branches = self._tokens = self._cached = self._backtracks = 0
@@ -59,6 +65,7 @@ class EventWriter:
         """Totals of the branches so far, after `seconds`."""
         return UsageEvent(
             branches=self._branches,
+            in_flight=self._in_flight(),
             generated_tokens=self._tokens,
             cached_tokens=self._cached,
             backtracks=self._backtracks,

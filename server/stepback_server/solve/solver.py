@@ -2,13 +2,14 @@
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
 from stepback_core.events import SearchLimits, StartedEvent
 from stepback_core.manifest import unlike_training
 from stepback_core.schemas import (
     VOTES,
+    Answer,
     Outcome,
     Sampling,
     Select,
@@ -143,7 +144,8 @@ class Solver:
             ),
         )
         if feed:
-            feed.begin(self._started(order), self._event_writer(results))
+            writer = self._event_writer(results, lambda: search.in_flight)
+            feed.begin(self._started(order), writer)
         self._searches.add(search)
         # It came in between: the server began to stop after this search had its place.
         if self._is_ending:
@@ -282,8 +284,13 @@ class Solver:
             limits=SearchLimits(**asdict(order.limits)),
         )
 
-    def _event_writer(self, results: Results) -> EventWriter:
-        return EventWriter(self._checkpoint.codec, lambda branch: results.rank([branch])[0].answer)
+    def _event_writer(
+        self, results: Results, in_flight: Callable[[], int] = lambda: 0
+    ) -> EventWriter:
+        def answer_of(branch: Branch) -> Answer:
+            return results.rank([branch])[0].answer
+
+        return EventWriter(self._checkpoint.codec, answer_of, in_flight)
 
 
 def _refuse_what_is_too_long(shortest: Sequence[str], checkpoint: Checkpoint, most: int) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,13 @@ from stepback_core.schemas.jobs import (
 )
 from stepback_server.api.jobs import _events as follow
 from stepback_server.errors import ApiError
+from stepback_server.gateway.tenant import Tenant
+from stepback_server.jobs.claims import Claims
 from stepback_server.jobs.files import Files
+from stepback_server.jobs.job import Job, JobAnswer, Report, State
 from stepback_server.jobs.opened import OpenedJobs
 from stepback_server.jobs.searches import Searches
+from stepback_server.jobs.writer import Answered
 from stepback_server.storage.database import Database, migrations, upgrade
 from stepback_server.storage.errors import StorageUnavailable
 from stepback_server.storage.tables import CONTROLLERS, JOBS
@@ -155,6 +159,12 @@ def test_a_defect_in_one_batch_leaves_the_others(url: str, monkeypatch: pytest.M
     asyncio.run(scenario())
 
 
+def _usage(cost: int) -> UsageEvent:
+    return UsageEvent(
+        branches=1, generated_tokens=cost, cached_tokens=0, backtracks=0, seconds_searching=1.0
+    )
+
+
 async def _present(found: list[str]) -> list[str] | None:
     return found or None
 
@@ -173,6 +183,81 @@ def test_a_cancelled_search_of_a_lost_controller_has_an_end(url: str) -> None:
     asyncio.run(scenario())
 
 
+def test_a_stop_writes_what_has_an_answer(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, writing = Claims.finish, asyncio.Event()
+
+    async def slow(self: Claims, owner: str, answered: Sequence[Answered]) -> None:
+        writing.set()
+        await asyncio.sleep(0.5)
+        await whole(self, owner, answered)
+
+    monkeypatch.setattr(Claims, "finish", slow)
+
+    async def scenario() -> None:
+        endpoint = Counting()
+        async with controllers(url, endpoint) as [jobs]:
+            begun = await begin(jobs, 3)
+            await writing.wait()
+        async with controllers(url, endpoint) as [jobs]:
+            await until(jobs, begun, is_completed)
+        assert sorted(endpoint.asked) == [0, 1, 2]
+
+    asyncio.run(scenario())
+
+
+def test_a_stop_waits_for_what_is_claimed_at_that_moment(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, claimed = Claims.claim, asyncio.Event()
+
+    async def slow(self: Claims, owner: str, *, searches: int, lines: int) -> list[Job]:
+        found = await whole(self, owner, searches=searches, lines=lines)
+        if found:
+            claimed.set()
+            await asyncio.sleep(0.5)
+        return found
+
+    monkeypatch.setattr(Claims, "claim", slow)
+
+    async def scenario() -> None:
+        endpoint = Counting()
+        async with controllers(url, endpoint) as [jobs]:
+            await jobs.searches.add(NAME, "/solve", json.dumps({"number": 7}))
+            jobs.runner.wake()
+            await claimed.wait()
+            await jobs.close(60)
+        database = Database(url)
+        async with database.begin() as connection:
+            state = (await connection.execute(select(JOBS.c.state))).scalar_one()
+        await database.close()
+        assert (state, endpoint.asked) == (State.DONE, [7])
+
+    asyncio.run(scenario())
+
+
+def test_a_stop_in_an_outage_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def gone(*_: object) -> None:
+        raise StorageUnavailable("an outage")
+
+    class Telling(Counting):
+        async def __call__(
+            self, body: Any, tenant: Tenant, *, is_line: bool, report: Report | None
+        ) -> JobAnswer:
+            assert report is not None
+            report(_usage(1))
+            return await super().__call__(body, tenant, is_line=is_line, report=report)
+
+    monkeypatch.setattr(Searches, "append", gone)
+
+    async def scenario() -> None:
+        async with controllers(f"sqlite:///{tmp_path}/jobs.db", Telling(10_000)) as [jobs]:
+            await running(jobs)
+            async with asyncio.timeout(120):
+                await jobs.close(0)
+
+    asyncio.run(scenario())
+
+
 def test_events_of_a_controller_that_lost_the_search_are_dropped(url: str) -> None:
     async def scenario() -> None:
         async with controllers(url, Counting(seconds=10_000)) as [jobs]:
@@ -180,14 +265,7 @@ def test_events_of_a_controller_that_lost_the_search_are_dropped(url: str) -> No
             async with jobs.database.begin() as connection:
                 row = (await connection.execute(select(JOBS.c.number, JOBS.c.owner))).one()
             for owner, cost in (("a lost one", 1), (row.owner, 2)):
-                event = UsageEvent(
-                    branches=1,
-                    generated_tokens=cost,
-                    cached_tokens=0,
-                    backtracks=0,
-                    seconds_searching=1.0,
-                )
-                await jobs.searches.append(owner, row.number, 1, [event])
+                await jobs.searches.append(owner, row.number, 1, [_usage(cost)])
             [(number, kept)], _ = await jobs.searches.events(NAME, job.id, 0)
             assert (number, kept["generated_tokens"]) == (1, 2)
 

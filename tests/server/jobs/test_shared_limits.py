@@ -93,7 +93,7 @@ def test_a_repeated_key_joins_at_another_controller(fleet: Fleet) -> None:
 def test_a_killed_controller_loses_no_job_and_keeps_no_place(
     cluster: Postgres, engine: str, tmp_path: Path
 ) -> None:
-    fleet = start(engine, tmp_path, cluster.create("killed"), 2, shared_seconds=PATIENT)
+    fleet = start(engine, tmp_path, cluster.create("killed"), 3, shared_seconds=PATIENT)
     try:
         with fleet.client(0, "few") as client, fleet.client(1, "few") as other:
             body = BODY | {"background": True}

@@ -89,10 +89,11 @@ def test_a_budget_is_shared_by_the_expansions_of_a_round() -> None:
 
 def test_a_deadline_returns_what_there_is() -> None:
     engine = ScriptedEngine(always(*ANSWER), delay=0.02)
-    searched = run(search(engine, Independent(50, 0.7), seconds=0.1))
+    searching = search(engine, Independent(50, 0.7), seconds=0.1)
+    searched = run(searching)
     assert searched.stop_reason is StopReason.DEADLINE
     assert 0 < len(searched.tree.answers) < 50
-    assert engine.active == 0
+    assert engine.active == searching.in_flight == 0
 
 
 def test_a_win_stops_the_rest() -> None:
