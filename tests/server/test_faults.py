@@ -41,11 +41,12 @@ class Controller:
     log: Path
 
 
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[Controller]:
-    """A controller of this test's own, since the test breaks it."""
-    log = tmp_path / "log.txt"
-    process, url = start_controller(log, reload_root=tmp_path)
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
+    """A controller of these tests' own: they break it, and all but the last leave it well again."""
+    folder = tmp_path_factory.mktemp("running")
+    log = folder / "log.txt"
+    process, url = start_controller(log, reload_root=folder)
     try:
         wait_until_ready(url, process, log)
         yield Controller(process, url, log)
@@ -89,19 +90,20 @@ async def break_under_load(url: str, core: int, number: signal.Signals) -> list[
     [(signal.SIGKILL, "killed by SIGKILL"), (signal.SIGSTOP, "the engine was lost")],
 )
 def test_a_core_that_dies_or_hangs_is_replaced_and_every_caller_told(
-    running: Controller, number: signal.Signals, reason: str, tmp_path: Path
+    running: Controller, number: signal.Signals, reason: str
 ) -> None:
     process, url, log = running.process, running.url, running.log
     core = core_of(process)
     before = greedy(url)
-    told = load(url, other_weights(tmp_path / "other"))
+    restarts = httpx.get(f"{url}/ready", timeout=300).json()["restarts"]
+    told = load(url, other_weights(log.parent / number.name))
     loaded = greedy(url)
     assert loaded != before
     assert asyncio.run(break_under_load(url, core, number)) == [503] * CALLERS
     assert reason in httpx.get(f"{url}/ready", timeout=300).json()["reason"]
     assert httpx.get(f"{url}/health", timeout=300).status_code == 200
     wait_until_ready(url, process, log)
-    assert httpx.get(f"{url}/ready", timeout=300).json()["restarts"] >= 1
+    assert httpx.get(f"{url}/ready", timeout=300).json()["restarts"] > restarts
     assert core_of(process) != core and not Path(f"/proc/{core}").exists()
     # A fresh engine, which has what was loaded last: so that had really been loaded.
     assert greedy(url) == loaded
