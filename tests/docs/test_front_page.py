@@ -3,6 +3,11 @@
 import re
 from pathlib import Path
 
+from stepback_client import Client, CountdownProblem
+from stepback_core.schemas import Outcome
+from stepback_core.tasks.countdown import Countdown
+from stepback_core.tasks.countdown.arithmetic import reachable, replay
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RESULTS = (ROOT / "docs/results.md").read_text(encoding="utf-8")
@@ -59,3 +64,21 @@ def test_its_six_commands_are_those_of_the_page_that_a_test_runs() -> None:
     page = (ROOT / "docs/base-models.md").read_text(encoding="utf-8")
     # The page pins the package's version.
     assert commands(README) == [re.sub(r"==[\d.]+", "", each) for each in commands(page)]
+
+
+def test_its_search_is_what_the_bundled_checkpoint_does(server: str) -> None:
+    """It takes back a step that is legal and a dead end, and then solves the problem."""
+    block = re.search(r"```\n([\d,]+) to make (\d+)\n(.*?)\n```", README, re.DOTALL)
+    assert block
+    problem = CountdownProblem(
+        numbers=[int(number) for number in block[1].split(",")], target=int(block[2])
+    )
+    assert problem == Countdown.example
+    [taken_back, *steps] = [line.split()[0] for line in block[3].splitlines()]
+    with Client(server) as client:
+        result = client.solve(problem, tree=True)
+    assert result.answer and result.answer.steps == steps and result.status == "solved"
+    [struck] = [node for node in result.tree or [] if node.outcome is Outcome.BACKTRACK]
+    assert struck.steps == [taken_back]
+    left, _ = replay(problem.numbers, struck.steps)
+    assert problem.target not in reachable(left)

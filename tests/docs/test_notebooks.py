@@ -2,13 +2,15 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def code(notebook: Path) -> str:
@@ -35,3 +37,10 @@ def test_a_notebook_runs(notebook: Path, server: str, tmp_path: Path) -> None:
 def test_a_notebook_is_kept_without_outputs(notebook: Path) -> None:
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     assert not [cell for cell in cells if cell.get("outputs")]
+
+
+def test_the_page_of_traces_asks_the_held_out_prompts_as_the_notebook_does() -> None:
+    page = (ROOT / "docs/tasks.md").read_text(encoding="utf-8")
+    fence = r"run by tests/docs/test_notebooks.py -->\n```python\n.*?\n(lines = .*?)\n```"
+    block = re.search(fence, page, re.DOTALL)
+    assert block and block[1] in code(ROOT / "notebooks/own_task.ipynb")
