@@ -51,7 +51,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IsolatedChecke
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(folder))
         patch.setenv("STEPBACK_SECRET_OF_THIS_TEST", "hidden")
-        worker = Worker("hostile", Limits(seconds=10.0, memory_bytes=512 << 20))
+        worker = Worker("hostile", Limits(seconds=5.0, memory_bytes=512 << 20))
         try:
             yield IsolatedChecker(worker)
         finally:
@@ -219,7 +219,7 @@ def test_a_worker_starts_where_many_files_are_open(hostile: IsolatedChecker) -> 
         with ExitStack() as files:
             for _ in range(1100):
                 files.enter_context(open(os.devnull, "rb"))
-            worker = Worker("countdown-of-many", Limits(seconds=10.0))
+            worker = Worker("countdown-of-many", Limits(seconds=5.0))
             with pytest.raises(InvalidInput, match=r"installed: .*hostile"):
                 worker.start()
             worker.close()

@@ -8,19 +8,21 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from stepback_client import Client
+from stepback_client import AsyncClient, Client, Unavailable
 from stepback_core.manifest import Manifest, weights_digest
 from stepback_core.schemas import Reload, SolveResult
 from stepback_core.tasks import CountdownProblem
 from stepback_training.generators import GENERATORS
 from tests.conftest import CHECKPOINT, children, start_controller, wait_until_ready
+from tests.server.test_stream import until_a_candidate
 from tests.server.weights import greedy, other_weights
 
-SLOW = {
+SLOW: dict[str, Any] = {
     "task": "countdown",
     "problem": {"numbers": [3, 5, 7, 25], "target": 41},
     "select": "perplexity",
@@ -73,11 +75,16 @@ async def put_to_work(http: httpx.AsyncClient) -> list[asyncio.Task[httpx.Respon
 
 
 async def break_under_load(url: str, core: int, number: signal.Signals) -> list[int]:
-    """Break the core while searches run and wait; gives their statuses. None of them lasts for
-    the search's own 120 s."""
-    async with httpx.AsyncClient(base_url=url, timeout=500) as http:
-        calls = await put_to_work(http)
-        os.kill(core, number)
+    """Break the core while searches run, wait and one is streamed; gives the statuses of the
+    others. None of them lasts for the search's own 120 s."""
+    async with httpx.AsyncClient(base_url=url, timeout=500) as http, AsyncClient(url) as client:
+        async with client.stream(**SLOW) as events:
+            await until_a_candidate(events)
+            calls = await put_to_work(http)
+            os.kill(core, number)
+            with pytest.raises(Unavailable) as told:
+                [event async for event in events]
+        assert told.value.code == "engine_unavailable"
         answers = await asyncio.gather(*calls)
         bodies = [answer.json() for answer in answers]
         assert all(body["error"]["code"] == "engine_unavailable" for body in bodies)

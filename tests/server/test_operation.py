@@ -4,20 +4,23 @@ import asyncio
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from stepback_client import Client
+from stepback_client import AsyncClient, Client, ProgressEvent, ResultEvent
 from stepback_core.errors import InvalidInput
 from stepback_server.checkpoint import Checkpoint
 from tests.conftest import CHECKPOINT, SERVED, children, start_controller, wait_until_ready
+from tests.server.test_stream import until_a_candidate
 
 
 def test_the_operators_paths_answer(server: str) -> None:
@@ -201,48 +204,32 @@ async def assert_told_of_the_end(url: str) -> None:
         assert "shutting down" in refused.json()["error"]["message"]
 
 
-@pytest.mark.timeout(900)
-def test_sigterm_returns_the_best_so_far_of_searches_in_flight(tmp_path: Path) -> None:
-    log = tmp_path / "log.txt"
+@dataclass(frozen=True)
+class Controller:
+    process: subprocess.Popen[bytes]
+    url: str
+    log: Path
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
+    """A controller that was started a moment ago, for a test of its start and one of its end."""
+    log = tmp_path_factory.mktemp("started") / "log.txt"
     # Defaults of a request that exceed what the server allows are lowered to it, not refused.
     process, url = start_controller(log, grace_seconds=2, max_backtracks=0)
     try:
-        wait_until_ready(url, process, log)
-        first = httpx.post(f"{url}/solve", json={"prompt": "countdown:3,5=15"}, timeout=300)
-        assert first.status_code == 200
-
-        async def stop_under_load() -> list[httpx.Response]:
-            body = {"task": "countdown", "problem": {"numbers": [3, 5, 7, 25], "target": 41}}
-            body |= {"breadth": 256, "select": "perplexity"}
-            async with httpx.AsyncClient(base_url=url, timeout=300) as http:
-                calls = [asyncio.create_task(http.post("/solve", json=body)) for _ in range(30)]
-                while not (await http.get("/ready")).json()["running"]:
-                    assert not any(call.done() for call in calls)
-                process.terminate()
-                await asyncio.sleep(0.5)
-                await assert_told_of_the_end(url)
-                return await asyncio.gather(*calls)
-
-        responses = asyncio.run(stop_under_load())
-        assert {response.status_code for response in responses} == {200}
-        reasons = {response.json()["stop_reason"] for response in responses}
-        assert "cancelled" in reasons and reasons <= {"cancelled", "exhausted"}
-        process.wait(timeout=300)
+        yield Controller(process, url, log)
     finally:
         process.kill()
         process.wait()
 
 
-@pytest.mark.timeout(900)
-def test_health_answers_before_the_engine_is_up_and_a_signal_leaves_nothing_behind(
-    tmp_path: Path,
-) -> None:
-    log = tmp_path / "log.txt"
+def test_health_answers_before_the_engine_is_up(started: Controller) -> None:
     body = {"prompt": "countdown:3,5=15"}
-    process, url = start_controller(log)
+    url = started.url
     seen_before_ready = False
     while not seen_before_ready:
-        assert process.poll() is None, log.read_text()
+        assert started.process.poll() is None, started.log.read_text()
         try:
             early = httpx.get(f"{url}/ready", timeout=300)
             assert httpx.get(f"{url}/health", timeout=300).status_code == 200
@@ -252,10 +239,45 @@ def test_health_answers_before_the_engine_is_up_and_a_signal_leaves_nothing_behi
             seen_before_ready = True
         except httpx.ConnectError:
             time.sleep(0.1)
-    wait_until_ready(url, process, log)
+
+
+@pytest.mark.timeout(900)
+def test_sigterm_returns_the_best_so_far_of_searches_in_flight_and_leaves_nothing_behind(
+    started: Controller,
+) -> None:
+    process, url = started.process, started.url
+    wait_until_ready(url, process, started.log)
     family = [process.pid, *children(process.pid)]
     assert len(family) > 1
-    process.send_signal(signal.SIGTERM)
+    first = httpx.post(f"{url}/solve", json={"prompt": "countdown:3,5=15"}, timeout=300)
+    assert first.status_code == 200
+
+    async def stop_under_load() -> tuple[list[httpx.Response], ProgressEvent]:
+        body: dict[str, Any] = {
+            "task": "countdown",
+            "problem": {"numbers": [3, 5, 7, 25], "target": 41},
+            "breadth": 256,
+            "select": "perplexity",
+        }
+        async with httpx.AsyncClient(base_url=url, timeout=300) as http, AsyncClient(url) as client:
+            # Hot, since samples that the model is sure of are soon done.
+            async with client.stream(**body, temperature=2.0, strategy="best_of_n") as events:
+                await until_a_candidate(events)
+                calls = [asyncio.create_task(http.post("/solve", json=body)) for _ in range(30)]
+                while not (await http.get("/ready")).json()["running"]:
+                    assert not any(call.done() for call in calls)
+                process.terminate()
+                await asyncio.sleep(0.5)
+                await assert_told_of_the_end(url)
+                *_, last = [event async for event in events]
+            return await asyncio.gather(*calls), last
+
+    responses, last = asyncio.run(stop_under_load())
+    assert {response.status_code for response in responses} == {200}
+    reasons = {response.json()["stop_reason"] for response in responses}
+    assert "cancelled" in reasons and reasons <= {"cancelled", "exhausted"}
+    assert isinstance(last, ResultEvent)
+    assert last.result.stop_reason in {"cancelled", "exhausted"}
     process.wait(timeout=300)
     deadline = time.monotonic() + 300
     while any(Path(f"/proc/{pid}").exists() for pid in family):

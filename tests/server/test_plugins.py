@@ -34,7 +34,7 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The hostile checker, among the tasks of this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(install_hostile(tmp_path_factory.mktemp("hostile"))))
-        with plugins_of(Settings(tasks=("hostile",), task_seconds=10.0)):
+        with plugins_of(Settings(tasks=("hostile",), task_seconds=5.0)):
             yield
 
 
