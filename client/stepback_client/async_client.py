@@ -1,23 +1,33 @@
 """The asyncio client."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Mapping,
+)
 from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 
 from stepback_client import environment
 from stepback_client.connection import DEFAULT_TIMEOUT, DEFAULT_URL, Connection
-from stepback_client.errors import no_answer
+from stepback_client.errors import StepbackError, no_answer
 from stepback_client.events import aread_events
 from stepback_client.pools import PoolOfEachLoop
 from stepback_client.request import Problem, SolveOptions, seconds_of, solve_body
 from stepback_client.response import checked, read, read_readiness
-from stepback_client.retry import Outcome, Retry, attempts
+from stepback_client.retry import Outcome, Retry, attempts, looks
 from stepback_core.events import ProgressEvent
 from stepback_core.schemas import ModelList, Readiness, Reload, SolveResult, Version
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class AsyncClient:
@@ -114,6 +124,19 @@ class AsyncClient:
             raise no_answer("GET", "/ready", error) from error
         return read_readiness(response)
 
+    async def wait_until_ready(self, seconds: float = 300.0) -> Readiness:
+        """Wait for a server that starts, or loads its engine, to take searches.
+
+        Raises StepbackError where it does not within `seconds`, or refuses to say.
+        """
+        return await _follow(looks(seconds), self._look)
+
+    async def _look(self) -> Readiness | StepbackError:
+        try:
+            return await self.ready()
+        except StepbackError as error:
+            return error
+
     async def version(self) -> Version:
         """Ask for the versions that run there, and the served weights' digest."""
         return read(await self._get("/version"), Version)
@@ -148,13 +171,7 @@ class AsyncClient:
             method, path, json=body, headers=headers, timeout=patience or self._connection.timeout
         )
         flow = attempts(self._retry, method, path)
-        wait = next(flow)
-        while True:
-            await asyncio.sleep(wait)
-            try:
-                wait = flow.send(await self._try(http, request, stream=stream))
-            except StopIteration as answer:
-                return answer.value
+        return await _follow(flow, lambda: self._try(http, request, stream=stream))
 
     async def _try(
         self, http: httpx.AsyncClient, request: httpx.Request, *, stream: bool
@@ -175,3 +192,14 @@ class AsyncClient:
     def _open(self) -> httpx.AsyncClient:
         transport = self._transport or self._connection.transport(httpx.AsyncHTTPTransport)
         return httpx.AsyncClient(**self._connection.options(), transport=transport)
+
+
+async def _follow(flow: Generator[float, T, R], take: Callable[[], Awaitable[T]]) -> R:
+    """The end of a flow that yields the seconds to wait before what it is sent."""
+    wait = next(flow)
+    while True:
+        await asyncio.sleep(wait)
+        try:
+            wait = flow.send(await take())
+        except StopIteration as end:
+            return end.value

@@ -2,22 +2,25 @@
 
 import os
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 
 from stepback_client import environment
 from stepback_client.connection import DEFAULT_TIMEOUT, DEFAULT_URL, Connection
-from stepback_client.errors import no_answer
+from stepback_client.errors import StepbackError, no_answer
 from stepback_client.events import read_events
 from stepback_client.request import Problem, SolveOptions, seconds_of, solve_body
 from stepback_client.response import checked, read, read_readiness
-from stepback_client.retry import Outcome, Retry, attempts
+from stepback_client.retry import Outcome, Retry, attempts, looks
 from stepback_core.events import ProgressEvent
 from stepback_core.schemas import ModelList, Readiness, Reload, SolveResult, Version
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Client:
@@ -115,6 +118,19 @@ class Client:
             raise no_answer("GET", "/ready", error) from error
         return read_readiness(response)
 
+    def wait_until_ready(self, seconds: float = 300.0) -> Readiness:
+        """Wait for a server that starts, or loads its engine, to take searches.
+
+        Raises StepbackError where it does not within `seconds`, or refuses to say.
+        """
+        return _follow(looks(seconds), self._look)
+
+    def _look(self) -> Readiness | StepbackError:
+        try:
+            return self.ready()
+        except StepbackError as error:
+            return error
+
     def version(self) -> Version:
         """Ask for the versions that run there, and the served weights' digest."""
         return read(self._get("/version"), Version)
@@ -148,13 +164,7 @@ class Client:
             method, path, json=body, headers=headers, timeout=patience or self._connection.timeout
         )
         flow = attempts(self._retry, method, path)
-        wait = next(flow)
-        while True:
-            time.sleep(wait)
-            try:
-                wait = flow.send(self._try(request, stream=stream))
-            except StopIteration as answer:
-                return answer.value
+        return _follow(flow, lambda: self._try(request, stream=stream))
 
     def _try(self, request: httpx.Request, *, stream: bool) -> Outcome:
         """Send the request once. An error's body is read whole: one that breaks off is no
@@ -181,3 +191,14 @@ class Client:
     def _open(self) -> httpx.Client:
         transport = self._transport or self._connection.transport(httpx.HTTPTransport)
         return httpx.Client(**self._connection.options(), transport=transport)
+
+
+def _follow(flow: Generator[float, T, R], take: Callable[[], T]) -> R:
+    """The end of a flow that yields the seconds to wait before what it is sent."""
+    wait = next(flow)
+    while True:
+        time.sleep(wait)
+        try:
+            wait = flow.send(take())
+        except StopIteration as end:
+            return end.value

@@ -1,6 +1,7 @@
-"""Rules of retrying a request: one loop for both clients, without I/O."""
+"""Rules of retrying a request, and of waiting for a server: for both clients, without I/O."""
 
 import random
+import time
 import uuid
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -8,7 +9,14 @@ from itertools import count
 
 import httpx
 
-from stepback_client.errors import no_answer, seconds_to_wait
+from stepback_client.errors import (
+    StepbackError,
+    TransportError,
+    Unavailable,
+    no_answer,
+    seconds_to_wait,
+)
+from stepback_core.schemas import Readiness
 
 LOST = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTimeout, httpx.ProxyError)
 """A connection that was refused, not made or broken, the answer lost with it. A timeout of an
@@ -16,6 +24,7 @@ answer is none: its caller set it and wants to know."""
 # From a proxy whose server restarts, closed a kept connection (408), or took too long; 52x and 530
 # are Cloudflare's own.
 _GATEWAY = frozenset({408, 502, 504, *range(520, 525), 530})
+_BETWEEN_LOOKS = 0.5
 # Not 500: a defect of the server would fail again.
 _RETRIED = frozenset({429, 503}) | _GATEWAY
 
@@ -84,3 +93,19 @@ def attempts(retry: Retry, method: str, path: str) -> Generator[float, Outcome, 
                 raise no_answer(method, path, outcome) from outcome
         wait = again
     raise AssertionError("count has no end")
+
+
+def looks(seconds: float) -> Generator[float, Readiness | StepbackError, Readiness]:
+    """The wait for a server that starts as a flow: yields the seconds to wait before a look at its
+    readiness, is sent what that look came to, and returns it once the server is ready. Raises the
+    last error where the time is over, and at once an error that no wait mends."""
+    deadline, wait = time.monotonic() + seconds, 0.0
+    while True:
+        found = yield wait
+        if isinstance(found, Readiness):
+            if found.ready:
+                return found
+            found = TransportError(f"not ready within {seconds:g} s: {found.reason}")
+        if not isinstance(found, TransportError | Unavailable) or time.monotonic() >= deadline:
+            raise found
+        wait = _BETWEEN_LOOKS

@@ -37,8 +37,8 @@ def _is_missing(value: Any) -> bool:
 
 def _is_numbered(value: Any) -> bool:
     """Tell whether a row begins with its number, as those of pandas' `itertuples` do."""
-    kind: type[Any] = type(value)
-    return issubclass(kind, tuple) and kind.__module__.startswith("pandas")
+    module = type(value).__module__
+    return module.startswith("pandas") and isinstance(value, tuple)
 
 
 def _without_index(fields: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from stepback_client import (
     InvalidRequest,
     NotFound,
     Overloaded,
+    Readiness,
     Retry,
     SolveResult,
     StepbackError,
@@ -219,6 +220,38 @@ def test_readiness_is_an_answer_either_way(status: int) -> None:
         assert client.ready().ready == (status == 200)
         with pytest.raises(StepbackError, match="not a Stepback answer"):
             client.ready()
+
+
+STATE = {"searching": 0, "queued": 0, "running": 0, "restarts": 0}
+STARTING = STATE | {"ready": False, "reason": "the engine is still starting"}
+
+
+def not_yet() -> httpx.Response:
+    return httpx.Response(503, json=STARTING)
+
+
+def wait_until_ready(handler: Answers, seconds: float) -> Readiness:
+    with Client(transport=httpx.MockTransport(handler)) as client:
+        return client.wait_until_ready(seconds)
+
+
+def await_until_ready(handler: Answers, seconds: float) -> Readiness:
+    async def waited() -> Readiness:
+        async with AsyncClient(transport=httpx.MockTransport(handler)) as client:
+            return await client.wait_until_ready(seconds)
+
+    return asyncio.run(waited())
+
+
+@pytest.mark.parametrize("wait", [wait_until_ready, await_until_ready])
+def test_a_server_that_starts_is_waited_for(wait: Callable[[Answers, float], Readiness]) -> None:
+    refused, gone = httpx.ConnectError("refused"), httpx.Response(502)
+    handler = Answers(refused, gone, not_yet(), httpx.Response(200, json=STATE | {"ready": True}))
+    assert wait(handler, 300.0).ready and len(handler.requests) == 4
+    with pytest.raises(TransportError, match="not ready within 0 s: the engine is still starting"):
+        wait(Answers(not_yet()), 0.0)
+    with pytest.raises(AuthenticationError):
+        wait(Answers(error(401)), 300.0)
 
 
 def test_waits_grow_obey_the_server_and_are_bounded() -> None:
