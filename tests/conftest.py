@@ -69,6 +69,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = set(getattr(item, "fixturenames", ()))
         if fixtures & _ENGINE_FIXTURES or module in _SLOW_MODULES or "/jobs/" in module:
             item.add_marker(pytest.mark.slow)
+    # The slow ones first: what is left for the end is short, and no process waits for another.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 START_SECONDS = 500
