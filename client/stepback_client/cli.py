@@ -8,15 +8,14 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from stepback_client.client import Client
-from stepback_client.connection import DEFAULT_URL
 from stepback_client.console import show_what_the_output_can
-from stepback_client.environment import server_url
 from stepback_client.errors import StepbackError
 from stepback_client.problem_arguments import add_problem_flags, read_problem_arguments
 from stepback_client.request import Problem, SolveOptions
+from stepback_client.search_flags import add_search_flags, search_options
 from stepback_client.summary import describe
 from stepback_core.errors import InvalidInput
-from stepback_core.schemas import Rollback, Sampling, Select, SolveResult, Status, Strategy
+from stepback_core.schemas import SolveResult, Status
 from stepback_core.validation import first_error
 
 # Where each command lives and which extra brings what it needs. Named, not imported: the client
@@ -48,27 +47,6 @@ _COMMANDS = {
     ),
     "plot": ("stepback_training.evaluate.cli", "plot", "training,plot", "draw evaluations"),
 }
-
-
-# Flags of `solve` that are fields of the request, sent only where given.
-_OPTIONS = (
-    "steps",
-    "strategy",
-    "breadth",
-    "backtracks",
-    "sampling",
-    "rollback",
-    "widening",
-    "greedy_first",
-    "ignore_marker",
-    "temperature",
-    "seed",
-    "select",
-    "scorer",
-    "tokens",
-    "seconds",
-    "answer_tokens",
-)
 
 
 def main() -> int:
@@ -127,16 +105,6 @@ def solve(arguments: Sequence[str]) -> int:
     return 1 if result.status is Status.UNSOLVED else 0
 
 
-def search_options(given: argparse.Namespace) -> SolveOptions:
-    """Return the options that the flags of `add_search_flags` give."""
-    options: SolveOptions = {}
-    for name in _OPTIONS:
-        # Only what was given: the server's defaults are its own.
-        if getattr(given, name) is not None:
-            options[name] = getattr(given, name)
-    return options
-
-
 def _watched(client: Client, problem: Problem, options: SolveOptions) -> SolveResult:
     # Imported here: rich takes its time, and only a watcher needs it.
     from stepback_client.live_view import watch
@@ -157,47 +125,6 @@ def _solve_parser() -> argparse.ArgumentParser:
     parser.add_argument("--watch", action="store_true", help="show the search while it runs")
     add_search_flags(parser)
     return parser
-
-
-def add_search_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of the controller's address and of the search."""
-    parser.add_argument(
-        "--url",
-        default=server_url(),
-        help=f"the controller; STEPBACK_URL or {DEFAULT_URL} if left out",
-    )
-    parser.add_argument(
-        "--step",
-        dest="steps",
-        action="append",
-        metavar="STEP",
-        help="a step that the search starts from; several in order",
-    )
-    parser.add_argument("--strategy", choices=[*Strategy], type=str)
-    parser.add_argument("--breadth", type=int, help="N, samples of one expansion")
-    parser.add_argument("--backtracks", type=int, help="b, rounds of backtracking")
-    parser.add_argument("--sampling", choices=[*Sampling], type=str)
-    parser.add_argument("--rollback", choices=[*Rollback], type=str)
-    parser.add_argument(
-        "--no-widening",
-        dest="widening",
-        action="store_const",
-        const=False,
-        help="ask for all samples at once",
-    )
-    parser.add_argument(
-        "--greedy-first", action="store_const", const=True, help="make the first sample greedy"
-    )
-    parser.add_argument(
-        "--ignore-marker", action="store_const", const=True, help="search without P(marker)"
-    )
-    parser.add_argument("--temperature", type=float)
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--select", choices=[*Select], type=str)
-    parser.add_argument("--scorer", help="a scorer of the server's, by its name")
-    parser.add_argument("--tokens", type=int, help="budget in generated tokens")
-    parser.add_argument("--seconds", type=float, help="budget in seconds of searching")
-    parser.add_argument("--answer-tokens", type=int, help="the longest answer, in tokens")
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from stepback_client.cli import add_search_flags, search_options
 from stepback_client.client import Client
 from stepback_client.errors import StepbackError
 from stepback_client.problem_arguments import add_problem_flags, read_problem_arguments, read_text
+from stepback_client.search_flags import add_search_flags, search_options
 from stepback_client.tree import mermaid, svg, text
 from stepback_client.tree.layout import DEFAULT_LIMIT, Outline
 from stepback_core.schemas import SolveResult

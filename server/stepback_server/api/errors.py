@@ -5,7 +5,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from stepback_server.api.openai import spelling
+from stepback_server.api.openai_errors import body_of, headers_of, is_openai, status_of
 from stepback_server.engine.base import (
     EngineUnavailable,
     PromptRefused,
@@ -40,10 +40,8 @@ def response_of(error: ApiError, path: str) -> JSONResponse:
     it."""
     note(code=error.code)
     # By path: OpenAI's clients parse their own form of errors on their routes.
-    if spelling.is_openai(path):
-        return JSONResponse(
-            spelling.body_of(error), spelling.status_of(error), spelling.headers_of(error)
-        )
+    if is_openai(path):
+        return JSONResponse(body_of(error), status_of(error), headers_of(error))
     return JSONResponse(error.body.model_dump(mode="json"), error.status, error.headers)
 
 

@@ -25,7 +25,7 @@ from stepback_core.schemas.jobs import (
 from stepback_server.api.authentication import CurrentTenant
 from stepback_server.api.body import StrictRoute, sent_as_json
 from stepback_server.api.error_answers import OF_ANY_BODY, described
-from stepback_server.api.openai.spelling import status_of
+from stepback_server.api.openai_errors import status_of
 from stepback_server.api.state import state_of
 from stepback_server.errors import ApiError
 from stepback_server.storage.errors import StorageUnavailable

@@ -10,7 +10,7 @@ from typing import Any
 
 from stepback_core.schemas import SolveRequest, SolveResult
 from stepback_core.schemas.openai import ChatRequest, CompletionRequest
-from stepback_server.api.openai import spelling
+from stepback_server.api import openai_errors
 from stepback_server.api.openai.answers import Envelope, chat_completion, completion
 from stepback_server.api.openai.translation import Translated, Translator
 from stepback_server.concurrency import task_group
@@ -111,4 +111,4 @@ class CompletionsHandler(_OpenAiHandler):
 
 
 def _spelled(failure: ApiError) -> JobAnswer:
-    return JobAnswer(spelling.status_of(failure), json.dumps(spelling.body_of(failure)))
+    return JobAnswer(openai_errors.status_of(failure), json.dumps(openai_errors.body_of(failure)))

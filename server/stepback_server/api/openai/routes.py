@@ -27,9 +27,9 @@ from stepback_server.api.middleware import until_hang_up
 from stepback_server.api.openai import tokenizer
 from stepback_server.api.openai.answers import Envelope, chat_completion, completion
 from stepback_server.api.openai.calls import all_results, begun, search_rows
-from stepback_server.api.openai.spelling import status_of
 from stepback_server.api.openai.stream import chat_chunks, completion_chunks
 from stepback_server.api.openai.translation import Translated, Translator
+from stepback_server.api.openai_errors import status_of
 from stepback_server.api.paths import CHAT_PATH, COMPLETIONS_PATH
 from stepback_server.api.routes import (
     IdempotencyKey,

@@ -26,8 +26,8 @@ from stepback_server.api.openai.answers import (
     usage_of,
 )
 from stepback_server.api.openai.reasoning import Reasoning, lines_of_tree
-from stepback_server.api.openai.spelling import body_of
 from stepback_server.api.openai.translation import AnswerOptions
+from stepback_server.api.openai_errors import body_of
 from stepback_server.handlers.failures import failure_of
 from stepback_server.request_context import note
 from stepback_server.solve.batch import Ended
