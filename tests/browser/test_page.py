@@ -69,7 +69,7 @@ def test_the_picture_fills_while_a_search_runs(page: Page) -> None:
     expect(page.locator(".status")).to_contain_text("failed")
     expect(page.locator(".picture td.filled")).to_have_text(["4", "2"])
     expect(page.get_by_role("heading", name="Latest branch")).to_be_visible()
-    expect(page.locator(".timeline figcaption")).to_contain_text("1 branches, up to 6 at once")
+    expect(page.locator(".timeline figcaption")).to_contain_text("1 branch, up to 6 at once")
     assert_accessible(page)
 
 
@@ -229,21 +229,21 @@ def large_tree(branches: int) -> dict[str, Any]:
 def test_a_key_is_kept_in_memory_alone(page: Page) -> None:
     def locked(route: Route) -> None:
         headers = route.request.headers
-        if headers.pop("authorization", None) == "Bearer sk-1":
+        if headers.pop("authorization", None) == "Bearer my-secret":
             route.continue_(headers=headers)
         else:
             route.fulfill(status=401, json={"error": {"message": "Send an API key."}})
 
     page.route("**/v1/models", locked)
     page.reload()
-    page.get_by_label("API key").fill("sk-1")
+    page.get_by_label("API key").fill("my-secret")
     assert_accessible(page)
     shoot(page, "key")
     page.get_by_role("button", name="Use").click()
     expect(page.get_by_role("button", name="Solve")).to_be_visible()
     expect(page.get_by_label("API key")).to_have_count(0)
     kept = page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]")
-    assert kept == [0, 0, ""] and "sk-1" not in page.content() + page.url
+    assert kept == [0, 0, ""] and "my-secret" not in page.content() + page.url
     page.reload()
     expect(page.get_by_label("API key")).to_have_value("")
 
@@ -350,12 +350,10 @@ def test_every_address_of_the_page_leads_to_it(page: Page, url: str, path: str) 
     expect(page.get_by_role("button", name="Solve")).to_be_visible()
 
 
-@pytest.mark.parametrize(("path", "says"), [("docs", "/v1/batches"), ("redoc", "Solve")])
-def test_the_interface_is_described_without_the_internet(
-    page: Page, url: str, path: str, says: str
-) -> None:
+@pytest.mark.parametrize("path", ["docs", "redoc"])
+def test_the_interface_is_described_without_the_internet(page: Page, url: str, path: str) -> None:
     """The fixture fails on a request to elsewhere."""
     page.goto(f"{url}/{path}")
-    expect(page.get_by_text(says).first).to_be_visible()
+    expect(page.get_by_text("/v1/batches").locator("visible=true").first).to_be_visible()
     page.wait_for_load_state("networkidle")
     shoot(page, path)

@@ -11,7 +11,7 @@ import pytest
 
 from stepback_client.batch import growing
 from stepback_client.batch.command import batch
-from stepback_client.batch.inputs import read_lines
+from stepback_client.batch.inputs import has_lines, read_lines
 from stepback_client.batch.requests import read_items
 from stepback_core.errors import InvalidInput
 from tests.client.echo import echo
@@ -42,6 +42,9 @@ def test_a_folder_without_problems_and_an_address_without_a_cluster_are_refused(
     for given, why in ((str(tmp_path), "no file that ends in"), ("s3://a/b.jsonl", "--on ray")):
         with pytest.raises(InvalidInput, match=why):
             list(read_lines([given]))
+    lines = ("s3://a/b.jsonl", "s3://a/b.jsonl.gz", "https://a/b.jsonl?signature=c.parquet")
+    tables = ("s3://a/b.parquet", "s3://a/folder/", "s3://a/b.parquet?x=c.jsonl")
+    assert [has_lines(each) for each in lines + tables] == 3 * [True] + 3 * [False]
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,25 @@ def test_the_schema_is_one_of_the_openapi_that_it_names() -> None:
     OPENAPI_31_VALIDATOR.validate(schema.json())
 
 
+def test_every_reference_of_the_schema_leads_somewhere() -> None:
+    """A reference that leads nowhere breaks generators of clients, and /redoc."""
+    [schema] = ask(("GET", "/openapi.json", {}))
+    whole = schema.json()
+
+    def check(part: Any) -> None:
+        if isinstance(part, list):
+            for each in part:
+                check(each)
+        if isinstance(part, dict):
+            if isinstance(reference := part.get("$ref"), str):
+                at = whole
+                for name in reference.removeprefix("#/").split("/"):
+                    at = at[name]
+            check(list(part.values()))
+
+    check(whole)
+
+
 def test_the_schema_describes_every_header_of_an_answer() -> None:
     schema, refused, unknown = ask(
         ("GET", "/openapi.json", {}),

@@ -78,13 +78,19 @@ def _rows(file: Path) -> Iterator[bytes]:
         raise InvalidInput(f"{file}: it cannot be read as Parquet: {str(error).strip()}") from None
 
 
+def has_lines(address: str) -> bool:
+    """Tell whether an address names lines; else it is of Parquet. Options or a signature may follow
+    its name."""
+    return address.partition("?")[0].endswith(_LINES)
+
+
 def _elsewhere(address: str, on_cluster: bool) -> Iterator[bytes]:
     if not on_cluster:
         raise InvalidInput(f"{address}: addresses are read with --on ray alone: copy it here first")
     # Named, not imported: the client alone is a whole install.
     ray = importlib.import_module("stepback_server.on_ray")
     try:
-        if address.endswith(_LINES):
+        if has_lines(address):
             yield from (line.encode() for line in ray.read_text(address))
         else:
             yield from (_line(row) for row in ray.read_tables(address))

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import ValidationError
 
+from stepback_core.inlining import inlined
 from stepback_core.schemas import SolveRequest, SolveResult
 from stepback_core.schemas.batch import BatchRow, BatchSolveRequest
 from stepback_server.api.authentication import CurrentTenant
@@ -37,7 +38,7 @@ class NdjsonResponse(Response):
         **SEARCH_ERRORS,
         200: {
             "description": "One line of JSON a request, in order of ending.",
-            "content": {_NDJSON: {"schema": BatchRow.model_json_schema()}},
+            "content": {_NDJSON: {"schema": inlined(BatchRow.model_json_schema())}},
         },
     },
     response_class=NdjsonResponse,

@@ -131,7 +131,7 @@ function Page() {
             ${runs.map((run, i) => html`<${RunView} key=${run} run=${run} goOn=${goOn}
               name=${runs.length > 1 ? `search ${i + 1}` : "the search"} />`)}
           </div>
-          ${!runs.length && html`<p class="hint">Solve the example, and watch its steps come.</p>`}
+          ${server && !runs.length && html`<p class="hint">Solve the example, and watch its steps come.</p>`}
         </section>
       </div>
     </main>`;

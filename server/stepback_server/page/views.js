@@ -30,7 +30,7 @@ const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 
 function verdictOf(at) {
   if (at.verified) return ["✓ accepted", "good"];
-  if (at.ends.answer) return [at.verified === false ? `✗ ${at.reason ?? "refused"}` : "answer", "answer"];
+  if (at.ends.answer) return [at.verified === false ? `✗ ${(at.reason ?? "refused").replaceAll("_", " ")}` : "answer", "answer"];
   if (at.ends.illegal) return ["illegal", "bad"];
   if (at.ends.backtrack) return ["taken back", "bad"];
   return at.ends.unfinished && !at.children.size ? ["cut", "cut"] : ["", ""];
@@ -131,7 +131,7 @@ export function Timeline({ run }) {
       <polyline points=${line((one) => one.tokens / most)} />
     </svg>
     <figcaption>${last.tokens} tokens${run.limits && ` of ${run.limits.tokens}`},
-      ${` ${last.branches} branches, ${inFlight}${last.seconds.toFixed(2)} s`}</figcaption>
+      ${` ${last.branches} ${last.branches === 1 ? "branch" : "branches"}, ${inFlight}${last.seconds.toFixed(2)} s`}</figcaption>
   </figure>`;
 }
 
@@ -150,7 +150,7 @@ export function Details({ run, at, goOn, name }) {
   // While it runs, the branch that came last: its picture fills with the search.
   const answer = run.result ? (run.result.answer?.steps ?? []) : stepsTo(run.tree.latest);
   const steps = at ? stepsTo(at) : answer;
-  const title = run.result ? (run.result.answer ? "Answer" : "No answer") : "Latest branch";
+  const title = run.result ? (run.result.answer ? "Answer" : "No answer") : steps.length ? "Latest branch" : "";
   const entries = at && [
     ["branches through it", at.branches],
     ["kept by", Math.max(0, at.kept)],
@@ -160,7 +160,7 @@ export function Details({ run, at, goOn, name }) {
     ["ended here", Object.entries(at.ends).map(([how, n]) => `${n} ${how}`).join(", ") || null],
   ].filter(([, value]) => value !== null);
   return html`<section class="details" aria-label=${`Chosen step of ${name}`}>
-    <h3>${at ? "Chosen step" : title}</h3>
+    ${(at || title) && html`<h3>${at ? "Chosen step" : title}</h3>`}
     <ol>${steps.map((step) => html`<li>${step}</li>`)}</ol>
     <${Picture} run=${run} steps=${steps} />
     ${entries && html`<dl>${entries.map(([key, value]) => html`<dt>${key}</dt><dd>${value}</dd>`)}</dl>`}
@@ -175,7 +175,8 @@ export function RunView({ run, name, goOn }) {
   useRun(run);
   const [chosen, choose] = useState(null);
   const { result } = run;
-  const status = result ? `${result.status} (${result.stop_reason})` : STATE[run.state];
+  const reason = result && result.stop_reason !== result.status ? ` (${result.stop_reason.replaceAll("_", " ")})` : "";
+  const status = result ? `${result.status}${reason}` : STATE[run.state];
   return html`<article class="run" aria-label=${name}>
     <header>
       <h2>${run.label}</h2>
@@ -186,6 +187,8 @@ export function RunView({ run, name, goOn }) {
     ${run.error && html`<p class="error" role="alert">${run.error}</p>`}
     ${result?.warning && html`<p class="warning">${result.warning}</p>`}
     <${Timeline} run=${run} />
+    ${result?.status === "solved" && run.tree.count === 1 && html`<p class="hint">The first branch was right.
+      To see steps taken back, choose self-backtracking by perplexity, or another problem.</p>`}
     <div class="halves">
       <${TreeView} run=${run} chosen=${chosen} choose=${choose} name=${`Tree of ${name}`} />
       <${Details} run=${run} at=${chosen} goOn=${goOn} name=${name} />
