@@ -20,7 +20,7 @@ _USAGE = "give --task and --problem, or --prompt, or numbers and --target for Co
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ProblemArguments:
     """A task's problem, or a prompt. A task that is not known here is the server's to check."""
 
     task: str | None = None
@@ -29,7 +29,7 @@ class Question:
 
     @property
     def options(self) -> SolveOptions:
-        """The part of the call's options that is the question itself."""
+        """The part of the call's options that is the problem itself."""
         if self.prompt is not None:
             return {"prompt": self.prompt}
         return {"task": self.task} if self.task is not None else {}
@@ -57,8 +57,8 @@ def add_problem_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", type=int, help="of Countdown: the target, 1..199")
 
 
-def read_problem_arguments(given: argparse.Namespace) -> Question:
-    """The question of a command line. Raises InvalidInput, OSError for a file that cannot be
+def read_problem_arguments(given: argparse.Namespace) -> ProblemArguments:
+    """The problem of a command line. Raises InvalidInput, OSError for a file that cannot be
     read, and pydantic's ValidationError for a problem that is none."""
     asked = (bool(given.numbers), given.problem is not None, given.prompt is not None)
     if sum(asked) != 1 or (given.target is None) == bool(given.numbers):
@@ -66,11 +66,11 @@ def read_problem_arguments(given: argparse.Namespace) -> Question:
     if (given.task is None) == (given.problem is not None):
         raise InvalidInput(_USAGE)
     if given.prompt is not None:
-        return Question(prompt=given.prompt)
+        return ProblemArguments(prompt=given.prompt)
     if given.problem is None:
         problem = CountdownProblem(numbers=given.numbers, target=given.target)
-        return Question("countdown", problem)
-    return Question(given.task, _read_problem(given.task, given.problem))
+        return ProblemArguments("countdown", problem)
+    return ProblemArguments(given.task, _read_problem(given.task, given.problem))
 
 
 def read_text(source: str) -> str:

@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from stepback_client import Client
 from stepback_core.errors import InvalidInput
 from stepback_core.manifest import Manifest, weights_digest
-from stepback_core.schemas import Outcome as Ended
-from stepback_core.schemas import TreeNode
+from stepback_core.schemas import Outcome, TreeNode
 from stepback_core.tasks import CountdownProblem
 from stepback_training.config import DataRecipe, Recipe
 from stepback_training.data.samples import read_samples
@@ -27,7 +26,7 @@ from stepback_training.generators import GENERATORS, Split
 from stepback_training.improve import rounds
 from stepback_training.improve.cli import improve
 from stepback_training.improve.model_errors import wrong_steps
-from stepback_training.improve.outcomes import Outcome, WrongStep
+from stepback_training.improve.outcomes import SearchOutcome, WrongStep
 from stepback_training.improve.problems import (
     held_out_questions,
     refuse_held_out,
@@ -156,9 +155,9 @@ def test_tests_are_tests() -> None:
 # What is kept
 
 
-def outcome(**fields: Any) -> Outcome:
+def outcome(**fields: Any) -> SearchOutcome:
     plain = {"task": "countdown", "problem": PROBLEM.model_dump(), "steps": WAY, "tokens": 9}
-    return Outcome.model_validate(plain | {"solved": True} | fields)
+    return SearchOutcome.model_validate(plain | {"solved": True} | fields)
 
 
 def test_a_way_is_kept_once_however_its_steps_are_written() -> None:
@@ -174,22 +173,22 @@ def test_a_journal_that_was_forged_is_noticed() -> None:
 
 
 def test_wrong_steps_are_those_that_the_search_met_where_it_was_right() -> None:
-    def node(number: int, parent: int, kept: int, steps: list[str], ended: Ended) -> TreeNode:
+    def node(number: int, parent: int, kept: int, steps: list[str], ended: Outcome) -> TreeNode:
         return TreeNode(
             id=number, parent=parent, kept_steps=kept, steps=steps, outcome=ended, score=-1.0
         )
 
     tree = [
         TreeNode(id=0, parent=None, kept_steps=0, steps=[], outcome=None, score=None),
-        node(1, 0, 0, WAY, Ended.ANSWER),
+        node(1, 0, 0, WAY, Outcome.ANSWER),
         # After a step of the right way, wrongly computed.
-        node(2, 1, 1, ["25-12=14"], Ended.ILLEGAL),
-        node(3, 1, 1, ["25-12=14"], Ended.ILLEGAL),
+        node(2, 1, 1, ["25-12=14"], Outcome.ILLEGAL),
+        node(3, 1, 1, ["25-12=14"], Outcome.ILLEGAL),
         # In a state that the right way does not go through.
-        node(4, 0, 0, ["81-25=56", "56-4=50"], Ended.ILLEGAL),
+        node(4, 0, 0, ["81-25=56", "56-4=50"], Outcome.ILLEGAL),
         # Cut in the middle of a step, and no step at all.
-        node(5, 0, 0, ["16-4=1"], Ended.UNFINISHED),
-        node(6, 0, 0, ["16-"], Ended.ILLEGAL),
+        node(5, 0, 0, ["16-4=1"], Outcome.UNFINISHED),
+        node(6, 0, 0, ["16-"], Outcome.ILLEGAL),
     ]
     found = wrong_steps(COUNTDOWN, PROBLEM, WAY, tree)
     assert found == [WrongStep(prefix=["16-4=12"], step="25-12=14")]
@@ -208,14 +207,14 @@ def test_no_own_wrong_step_ends_in_a_held_out_target(tmp_path: Path) -> None:
         TreeNode(id=0, parent=None, kept_steps=0, steps=[], outcome=None, score=None),
         *(
             TreeNode(
-                id=n, parent=0, kept_steps=0, steps=[*path[:2], step], outcome=Ended.ILLEGAL,
+                id=n, parent=0, kept_steps=0, steps=[*path[:2], step], outcome=Outcome.ILLEGAL,
                 score=-1.0,
             )
             for n, step in enumerate(last, start=1)
         ),
         # In the middle of a path such a number is like any other.
         TreeNode(
-            id=9, parent=0, kept_steps=0, steps=["16-4=17"], outcome=Ended.ILLEGAL, score=-1.0
+            id=9, parent=0, kept_steps=0, steps=["16-4=17"], outcome=Outcome.ILLEGAL, score=-1.0
         ),
     ]  # fmt: skip
     found = wrong_steps(COUNTDOWN, problem, path, tree)

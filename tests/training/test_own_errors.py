@@ -16,7 +16,7 @@ from stepback_core.errors import InvalidInput
 from stepback_core.schemas import Outcome
 from stepback_core.tasks import CountdownProblem
 from stepback_core.trace import Grammar
-from stepback_training.collect_errors.first_error import Judge, Tally, summary
+from stepback_training.collect_errors.first_error import PathJudge, Tally, summary
 from stepback_training.config import DataRecipe
 from stepback_training.data.model_errors import ModelError, is_teachable, read_model_errors
 from stepback_training.data.samples import read_samples, write_samples
@@ -196,7 +196,7 @@ def test_the_first_wrong_step_of_a_path_is_its_error(
     sampled: TreeNode, counted: str | None, wrong: tuple[int, str, list[str] | None, bool] | None
 ) -> None:
     tally = Tally()
-    error = Judge(TASK).judge(PROBLEM, sampled, tally)
+    error = PathJudge(TASK).judge(PROBLEM, sampled, tally)
     assert tally.paths == 1
     assert counted is None or getattr(tally, counted) == 1
     if wrong is None:
@@ -212,7 +212,7 @@ def test_the_first_wrong_step_of_a_path_is_its_error(
 def test_an_error_that_must_not_be_taught_is_counted_all_the_same() -> None:
     tally = Tally()
     ended = path(Outcome.ANSWER, *RIGHT[:-1], "1+46=47")
-    assert Judge(TASK).judge(PROBLEM, ended, tally) is None
+    assert PathJudge(TASK).judge(PROBLEM, ended, tally) is None
     assert tally.paths == 1 and sum(tally.errors.values()) == 1
     assert "100.0 % first go wrong" in summary(tally)
 
@@ -290,9 +290,9 @@ def test_what_cannot_be_collected_is_refused(server: str, tmp_path: Path) -> Non
 
 
 def test_problems_are_drawn_from_training_alone() -> None:
-    from stepback_training.collect_errors.collection import Plan
+    from stepback_training.collect_errors.collection import CollectionPlan
 
-    plan = Plan(task="countdown", samples=1, temperature=1.0, seed=0, model="m")
+    plan = CollectionPlan(task="countdown", samples=1, temperature=1.0, seed=0, model="m")
     drawn = list(islice(plan.problems, 200))
     assert all(TASK.split(problem) is Split.TRAIN for problem in drawn)
     assert drawn == list(islice(plan.problems, 200))

@@ -7,7 +7,7 @@ from stepback_core.tasks import CountdownProblem, Reason
 from stepback_training.evaluate.evaluation import Evaluation
 from stepback_training.evaluate.measurement import Measured
 from stepback_training.evaluate.plan import Plan, Setting
-from stepback_training.evaluate.scoring import Choice, Outcome
+from stepback_training.evaluate.scoring import Choice, ProblemOutcome
 from stepback_training.generators import GENERATORS, Split
 
 TASK = GENERATORS["countdown"]
@@ -60,11 +60,11 @@ def plan(*settings: Setting, problems: int = 10) -> Plan:
     )  # fmt: skip
 
 
-def outcome(setting: Setting, *, right: bool, tokens: int) -> Outcome:
+def outcome(setting: Setting, *, right: bool, tokens: int) -> ProblemOutcome:
     chosen = Choice(
         strict=right, lax=right, failure=None if right else Reason.NOT_REACHED, claims=right
     )
-    return Outcome(
+    return ProblemOutcome(
         choices=dict.fromkeys(setting.rules, chosen), any_strict=True, any_lax=True, answers=3,
         distinct=2, stop_reason=StopReason.EXHAUSTED, tokens=tokens, requests=4, backtracks=1,
         cached=0, seconds=0.2, queued=0.0,

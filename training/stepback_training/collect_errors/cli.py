@@ -23,7 +23,7 @@ from stepback_client.batch import (
 from stepback_core.manifest import Manifest, weights_digest
 from stepback_core.validation import first_error
 from stepback_training.collect_errors.collect import collect
-from stepback_training.collect_errors.collection import Collection, Plan, open_collection
+from stepback_training.collect_errors.collection import Collection, CollectionPlan, open_collection
 from stepback_training.collect_errors.first_error import summary
 from stepback_training.generators import GENERATORS
 from stepback_training.plugins import with_plugins
@@ -70,7 +70,7 @@ def errors(arguments: Sequence[str]) -> int:
 async def _collect(given: argparse.Namespace, options: dict[str, Any]) -> Collection:
     cluster = cluster_of(given)
     name, digest = _in_folder(given) if cluster else await _served(given)
-    plan = Plan(
+    plan = CollectionPlan(
         task=given.task,
         options=options,
         samples=given.samples,

@@ -13,8 +13,8 @@ from itertools import islice
 from pydantic import BaseModel
 
 from stepback_client import Select, SolveOptions, Strategy
-from stepback_training.collect_errors.collection import Collection, Plan, ProblemErrors
-from stepback_training.collect_errors.first_error import Judge, Tally
+from stepback_training.collect_errors.collection import Collection, CollectionPlan, ProblemErrors
+from stepback_training.collect_errors.first_error import PathJudge, Tally
 from stepback_training.generators import GENERATORS
 from stepback_training.sampling.bounded_gather import ask_each
 from stepback_training.sampling.provenance import this_process
@@ -23,7 +23,7 @@ from stepback_training.sampling.searchers import Failed, Search
 
 async def collect(
     searching: AbstractAsyncContextManager[Search],
-    plan: Plan,
+    plan: CollectionPlan,
     collection: Collection,
     problems: int,
     *,
@@ -51,14 +51,14 @@ async def collect(
     collection.journal.begin_run({**this_process(), "in_flight": in_flight})
     try:
         async with searching as search:
-            ask = partial(_ask, search, plan, Judge(GENERATORS[plan.task]))
+            ask = partial(_ask, search, plan, PathJudge(GENERATORS[plan.task]))
             await ask_each(left, ask, keep, in_flight=in_flight, stop=stop)
     finally:
         collection.write()
 
 
 async def _ask(
-    search: Search, plan: Plan, judge: Judge, numbered: tuple[int, BaseModel]
+    search: Search, plan: CollectionPlan, judge: PathJudge, numbered: tuple[int, BaseModel]
 ) -> ProblemErrors:
     number, problem = numbered
     options = SolveOptions(

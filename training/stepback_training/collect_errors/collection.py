@@ -16,7 +16,7 @@ from stepback_training.generators import GENERATORS, Split
 from stepback_training.sampling.journal import Journal, Key, opened
 
 
-class Plan(BaseModel):
+class CollectionPlan(BaseModel):
     """Settings of a collection. A file belongs to one plan."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -92,7 +92,7 @@ class Collection:
 
 
 @contextmanager
-def open_collection(path: Path, plan: Plan, digest: str | None) -> Generator[Collection]:
+def open_collection(path: Path, plan: CollectionPlan, digest: str | None) -> Generator[Collection]:
     """Begin a collection, or go on with it; `digest` is of the served weights.
 
     Raises InvalidInput where the file is not a collection, belongs to another plan or other

@@ -49,7 +49,7 @@ def _add(total: dict[ErrorKind, int], counts: dict[ErrorKind, int]) -> None:
         total[kind] = total.get(kind, 0) + count
 
 
-class Judge:
+class PathJudge:
     """Judges sampled paths by their task."""
 
     def __init__(self, task: Generator[Any]) -> None:

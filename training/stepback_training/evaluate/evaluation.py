@@ -11,7 +11,7 @@ from stepback_core.validation import first_error
 from stepback_training.atomic_files import write_whole
 from stepback_training.evaluate.measurement import Measured
 from stepback_training.evaluate.plan import Plan
-from stepback_training.evaluate.scoring import Outcome, Rule
+from stepback_training.evaluate.scoring import ProblemOutcome, Rule
 from stepback_training.evaluate.summary import Accuracy, Row
 from stepback_training.generators import Split
 
@@ -35,7 +35,7 @@ class Evaluation(BaseModel):
     """A row for each setting and split."""
     problems: dict[Split, list[str]]
     """The problems as the model reads them, in order."""
-    outcomes: dict[str, dict[Split, list[Outcome]]]
+    outcomes: dict[str, dict[Split, list[ProblemOutcome]]]
     """Outcomes by setting and split, in the order of the problems."""
 
     @classmethod
@@ -99,7 +99,7 @@ class Evaluation(BaseModel):
         ]
 
 
-def _in_order(measured: Measured, name: str, split: Split) -> list[Outcome]:
+def _in_order(measured: Measured, name: str, split: Split) -> list[ProblemOutcome]:
     numbers = (each.number for each in measured.asked if each.split is split)
     return [measured.outcomes[name, split, number] for number in numbers]
 

@@ -17,7 +17,7 @@ from stepback_client import AsyncClient
 from stepback_core.errors import InvalidInput
 from stepback_core.schemas import Select, Strategy
 from stepback_training.evaluate.plan import Plan, Setting, best_of_n_of
-from stepback_training.evaluate.scoring import Outcome, outcome_of
+from stepback_training.evaluate.scoring import ProblemOutcome, outcome_of
 from stepback_training.plugins import judge_of
 from stepback_training.sampling.bounded_gather import ask_each, finished, of_these_weights
 from stepback_training.sampling.journal import Journal, Key, opened
@@ -42,7 +42,7 @@ class Measured:
     matches: dict[str, str]
     """Names of settings, and of the best-of-N that generates as much."""
     asked: list[Question]
-    outcomes: dict[Key, Outcome]
+    outcomes: dict[Key, ProblemOutcome]
 
 
 async def measure(
@@ -70,7 +70,7 @@ async def measure(
         "model": model,
         "controller": controller,
     }
-    with opened(path, identity, Outcome) as journal:
+    with opened(path, identity, ProblemOutcome) as journal:
         if model["digest"] is None:
             _check_weights(path, journal, greedy)
         journal.begin_run({**run, "in_flight": in_flight, "greedy": greedy})
@@ -107,7 +107,7 @@ async def _get_to_know(
     return controller.model_dump(mode="json"), model.model_dump(mode="json"), greedy
 
 
-def _check_weights(path: Path, journal: Journal[Outcome], greedy: dict[str, Any]) -> None:
+def _check_weights(path: Path, journal: Journal[ProblemOutcome], greedy: dict[str, Any]) -> None:
     """Raises InvalidInput where the outcomes so far cannot be of the weights that answer now: for
     a controller that does not tell the digest of its weights."""
     if not journal.runs:
@@ -130,7 +130,7 @@ class _Work:
         client: AsyncClient,
         plan: Plan,
         asked: Sequence[Question],
-        journal: Journal[Outcome],
+        journal: Journal[ProblemOutcome],
         in_flight: int,
         stop: asyncio.Event,
     ) -> None:
@@ -162,13 +162,13 @@ class _Work:
         kept = self._journal.outcomes
         return [each for each in self._asked if _key(setting, each) not in kept]
 
-    async def _ask(self, setting: Setting, question: Question) -> Outcome:
+    async def _ask(self, setting: Setting, question: Question) -> ProblemOutcome:
         options = setting.request(self._plan.temperature, question.seed(self._plan.seed))
         result = finished(await self._client.solve(question.problem, **options))
         return outcome_of(result, setting.rules, judge_of(question.task), question.problem)
 
     def _keep(
-        self, setting: Setting, bar: "tqdm[Any]", question: Question, outcome: Outcome
+        self, setting: Setting, bar: "tqdm[Any]", question: Question, outcome: ProblemOutcome
     ) -> None:
         self._journal.add(_key(setting, question), outcome)
         bar.update()
@@ -178,7 +178,7 @@ def _key(setting: Setting, question: Question) -> Key:
     return setting.name, question.split, question.number
 
 
-def _matches(plan: Plan, outcomes: dict[Key, Outcome]) -> dict[str, Setting]:
+def _matches(plan: Plan, outcomes: dict[Key, ProblemOutcome]) -> dict[str, Setting]:
     """Match each search that the checker did not end with the best-of-N that costs as much."""
     of_a_sample = _tokens_of_a_sample(plan, outcomes)
     searched = (Strategy.SELF_BACKTRACKING, Strategy.BEST_FIRST)
@@ -189,7 +189,7 @@ def _matches(plan: Plan, outcomes: dict[Key, Outcome]) -> dict[str, Setting]:
     }
 
 
-def _tokens_of_a_sample(plan: Plan, outcomes: dict[Key, Outcome]) -> float:
+def _tokens_of_a_sample(plan: Plan, outcomes: dict[Key, ProblemOutcome]) -> float:
     """Mean tokens of one sample from the prompt, of the largest best-of-N of the plan."""
     best = max(filter(_tells_a_samples_cost, plan.settings), key=lambda each: each.breadth or 0)
     return _mean_tokens(best, outcomes) / (best.breadth or 1)
@@ -203,7 +203,7 @@ def _tells_a_samples_cost(setting: Setting) -> bool:
     )
 
 
-def _mean_tokens(setting: Setting, outcomes: dict[Key, Outcome]) -> float:
+def _mean_tokens(setting: Setting, outcomes: dict[Key, ProblemOutcome]) -> float:
     tokens = [each.tokens for (name, *_), each in outcomes.items() if name == setting.name]
     return sum(tokens) / len(tokens)
 

@@ -58,7 +58,7 @@ class Choice(_OutcomeModel):
     """True if the answer says that it reaches the goal."""
 
 
-class Outcome(_OutcomeModel):
+class ProblemOutcome(_OutcomeModel):
     """One problem under one setting."""
 
     choices: dict[Rule, Choice]
@@ -82,14 +82,14 @@ class Outcome(_OutcomeModel):
 
 def outcome_of(
     result: SolveResult, rules: Sequence[Rule], checker: Checker[Any], problem: BaseModel
-) -> Outcome:
+) -> ProblemOutcome:
     """Judge a search that came to its end."""
     verified_alone = list(rules) == [Rule.VERIFIED]
     found = result.candidates
     if verified_alone:
         found = [result.answer] if result.answer else []
     verdicts = [checker.check(problem, answer.steps) for answer in found]
-    return Outcome(
+    return ProblemOutcome(
         choices={
             rule: _choose(rule, found, checker, problem, result.stop_reason) for rule in rules
         },

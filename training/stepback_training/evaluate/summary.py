@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from stepback_core.schemas import StopReason
 from stepback_training.evaluate.plan import Setting
-from stepback_training.evaluate.scoring import Outcome, Rule
+from stepback_training.evaluate.scoring import ProblemOutcome, Rule
 from stepback_training.generators import Split
 from stepback_training.sampling.statistics import Share, Spread
 
@@ -58,7 +58,7 @@ class Row(_SummaryModel):
 
     @classmethod
     def of(
-        cls, setting: Setting, split: Split, outcomes: Sequence[Outcome], equal: str | None
+        cls, setting: Setting, split: Split, outcomes: Sequence[ProblemOutcome], equal: str | None
     ) -> "Row":
         """Raises ValueError for no outcome at all."""
         return cls(
@@ -78,21 +78,21 @@ class Row(_SummaryModel):
         )
 
 
-def _accuracy(rule: Rule, outcomes: Sequence[Outcome]) -> Accuracy:
+def _accuracy(rule: Rule, outcomes: Sequence[ProblemOutcome]) -> Accuracy:
     return Accuracy(
         strict=Share.count([outcome.choices[rule].strict for outcome in outcomes]),
         lax=Share.count([outcome.choices[rule].lax for outcome in outcomes]),
     )
 
 
-def _pass_at_n(outcomes: Sequence[Outcome]) -> Accuracy:
+def _pass_at_n(outcomes: Sequence[ProblemOutcome]) -> Accuracy:
     return Accuracy(
         strict=Share.count([outcome.any_strict for outcome in outcomes]),
         lax=Share.count([outcome.any_lax for outcome in outcomes]),
     )
 
 
-def _failures(rule: Rule, outcomes: Sequence[Outcome]) -> Failures:
+def _failures(rule: Rule, outcomes: Sequence[ProblemOutcome]) -> Failures:
     failed = [outcome.choices[rule] for outcome in outcomes if not outcome.choices[rule].strict]
     kinds = Counter(str(choice.failure) for choice in failed if choice.failure)
     return Failures(

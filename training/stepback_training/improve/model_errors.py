@@ -5,8 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from stepback_core.schemas import Outcome as Ended
-from stepback_core.schemas import TreeNode
+from stepback_core.schemas import Outcome, TreeNode
 from stepback_core.tasks import Checker, Reason
 from stepback_training.data.model_errors import is_teachable
 from stepback_training.generators import Generator
@@ -28,7 +27,7 @@ def wrong_steps(
         parent = whole.get(node.parent, []) if node.parent is not None else []
         steps = whole[node.id] = [*parent[: node.kept_steps], *node.steps]
         # The last step of a branch that was cut may be half of one.
-        told = steps[:-1] if node.outcome is Ended.UNFINISHED else steps
+        told = steps[:-1] if node.outcome is Outcome.UNFINISHED else steps
         wrong = _first_illegal(checker, problem, told)
         if wrong is None or not is_teachable(task, problem, [*wrong.prefix, wrong.step]):
             continue

@@ -1,4 +1,4 @@
-"""Outcome of one problem of a round: whether and how it was solved, and which errors were met."""
+"""Outcome of one problem of a round: whether and how it was solved, and the errors on the way."""
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
@@ -16,8 +16,8 @@ class WrongStep(BaseModel):
     step: str
 
 
-class Outcome(BaseModel):
-    """Outcome of one problem."""
+class SearchOutcome(BaseModel):
+    """Outcome of the search for one problem."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,7 +34,7 @@ class Outcome(BaseModel):
     """Reason why the search has no result."""
 
     @classmethod
-    def failed(cls, question: Question, why: str) -> "Outcome":
+    def failed(cls, question: Question, why: str) -> "SearchOutcome":
         """A search without a result."""
         problem = question.problem.model_dump(mode="json")
         return cls(
@@ -42,7 +42,7 @@ class Outcome(BaseModel):
         )
 
     @classmethod
-    def of(cls, question: Question, result: SolveResult) -> "Outcome":
+    def of(cls, question: Question, result: SolveResult) -> "SearchOutcome":
         """Judged here, not only there: what is trained on must not hang on another's version."""
         steps = result.answer.steps if result.answer else []
         return cls(

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from stepback_training.atomic_files import write_whole
-from stepback_training.improve.outcomes import Outcome
+from stepback_training.improve.outcomes import SearchOutcome
 from stepback_training.improve.samples import Counts
 from stepback_training.sampling.provenance import Provenance
 from stepback_training.sampling.statistics import Share
@@ -24,7 +24,7 @@ class Score(BaseModel):
     """Searches without a result; they count as unsolved."""
 
     @classmethod
-    def of(cls, outcomes: Sequence[Outcome]) -> "Score":
+    def of(cls, outcomes: Sequence[SearchOutcome]) -> "Score":
         """Raises ValueError for no outcome at all."""
         return cls(
             solved=Share.count([outcome.solved for outcome in outcomes]),

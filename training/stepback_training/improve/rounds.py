@@ -26,7 +26,7 @@ from stepback_core.schemas import Select, Strategy
 from stepback_core.validation import first_error
 from stepback_training.config import BaseModelChoice, DataRecipe, ImproveRecipe, Recipe
 from stepback_training.generators import GENERATORS
-from stepback_training.improve.outcomes import Outcome
+from stepback_training.improve.outcomes import SearchOutcome
 from stepback_training.improve.problems import held_out_questions, training_questions
 from stepback_training.improve.record import Record, Round, Score
 from stepback_training.improve.samples import Counts, keep, write_mixture
@@ -167,7 +167,7 @@ class _Improvement:
 
     # What a round learns from
 
-    def _solve(self, number: int) -> list[Outcome]:
+    def _solve(self, number: int) -> list[SearchOutcome]:
         """Return the outcomes of a round's problems; only unknown ones are searched."""
         plan = self._plan
         config = SearchConfig(
@@ -252,7 +252,7 @@ class _Improvement:
         questions: Sequence[Question],
         config: SearchConfig,
         name: str,
-    ) -> list[Outcome]:
+    ) -> list[SearchOutcome]:
         """Return the outcomes of the model of round `served`; round `number` keeps them."""
         path = self._folder(number) / name
         title = f"round {number}: {path.stem}"

@@ -17,7 +17,7 @@ from stepback_training.data.control_texts import is_plain
 from stepback_training.data.samples import Sample, make_samples
 from stepback_training.data.wrong_paths import draw_wrong_step
 from stepback_training.generators import GENERATORS, Generator
-from stepback_training.improve.outcomes import Outcome, WrongStep
+from stepback_training.improve.outcomes import SearchOutcome, WrongStep
 from stepback_training.improve.problems import refuse_held_out
 from stepback_training.plugins import judge_of
 
@@ -48,7 +48,7 @@ class Counts(BaseModel):
     """Made as `[data]` says."""
 
 
-def keep(outcomes: Iterable[Outcome]) -> list[SolvedPath]:
+def keep(outcomes: Iterable[SearchOutcome]) -> list[SolvedPath]:
     """The solved ones, each way to a problem's goal once: ways that go through the same states are
     one, however their steps are written."""
     found: dict[object, SolvedPath] = {}

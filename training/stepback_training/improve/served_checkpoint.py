@@ -15,7 +15,7 @@ from tqdm import tqdm
 from stepback_client import AsyncClient, SolveOptions
 from stepback_core.manifest import weights_digest
 from stepback_training.improve.model_errors import wrong_steps
-from stepback_training.improve.outcomes import Outcome
+from stepback_training.improve.outcomes import SearchOutcome
 from stepback_training.sampling.bounded_gather import PATIENCE, ask_each, of_these_weights
 from stepback_training.sampling.journal import Journal, Key, opened
 from stepback_training.sampling.problems import Question, digest_of
@@ -79,7 +79,7 @@ class Engines(ABC):
 
     @abstractmethod
     def _search(
-        self, weights: Weights, journal: Journal[Outcome]
+        self, weights: Weights, journal: Journal[SearchOutcome]
     ) -> AbstractAsyncContextManager[Search]:
         """Give a search with these weights."""
 
@@ -93,7 +93,7 @@ class Engines(ABC):
         weights: Weights,
         path: Path,
         title: str,
-    ) -> list[Outcome]:
+    ) -> list[SearchOutcome]:
         """Return the outcomes of the questions under these weights. The journal at `path` keeps
         them, and what it has is not asked again.
 
@@ -106,7 +106,7 @@ class Engines(ABC):
             "seed": config.seed,
             "problems_sha256": digest_of(questions),
         }
-        with opened(path, identity, Outcome) as journal:
+        with opened(path, identity, SearchOutcome) as journal:
             left = [each for each in questions if config.key(each) not in journal.outcomes]
             if left:
                 with tqdm(total=len(questions), initial=len(questions) - len(left)) as bar:
@@ -122,10 +122,10 @@ class Engines(ABC):
         left: Sequence[Question],
         config: SearchConfig,
         weights: Weights,
-        journal: Journal[Outcome],
+        journal: Journal[SearchOutcome],
         bar: "tqdm[Any]",
     ) -> None:
-        def keep(question: Question, outcome: Outcome) -> None:
+        def keep(question: Question, outcome: SearchOutcome) -> None:
             journal.add(config.key(question), outcome)
             bar.update()
 
@@ -155,7 +155,9 @@ class Controller(Engines):
         """Free nothing: an engine that idles is the controller's own."""
 
     @asynccontextmanager
-    async def _search(self, weights: Weights, journal: Journal[Outcome]) -> AsyncGenerator[Search]:
+    async def _search(
+        self, weights: Weights, journal: Journal[SearchOutcome]
+    ) -> AsyncGenerator[Search]:
         async with self._client() as client:
             await _serve(client, weights)
             async with of_these_weights(client, weights.digest, journal):
@@ -188,7 +190,9 @@ class OnRay(Engines):
         self._runner.close()
 
     @asynccontextmanager
-    async def _search(self, weights: Weights, journal: Journal[Outcome]) -> AsyncGenerator[Search]:
+    async def _search(
+        self, weights: Weights, journal: Journal[SearchOutcome]
+    ) -> AsyncGenerator[Search]:
         if self._served is None or self._served[0] != weights.digest:
             await self._stop()
             opening = self._cluster.search(weights.folder, weights.digest)
@@ -216,13 +220,13 @@ async def _serve(client: AsyncClient, weights: Weights) -> None:
         await client.reload(weights.model, str(weights.folder.resolve()))
 
 
-async def _outcome(search: Search, config: SearchConfig, question: Question) -> Outcome:
+async def _outcome(search: Search, config: SearchConfig, question: Question) -> SearchOutcome:
     mine = SolveOptions(seed=question.seed(config.seed), tree=config.keeps_errors)
     try:
         result = await search(question.problem, config.options | mine)
     except Failed as error:
-        return Outcome.failed(question, str(error))
-    outcome = Outcome.of(question, result)
+        return SearchOutcome.failed(question, str(error))
+    outcome = SearchOutcome.of(question, result)
     if not (outcome.solved and config.keeps_errors):
         return outcome
     wrong = wrong_steps(question.task, question.problem, outcome.steps, result.tree or ())
