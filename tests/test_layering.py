@@ -27,6 +27,7 @@ SERVER_LAYERS = [
     {"reload"},
     {"engine_provider"},
     {"pipeline"},
+    {"idempotent_search"},
     {"service"},
     {"handlers"},
     {"api"},

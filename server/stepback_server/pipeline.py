@@ -57,6 +57,11 @@ class SearchPipeline:
             seen.answered(result)
         return result
 
+    async def check(self, request: SolveRequest) -> None:
+        """Refuse what could never be searched for. Raises ApiError and EngineUnavailable."""
+        await self._solver.accept(request)
+        self.refuse_while_draining()
+
     def refuse_while_draining(self) -> None:
         """Raise EngineUnavailable once the server stops."""
         if self.is_draining:

@@ -1,9 +1,7 @@
 """The service that the routes call: searches, reloads, readiness."""
 
 import os
-from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
 from importlib.metadata import version as distribution_version
 from typing import Literal
 
@@ -27,6 +25,7 @@ from stepback_server.gateway.idempotency import IdempotentAnswers
 from stepback_server.gateway.rate_limit import RateLimiter
 from stepback_server.gateway.shared.controllers import SharedControllers
 from stepback_server.gateway.tenant import Tenant
+from stepback_server.idempotent_search import IdempotentSearches
 from stepback_server.observability.metrics import Live, Metrics
 from stepback_server.observability.telemetry import Telemetry
 from stepback_server.observability.tracing import Tracing
@@ -36,7 +35,7 @@ from stepback_server.request_context import note
 from stepback_server.scorers.named import Scorers
 from stepback_server.settings import Settings
 from stepback_server.solve.solver import Solver
-from stepback_server.solve.stream import Feed, LiveSearch
+from stepback_server.solve.stream import Feed
 
 
 class Service:
@@ -89,26 +88,27 @@ class Service:
             if isinstance(task, IsolatedChecker):
                 task.worker.observe = partial(self.metrics.checked, task.name)
         grammar = served.checkpoint.codec.tokens
-        self._answers = IdempotentAnswers(
+        self._scorers = Scorers.read(settings.checkers_file, os.environ, self.metrics.scorer_called)
+        solver = Solver(served.checkpoint, settings, self._scorers)
+        served.shortened = solver.shorten
+        self._pipeline = SearchPipeline(
+            solver=solver,
+            admission=self._admission,
+            engines=keeper,
+            telemetry=Telemetry(self.metrics, tracing, grammar, meter.charge),
+        )
+        answers = IdempotentAnswers(
             max_results=settings.idempotency_results,
             max_bytes=settings.idempotency_mib << 20,
             seconds=settings.idempotency_seconds,
             elsewhere=shared and shared.answers,
         )
-        self._scorers = Scorers.read(settings.checkers_file, os.environ, self.metrics.scorer_called)
-        self._solver = Solver(served.checkpoint, settings, self._scorers)
-        served.shortened = self._solver.shorten
-        self._pipeline = SearchPipeline(
-            solver=self._solver,
-            admission=self._admission,
-            engines=keeper,
-            telemetry=Telemetry(self.metrics, tracing, grammar, meter.charge),
-        )
+        self.searches: IdempotentSearches = IdempotentSearches(self._pipeline, solver, answers)
         self._reloader = Reloader(
             served,
             keeper,
             self._admission,
-            self._solver,
+            solver,
             root=settings.reload_root,
             grace_seconds=settings.grace_seconds,
         )
@@ -133,8 +133,7 @@ class Service:
 
     async def check(self, request: SolveRequest) -> None:
         """Refuse what could never be searched for. Raises ApiError."""
-        await self._solver.accept(request)
-        self._pipeline.refuse_while_draining()
+        await self._pipeline.check(request)
 
     async def solve(
         self,
@@ -145,74 +144,6 @@ class Service:
     ) -> SolveResult:
         """Accept, admit, search, answer. Raises ApiError and EngineError."""
         return await self._pipeline.solve(request, tenant, feed, urgency)
-
-    async def solve_once(
-        self,
-        request: SolveRequest,
-        tenant: Tenant,
-        idempotency_key: str | None,
-        feed: Feed | None = None,
-    ) -> tuple[bytes, bool]:
-        """Return the result as JSON, and True where an earlier request with the same key, streamed
-        or not, has given it. Raises what `solve` does."""
-
-        if idempotency_key is None:
-            result = await self._pipeline.solve(request, tenant, feed)
-            return result.model_dump_json().encode(), False
-        once = await self._once(request, tenant, idempotency_key, feed)
-        return once.content, once.is_joined
-
-    async def _once(
-        self, request: SolveRequest, tenant: Tenant, key: str, feed: Feed | None = None
-    ) -> "_Once":
-        # Kept apart from the bytes: the request that searched need not parse its own answer.
-        own: list[SolveResult] = []
-
-        async def work() -> bytes:
-            own.append(await self._pipeline.solve(request, tenant, feed))
-            return own[0].model_dump_json().encode()
-
-        # A request that is streamed and one that is not are the same request: a client whose stream
-        # broke may ask again without.
-        same = request.model_copy(update={"stream": False})
-        fingerprint = sha256(same.model_dump_json().encode()).digest()
-        content, is_joined = await self._answers.once(tenant.name, key, fingerprint, work)
-        return _Once(content, is_joined, own[0] if own else None)
-
-    async def result(
-        self, request: SolveRequest, tenant: Tenant, idempotency_key: str | None
-    ) -> tuple[SolveResult, bool]:
-        """Return the result, and True as `solve_once` does. Raises what it raises."""
-        if idempotency_key is None:
-            return await self.solve(request, tenant), False
-        once = await self._once(request, tenant, idempotency_key)
-        return once.result, once.is_joined
-
-    async def watch(
-        self, request: SolveRequest, tenant: Tenant, idempotency_key: str | None = None
-    ) -> LiveSearch:
-        """Search in a task of its own that reports while it runs. A request that joins another, or
-        comes after it, receives the result alone. Raises what `solve_once` raises within the first
-        seconds."""
-
-        async def solve(feed: Feed) -> SolveResult:
-            if idempotency_key is None:
-                return await self.solve(request, tenant, feed)
-            # Asked before the search: the headers go out with the first event, before it is known
-            # who searches.
-            feed.is_joined = await self._answers.knows(tenant.name, idempotency_key)
-            once = await self._once(request, tenant, idempotency_key, feed)
-            # It had no search of its own, so the result came from another request's.
-            if feed.beginning is None:
-                feed.is_joined = True
-                feed.begin(*await self._solver.retell(request, once.result))
-            return once.result
-
-        # Waits for the beginning, so that a refusal still has its own HTTP status: once a stream
-        # has begun, its status is 200.
-        live = LiveSearch(solve)
-        await live.begin()
-        return live
 
     @property
     def model(self) -> Model:
@@ -291,17 +222,3 @@ class Service:
     def vllm_version(self) -> str:
         """Version of the engines' vLLM, once one was up."""
         return self._keeper.version
-
-
-@dataclass(frozen=True, slots=True)
-class _Once:
-    """The answer of a search with an Idempotency-Key."""
-
-    content: bytes
-    is_joined: bool
-    own: SolveResult | None
-    """The result, where the search was this request's."""
-
-    @property
-    def result(self) -> SolveResult:
-        return self.own or SolveResult.model_validate_json(self.content)

@@ -62,7 +62,7 @@ async def solve_batch(
     async def solve(index: int) -> SolveResult:
         # A key of its own for each row: a batch that is sent again finds the rows that had ended.
         key = None if idempotency_key is None else f"{idempotency_key}/{index}"
-        result, _ = await service.result(_request(body.row(index)), tenant, key)
+        result, _ = await service.searches.result(_request(body.row(index)), tenant, key)
         return result
 
     run = BatchRun(solve, len(body.requests), at_once=service.at_once(tenant))

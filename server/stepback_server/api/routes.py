@@ -86,13 +86,14 @@ async def solve(
     if body.background:
         job = await _in_background(body, request, tenant, idempotency_key)
         return JSONResponse(job.model_dump(mode="json"), 202)
+    searches = service.searches
     try:
         if body.stream:
-            live = await until_hang_up(request, service.watch(body, tenant, idempotency_key))
+            live = await until_hang_up(request, searches.watch(body, tenant, idempotency_key))
             headers = replayed_headers() if live.is_joined else {}
             return EventStream(live, headers=headers)
         content, replayed = await until_hang_up(
-            request, service.solve_once(body, tenant, idempotency_key)
+            request, searches.content(body, tenant, idempotency_key)
         )
     except Interrupted:
         # Nobody reads this; the status is for the access log.

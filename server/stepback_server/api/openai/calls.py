@@ -17,7 +17,7 @@ def search_rows(
     async def solve(place: int) -> SolveResult:
         # A single search keeps the caller's key, so that it is the same in /solve.
         row_key = key if key is None or len(searches) == 1 else f"{key}/{place}"
-        result, _ = await service.result(searches[place], tenant, row_key)
+        result, _ = await service.searches.result(searches[place], tenant, row_key)
         return result
 
     return BatchRun(solve, len(searches), at_once=service.at_once(tenant))

@@ -83,13 +83,14 @@ async def chat_completions(
     _record(service, call, body.user)
     envelope = _envelope("chatcmpl", call, service)
     [search] = call.searches
+    searches = service.searches
     try:
         if body.stream:
-            live = await until_hang_up(request, service.watch(search, tenant, idempotency_key))
+            live = await until_hang_up(request, searches.watch(search, tenant, idempotency_key))
             headers = replayed_headers() if live.is_joined else {}
             return WorkStream(live, chat_chunks(live, call.wanted, envelope), headers=headers)
         result, is_joined = await until_hang_up(
-            request, service.result(search, tenant, idempotency_key)
+            request, searches.result(search, tenant, idempotency_key)
         )
     except Interrupted:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
