@@ -1,15 +1,16 @@
-"""The search loop: pick, expand, record. The only file of the search that waits for anything."""
+"""The search loop: pick, expand, record. With appraisal.py it is what waits for anything."""
 
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from stepback_core.schemas import StopReason
 from stepback_core.trace import TokenGrammar
 from stepback_server.concurrency import task_group
 from stepback_server.engine.base import EMPTY_SAMPLE, Engine, EngineError, Finish, Sample
+from stepback_server.search.appraisal import Appraisals, Appraise
 from stepback_server.search.budget import TokenBudget
 from stepback_server.search.in_order import InOrder
 from stepback_server.search.sample_requests import SampleRequests
@@ -18,11 +19,6 @@ from stepback_server.search.tree import Branch, Tree
 
 # An engine that lives ends a sample within milliseconds; a dead one is not waited for.
 _SECONDS_TO_ABORT = 1.0
-
-Appraise = Callable[[Sequence[Branch], asyncio.Event], Awaitable[Sequence[Branch]]]
-"""Adds verdicts and scores that take time to new branches, and returns the branches.
-
-At once, as they are, when the event is set. Raises nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,13 +98,12 @@ class Search:
         self._expanding = 0
         self._in_flight = 0
         self._picked: list[Expansion] = []
-        self._appraise = appraise
+        self._appraisals = (
+            Appraisals(appraise, self._record_appraised, idle=self._recorded.set)
+            if appraise is not None
+            else None
+        )
         self._is_lost = is_lost
-        self._arrived: list[Branch] = []
-        self._appraising: asyncio.Task[None] | None = None
-        # Ends an appraisal that waits for a service. Not set when tokens run out: verdicts on what
-        # was paid for still count.
-        self._hurry = asyncio.Event()
         # A seed asks for the same tree each time, whichever sample ends first; the price is that a
         # branch waits for those that were asked for before it.
         self._early = None if seed is None else InOrder()
@@ -144,12 +139,12 @@ class Search:
             raise
         finally:
             deadline.cancel()
+            growing.cancel()
             # Gathered even after an error: a task without a waiter would log its exception when
             # it is collected.
-            unfinished = [growing, *([self._appraising] if self._appraising else [])]
-            for task in unfinished:
-                task.cancel()
-            await asyncio.gather(*unfinished, return_exceptions=True)
+            await asyncio.gather(growing, return_exceptions=True)
+            if self._appraisals is not None:
+                await self._appraisals.close()
         if self._error is not None:
             raise self._error
         growing.result()
@@ -157,7 +152,7 @@ class Search:
 
     async def _grow(self) -> None:
         """Expand what the strategy picks, as soon as it does, until it picks nothing more."""
-        self._picked = self._strategy.pick()
+        self._pick()
         async with task_group() as group:
             while not self._stop.is_set():
                 # Before the picks are taken, so that a branch that comes in between wakes the loop
@@ -173,8 +168,8 @@ class Search:
                     break
                 await self._recorded.wait()
         # The group has ended, but what came last may still be at a scorer.
-        if self._appraising is not None:
-            await self._appraising
+        if self._appraisals is not None:
+            await self._appraisals.finish()
         # Where the search ended before a lost sample was sampled again, later ones still count.
         for branch in self._early.rest() if self._early else ():
             self._count(branch)
@@ -185,8 +180,9 @@ class Search:
 
     def _finish(self, reason: StopReason) -> None:
         """Stop, for the first reason that is given."""
-        if reason is not StopReason.TOKEN_BUDGET:
-            self._hurry.set()
+        # Not when tokens run out: verdicts on what was paid for still count.
+        if self._appraisals is not None and reason is not StopReason.TOKEN_BUDGET:
+            self._appraisals.hurry()
         if not self._stop.is_set():
             self._reason = reason
             self._stop.set()
@@ -268,31 +264,20 @@ class Search:
 
     def _arrive(self, branch: Branch) -> None:
         """Record a branch, once it is appraised where anything takes time to say of it."""
-        if self._appraise is None:
+        if self._appraisals is None:
             self._record(branch)
-            return
-        self._arrived.append(branch)
-        if not self._is_appraising:
-            work = self._appraise_arrived(self._appraise)
-            self._appraising = asyncio.create_task(work)
-            self._appraising.add_done_callback(lambda _: self._recorded.set())
+        else:
+            self._appraisals.add(branch)
 
     @property
     def _is_appraising(self) -> bool:
-        # result() raises what an appraisal raised: it promises to raise nothing, so that would be a
-        # bug to see.
-        if self._appraising is not None and self._appraising.done():
-            self._appraising.result()
-            self._appraising = None
-        return self._appraising is not None
+        return self._appraisals is not None and self._appraisals.is_working
 
-    async def _appraise_arrived(self, appraise: Appraise) -> None:
-        while self._arrived:
-            arrived, self._arrived = self._arrived, []
-            for branch in await appraise(arrived, self._hurry):
-                self._record(branch)
-            if self._is_lost():
-                self._finish(StopReason.CHECKER_FAILED)
+    def _record_appraised(self, branches: Sequence[Branch]) -> None:
+        for branch in branches:
+            self._record(branch)
+        if self._is_lost():
+            self._finish(StopReason.CHECKER_FAILED)
 
     def _record(self, branch: Branch) -> None:
         """Count a branch, with a seed in its turn; nothing after a win."""
@@ -308,8 +293,11 @@ class Search:
         if self._is_win(told):
             self._finish(StopReason.SOLVED)
         # At once: what else has ended by now is an accident, and must not change what is picked.
-        self._picked += self._strategy.pick()
+        self._pick()
         self._recorded.set()
+
+    def _pick(self) -> None:
+        self._picked += self._strategy.pick()
 
     def _settle(self, reserved: int, used: int) -> None:
         self._budget.settle(reserved, used)

@@ -24,7 +24,8 @@ from stepback_server.errors import ApiError
 from stepback_server.scorers.messages import Question
 from stepback_server.scorers.named import Scorers
 from stepback_server.scorers.scorer import Scorer
-from stepback_server.search.loop import Appraise, Limits, Search
+from stepback_server.search.appraisal import Appraise
+from stepback_server.search.loop import Limits, Search
 from stepback_server.search.ranking import Check
 from stepback_server.search.registry import STRATEGIES, Setup
 from stepback_server.search.tree import Branch, State

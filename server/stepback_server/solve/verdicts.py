@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from stepback_core.trace import TraceCodec
 from stepback_server.scorers.messages import Opinion
-from stepback_server.search.loop import Appraise
+from stepback_server.search.appraisal import Appraise
 from stepback_server.search.ranking import Check, Judgement
 from stepback_server.solve.order import AcceptedRequest
 from stepback_server.solve.scoring import Scoring, ScoringCost

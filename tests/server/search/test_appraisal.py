@@ -8,7 +8,8 @@ import pytest
 
 from stepback_core.schemas import StopReason
 from stepback_server.engine.base import SampleRequest
-from stepback_server.search.loop import Appraise, Limits, Search, Searched
+from stepback_server.search.appraisal import Appraise
+from stepback_server.search.loop import Limits, Search, Searched
 from stepback_server.search.sampling import Independent
 from stepback_server.search.tree import Branch
 from tests.server.search.scripted import END, GRAMMAR, NEWLINE, ScriptedEngine

@@ -8,8 +8,9 @@ import pytest
 
 from stepback_core.schemas import Outcome, StopReason
 from stepback_server.engine.base import OnSample, SampleRequest
+from stepback_server.search.appraisal import Appraise
 from stepback_server.search.best_first import BestFirst, BestFirstConfig
-from stepback_server.search.loop import Appraise, Limits, Search, Searched
+from stepback_server.search.loop import Limits, Search, Searched
 from stepback_server.search.strategy import StateView
 from stepback_server.search.tree import Branch
 from tests.server.search.scripted import END, GRAMMAR, MARKER, NEWLINE
