@@ -7,6 +7,7 @@ through a proxy that cannot reach it.
 import importlib.util
 import ipaddress
 import os
+from fnmatch import fnmatchcase
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
@@ -45,18 +46,26 @@ def _is_excepted(host: str, port: int | None) -> bool:
     if proxy_bypass(f"{host}:{port}" if port else host):
         return True
     address = _address(host)
-    return address is not None and any(address in network for network in _networks())
+    return any(
+        # Patterns (*.internal, 10.*) as other programs take them; `proxy_bypass` knows plain names.
+        ("*" in entry and fnmatchcase(host, entry))
+        or (address is not None and _has(entry, address))
+        for entry in _entries()
+    )
 
 
-def _networks() -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-    """The addresses and networks (10.0.0.0/8) of NO_PROXY."""
-    found: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
-    for entry in (os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")).split(","):
-        try:
-            found.append(ipaddress.ip_network(entry.strip().strip("[]"), strict=False))
-        except ValueError:  # a name, which `proxy_bypass` knows
-            continue
-    return found
+def _entries() -> list[str]:
+    """What NO_PROXY names, between commas or spaces."""
+    named = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
+    return named.replace(",", " ").lower().split()
+
+
+def _has(entry: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Tell whether an entry is an address, or a network (10.0.0.0/8), with this address in it."""
+    try:
+        return address in ipaddress.ip_network(entry.strip("[]"), strict=False)
+    except ValueError:  # a name
+        return False
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
