@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import (
     Regex,
     Tokenizer,
@@ -283,6 +284,33 @@ def test_weights_that_are_none_are_refused_by_name(tmp_path: Path, content: byte
     if content is not None:
         weights.write_bytes(content)
     with pytest.raises(InvalidInput, match="the weights: "):
+        _from_base(BaseModelChoice(path=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "name", ["quantize_config.json", "quant_config.json", "hf_quant_config.json"]
+)
+def test_weights_that_a_file_beside_them_calls_quantised_are_refused(
+    tmp_path: Path, name: str
+) -> None:
+    (empty_base(tmp_path) / name).write_text("{}")
+    with pytest.raises(InvalidInput, match=rf"{name}: the weights are quantised"):
+        _from_base(BaseModelChoice(path=str(tmp_path)))
+
+
+def test_weights_of_another_model_are_refused_and_none_is_made_up(tmp_path: Path) -> None:
+    make_base(tmp_path, "llama", LLAMA)
+    path = tmp_path / "model.safetensors"
+    weights = load_file(path)
+    name = "model.layers.0.mlp.up_proj.weight"
+    quantised = {f"{name}.qweight": weights[name].to(torch.int8)}
+    save_file(weights | quantised, path, {"format": "pt"})
+    _from_base(BaseModelChoice(path=str(tmp_path)))
+    save_file({k: v for k, v in weights.items() if k != name}, path, {"format": "pt"})
+    with pytest.raises(InvalidInput, match=rf"the weights: .*has 1 more, such as {name}"):
+        _from_base(BaseModelChoice(path=str(tmp_path)))
+    save_file(weights | {name: weights[name][:8].clone()}, path, {"format": "pt"})
+    with pytest.raises(InvalidInput, match=r"the weights: "):
         _from_base(BaseModelChoice(path=str(tmp_path)))
 
 

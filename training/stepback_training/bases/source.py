@@ -17,6 +17,8 @@ from stepback_core.manifest import MANIFEST_NAME, Manifest
 from stepback_training.bases.families import check_family
 
 _PACKAGE = "package:"
+# Files of GPTQ, AWQ and ModelOpt, some of which leave the configuration as it was.
+_QUANTISED = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,9 @@ class BaseSource:
                 f"{folder / 'modules.json'}: it is a model of embeddings (sentence-transformers), "
                 "which writes no text: take the causal model that it was made from"
             )
+        for name in _QUANTISED:
+            if self._find(name):
+                raise InvalidInput(f"{folder / name}: {_plain_weights('of some kind')}")
         if config is not None:
             _check_config(config, str(folder / "config.json"))
         elif is_local:
@@ -125,9 +130,20 @@ class BaseSource:
         if self.gguf:
             options["quantization_config"] = GgufConfig(dequantize=True)
         try:
-            return AutoModelForCausalLM.from_pretrained(self.path, dtype=dtype, **options)
-        except (OSError, ValueError, SafetensorError) as error:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                self.path, dtype=dtype, output_loading_info=True, **options
+            )
+        # RuntimeError: a matrix of another shape than the configuration says.
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise InvalidInput(f"{self.name}: the weights: {_one_line(error)}") from error
+        model, told = loaded
+        # transformers makes random ones in their place, with a warning that nobody reads.
+        if missing := sorted(told["missing_keys"]):
+            raise InvalidInput(
+                f"{self.name}: the weights: a model of this configuration has {len(missing)} more, "
+                f"such as {missing[0]}: they are of another model, or quantised"
+            )
+        return model
 
 
 def _in_package(name: str) -> str:
@@ -147,12 +163,16 @@ def _check_config(config: Path, name: str) -> None:
     for part in ("quantization_config", "compression_config"):
         if fields.get(part):
             kind = fields[part].get("quant_method", "of some kind")
-            raise InvalidInput(
-                f"{name}: {part}: the weights are quantised ({kind}), and training is for plain "
-                "ones: take the model that they were made from"
-            )
+            raise InvalidInput(f"{name}: {part}: {_plain_weights(kind)}")
     if "auto_map" in fields and fields.get("model_type") not in CONFIG_MAPPING:
         raise InvalidInput(f"{name}: auto_map: the model needs code of its own, which is not run")
+
+
+def _plain_weights(kind: str) -> str:
+    return (
+        f"the weights are quantised ({kind}), and training is for plain ones: take the model that "
+        "they were made from"
+    )
 
 
 def _has_weights(folder: Path) -> bool:
