@@ -77,7 +77,7 @@ results: $(INSTALLED)  ## stepback evaluate on the bundled checkpoint
 	$(BIN)/python -m tests.benchmarks.accuracy
 
 trials: $(INSTALLED) ## attacks on a running controller and its engines: about half an hour
-	for trial in flood interleaved fuzz schema replicas discovery soak; do \
+	for trial in flood interleaved hostile hang_up fuzz schema replicas discovery soak; do \
 		$(BIN)/python -m tests.trials.$$trial || exit 1; \
 	done
 

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -47,6 +48,8 @@ _COMMANDS = {
     ),
     "plot": ("stepback_training.evaluate.cli", "plot", "training,plot", "draw evaluations"),
 }
+# They are told what to do by signals, which Windows does not have.
+_BY_SIGNALS = frozenset({"serve", "engine"})
 
 
 def main() -> int:
@@ -59,6 +62,9 @@ def main() -> int:
         print(_usage(), file=sys.stdout if wanted else sys.stderr)
         return 0 if wanted else 2
     module, function, extra, _ = _COMMANDS[name]
+    if name in _BY_SIGNALS and not hasattr(signal, "SIGHUP"):
+        print(f"stepback {name}: it needs Linux (or macOS), not {sys.platform}", file=sys.stderr)
+        return 2
     try:
         command = getattr(importlib.import_module(module), function)
     except ModuleNotFoundError as error:

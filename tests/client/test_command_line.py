@@ -180,10 +180,14 @@ def test_commands_that_only_ask_need_no_module_of_unix() -> None:
         (["evaluate", "--help"], "usage"),
         (["errors", "--help"], "usage"),
         (["plot", "--help"], "usage"),
+        (["import", "--help"], "usage"),
         (["train", "--recipe", "r", "--data", "d", "--out", "o"], "training needs Linux"),
+        (["serve"], "serve: it needs Linux"),
+        (["engine"], "engine: it needs Linux"),
     ):
         code = (
-            "import sys; sys.modules.update(fcntl=None, pwd=None); "
+            "import signal, sys; sys.modules.update(fcntl=None, pwd=None, resource=None); "
+            "del signal.SIGHUP; "
             f"sys.argv = ['stepback', *{arguments}]; "
             "import stepback_client.cli as c; sys.exit(c.main())"
         )

@@ -17,12 +17,13 @@ from stepback_core.tasks import CountdownProblem
 from stepback_server.gateway.keys import new_key
 from tests.conftest import start_controller, wait_until_ready
 
-_AT_WORK = (
+AT_WORK = (
     "stepback_searching",
     "stepback_queued",
     "vllm:num_requests_running",
     "vllm:num_requests_waiting",
 )
+"""Metrics of searches and sequences that run or wait."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,13 @@ class Controller:
 
     def metric(self, name: str) -> float:
         """The sum of a metric's series."""
-        lines = httpx.get(f"{self.url}/metrics", timeout=30).text.splitlines()
-        series = [line for line in lines if re.match(rf"{re.escape(name)}[ {{]", line)]
-        return sum(float(line.rpartition(" ")[2]) for line in series)
+        return summed(httpx.get(f"{self.url}/metrics", timeout=30).text, name)
 
     def is_idle(self, seconds: float = 15) -> bool:
         """True if no search and no sequence is left within `seconds`: the engine's canary,
         of one token, may be seen on the way."""
         deadline = time.monotonic() + seconds
-        while any(self.metric(name) for name in _AT_WORK):
+        while any(self.metric(name) for name in AT_WORK):
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.2)
@@ -102,6 +101,14 @@ def controller(
 
 def _resident_mib(process: psutil.Process) -> float:
     return process.memory_info().rss / (1 << 20)
+
+
+def summed(metrics: str, *names: str) -> float:
+    """The sum of all series of these metrics, in Prometheus' text."""
+    lines = [
+        line for line in metrics.splitlines() if re.split("[ {]", line, maxsplit=1)[0] in names
+    ]
+    return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
 def problem(number: int) -> CountdownProblem:
