@@ -42,6 +42,26 @@ def test_a_batch_survives_a_controller_that_is_killed_three_times(
         assert LINES <= paid <= LINES + 3 * IN_FLIGHT + PROBES
 
 
+@pytest.mark.timeout(900)
+def test_a_controller_that_stops_in_order_pays_no_line_twice(controllers: Controllers) -> None:
+    with httpx.Client(base_url=controllers.engine, timeout=300) as engine:
+        before = engine.get("/told").json()["searches"]
+        process, url = controllers.start(batch_searches=IN_FLIGHT, grace_seconds=120)
+        with httpx.Client(base_url=url, timeout=300) as client:
+            file = upload(client, *(line(f"r{number}") for number in range(LINES)))
+            id = begin(client, file)["id"]
+        for stop in range(2):
+            with httpx.Client(base_url=url, timeout=300) as client:
+                _wait_for_answers(client, id, (stop + 1) * LINES // 4)
+            process.terminate()
+            process.wait(timeout=300)
+            process, url = controllers.start(batch_searches=IN_FLIGHT, grace_seconds=120)
+        with httpx.Client(base_url=url, timeout=300) as client:
+            batch = batch_in(client, id, BatchStatus.COMPLETED)
+        assert batch["request_counts"] == {"total": LINES, "completed": LINES, "failed": 0}
+        assert engine.get("/told").json()["searches"] - before == LINES
+
+
 def _wait_for_answers(client: httpx.Client, id: str, count: int) -> None:
     def done() -> bool:
         counts = client.get(f"/v1/batches/{id}").json()["request_counts"]
