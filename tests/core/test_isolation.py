@@ -104,7 +104,7 @@ def test_no_process_is_left_of_a_call_that_was_killed(hostile: IsolatedChecker) 
     assert running is not None
     waiting = {child.pid for child in psutil.Process(running).children()}
     asked = ask(hostile, "sleep")
-    with pytest.raises(CheckerFailure, match="no answer within 10 s"):
+    with pytest.raises(CheckerFailure, match="no answer within 5 s"):
         asked.result(timeout=300)
     left = psutil.Process(running).children(recursive=True)
     assert len(waiting) == len(left) == READY
@@ -122,6 +122,28 @@ def test_verdicts_before_a_failure_are_told(hostile: IsolatedChecker) -> None:
         hostile.worker.submit(call).result(timeout=300)
     assert failed.value.kind is FailureKind.CRASHED
     assert failed.value.verdicts == [[True, True, None], [False, False, "not_reached"]]
+
+
+def test_a_call_yields_for_what_it_works_and_not_for_what_it_waits(
+    hostile: IsolatedChecker,
+) -> None:
+    # A worker of its own, for calls that are never answered.
+    worker = Worker("hostile", Limits(seconds=600))
+    try:
+        checker = IsolatedChecker(worker)
+        assert verdicts(ask(checker)) == [[True, True, None]]
+        ask(checker, "sleep")
+        ask(checker, "loop")
+        assert worker.process_id is not None
+        host, deadline = psutil.Process(worker.process_id), time.monotonic() + 300
+        while 19 not in (found := [child.nice() for child in host.children()]):
+            assert time.monotonic() < deadline, found
+            time.sleep(0.1)
+        time.sleep(1)
+        # Not the one that sleeps, nor those that wait for a call.
+        assert [child.nice() for child in host.children()].count(19) == 1
+    finally:
+        worker.close()
 
 
 def test_each_call_has_a_process_of_its_own(hostile: IsolatedChecker) -> None:

@@ -29,7 +29,8 @@ AT_ONCE = 4
 READY = 2
 """Forks that wait for a call: it does not wait for a fork then, unless several come at once."""
 _SECONDS_AT_FULL_PRIORITY = 0.2
-"""A call that takes longer yields the processors to everything else."""
+"""A call that takes more of a processor yields to everything else. One that only waits for its turn
+on a busy machine does not: it would wait for ever."""
 _LOWEST_PRIORITY = 19
 
 
@@ -99,7 +100,7 @@ class Host:
             if now >= fork.begun + self._confinement.seconds:
                 limit = f"no answer within {self._confinement.seconds:g} s"
                 self._end(fork, FailureKind.TIMEOUT, limit)
-            elif not fork.is_slow and now >= fork.begun + _SECONDS_AT_FULL_PRIORITY:
+            elif not fork.is_slow and fork.seconds_of_processor >= _SECONDS_AT_FULL_PRIORITY:
                 fork.is_slow = True
                 os.setpriority(os.PRIO_PROCESS, fork.pid, _LOWEST_PRIORITY)
 
@@ -108,12 +109,15 @@ class Host:
         return (fork for fork in self._forks.values() if fork.name)
 
     def _seconds_to_wait(self) -> float | None:
-        limit = self._confinement.seconds
-        ends = [
-            each.begun + (limit if each.is_slow else min(limit, _SECONDS_AT_FULL_PRIORITY))
-            for each in self._busy
-        ]
-        return max(0.0, min(ends) - time.monotonic()) if ends else None
+        """Seconds until a call may reach one of its limits; None while there is none."""
+        now = time.monotonic()
+        left: list[float] = []
+        for fork in self._busy:
+            left.append(fork.begun + self._confinement.seconds - now)
+            if not fork.is_slow:
+                # It has one processor at most, so no sooner than this.
+                left.append(_SECONDS_AT_FULL_PRIORITY - fork.seconds_of_processor)
+        return max(0.0, min(left)) if left else None
 
     def _end(self, fork: Fork, kind: FailureKind | None = None, detail: str = "") -> None:
         """End a fork, and all that it may have started, and tell its answer or its failure."""
