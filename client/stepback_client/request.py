@@ -68,7 +68,7 @@ def solve_body(problem: Problem, options: SolveOptions, *, stream: bool = False)
 
 
 def seconds_of(body: Mapping[str, Any]) -> float | None:
-    """The seconds that a checked body may be searched for; None where it leaves that out."""
+    """The seconds that a checked body may be searched for, or None if it leaves that out."""
     return body.get("budget", {}).get("seconds")
 
 

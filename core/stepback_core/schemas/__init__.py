@@ -19,6 +19,7 @@ from stepback_core.schemas.request import (
     Select,
     SolveRequest,
     Strategy,
+    selects_of,
 )
 from stepback_core.schemas.result import (
     Answer,
@@ -57,4 +58,5 @@ __all__ = [
     "TreeNode",
     "Usage",
     "Version",
+    "selects_of",
 ]

@@ -41,6 +41,16 @@ class Select(StrEnum):
 VOTES = (Select.VOTE, Select.WEIGHTED_VOTE)
 
 
+def selects_of(strategy: Strategy) -> tuple[Select, ...]:
+    """Return the rules of choice that go with a strategy."""
+    if strategy is Strategy.MAJORITY:
+        return VOTES
+    # It writes no answer twice, so that none has two votes.
+    if strategy is Strategy.BEST_FIRST:
+        return tuple(each for each in Select if each not in VOTES)
+    return tuple(Select)
+
+
 class Sampling(StrEnum):
     """Way to draw the samples of one state."""
 
@@ -118,7 +128,7 @@ def _majority_votes() -> JsonValue:
         },
         "then": {
             "properties": {
-                "select": {"enum": [*(s.value for s in VOTES), None]},
+                "select": {"enum": [*(s.value for s in selects_of(Strategy.MAJORITY)), None]},
                 "sampling": {"enum": [Sampling.INDEPENDENT.value, None]},
             }
         },
@@ -134,7 +144,7 @@ def _a_vote_needs_samples_that_may_agree() -> JsonValue:
         "then": {
             "required": ["strategy"],
             "properties": {
-                "strategy": {"enum": [s.value for s in Strategy if s is not Strategy.BEST_FIRST]}
+                "strategy": {"enum": [s.value for s in Strategy if Select.VOTE in selects_of(s)]}
             },
         },
     }
@@ -258,3 +268,16 @@ class SolveRequest(RequestModel):
         if self.background and self.stream:
             raise ValueError("background: follow it at /v1/searches/ID/events instead of stream")
         return self
+
+    @model_validator(mode="after")
+    def _selects_as_it_searches(self) -> "SolveRequest":
+        if self.strategy is Strategy.MAJORITY and self.sampling is Sampling.BEAM:
+            raise ValueError("sampling: samples of a beam are distinct, so none agree")
+        if self.select is None or self.select in selects_of(self.strategy):
+            return self
+        if self.strategy is Strategy.MAJORITY:
+            raise ValueError("select: the strategy majority always votes")
+        raise ValueError(
+            "select: best_first writes no answer twice, so none has two votes; name the strategy "
+            "majority, or select by perplexity"
+        )

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from stepback_core.preference import PREFERENCE
 from stepback_core.schemas import Answer, Select
 from stepback_core.tasks import Verdict
 from stepback_server.search.tree import Branch
@@ -57,7 +58,7 @@ def rank(
         _candidate(list(steps), group, separator, judge, [confidence_of(each) for each in group])
         for steps, group in groups.items()
     ]
-    prefer = _PREFERENCE[select]
+    prefer = PREFERENCE[select]
     return sorted(found, key=lambda candidate: prefer(candidate.answer), reverse=True)
 
 
@@ -90,25 +91,3 @@ def _score(branch: Branch) -> float:
     # A branch that ended has at least its end token, and so a score.
     assert branch.score is not None
     return branch.score
-
-
-def _liked(answer: Answer) -> float:
-    """The scorer's score; without any it is worse than the worst."""
-    return -1.0 if answer.scorer_score is None else answer.scorer_score
-
-
-def _passed(answer: Answer) -> int:
-    """Accepted before unknown before refused."""
-    # Unknown above refused: a checker that failed says nothing against an answer.
-    return {True: 2, None: 1, False: 0}[answer.verified]
-
-
-# Likelihood breaks every tie, so that the first answer does not depend on timing.
-_PREFERENCE: dict[Select, Callable[[Answer], tuple[float, ...]]] = {
-    Select.PERPLEXITY: lambda answer: (answer.score,),
-    Select.MARKER: lambda answer: (answer.confidence, answer.score),
-    Select.WEIGHTED_VOTE: lambda answer: (answer.weight, answer.score),
-    Select.VOTE: lambda answer: (answer.votes, answer.score),
-    Select.VERIFIED: lambda answer: (_passed(answer), _liked(answer), answer.score),
-    Select.SCORE: lambda answer: (_liked(answer), answer.score),
-}

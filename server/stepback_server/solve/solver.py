@@ -8,10 +8,8 @@ from dataclasses import asdict, replace
 from stepback_core.events import SearchLimits, StartedEvent
 from stepback_core.manifest import unlike_training
 from stepback_core.schemas import (
-    VOTES,
     Answer,
     Outcome,
-    Sampling,
     Select,
     SolveRequest,
     SolveResult,
@@ -247,21 +245,6 @@ class Solver:
     def _choose_select(
         self, request: SolveRequest, check: Check | None, scorer: Scorer | None
     ) -> Select:
-        if request.strategy is Strategy.MAJORITY:
-            if request.select not in (None, *VOTES):
-                raise invalid_field("select", "invalid_value", "the strategy majority always votes")
-            if request.sampling is Sampling.BEAM:
-                raise invalid_field(
-                    "sampling", "invalid_value", "samples of a beam are distinct: none agree"
-                )
-            return request.select or Select.VOTE
-        if request.select in VOTES and request.strategy is Strategy.BEST_FIRST:
-            raise invalid_field(
-                "select",
-                "invalid_value",
-                "best_first writes no answer twice, so none has two votes: name the strategy "
-                "majority, or select by perplexity",
-            )
         can_verify = check is not None or (scorer is not None and scorer.entry.decides)
         if request.select is Select.VERIFIED and not can_verify:
             raise invalid_field(
@@ -272,6 +255,8 @@ class Solver:
             )
         if request.select is not None:
             return request.select
+        if request.strategy is Strategy.MAJORITY:
+            return Select.VOTE
         if can_verify:
             return Select.VERIFIED
         return Select.PERPLEXITY if scorer is None else Select.SCORE

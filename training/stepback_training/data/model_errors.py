@@ -4,8 +4,8 @@
      "prefix": ["16-4=12"], "wrong_step": "25-12=14", "follow_ups": ["82+14=95"],
      "kind": "computational", "noticed": false}
 
-(one a line). What a file says of a step is not believed: the task judges every line anew when it is
-read, and a problem that is not of the training split is refused.
+(one a line). The task judges every line again when it is read, whatever the file says of the step.
+A problem that is not of the training split is refused.
 """
 
 from collections.abc import Iterator, Mapping

@@ -7,9 +7,9 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from stepback_client import SolveOptions
-from stepback_core.schemas import Sampling, Select, SolveRequest, Strategy
+from stepback_core.schemas import Sampling, Select, SolveRequest, Strategy, selects_of
 from stepback_core.validation import first_error
-from stepback_training.evaluate.scoring import Rule
+from stepback_training.evaluate.scoring import CHOICES, Rule
 from stepback_training.generators import GENERATORS, Generator, Split
 from stepback_training.sampling.problems import Question, draw
 
@@ -55,12 +55,10 @@ class Setting(_PlanModel):
     @property
     def rules(self) -> tuple[Rule, ...]:
         """The rules that can be judged on one such search."""
-        # Best-first search writes nothing twice, so that there is nothing to vote on.
         if self.until_verified:
             return (Rule.VERIFIED,)
-        if self.strategy is Strategy.BEST_FIRST:
-            return (Rule.PERPLEXITY, Rule.MARKER, Rule.LEGAL)
-        return (Rule.PERPLEXITY, Rule.VOTE, Rule.MARKER, Rule.WEIGHTED_VOTE, Rule.LEGAL)
+        offered = selects_of(self.strategy)
+        return (*(Rule(each.value) for each in CHOICES if each in offered), Rule.LEGAL)
 
     def request(self, temperature: float, seed: int) -> SolveOptions:
         options: SolveOptions = {

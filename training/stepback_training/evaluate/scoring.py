@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from stepback_core.schemas import Answer, SolveResult, StopReason
+from stepback_core.preference import PREFERENCE
+from stepback_core.schemas import Answer, Select, SolveResult, StopReason
 from stepback_core.tasks import Checker, Reason
 
 
@@ -29,6 +30,10 @@ class Rule(StrEnum):
     """The likeliest of those whose every step is legal; the target is not looked at."""
     VERIFIED = "verified"
     """The first that the checker accepts; it ended the search."""
+
+
+CHOICES = (Select.PERPLEXITY, Select.VOTE, Select.MARKER, Select.WEIGHTED_VOTE)
+"""The controller's rules that need nothing but the candidates, each with its rule here."""
 
 
 class Failure(StrEnum):
@@ -139,12 +144,10 @@ def _nothing(stop: StopReason) -> Failure:
     return by_limit.get(stop, Failure.NO_ANSWER)
 
 
-# Ties go to the first in the controller's own order, as they do there.
+# Ties go to the first in the controller's own order, as they do there. With `verified` that order
+# is the rule: it is the controller's verdicts that ended the search.
 _PREFERENCE: dict[Rule, Callable[[Answer], tuple[float, ...]]] = {
-    Rule.PERPLEXITY: lambda answer: (answer.score,),
-    Rule.VOTE: lambda answer: (answer.votes, answer.score),
-    Rule.MARKER: lambda answer: (answer.confidence, answer.score),
-    Rule.WEIGHTED_VOTE: lambda answer: (answer.weight, answer.score),
-    Rule.LEGAL: lambda answer: (answer.score,),
+    **{Rule(each.value): PREFERENCE[each] for each in CHOICES},
+    Rule.LEGAL: PREFERENCE[Select.PERPLEXITY],
     Rule.VERIFIED: lambda answer: (0.0,),
 }

@@ -23,8 +23,8 @@ async def of_these_weights(
 ) -> AsyncGenerator[None]:
     """Guard a block against a weight reload; `digest` is None if the controller does not tell.
 
-    Raises StepbackError where others are served in the end. Nobody knows then what is of which:
-    what this process has kept is taken out of the journal again.
+    Raises StepbackError if other weights are served in the end. It is unknown then which of them
+    gave which answer, so what this process has kept is taken out of the journal again.
     """
     try:
         yield
