@@ -119,7 +119,7 @@ def measure(given: argparse.Namespace) -> Measured:
     stream = deductions(rng, given.branches) if given.branches else make_samples(recipe.data, rng)
     number = (given.steps + given.warm_up) * fit.batch_tokens // (16 if not given.branches else 40)
     codec = TraceCodec.of(grammar, tokenizer)
-    samples = EncodedSamples(islice(stream, number), codec)
+    samples = EncodedSamples.of(islice(stream, number), codec)
     packed = PackedRows(
         samples, fit.row_tokens, tokenizer.pad_token_id, 0, share_prompts=fit.share_prompts
     )

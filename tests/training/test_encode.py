@@ -89,7 +89,7 @@ def test_each_tasks_name_is_one_token_and_further_characters_get_their_own() -> 
 def test_reserved_text_in_a_sample_is_refused(fields: dict[str, Any], reserved: str) -> None:
     sample = Sample.model_validate({"prompt": "p", "steps": ["1"]} | fields)
     with pytest.raises(ValueError, match=f"sample 2: .*must not contain .*{reserved}"):
-        EncodedSamples([RIGHT, sample], CODEC)
+        EncodedSamples.of([RIGHT, sample], CODEC)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_control_token_is_refused_anywhere_in_a_sample(fields: dict[str, Any])
     """As `/solve` refuses it in a prompt and in given steps: none comes in by a text."""
     sample = Sample.model_validate({"prompt": "p", "steps": ["1"]} | fields)
     with pytest.raises(ValueError, match=r"sample 1: .*must not contain '<(pad|unknown)>'"):
-        EncodedSamples([sample], CODEC)
+        EncodedSamples.of([sample], CODEC)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -111,7 +111,7 @@ def test_a_file_is_encoded_alike_by_any_number_of_processes(
     path, samples = tmp_path / "samples.jsonl", [long, *[RIGHT, WRONG, RIGHT] * 10]
     path.write_text("".join(sample.model_dump_json() + "\n" for sample in samples))
     found = EncodedSamples.read(path, CODEC, ["countdown", "maze"], processes=processes)
-    wanted = EncodedSamples(samples, CODEC, ["countdown", "maze"])
+    wanted = EncodedSamples.of(samples, CODEC, ["countdown", "maze"])
     for name in ("ids", "has_loss", "lengths", "starts"):
         np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
     assert len(found) == 31
@@ -142,7 +142,7 @@ def test_long_steps_take_memory_of_the_order_of_their_text() -> None:
     text = sum(len(step) for sample in samples() for step in sample.steps)
     tracemalloc.start()
     try:
-        encoded = EncodedSamples(samples(), CODEC)
+        encoded = EncodedSamples.of(samples(), CODEC)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -151,7 +151,7 @@ def test_long_steps_take_memory_of_the_order_of_their_text() -> None:
 
 
 def test_rows_hold_every_sample_once_and_pad_without_loss() -> None:
-    samples = EncodedSamples([RIGHT, WRONG] * 20, CODEC)
+    samples = EncodedSamples.of([RIGHT, WRONG] * 20, CODEC)
     rows = PackedRows(samples, 128, pad_id=0, seed=0)
     ids = torch.stack([rows[i]["input_ids"] for i in range(len(rows))])
     labels = torch.stack([rows[i]["labels"] for i in range(len(rows))])
@@ -163,12 +163,12 @@ def test_rows_hold_every_sample_once_and_pad_without_loss() -> None:
 
 def test_a_sample_longer_than_a_row_is_refused() -> None:
     with pytest.raises(ValueError, match="longest sample"):
-        PackedRows(EncodedSamples([WRONG], CODEC), 16, pad_id=0, seed=0)
+        PackedRows(EncodedSamples.of([WRONG], CODEC), 16, pad_id=0, seed=0)
 
 
 def test_no_samples_are_refused() -> None:
     with pytest.raises(ValueError, match="no samples"):
-        PackedRows(EncodedSamples([], CODEC), 16, pad_id=0, seed=0)
+        PackedRows(EncodedSamples.of([], CODEC), 16, pad_id=0, seed=0)
 
 
 def small_model(attention: str, variant: str) -> Any:
@@ -199,7 +199,7 @@ def small_model(attention: str, variant: str) -> Any:
 @pytest.mark.parametrize("variant", ["plain", "checkpointing", "adapter"])
 def test_samples_in_a_row_do_not_see_each_other(attention: str, variant: str) -> None:
     model = small_model(attention, variant)
-    samples = EncodedSamples([RIGHT, WRONG, RIGHT, WRONG, RIGHT], CODEC)
+    samples = EncodedSamples.of([RIGHT, WRONG, RIGHT, WRONG, RIGHT], CODEC)
     rows = PackedRows(samples, 80, pad_id=0, seed=0)
     every = [rows[index] for index in range(len(rows))]
     batch = {name: torch.stack([row[name] for row in every]) for name in rows[0]}
@@ -221,7 +221,7 @@ def test_samples_in_a_row_do_not_see_each_other(attention: str, variant: str) ->
 def test_a_packed_row_teaches_what_its_samples_teach_alone(attention: str, variant: str) -> None:
     """The gradient of a row is the sum of its samples' gradients."""
     model = small_model(attention, variant)
-    samples = EncodedSamples([RIGHT, WRONG, RIGHT], CODEC)
+    samples = EncodedSamples.of([RIGHT, WRONG, RIGHT], CODEC)
     packed = PackedRows(samples, 128, pad_id=0, seed=0)
     assert len(packed) == 1
     row = packed[0]
@@ -248,7 +248,7 @@ def gradients(
 
 
 def test_rows_of_padding_fill_the_last_step_and_teach_nothing() -> None:
-    samples = EncodedSamples([RIGHT, WRONG] * 20, CODEC)
+    samples = EncodedSamples.of([RIGHT, WRONG] * 20, CODEC)
     rows, filled = (PackedRows(samples, 128, pad_id=0, seed=0, multiple=m) for m in (1, 16))
     assert len(filled) == 16 > len(rows) == filled.filled
     for index in range(16):

@@ -36,7 +36,7 @@ COUNTDOWN = ROOT / "training/recipes/countdown.toml"
 def tiny_trainer(folder: Path) -> StepbackTrainer:
     """A training of a few steps, each of which is kept."""
     tokenizer: Any = make_tokenizer(Grammar(), tasks=[], digits_per_token=1)
-    samples = EncodedSamples(
+    samples = EncodedSamples.of(
         [Sample(prompt="1+1", steps=["2"])] * 40, TraceCodec.of(Grammar(), tokenizer)
     )
     recipe = Recipe.model_validate(

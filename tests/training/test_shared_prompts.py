@@ -28,7 +28,7 @@ SAMPLES = [
     Sample(prompt=PROMPT, steps=[], wrong_step="2+3=6", follow_ups=["6+1=7"]),
     Sample(prompt="countdown:5,8=13", steps=["8+5=13"], beginning=True),
 ]
-ENCODED = EncodedSamples(SAMPLES, CODEC)
+ENCODED = EncodedSamples.of(SAMPLES, CODEC)
 _ROUNDING = 1e-4
 """Another order of sums, over some steps of training."""
 
@@ -128,7 +128,7 @@ def losses(folder: Path, **train: Any) -> list[float]:
         }
     )
     fit, model = recipe.train, llama()
-    samples = EncodedSamples(SAMPLES * 10, CODEC)
+    samples = EncodedSamples.of(SAMPLES * 10, CODEC)
     rows = PackedRows(
         samples,
         fit.row_tokens,

@@ -23,9 +23,10 @@ from stepback_server.scorers.messages import Question
 from stepback_server.scorers.named import Scorers
 from stepback_server.scorers.scorer import Scorer
 from stepback_server.search.appraisal import Appraise
-from stepback_server.search.loop import Limits, Search
+from stepback_server.search.loop import Limits, Search, Searched
 from stepback_server.search.ranking import Check
 from stepback_server.search.registry import STRATEGIES, Setup
+from stepback_server.search.strategy import SearchStrategy
 from stepback_server.search.tree import Branch, State
 from stepback_server.settings import Settings
 from stepback_server.solve.events import EventWriter
@@ -104,9 +105,22 @@ class Solver:
     ) -> SolveResult:
         """Search and answer, and feed a watcher if there is one. Raises EngineError; cancelling it
         aborts the engine's work."""
-        request, codec = order.request, self._checkpoint.codec
-        verdicts = Verdicts.of_order(order, codec)
+        verdicts = Verdicts.of_order(order, self._checkpoint.codec)
         results = Results(self._checkpoint, order, verdicts.of, verdicts.cost)
+        search = self._search(order, engine, verdicts, feed)
+        if feed:
+            writer = self._event_writer(results, lambda: search.in_flight)
+            feed.begin(self._started(order), writer)
+        result = results.of(await self._run(search), seconds_queued)
+        if order.review is None or result.answer is None:
+            return result
+        drawn = await order.review.picture(result.answer.steps)
+        return result.model_copy(update={"picture": drawn})
+
+    def _search(
+        self, order: AcceptedRequest, engine: Engine, verdicts: Verdicts, feed: Feed | None
+    ) -> Search:
+        codec = self._checkpoint.codec
         ends_at_a_win = order.select is Select.VERIFIED
 
         def is_win(branch: Branch) -> bool:
@@ -116,48 +130,49 @@ class Solver:
                 and verdicts.of(codec.decode_steps(branch.ids)).verified is True
             )
 
-        search = Search(
+        def is_lost() -> bool:
+            # Of no use any more: only a verdict ends it, and there will be none.
+            lost = verdicts.are_lost or bool(order.review and order.review.is_lost)
+            return ends_at_a_win and lost
+
+        return Search(
             engine=engine,
-            strategy=STRATEGIES[request.strategy](
-                Setup(
-                    request=request,
-                    grammar=codec.tokens,
-                    view=order.view,
-                    tokens_per_branch=order.limits.tokens_per_branch,
-                    ends_at_a_win=ends_at_a_win,
-                    select=order.select,
-                    root=order.root,
-                    answer_of=lambda branch: tuple(codec.decode_steps(branch.ids)),
-                )
-            ),
+            strategy=self._strategy(order),
             grammar=codec.tokens,
             prompt_ids=order.prompt_ids,
             limits=order.limits,
-            seed=request.seed,
+            seed=order.request.seed,
             is_win=is_win,
             observe=feed.record if feed else lambda branch: None,
             appraise=_both(order.review and order.review.appraise, verdicts.appraise),
-            # Of no use any more: only a verdict ends it, and there will be none.
-            is_lost=lambda: (
-                ends_at_a_win and (verdicts.are_lost or bool(order.review and order.review.is_lost))
-            ),
+            is_lost=is_lost,
         )
-        if feed:
-            writer = self._event_writer(results, lambda: search.in_flight)
-            feed.begin(self._started(order), writer)
+
+    def _strategy(self, order: AcceptedRequest) -> SearchStrategy:
+        codec = self._checkpoint.codec
+        return STRATEGIES[order.request.strategy](
+            Setup(
+                request=order.request,
+                grammar=codec.tokens,
+                view=order.view,
+                tokens_per_branch=order.limits.tokens_per_branch,
+                ends_at_a_win=order.select is Select.VERIFIED,
+                select=order.select,
+                root=order.root,
+                answer_of=lambda branch: tuple(codec.decode_steps(branch.ids)),
+            )
+        )
+
+    async def _run(self, search: Search) -> Searched:
+        """Run a search that `cut_short` can end meanwhile."""
         self._searches.add(search)
         # It came in between: the server began to stop after this search had its place.
         if self._is_ending:
             search.cancel()
         try:
-            searched = await search.run()
+            return await search.run()
         finally:
             self._searches.discard(search)
-        result = results.of(searched, seconds_queued)
-        if order.review is None or result.answer is None:
-            return result
-        drawn = await order.review.picture(result.answer.steps)
-        return result.model_copy(update={"picture": drawn})
 
     async def retell(
         self, request: SolveRequest, result: SolveResult

@@ -2,6 +2,7 @@
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -41,19 +42,22 @@ class Recipe(BaseModel, extra="forbid", frozen=True):
     @model_validator(mode="after")
     def _check_improve_train(self) -> "Recipe":
         try:
-            _ = self.round_train
+            TrainRecipe.model_validate(self._round_train_fields())
         except ValidationError as error:
             raise ValueError(f"improve.train: {first_error(error, whole='all')}") from error
         return self
 
     @property
     def round_train(self) -> TrainRecipe:
-        """Tell how a round of self-improvement trains."""
+        """Recipe by which a round of self-improvement trains."""
+        return TrainRecipe.model_validate(self._round_train_fields())
+
+    def _round_train_fields(self) -> dict[str, Any]:
         changes = self.improve.train if self.improve else {}
         train = self.train.model_dump()
         if changes.keys() & {"epochs", "tokens"}:  # One of them stands in the place of the other.
             del train["epochs"], train["tokens"]
-        return TrainRecipe.model_validate(train | changes)
+        return train | changes
 
     @model_validator(mode="after")
     def _starts_from_one_model(self) -> "Recipe":

@@ -39,7 +39,8 @@ class Source(BaseModel, extra="forbid", frozen=True):
         if self.name == TRACES and self.options:
             raise ValueError(f"options: {TRACES} has none")
         try:
-            _ = self.task
+            if self.name != TRACES:
+                GENERATORS[self.name].with_options(self.options)
         except ValidationError as error:
             raise ValueError(f"options: {first_error(error, whole='all')}") from error
         return self

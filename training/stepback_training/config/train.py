@@ -124,6 +124,10 @@ class TrainRecipe(BaseModel, extra="forbid", frozen=True):
     def rows_per_step(self) -> int:
         return self.batch_tokens // self.row_tokens
 
+    def check_processes(self, processes: int) -> None:
+        """Raise ValueError where so many processes cannot share a step evenly."""
+        self.passes(processes)
+
     def passes(self, processes: int, *, on_gpu: bool = True) -> tuple[int, int]:
         """Rows of one forward pass, and such passes of one process in a step of `processes`
         processes. Raises ValueError where the processes cannot share the step evenly."""

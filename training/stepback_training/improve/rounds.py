@@ -144,19 +144,18 @@ class _Improvement:
 
     def _round(self, number: int) -> Round:
         if not number:
-            return self._measured(Round.model_construct(number=0))
+            return Round(number=0, **self._measurements(0))
         solved = self._solve(number)
         samples, counts = self._mix(number)
         checkpoint = self._train(number, samples)
         training = Manifest.read(checkpoint).training
-        return self._measured(
-            Round.model_construct(
-                number=number,
-                search=Score.of(solved),
-                paths=counts.optimal,
-                samples=counts,
-                training={name: training[name] for name in _REPORTED if name in training},
-            )
+        return Round(
+            number=number,
+            search=Score.of(solved),
+            paths=counts.optimal,
+            samples=counts,
+            training={name: training[name] for name in _REPORTED if name in training},
+            **self._measurements(number),
         )
 
     def _folder(self, number: int) -> Path:
@@ -220,11 +219,11 @@ class _Improvement:
 
     # What it is worth
 
-    def _measured(self, each: Round) -> Round:
-        number = each.number
+    def _measurements(self, number: int) -> dict[str, Any]:
+        """Measure the checkpoint of a round: the fields of `Round` that every round has."""
         greedy = SearchConfig(name="greedy", options=_GREEDY, seed=self._plan.seed)
         validation = self._ask(number, number, self._validation, greedy, "validation.jsonl")
-        fields = each.model_dump() | {
+        fields: dict[str, Any] = {
             "checkpoint": str(self._checkpoint(number)),
             "digest": self._weights(number).digest,
             "validation": Score.of(validation),
@@ -235,7 +234,7 @@ class _Improvement:
             options = _search_options(self._plan) | SolveOptions(select=Select.PERPLEXITY)
             searched = SearchConfig(name="search", options=options, seed=self._plan.seed)
             fields["searched"] = self._tested(number, searched)
-        return Round.model_validate(fields)
+        return fields
 
     def _tested(self, number: int, config: SearchConfig) -> dict[str, Score]:
         return {

@@ -39,10 +39,28 @@ class EncodedSamples:
     ValueError for a sample whose text holds the marker, the end, or a separator in a step.
     """
 
-    def __init__(
-        self, samples: Iterable[Sample], codec: TraceCodec, tasks: Sequence[str] = ()
-    ) -> None:
-        self._join([_encode_block(samples, codec, tasks)])
+    def __init__(self, blocks: Sequence[_Block]) -> None:
+        """Join blocks; `of` and `read` make them."""
+        self.ids = np.concatenate([block.ids for block in blocks] or [np.zeros(0, np.int32)])
+        self.has_loss = np.concatenate([b.has_loss for b in blocks] or [np.zeros(0, np.bool_)])
+        self.lengths = np.concatenate([b.lengths for b in blocks] or [np.zeros(0, np.int64)])
+        self.prompt_lengths = np.concatenate(
+            [b.prompt_lengths for b in blocks] or [np.zeros(0, np.int64)]
+        )
+        # One more than there are samples: the last one's end.
+        self.starts = np.concatenate([[0], np.cumsum(self.lengths)])
+        self.longest_answers: dict[str, int] = {}
+        """Tokens of the longest whole answer without its prompt, by task; "" for other prompts."""
+        for block in blocks:
+            for task, longest in block.longest_answers.items():
+                self.longest_answers[task] = max(longest, self.longest_answers.get(task, 0))
+
+    @classmethod
+    def of(
+        cls, samples: Iterable[Sample], codec: TraceCodec, tasks: Sequence[str] = ()
+    ) -> "EncodedSamples":
+        """Encode samples in this process."""
+        return cls([_encode_block(samples, codec, tasks)])
 
     @classmethod
     def read(
@@ -60,24 +78,7 @@ class EncodedSamples:
             context = get_context("forkserver")
             with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context) as pool:
                 blocks = list(pool.map(_encode_lines, *zip(*jobs, strict=True)))
-        encoded = cls.__new__(cls)
-        encoded._join(blocks)
-        return encoded
-
-    def _join(self, blocks: list[_Block]) -> None:
-        self.ids = np.concatenate([block.ids for block in blocks] or [np.zeros(0, np.int32)])
-        self.has_loss = np.concatenate([b.has_loss for b in blocks] or [np.zeros(0, np.bool_)])
-        self.lengths = np.concatenate([b.lengths for b in blocks] or [np.zeros(0, np.int64)])
-        self.prompt_lengths = np.concatenate(
-            [b.prompt_lengths for b in blocks] or [np.zeros(0, np.int64)]
-        )
-        # One more than there are samples: the last one's end.
-        self.starts = np.concatenate([[0], np.cumsum(self.lengths)])
-        self.longest_answers: dict[str, int] = {}
-        """Tokens of the longest whole answer without its prompt, by task; "" for other prompts."""
-        for block in blocks:
-            for task, longest in block.longest_answers.items():
-                self.longest_answers[task] = max(longest, self.longest_answers.get(task, 0))
+        return cls(blocks)
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -48,7 +48,7 @@ def train(recipe: Recipe, data: Path, run: Path) -> Path:
     Raises InvalidInput for a bad data file, and ValueError for a recipe that does not fit the data,
     the launch, or the run that is to go on.
     """
-    _ = recipe.train.passes(join().num_processes)
+    recipe.train.check_processes(join().num_processes)
     check_sharding(recipe)
     check_reporters(recipe)
     with ExitStack() as holding:
