@@ -55,7 +55,7 @@ def _is_excepted(host: str, port: int | None) -> bool:
 
 
 def _entries() -> list[str]:
-    """What NO_PROXY names, between commas or spaces."""
+    """Names in NO_PROXY, between commas or spaces."""
     named = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
     return named.replace(",", " ").lower().split()
 

@@ -125,7 +125,7 @@ class TrainRecipe(BaseModel, extra="forbid", frozen=True):
         return self.batch_tokens // self.row_tokens
 
     def check_processes(self, processes: int) -> None:
-        """Raise ValueError where so many processes cannot share a step evenly."""
+        """Raise ValueError where this many processes cannot share a step evenly."""
         self.passes(processes)
 
     def passes(self, processes: int, *, on_gpu: bool = True) -> tuple[int, int]:
