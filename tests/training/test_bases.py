@@ -251,8 +251,9 @@ def empty_base(folder: Path, **fields: Any) -> Path:
 
 
 @pytest.mark.parametrize("name", ["quantization_config", "compression_config"])
-def test_quantised_weights_are_refused(tmp_path: Path, name: str) -> None:
-    base = empty_base(tmp_path, **{name: {"quant_method": "awq", "bits": 4}})
+@pytest.mark.parametrize("told", [{"quant_method": "awq", "bits": 4}, "awq"])
+def test_quantised_weights_are_refused(tmp_path: Path, name: str, told: object) -> None:
+    base = empty_base(tmp_path, **{name: told})
     with pytest.raises(InvalidInput, match=rf"{name}: .*\(awq\)"):
         _from_base(BaseModelChoice(path=str(base)))
 

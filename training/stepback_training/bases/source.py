@@ -2,11 +2,13 @@
 
 import json
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -17,6 +19,7 @@ from stepback_core.manifest import MANIFEST_NAME, Manifest
 from stepback_training.bases.families import check_family
 
 _PACKAGE = "package:"
+_ADAPTER = "adapter_config.json"
 # Files of GPTQ, AWQ and ModelOpt, some of which leave the configuration as it was.
 _QUANTISED = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
 
@@ -69,10 +72,11 @@ class BaseSource:
         if folder.is_dir():
             return folder / name if (folder / name).exists() else None
         try:
-            return Path(hf_hub_download(self.path, name))
+            fetched = hf_hub_download(self.path, name, local_files_only=not _reaches(self.path))
         # No such file, no such name, or no way there: transformers says which.
         except (OSError, ValueError):
             return None
+        return Path(fetched)
 
     def _check_files(self) -> None:
         folder = Path(self.path)
@@ -80,7 +84,7 @@ class BaseSource:
         if not is_local and (folder.is_absolute() or folder.exists() or self.path.count("/") > 1):
             raise InvalidInput(f"{folder}: there is no such folder")
         config = self._find("config.json")
-        self._refuse_adapter(folder / "adapter_config.json", config)
+        self._refuse_adapter(folder / _ADAPTER, config)
         if self._find("modules.json"):
             raise InvalidInput(
                 f"{folder / 'modules.json'}: it is a model of embeddings (sentence-transformers), "
@@ -146,6 +150,19 @@ class BaseSource:
         return model
 
 
+@cache
+def _reaches(name: str) -> bool:
+    """Tell whether the hub answers for a name: to find out takes half a minute where it does not,
+    so it is not asked for each file."""
+    try:
+        hf_hub_download(name, _ADAPTER)
+    except LocalEntryNotFoundError:
+        return False
+    except (OSError, ValueError):
+        return True
+    return True
+
+
 def _in_package(name: str) -> str:
     """The one GGUF file of an installed Python package."""
     package = find_spec(name) if name.isidentifier() else None
@@ -162,7 +179,8 @@ def _check_config(config: Path, name: str) -> None:
     fields = _read(config)
     for part in ("quantization_config", "compression_config"):
         if fields.get(part):
-            kind = fields[part].get("quant_method", "of some kind")
+            told = fields[part]
+            kind = told.get("quant_method", "of some kind") if isinstance(told, dict) else told
             raise InvalidInput(f"{name}: {part}: {_plain_weights(kind)}")
     if "auto_map" in fields and fields.get("model_type") not in CONFIG_MAPPING:
         raise InvalidInput(f"{name}: auto_map: the model needs code of its own, which is not run")
