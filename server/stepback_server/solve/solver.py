@@ -2,7 +2,8 @@
 
 import asyncio
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 
 from stepback_core.events import SearchLimits, StartedEvent
@@ -23,7 +24,7 @@ from stepback_server.scorers.messages import Question
 from stepback_server.scorers.named import Scorers
 from stepback_server.scorers.scorer import Scorer
 from stepback_server.search.appraisal import Appraise
-from stepback_server.search.loop import Limits, Search, Searched
+from stepback_server.search.loop import Limits, Search
 from stepback_server.search.ranking import Check
 from stepback_server.search.registry import STRATEGIES, Setup
 from stepback_server.search.strategy import SearchStrategy
@@ -111,7 +112,9 @@ class Solver:
         if feed:
             writer = self._event_writer(results, lambda: search.in_flight)
             feed.begin(self._started(order), writer)
-        result = results.of(await self._run(search), seconds_queued)
+        with self._in_flight(search):
+            searched = await search.run()
+        result = results.of(searched, seconds_queued)
         if order.review is None or result.answer is None:
             return result
         drawn = await order.review.picture(result.answer.steps)
@@ -163,14 +166,15 @@ class Solver:
             )
         )
 
-    async def _run(self, search: Search) -> Searched:
-        """Run a search that `cut_short` can end meanwhile."""
+    @contextmanager
+    def _in_flight(self, search: Search) -> Generator[None]:
+        """Let `cut_short` end a search meanwhile."""
         self._searches.add(search)
         # It came in between: the server began to stop after this search had its place.
         if self._is_ending:
             search.cancel()
         try:
-            return await search.run()
+            yield
         finally:
             self._searches.discard(search)
 
