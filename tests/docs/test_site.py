@@ -27,3 +27,13 @@ def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path: Path) -> Non
     pages = sorted(tmp_path.rglob("*.html"))
     assert len(pages) > 20
     assert not [page for page in pages if _LOADED.search(page.read_text(encoding="utf-8"))]
+
+
+def test_every_concept_has_a_picture() -> None:
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    concepts = re.search(r"  - Concepts:\n((?:      - .*\n)+)", nav)
+    assert concepts
+    pages = [line.rpartition(": ")[2] for line in concepts[1].splitlines()]
+    assert len(pages) > 5
+    for page in pages:
+        assert re.search(r"^!\[", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.M), page
