@@ -7,13 +7,13 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from stepback_core.schemas import Answer, SolveRequest
+from stepback_core.schemas import Answer, SolveRequest, SolveResult
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine
 from stepback_server.engine.embedded import EmbeddedEngine
@@ -45,6 +45,9 @@ class Asked:
     """Tokens of all prompts that the engine was asked to continue."""
     cached: int
     requests: int
+    p_marker: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+    """P(marker) after right steps ("right") and after each kind of first wrong step, where the
+    solver looks for it."""
 
     @property
     def forwarded(self) -> int:
@@ -125,11 +128,16 @@ class RowSolver:
             prompted=counting.prompted,
             cached=usage.cached_tokens,
             requests=usage.engine_requests,
+            p_marker=self._p_marker(problem, result),
         )
 
     def _fields(self, problem: BaseModel) -> dict[str, Any]:
         """Fields of a request for a problem."""
         return {"task": self._task.name, "problem": problem.model_dump(mode="json")}
+
+    def _p_marker(self, problem: BaseModel, result: SolveResult) -> dict[str, list[float]]:
+        """P(marker) after the model's own steps; nothing here."""
+        return {}
 
     def _right(self, problem: BaseModel, candidates: Sequence[Answer]) -> dict[str, bool]:
         """Judge the choice of each rule, and *any*: a right candidate, which a checker finds."""

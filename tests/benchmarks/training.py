@@ -4,9 +4,10 @@ All sides train the same model on the same samples with the same Trainer. Packed
 length with several samples each, as the recipe says. Padded: one sample a row, and each batch as
 long as its longest sample, which is what a padding collator gives. Fused: packed, with the
 attention of `attention = "sdpa"`; left out where that is the recipe's own. Head: packed, with the
-head computed at losses alone. Shared: so, and with shared prompts. All take about as many samples a
-step, in as many passes, but for shared, which takes as many rows. A token counts where a sample has
-it, and a shared prompt counts for each sample; padding does not count.
+head computed at losses alone. Shared: so, and with shared prompts. Beginnings: so, and with all
+that samples begin with. All take about as many samples a step, in as many passes, but for the last
+two, which take as many rows. A token counts where a sample has it, and a shared one counts for each
+sample; padding does not count.
 
 With `--branches N` the samples are not the recipe's: N of them have one prompt, of some 35
 sentences, as a deduction in words has it.
@@ -46,7 +47,7 @@ from stepback_training.train.trainer import StepbackTrainer, arguments_of, colla
 from tests.conftest import ROOT
 from tests.progress import counted
 
-SIDES = ("packed", "padded", "head", "shared", "fused")
+SIDES = ("packed", "padded", "head", "shared", "beginnings", "fused")
 _WARM_UP = 3
 """Steps that are not counted, where the command line does not say."""
 
@@ -121,7 +122,12 @@ def measure(given: argparse.Namespace) -> Measured:
     codec = TraceCodec.of(grammar, tokenizer)
     samples = EncodedSamples.of(islice(stream, number), codec)
     packed = PackedRows(
-        samples, fit.row_tokens, tokenizer.pad_token_id, 0, share_prompts=fit.share_prompts
+        samples,
+        fit.row_tokens,
+        tokenizer.pad_token_id,
+        0,
+        share_prompts=fit.share_prompts,
+        share_beginnings=fit.share_beginnings,
     )
     per_row = len(samples) / packed.filled
     rows: Dataset[dict[str, torch.Tensor]] = packed
@@ -162,6 +168,7 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "fused": {"attention": "sdpa"},
     "head": {"head": "loss"},
     "shared": {"head": "loss", "share_prompts": True},
+    "beginnings": {"head": "loss", "share_beginnings": True},
 }
 
 

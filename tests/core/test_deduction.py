@@ -1,5 +1,7 @@
 """Deduction in words: questions, the reason of each refusal, and the split under new names."""
 
+from collections import Counter
+from itertools import islice
 from random import Random
 from typing import Any
 
@@ -60,6 +62,28 @@ def test_the_example_reads_as_documented() -> None:
 def test_each_refusal_has_its_reason(steps: list[str], reason: Reason) -> None:
     verdict = CHECKER.check(PROBLEM, steps)
     assert (verdict.strict, verdict.lax, verdict.reason) == (False, False, reason)
+
+
+def test_a_question_reads_the_same_without_its_second_article() -> None:
+    short = DeductionProblem(facts=PROBLEM.facts, question="Is Sally a hilpus or sterpus?")
+    assert CHECKER.prompt(short) == CHECKER.prompt(PROBLEM)
+
+
+def test_training_may_ask_several_questions_about_the_same_sentences() -> None:
+    task = TASK.with_options({"concepts": [15, 20], "questions": 4})
+    drawn = list(islice(task.stream(Split.TRAIN, Random(1)), 60))
+    asked = Counter(tuple(problem.facts) for problem in drawn)
+    assert 2 < max(asked.values()) <= 4
+    assert len({(tuple(problem.facts), problem.question) for problem in drawn}) == len(drawn)
+    for problem in drawn:
+        path = TASK.reference_paths(problem)[0]
+        assert CHECKER.check(problem, path).strict
+        graph = Graph.of(problem)
+        assert len({*graph.answers} & graph.reachable([graph.subject])) == 1
+    tests = list(islice(task.stream(Split.TEST_SEEN, Random(1)), 5))
+    assert tests == list(
+        islice(TASK.with_options({"concepts": [15, 20]}).stream(Split.TEST_SEEN, Random(1)), 5)
+    )
 
 
 def test_a_fact_that_is_the_answer_needs_no_second_saying() -> None:

@@ -40,6 +40,15 @@ def make(path: Path, *, processes: int = 2, **changes: object) -> list[Sample]:
     return list(read_samples(path))
 
 
+def test_each_problem_may_have_several_wrong_paths_beside_its_right_one(tmp_path: Path) -> None:
+    samples = make(tmp_path / "a", samples=1000, wrong_paths=2.5)
+    of_prompt = Counter(sample.prompt for sample in samples)
+    right = Counter(sample.prompt for sample in samples if not sample.wrong_steps)
+    assert right.keys() == of_prompt.keys()
+    assert 3.3 < len(samples) / sum(right.values()) < 3.7
+    assert all(not s.wrong_steps for s in make(tmp_path / "b", samples=100, wrong_paths=0))
+
+
 def test_a_seed_decides_the_bytes_whatever_the_number_of_processes(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("one", "two", "other")]
     make(files[0], processes=1)

@@ -14,7 +14,7 @@ from stepback_training.train.encoded_samples import EncodedSamples
 from stepback_training.train.isolation import has_tree_masks, takes_added_masks
 from stepback_training.train.loss_mask import IGNORED
 from stepback_training.train.packing import PackedRows
-from stepback_training.train.shared_prompts import Collator
+from stepback_training.train.shared_prompts import Collator, alike
 from stepback_training.train.tokenizer import make_tokenizer
 from stepback_training.train.trainer import StepbackTrainer, arguments_of, collator_of
 
@@ -58,13 +58,11 @@ def token_losses(model: Any, **inputs: torch.Tensor) -> list[list[float]]:
     return [row[there].tolist() for row, there in zip(losses, labels != IGNORED, strict=True)]
 
 
-def alone(sample: int) -> dict[str, torch.Tensor]:
-    there = slice(ENCODED.starts[sample], ENCODED.starts[sample + 1])
-    ids = torch.from_numpy(ENCODED.ids[there].astype("int64"))[None]
-    return {
-        "input_ids": ids,
-        "labels": torch.where(torch.from_numpy(ENCODED.has_loss[there]), ids, IGNORED),
-    }
+def alone(sample: int, encoded: EncodedSamples = ENCODED) -> dict[str, torch.Tensor]:
+    there = encoded.there(sample)
+    ids = torch.from_numpy(encoded.of(sample).astype("int64"))[None]
+    has_loss = torch.from_numpy(encoded.has_loss[there])
+    return {"input_ids": ids, "labels": torch.where(has_loss, ids, IGNORED)}
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -97,6 +95,54 @@ def test_a_shared_prompt_is_there_once() -> None:
     text = TOKENIZER.decode(row["input_ids"].tolist())
     assert text.count(PROMPT) == 1 and text.count("<backtrack>") == 2
     assert set(plain[0]) == {"input_ids", "position_ids", "labels"}
+
+
+BRANCHING = EncodedSamples(
+    [
+        *SAMPLES,
+        Sample(prompt=PROMPT, steps=["1+2=3"], wrong_step="3-3=0"),
+        Sample(prompt=PROMPT, steps=["1+2=3", "3+3=6"]),
+        Sample(prompt=PROMPT, steps=["1+2=3"], beginning=True),
+        Sample(prompt="countdown:1,2,3=7", steps=["1+2=3"], wrong_step="3+3=7"),
+        Sample(prompt="countdown:1,2,3=7", steps=[], wrong_step="1+2=3"),
+    ],
+    CODEC,
+)
+
+
+def losses_of_beginnings(model: Any, encoded: EncodedSamples) -> dict[tuple[int, ...], float]:
+    """The loss of each token that has one, by the ids up to it: of all samples, each alone."""
+    found: dict[tuple[int, ...], float] = {}
+    for sample in range(len(encoded)):
+        [row] = token_losses(model, **alone(sample, encoded))
+        ids, has_loss = encoded.of(sample).tolist(), encoded.has_loss[encoded.there(sample)]
+        places = [at for at, learned in enumerate(has_loss.tolist()) if learned]
+        found |= {tuple(ids[: at + 1]): loss for at, loss in zip(places, row, strict=True)}
+    return found
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("row_tokens", [128, 60])
+def test_a_shared_beginning_has_its_loss_once(seed: int, row_tokens: int) -> None:
+    model = llama()
+    pad = TOKENIZER.pad_token_id
+    rows = PackedRows(BRANCHING, row_tokens, pad, seed, share_beginnings=True)
+    collator = Collator(tree=True, additive=False, head_on_loss=False)
+    batch = collator([rows[index] for index in range(len(rows))])
+    found = sorted(loss for row in token_losses(model, **batch) for loss in row)
+    wanted = sorted(losses_of_beginnings(model, BRANCHING).values())
+    if row_tokens == 128:  # All that is alike is in one row.
+        torch.testing.assert_close(torch.tensor(found), torch.tensor(wanted))
+    # Beginnings that fell apart into several rows are there once in each.
+    assert len(found) >= len(wanted)
+    nearest = [min(abs(loss - other) for other in wanted) for loss in found]
+    assert max(nearest) < 1e-4
+    assert rows.tokens < PackedRows(BRANCHING, row_tokens, pad, seed, share_prompts=True).tokens
+
+
+def test_prompts_are_alike_where_half_of_them_is() -> None:
+    prompts = [b"abcdX", b"abcdY", b"abZZZ", b"q", b"abcdX"]
+    assert alike(prompts) == [b"abcdX", b"abcdX", b"abZZZ", b"q", b"abcdX"]
 
 
 def test_a_model_that_ignores_a_mask_is_found_out() -> None:
@@ -136,6 +182,7 @@ def losses(folder: Path, **train: Any) -> list[float]:
         0,
         multiple=fit.rows_per_step,
         share_prompts=fit.share_prompts,
+        share_beginnings=fit.share_beginnings,
     )
     arguments = arguments_of(recipe, folder, rows, 1)
     arguments.save_strategy = "no"
@@ -157,8 +204,9 @@ def test_a_head_on_losses_alone_trains_the_same(tmp_path: Path) -> None:
     everywhere, on_losses = (losses(tmp_path, head=head) for head in ("all", "loss"))
     assert len(everywhere) > 5 and everywhere[-1] < everywhere[0]
     assert on_losses == pytest.approx(everywhere, rel=_ROUNDING)
-    shared = losses(tmp_path, head="loss", share_prompts=True)
-    assert shared[-1] < shared[0]
+    for option in ("share_prompts", "share_beginnings"):
+        shared = losses(tmp_path, head="loss", **{option: True})
+        assert shared[-1] < shared[0]
 
 
 def test_a_weight_on_the_marker_trains_the_same_with_either_head(tmp_path: Path) -> None:

@@ -73,6 +73,9 @@ class DataRecipe(BaseModel, extra="forbid", frozen=True):
     seed: int = 0
     backtrack_share: float = Field(default=0.5, ge=0.0, le=1.0)
     """Share of the samples that end in a wrong step and the marker; 0.5 is the paper's 1 : 1."""
+    wrong_paths: float | None = Field(default=None, ge=0, le=64)
+    """Instead of `backtrack_share`: samples that backtrack beside each right path, of the same
+    problem, on average. Where prompts are shared in training they cost little."""
     errors: dict[ErrorKind, float] = {
         ErrorKind.EXPLORATION: 1.0,
         ErrorKind.COMPUTATIONAL: 2.0,

@@ -96,6 +96,9 @@ class TrainRecipe(BaseModel, extra="forbid", frozen=True):
     share_prompts: bool = False
     """Samples of one prompt share it in a row: it is computed once, and they branch off it. Each
     has the loss that it has alone, up to rounding."""
+    share_beginnings: bool = False
+    """Samples share all that they begin with, and not whole prompts alone: sentences that several
+    questions are about, and first steps. A token that is shared has its loss once."""
     marker_weight: float = Field(default=1.0, gt=0)
     """Weight of the marker in the loss, where every other token has 1. Samples that backtrack are
     few, and have one marker each: a weight raises its share without more of them."""
@@ -119,6 +122,12 @@ class TrainRecipe(BaseModel, extra="forbid", frozen=True):
     def epochs_over(self, tokens: int) -> float:
         """Passes over samples of `tokens` tokens."""
         return self.tokens / tokens if self.tokens is not None else self.epochs or 1.0
+
+    @property
+    def shares(self) -> str | None:
+        """The option by which samples share tokens; None without one."""
+        chosen = [name for name in ("share_beginnings", "share_prompts") if getattr(self, name)]
+        return chosen[0] if chosen else None
 
     @property
     def rows_per_step(self) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from itertools import islice
+from math import floor
 from pathlib import Path
 from random import Random
 from typing import Any, Self
@@ -27,7 +28,7 @@ from stepback_training.config import DataRecipe, Source
 from stepback_training.cores import usable_cores
 from stepback_training.data.model_errors import own_errors_of
 from stepback_training.data.traces import Trace, Traces, read_traces
-from stepback_training.data.wrong_paths import Mistakes
+from stepback_training.data.wrong_paths import Mistakes, WrongPath
 from stepback_training.generators import Generator, Split
 from stepback_training.plugins import add_plugins
 
@@ -171,16 +172,24 @@ def _from_task(task: Generator[Any], recipe: DataRecipe, rng: Random) -> Iterato
     mistakes = Mistakes.of(task, recipe)
     for problem in task.stream(Split.TRAIN, rng):
         path = _choose_path(task.reference_paths(problem), recipe, rng)
-        if rng.random() >= recipe.backtrack_share:
+        if recipe.wrong_paths is not None:
+            wrong = floor(recipe.wrong_paths + rng.random())
+            is_right = True
+        else:
+            wrong = int(rng.random() < recipe.backtrack_share)
+            is_right = not wrong
+        if is_right:
             yield _right(task.checker.prompt(problem), path, recipe, rng)
-            continue
-        mistake = mistakes.draw(problem, path, rng)
         # Where a problem has no wrong step of the wanted kinds, the next problem is drawn.
-        if mistake is not None:
-            wrong, *follow_ups = mistake.wrong_steps
-            yield Sample(
-                prompt=mistake.prompt, steps=mistake.prefix, wrong_step=wrong, follow_ups=follow_ups
-            )
+        drawn = (mistakes.draw(problem, path, rng) for _ in range(wrong))
+        yield from (_wrong(mistake) for mistake in drawn if mistake is not None)
+
+
+def _wrong(mistake: WrongPath) -> Sample:
+    wrong, *follow_ups = mistake.wrong_steps
+    return Sample(
+        prompt=mistake.prompt, steps=mistake.prefix, wrong_step=wrong, follow_ups=follow_ups
+    )
 
 
 def _right(prompt: str, path: list[str], recipe: DataRecipe, rng: Random) -> Sample:

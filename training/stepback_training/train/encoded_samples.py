@@ -83,10 +83,17 @@ class EncodedSamples:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def there(self, sample: int) -> slice:
+        """The place of a sample in the flat arrays."""
+        return slice(int(self.starts[sample]), int(self.starts[sample + 1]))
+
+    def of(self, sample: int) -> NDArray[np.int32]:
+        """The ids of a sample."""
+        return self.ids[self.there(sample)]
+
     def prompt(self, sample: int) -> bytes:
         """The ids of a sample's prompt, to be compared."""
-        start = self.starts[sample]
-        return self.ids[start : start + self.prompt_lengths[sample]].tobytes()
+        return self.of(sample)[: self.prompt_lengths[sample]].tobytes()
 
 
 def _encode_lines(

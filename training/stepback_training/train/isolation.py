@@ -36,15 +36,13 @@ def has_tree_masks(model: PreTrainedModel) -> bool:
     generator = torch.Generator().manual_seed(1)
     words = min(_WORDS, embedding_rows(model))
     prompt, one, other = torch.randint(words, (3, 1, _TOKENS), generator=generator).unbind()
-    branches = torch.arange(3).repeat_interleave(_TOKENS)[None]
     collator = Collator(tree=True, additive=takes_added_masks(model), head_on_loss=False)
     row = {
         "input_ids": torch.cat([prompt, one, other], dim=1)[0],
         "position_ids": torch.arange(2 * _TOKENS)[
             [*range(2 * _TOKENS), *range(_TOKENS, 2 * _TOKENS)]
         ],
-        "groups": torch.ones_like(branches)[0],
-        "branches": branches[0],
+        "until": torch.tensor([3, 2, 3]).repeat_interleave(_TOKENS) * _TOKENS,
     }
     was_training = model.training
     model.eval()

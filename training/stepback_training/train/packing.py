@@ -14,17 +14,17 @@ from torch.utils.data import Dataset
 
 from stepback_training.train.encoded_samples import EncodedSamples
 from stepback_training.train.loss_mask import IGNORED
-from stepback_training.train.shared_prompts import grouped
+from stepback_training.train.shared_prompts import Tree, alike, common_length, grouped
 
 
 class PackedRows(Dataset[dict[str, torch.Tensor]]):
     """Samples in a seeded random order, packed into rows of `row_tokens`.
 
     A row is `input_ids`, `position_ids` and `labels`, each int64 of shape [row_tokens]; where
-    samples share their prompts, `groups` and `branches` too, which say who sees whom. Rows of
-    padding alone follow until their number is a multiple of `multiple`: with the rows of a step,
-    every step is a whole one, however many processes share it. Without `together` a row holds one
-    sample. Raises ValueError for a sample longer than a row.
+    samples share prompts or beginnings, `until` too, which says up to where each token is seen.
+    Rows of padding alone follow until their number is a multiple of `multiple`: with the rows of a
+    step, every step is a whole one, however many processes share it. Without `together` a row holds
+    one sample. Raises ValueError for a sample longer than a row.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class PackedRows(Dataset[dict[str, torch.Tensor]]):
         multiple: int = 1,
         together: bool = True,
         share_prompts: bool = False,
+        share_beginnings: bool = False,
     ) -> None:
         if not len(samples):
             raise ValueError("there are no samples to train on")
@@ -48,17 +49,18 @@ class PackedRows(Dataset[dict[str, torch.Tensor]]):
         self._samples = samples
         self._row_tokens = row_tokens
         self._pad_id = pad_id
-        self._shares = share_prompts
+        self._shares = share_prompts or share_beginnings
+        self._deeply = share_beginnings
         # Shuffled once, here: the Trainer then reads the rows in their order.
         order = np.random.default_rng(seed).permutation(len(samples)).tolist()
-        self._groups = self._grouped(order) if share_prompts else [[sample] for sample in order]
+        self._groups = self._grouped(order) if self._shares else [[sample] for sample in order]
         lengths = [self._length(group) for group in self._groups]
         units = list(range(len(lengths)))
         self._rows = _pack(units, lengths, row_tokens) if together else [[unit] for unit in units]
         self.filled = len(self._rows)
         """Rows with samples in them."""
         self.tokens = sum(lengths)
-        """Tokens of all samples, padding left out; a shared prompt counts once."""
+        """Tokens of all samples, padding left out; what is shared counts once."""
         # A last step of fewer rows would weigh its samples more.
         self._rows += [[] for _ in range(-self.filled % multiple)]
 
@@ -72,22 +74,38 @@ class PackedRows(Dataset[dict[str, torch.Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         row = _Row.of_padding(self._row_tokens, self._pad_id)
-        for number, unit in enumerate(self._rows[index], start=1):
-            row.add(self._samples, self._groups[unit], number)
-        return row.tensors(with_groups=self._shares)
+        for unit in self._rows[index]:
+            row.add(self._samples, self._tree(self._groups[unit], row.at))
+        return row.tensors(with_until=self._shares)
 
     def _grouped(self, order: list[int]) -> list[list[int]]:
         samples = self._samples
         prompts = [samples.prompt(sample) for sample in range(len(samples))]
-        sizes = samples.prompt_lengths.tolist()
-        return grouped(order, prompts, samples.lengths.tolist(), sizes, self._row_tokens)
+        keys = alike(prompts) if self._deeply else prompts
+        return grouped(order, keys, samples.lengths.tolist(), self._row_tokens, self._shared)
+
+    def _shared(self, group: list[int], sample: int) -> int:
+        if not self._deeply:
+            return int(self._samples.prompt_lengths[sample])
+        ids = self._samples.of(sample)
+        return max(common_length(ids, self._samples.of(other)) for other in group)
 
     def _length(self, group: list[int]) -> int:
-        if len(group) == 1:
-            return int(self._samples.lengths[group[0]])
-        # Without its last token, which opens every branch: it predicts the branch's first one.
-        trunk = int(self._samples.prompt_lengths[group[0]]) - 1
-        return int(self._samples.lengths[group].sum()) - trunk * (len(group) - 1)
+        return self._tree(group).at if len(group) > 1 else int(self._samples.lengths[group[0]])
+
+    def _tree(self, group: list[int], at: int = 0) -> Tree:
+        samples = self._samples
+        tree = Tree(
+            {sample: samples.of(sample) for sample in group},
+            {sample: samples.has_loss[samples.there(sample)] for sample in group},
+            at,
+            [],
+        )
+        if self._deeply:
+            tree.add(group)
+        else:
+            tree.add_after(group, int(samples.prompt_lengths[group[0]]))
+        return tree
 
 
 @dataclass(slots=True)
@@ -97,48 +115,34 @@ class _Row:
     ids: NDArray[np.int64]
     labels: NDArray[np.int64]
     positions: NDArray[np.int64]
-    groups: NDArray[np.int64]
-    branches: NDArray[np.int64]
+    until: NDArray[np.int64]
     at: int = 0
 
     @classmethod
     def of_padding(cls, tokens: int, pad_id: int) -> "_Row":
-        nothing = np.zeros(tokens, np.int64)
         return cls(
             np.full(tokens, pad_id, np.int64),
             np.full(tokens, IGNORED, np.int64),
             np.arange(tokens),
-            nothing,
-            nothing.copy(),
+            np.full(tokens, tokens, np.int64),
         )
 
-    def add(self, samples: EncodedSamples, group: list[int], number: int) -> None:
-        """The next group: one sample, or several after their prompt."""
-        trunk = int(samples.prompt_lengths[group[0]]) - 1 if len(group) > 1 else 0
-        begun = self.at
-        if trunk:
-            self._copy(samples, group[0], 0, trunk)
-        for branch, sample in enumerate(group, start=1):
-            here = self._copy(samples, sample, trunk, int(samples.lengths[sample]))
-            self.branches[here] = branch if len(group) > 1 else 0
-        self.groups[begun : self.at] = number
+    def add(self, samples: EncodedSamples, tree: Tree) -> None:
+        """The next group: one sample, or several that share their beginnings."""
+        for piece in tree.pieces:
+            here = slice(self.at, self.at + piece.end - piece.first)
+            self.ids[here] = samples.of(piece.sample)[piece.first : piece.end]
+            self.labels[here] = np.where(piece.has_loss, self.ids[here], IGNORED)
+            self.positions[here] = np.arange(piece.first, piece.end)
+            self.until[here] = piece.until
+            self.at = here.stop
         # Padding is a sample of its own to the mask, so that nothing sees it.
         self.positions[self.at :] = np.arange(len(self.ids) - self.at)
 
-    def _copy(self, samples: EncodedSamples, sample: int, first: int, end: int) -> slice:
-        start = int(samples.starts[sample])
-        here = slice(self.at, self.at + end - first)
-        there = slice(start + first, start + end)
-        self.ids[here] = samples.ids[there]
-        self.labels[here] = np.where(samples.has_loss[there], self.ids[here], IGNORED)
-        self.positions[here] = np.arange(first, end)
-        self.at = here.stop
-        return here
-
-    def tensors(self, *, with_groups: bool) -> dict[str, torch.Tensor]:
+    def tensors(self, *, with_until: bool) -> dict[str, torch.Tensor]:
         found = {"input_ids": self.ids, "position_ids": self.positions, "labels": self.labels}
-        if with_groups:
-            found |= {"groups": self.groups, "branches": self.branches}
+        if with_until:
+            found["until"] = self.until
         return {name: torch.from_numpy(array) for name, array in found.items()}
 
 

@@ -101,8 +101,8 @@ def _prepare(recipe: Recipe, data: Path) -> _Material:
     samples = EncodedSamples.read(data, codec, recipe.data.names, processes=_free_cores())
     fit, pad = recipe.train, tokenizer.pad_token_id
     is_blind = recipe.base is None or is_blind_to_neighbours(model)
-    if fit.share_prompts and not (is_blind and has_tree_masks(model)):
-        raise ValueError("train.share_prompts: this model would see other samples; leave it out")
+    if fit.shares and not (is_blind and has_tree_masks(model)):
+        raise ValueError(f"train.{fit.shares}: this model would see other samples; leave it out")
     rows = PackedRows(
         samples,
         fit.row_tokens,
@@ -111,6 +111,7 @@ def _prepare(recipe: Recipe, data: Path) -> _Material:
         multiple=fit.rows_per_step,
         together=is_blind,
         share_prompts=fit.share_prompts,
+        share_beginnings=fit.share_beginnings,
     )
     vocabulary_size, parameters = embedding_rows(model), model.num_parameters()
     if recipe.lora:

@@ -16,11 +16,14 @@ def trained_for(recipe: Recipe) -> dict[str, dict[str, Range]]:
     """Return by task the fewest and most entries of each list of its training problems.
 
     Read off problems that the recipe's own options draw; a user's traces have no problems."""
-    return {
-        task.name: _ranges(task.name, task.options)
-        for task in recipe.data.tasks
-        if task.name in GENERATORS
-    }
+    found: dict[str, dict[str, Range]] = {}
+    for task in recipe.data.tasks:
+        if task.name in GENERATORS:
+            known = found.setdefault(task.name, {})
+            for field, (low, high) in _ranges(task.name, task.options).items():
+                fewest, most = known.get(field, (low, high))
+                known[field] = min(low, fewest), max(high, most)
+    return found
 
 
 def _ranges(name: str, options: Mapping[str, Any]) -> dict[str, Range]:

@@ -169,10 +169,10 @@ class StepbackTrainer(Trainer):
 
 def collator_of(fit: TrainRecipe, model: PreTrainedModel) -> Collator | None:
     """Collator of a batch of rows; None for that of `transformers`."""
-    if not fit.share_prompts and fit.head == "all":
+    if not fit.shares and fit.head == "all":
         return None
     return Collator(
-        tree=fit.share_prompts,
+        tree=fit.shares is not None,
         additive=takes_added_masks(model),
         head_on_loss=fit.head == "loss",
     )

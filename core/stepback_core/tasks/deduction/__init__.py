@@ -40,7 +40,9 @@ class Deduction(Checker[DeductionProblem]):
     example = DeductionProblem(facts=EXAMPLE_FACTS, question=EXAMPLE_QUESTION)
 
     def prompt(self, problem: DeductionProblem) -> str:
-        return f"{self.name}: {' '.join([*problem.facts, problem.question])}"
+        # In one form: ProsQA leaves out the second article, which says nothing.
+        question = Graph.of(problem).write_question()
+        return f"{self.name}: {' '.join([*problem.facts, question])}"
 
     def check(self, problem: DeductionProblem, steps: Sequence[str]) -> Verdict:
         place = follow(Graph.of(problem), steps)

@@ -35,6 +35,10 @@ class Graph:
             {node: tuple(after) for node, after in edges.items()},
         )
 
+    def write_question(self) -> str:
+        one, other = (f"{_article(concept)} {concept}" for concept in self.answers)
+        return f"Is {self.subject} {one} or {other}?"
+
     def after(self, node: str) -> tuple[str, ...]:
         """One fact of a node, from one sentence."""
         return self.edges.get(node, ())
@@ -81,8 +85,11 @@ def read_sentence(text: str) -> Sentence | None:
 
 def write_sentence(sentence: Sentence) -> str:
     node, concept = sentence
-    article = "an" if concept[0] in "aeiou" else "a"
-    return f"{node if is_name(node) else f'Every {node}'} is {article} {concept}."
+    return f"{node if is_name(node) else f'Every {node}'} is {_article(concept)} {concept}."
+
+
+def _article(concept: str) -> str:
+    return "an" if concept[0] in "aeiou" else "a"
 
 
 def is_name(node: str) -> bool:

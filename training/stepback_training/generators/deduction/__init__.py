@@ -18,7 +18,7 @@ from stepback_training.generators.deduction.errors import (
     rule_violation,
 )
 from stepback_training.generators.deduction.form import renamed_form
-from stepback_training.generators.deduction.generation import DeductionOptions, draw
+from stepback_training.generators.deduction.generation import DeductionOptions, draw, draw_questions
 
 _MOST_PATHS = 16
 
@@ -46,6 +46,13 @@ class DeductionGenerator(Generator[DeductionProblem]):
 
     def draw(self, rng: Random) -> DeductionProblem:
         return draw(self._options, rng)
+
+    def stream(self, split: Split, rng: Random) -> Iterator[DeductionProblem]:
+        if split is not Split.TRAIN:
+            yield from super().stream(split, rng)
+        while True:
+            drawn = draw_questions(self._options, self._options.questions, rng)
+            yield from (problem for problem in drawn if self.split(problem) is split)
 
     def reference_paths(self, problem: DeductionProblem) -> list[list[str]]:
         """The shortest first, each with the answer at its end."""

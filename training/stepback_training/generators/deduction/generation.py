@@ -5,6 +5,7 @@ cycle. Some of them are kept from the question's subject: one of these is the wr
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import product
 from random import Random
 from typing import Annotated, Self
@@ -27,7 +28,7 @@ _SHARE_KEPT_APART = 0.4
 """Share of the concepts that the subject does not become."""
 
 Edges = dict[int, list[int]]
-"""Nodes by number; the first are names, and the first of all is the subject."""
+"""Nodes by number; the first are names."""
 
 
 class DeductionOptions(BaseModel):
@@ -40,6 +41,8 @@ class DeductionOptions(BaseModel):
     names: tuple[_Names, _Names] = (2, 3)
     steps: tuple[_Steps, _Steps] = (3, 5)
     """The fewest and the most sentences of the shortest path, the answer left out."""
+    questions: int = Field(default=1, ge=1, le=32)
+    """The most training questions about the same sentences. Tests have one."""
 
     @model_validator(mode="after")
     def _can_be_drawn(self) -> Self:
@@ -55,15 +58,62 @@ class DeductionOptions(BaseModel):
         return self
 
 
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A graph in words."""
+
+    edges: Edges
+    names: int
+    words: list[str]
+    facts: list[str]
+
+    @classmethod
+    def of(cls, edges: Edges, names: int, rng: Random) -> "Drawn":
+        words = rng.sample(_NAMES.split(), names) + rng.sample(_CONCEPTS, len(edges) - names)
+        facts = [write_sentence((words[node], words[to])) for node in edges for to in edges[node]]
+        rng.shuffle(facts)
+        return cls(edges, names, words, facts)
+
+    def ask(self, subject: int, answers: tuple[int, int], rng: Random) -> DeductionProblem:
+        first, second = rng.sample([self.words[answer] for answer in answers], 2)
+        question = f"Is {self.words[subject]} a {first} or a {second}?"
+        return DeductionProblem(facts=self.facts, question=question)
+
+
 def draw(options: DeductionOptions, rng: Random) -> DeductionProblem:
     """A question with exactly one right answer."""
+    return draw_questions(options, 1, rng)[0]
+
+
+def draw_questions(options: DeductionOptions, most: int, rng: Random) -> list[DeductionProblem]:
+    """Questions about the same sentences, at most so many, each with exactly one right answer."""
     while True:
         names = rng.randint(*options.names)
         concepts = rng.randint(*options.concepts)
         edges = _draw_edges(names, concepts, rng)
-        answers = _draw_answers(edges, names, options.steps, rng)
-        if answers is not None:
-            return _in_words(edges, names, answers, rng)
+        pairs = _right_and_wrong(edges, 0, names, options.steps)
+        if pairs is None:
+            continue
+        answers = rng.choice(pairs[0]), rng.choice(pairs[1])
+        drawn = Drawn.of(edges, names, rng)
+        asked = drawn.ask(0, answers, rng)
+        return [asked, *_further(drawn, (0, answers[0]), options, most - 1, rng)]
+
+
+def _further(
+    drawn: Drawn, asked: tuple[int, int], options: DeductionOptions, most: int, rng: Random
+) -> list[DeductionProblem]:
+    """Other questions: of any name, with any other right answer."""
+    if most < 1:
+        return []
+    found: list[tuple[int, int, list[int]]] = []
+    for subject in range(drawn.names):
+        pairs = _right_and_wrong(drawn.edges, subject, drawn.names, options.steps)
+        if pairs is not None:
+            found += [(subject, right, pairs[1]) for right in pairs[0]]
+    others = [each for each in found if each[:2] != asked]
+    chosen = rng.sample(others, min(most, len(others)))
+    return [drawn.ask(subject, (right, rng.choice(wrong)), rng) for subject, right, wrong in chosen]
 
 
 def _draw_edges(names: int, concepts: int, rng: Random) -> Edges:
@@ -81,31 +131,23 @@ def _draw_edges(names: int, concepts: int, rng: Random) -> Edges:
     return edges
 
 
-def _draw_answers(
-    edges: Edges, names: int, steps: tuple[int, int], rng: Random
-) -> tuple[int, int] | None:
-    """A right and a wrong answer, both with nothing after them; None if there are none."""
-    far = _distances(edges)
+def _right_and_wrong(
+    edges: Edges, subject: int, names: int, steps: tuple[int, int]
+) -> tuple[list[int], list[int]] | None:
+    """Right and wrong answers, all with nothing after them; None if there are none."""
+    far = _distances(edges, subject)
     ends = [node for node in edges if node >= names and not edges[node]]
     right = [node for node in ends if steps[0] <= far.get(node, 0) <= steps[1]]
     wrong = [node for node in ends if node not in far]
-    return (rng.choice(right), rng.choice(wrong)) if right and wrong else None
+    return (right, wrong) if right and wrong else None
 
 
-def _distances(edges: Mapping[int, list[int]]) -> dict[int, int]:
+def _distances(edges: Mapping[int, list[int]], subject: int) -> dict[int, int]:
     """Sentences from the subject to each node that it is."""
-    far = {0: 0}
-    pending = [0]
+    far = {subject: 0}
+    pending = [subject]
     for node in pending:
         new = [after for after in edges[node] if after not in far]
         far |= dict.fromkeys(new, far[node] + 1)
         pending += new
     return far
-
-
-def _in_words(edges: Edges, names: int, answers: tuple[int, int], rng: Random) -> DeductionProblem:
-    words = rng.sample(_NAMES.split(), names) + rng.sample(_CONCEPTS, len(edges) - names)
-    facts = [write_sentence((words[node], words[to])) for node in edges for to in edges[node]]
-    rng.shuffle(facts)
-    first, second = rng.sample([words[answer] for answer in answers], 2)
-    return DeductionProblem(facts=facts, question=f"Is {words[0]} a {first} or a {second}?")
