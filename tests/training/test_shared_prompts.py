@@ -60,7 +60,7 @@ def token_losses(model: Any, **inputs: torch.Tensor) -> list[list[float]]:
 
 def alone(sample: int, encoded: EncodedSamples = ENCODED) -> dict[str, torch.Tensor]:
     there = encoded.there(sample)
-    ids = torch.from_numpy(encoded.of(sample).astype("int64"))[None]
+    ids = torch.from_numpy(encoded.ids_of(sample).astype("int64"))[None]
     has_loss = torch.from_numpy(encoded.has_loss[there])
     return {"input_ids": ids, "labels": torch.where(has_loss, ids, IGNORED)}
 
@@ -97,7 +97,7 @@ def test_a_shared_prompt_is_there_once() -> None:
     assert set(plain[0]) == {"input_ids", "position_ids", "labels"}
 
 
-BRANCHING = EncodedSamples(
+BRANCHING = EncodedSamples.of(
     [
         *SAMPLES,
         Sample(prompt=PROMPT, steps=["1+2=3"], wrong_step="3-3=0"),
@@ -115,7 +115,7 @@ def losses_of_beginnings(model: Any, encoded: EncodedSamples) -> dict[tuple[int,
     found: dict[tuple[int, ...], float] = {}
     for sample in range(len(encoded)):
         [row] = token_losses(model, **alone(sample, encoded))
-        ids, has_loss = encoded.of(sample).tolist(), encoded.has_loss[encoded.there(sample)]
+        ids, has_loss = encoded.ids_of(sample).tolist(), encoded.has_loss[encoded.there(sample)]
         places = [at for at, learned in enumerate(has_loss.tolist()) if learned]
         found |= {tuple(ids[: at + 1]): loss for at, loss in zip(places, row, strict=True)}
     return found

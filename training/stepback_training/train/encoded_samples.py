@@ -87,13 +87,13 @@ class EncodedSamples:
         """The place of a sample in the flat arrays."""
         return slice(int(self.starts[sample]), int(self.starts[sample + 1]))
 
-    def of(self, sample: int) -> NDArray[np.int32]:
+    def ids_of(self, sample: int) -> NDArray[np.int32]:
         """The ids of a sample."""
         return self.ids[self.there(sample)]
 
     def prompt(self, sample: int) -> bytes:
         """The ids of a sample's prompt, to be compared."""
-        return self.of(sample)[: self.prompt_lengths[sample]].tobytes()
+        return self.ids_of(sample)[: self.prompt_lengths[sample]].tobytes()
 
 
 def _encode_lines(

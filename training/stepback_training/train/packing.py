@@ -87,8 +87,8 @@ class PackedRows(Dataset[dict[str, torch.Tensor]]):
     def _shared(self, group: list[int], sample: int) -> int:
         if not self._deeply:
             return int(self._samples.prompt_lengths[sample])
-        ids = self._samples.of(sample)
-        return max(common_length(ids, self._samples.of(other)) for other in group)
+        ids = self._samples.ids_of(sample)
+        return max(common_length(ids, self._samples.ids_of(other)) for other in group)
 
     def _length(self, group: list[int]) -> int:
         return self._tree(group).at if len(group) > 1 else int(self._samples.lengths[group[0]])
@@ -96,7 +96,7 @@ class PackedRows(Dataset[dict[str, torch.Tensor]]):
     def _tree(self, group: list[int], at: int = 0) -> Tree:
         samples = self._samples
         tree = Tree(
-            {sample: samples.of(sample) for sample in group},
+            {sample: samples.ids_of(sample) for sample in group},
             {sample: samples.has_loss[samples.there(sample)] for sample in group},
             at,
             [],
@@ -131,7 +131,7 @@ class _Row:
         """The next group: one sample, or several that share their beginnings."""
         for piece in tree.pieces:
             here = slice(self.at, self.at + piece.end - piece.first)
-            self.ids[here] = samples.of(piece.sample)[piece.first : piece.end]
+            self.ids[here] = samples.ids_of(piece.sample)[piece.first : piece.end]
             self.labels[here] = np.where(piece.has_loss, self.ids[here], IGNORED)
             self.positions[here] = np.arange(piece.first, piece.end)
             self.until[here] = piece.until
