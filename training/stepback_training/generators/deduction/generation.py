@@ -86,7 +86,7 @@ def draw(options: DeductionOptions, rng: Random) -> DeductionProblem:
 
 
 def draw_questions(options: DeductionOptions, most: int, rng: Random) -> list[DeductionProblem]:
-    """Questions about the same sentences, at most so many, each with exactly one right answer."""
+    """Questions about the same sentences, `most` at most, each with exactly one right answer."""
     while True:
         names = rng.randint(*options.names)
         concepts = rng.randint(*options.concepts)
