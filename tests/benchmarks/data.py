@@ -27,8 +27,8 @@ from tqdm import tqdm
 from stepback_client import AsyncClient, SolveResult, Status
 from stepback_core.manifest import Manifest
 from stepback_training.collect_errors.collect import collect
-from stepback_training.collect_errors.collection import Plan, open_collection
-from stepback_training.collect_errors.first_error import Judge, Tally
+from stepback_training.collect_errors.collection import CollectionPlan, open_collection
+from stepback_training.collect_errors.first_error import PathJudge, Tally
 from stepback_training.config import Recipe
 from stepback_training.data.samples import recipe_of, write_samples
 from stepback_training.sampling.searchers import at_controller
@@ -137,7 +137,7 @@ def collect_errors(given: argparse.Namespace) -> None:
     if out.exists():
         return
     folder, growing = trained(BASE, given), out.with_name("growing-" + out.name)
-    plan = Plan(task=TASK.name, samples=8, temperature=0.7, seed=given.seed, model=BASE)
+    plan = CollectionPlan(task=TASK.name, samples=8, temperature=0.7, seed=given.seed, model=BASE)
 
     async def ask(url: str) -> None:
         async with AsyncClient(url) as client:
@@ -204,7 +204,7 @@ async def solve_all(
 
 def sampled_paths(asked: Sequence[Any], results: Sequence[SolveResult]) -> Found:
     """Tally the single paths that the search began with, before any rollback."""
-    judge, tally = Judge(TASK), Tally()
+    judge, tally = PathJudge(TASK), Tally()
     for problem, result in zip(asked, results, strict=True):
         for node in result.tree or []:
             if node.parent == 0:
