@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -98,6 +99,26 @@ def start_controller(
     with log.open("w") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
     return process, f"http://127.0.0.1:{port}"
+
+
+@dataclass(frozen=True)
+class Controller:
+    """A controller's process, that a test may break."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    log: Path
+
+
+@contextmanager
+def started_controller(log: Path, **settings: object) -> Iterator[Controller]:
+    """A controller that may not be ready yet; killed at the end."""
+    process, url = start_controller(log, CHECKPOINT, **settings)
+    try:
+        yield Controller(process, url, log)
+    finally:
+        process.kill()
+        process.wait()
 
 
 @contextmanager

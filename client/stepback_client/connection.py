@@ -19,8 +19,9 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 # An hour, the longest that a server's settings allow in its queue, and a minute to spare.
 _BESIDES_SEARCHING = 3660.0
 DEFAULT_TIMEOUT = httpx.Timeout(LONGEST_SECONDS + _BESIDES_SEARCHING, connect=5.0)
-"""Timeout of a search: the longest that any server allows, and the longest queue before it. Where a
-call names its `seconds`, these count instead. Nobody waits so long for a dead server: the
+"""Timeout of a search: the longest that any server allows, and the longest queue before it.
+
+Where a call names its `seconds`, these count instead. Nobody waits so long for a dead server. The
 connection's own probes find it in six minutes."""
 # Of a stream, and of what is answered at once. A server is never silent for over ten seconds there,
 # but a gateway may hold back what it sends.

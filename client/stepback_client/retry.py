@@ -96,9 +96,12 @@ def attempts(retry: Retry, method: str, path: str) -> Generator[float, Outcome, 
 
 
 def looks(seconds: float) -> Generator[float, Readiness | StepbackError, Readiness]:
-    """The wait for a server that starts, as a flow. It yields the seconds to wait before a look at
-    its readiness, is sent what that look came to, and returns it once the server is ready. Raises
-    the last error where the time is over, and at once an error that no wait mends."""
+    """The wait for a server that starts, as a flow.
+
+    It yields the seconds to wait before a look at the readiness, and is sent what the look came to.
+    It returns the readiness of a server that is ready. Where the time is over it raises the last
+    error, and at once one that no wait mends.
+    """
     deadline, wait = time.monotonic() + seconds, 0.0
     while True:
         found = yield wait

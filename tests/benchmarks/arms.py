@@ -138,14 +138,14 @@ def main() -> int:
     parser.add_argument("--recipe", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="the folder for all of it")
     parser.add_argument("--arms", type=_names, default=list(ARMS))
-    parser.add_argument("--seeds", type=_numbers, default=[1, 2, 3])
+    parser.add_argument("--seeds", type=whole_numbers, default=[1, 2, 3])
     parser.add_argument("--samples", type=int, default=40_000, help="of each arm")
     parser.add_argument(
         "--branches", type=float, default=8, help="samples of one question, on average"
     )
     parser.add_argument("--problems", type=int, default=500)
     parser.add_argument("--searches", type=lambda text: text.split(","), default=list(SEARCHES))
-    parser.add_argument("--budgets", type=_numbers, default=[40, 160, 640])
+    parser.add_argument("--budgets", type=whole_numbers, default=[40, 160, 640])
     parser.add_argument("--in-flight", type=int, default=16)
     given = parser.parse_args()
     rows: dict[tuple[str, int], list[Row]] = {}
@@ -161,7 +161,8 @@ def _names(text: str) -> Sequence[str]:
     return [name for name in text.split(",") if name in ARMS]
 
 
-def _numbers(text: str) -> Sequence[int]:
+def whole_numbers(text: str) -> Sequence[int]:
+    """Read the numbers of a flag, between commas."""
     return [int(number) for number in text.split(",")]
 
 

@@ -27,7 +27,7 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_training.evaluate.problem_file import Columns, ProblemFile
 from stepback_training.generators import GENERATORS, ErrorKind, Generator, Split
 from stepback_training.generators.first_error import first_mistake
-from tests.benchmarks.arms import SEARCHES, BlindRowSolver, report
+from tests.benchmarks.arms import SEARCHES, BlindRowSolver, report, whole_numbers
 from tests.benchmarks.measuring import FINAL_SEED, task_problems
 from tests.benchmarks.probe import auc
 from tests.benchmarks.solving import Row, start_engine
@@ -112,7 +112,7 @@ def main() -> int:
     parser.add_argument("--question", help="the column of the question")
     parser.add_argument("--problems", type=int, default=300)
     parser.add_argument("--searches", type=_searches, default=list(SEARCHES))
-    parser.add_argument("--budgets", type=_numbers, default=[160])
+    parser.add_argument("--budgets", type=whole_numbers, default=[160])
     parser.add_argument("--in-flight", type=int, default=16)
     given = parser.parse_args()
     rows = asyncio.run(ask(given))
@@ -124,10 +124,6 @@ def main() -> int:
 
 def _searches(text: str) -> list[str]:
     return [name for name in text.split(",") if name in SEARCHES]
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,14 @@ from stepback_core.manifest import Manifest, weights_digest
 from stepback_core.schemas import Reload, SolveResult
 from stepback_core.tasks import CountdownProblem
 from stepback_training.generators import GENERATORS
-from tests.conftest import CHECKPOINT, children, start_controller, wait_until_ready
+from tests.conftest import (
+    CHECKPOINT,
+    Controller,
+    children,
+    start_controller,
+    started_controller,
+    wait_until_ready,
+)
 from tests.server.test_stream import until_a_candidate
 from tests.server.weights import greedy, other_weights
 
@@ -36,25 +42,13 @@ CALLERS = 40
 QUICK = {"task": "countdown", "problem": {"numbers": [4, 16, 25, 82], "target": 95}}
 
 
-@dataclass(frozen=True)
-class Controller:
-    process: subprocess.Popen[bytes]
-    url: str
-    log: Path
-
-
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
     """A controller of these tests' own: they break it, and all but the last leave it well again."""
     folder = tmp_path_factory.mktemp("running")
-    log = folder / "log.txt"
-    process, url = start_controller(log, reload_root=folder)
-    try:
-        wait_until_ready(url, process, log)
-        yield Controller(process, url, log)
-    finally:
-        process.kill()
-        process.wait()
+    with started_controller(folder / "log.txt", reload_root=folder) as started:
+        wait_until_ready(started.url, started.process, started.log)
+        yield started
 
 
 def core_of(process: subprocess.Popen[bytes]) -> int:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,14 @@ import pytest
 from stepback_client import AsyncClient, Client, ProgressEvent, ResultEvent
 from stepback_core.errors import InvalidInput
 from stepback_server.checkpoint import Checkpoint
-from tests.conftest import CHECKPOINT, SERVED, children, start_controller, wait_until_ready
+from tests.conftest import (
+    CHECKPOINT,
+    SERVED,
+    Controller,
+    children,
+    started_controller,
+    wait_until_ready,
+)
 from tests.server.test_stream import until_a_candidate
 
 
@@ -204,24 +210,13 @@ async def assert_told_of_the_end(url: str) -> None:
         assert "shutting down" in refused.json()["error"]["message"]
 
 
-@dataclass(frozen=True)
-class Controller:
-    process: subprocess.Popen[bytes]
-    url: str
-    log: Path
-
-
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
     """A controller that was started a moment ago, for a test of its start and one of its end."""
     log = tmp_path_factory.mktemp("started") / "log.txt"
     # Defaults of a request that exceed what the server allows are lowered to it, not refused.
-    process, url = start_controller(log, grace_seconds=2, max_backtracks=0)
-    try:
-        yield Controller(process, url, log)
-    finally:
-        process.kill()
-        process.wait()
+    with started_controller(log, grace_seconds=2, max_backtracks=0) as started:
+        yield started
 
 
 def test_health_answers_before_the_engine_is_up(started: Controller) -> None:

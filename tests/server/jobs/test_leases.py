@@ -16,6 +16,13 @@ PROBES = 100
 """Samples by which four controllers may see meanwhile that their engine works."""
 
 
+def _begin_all(url: str) -> str:
+    """Begin a batch of all lines, and return its id."""
+    with httpx.Client(base_url=url, timeout=300) as client:
+        file = upload(client, *(line(f"r{number}") for number in range(LINES)))
+        return begin(client, file)["id"]
+
+
 @pytest.mark.timeout(900)
 def test_a_batch_survives_a_controller_that_is_killed_three_times(
     controllers: Controllers,
@@ -23,9 +30,7 @@ def test_a_batch_survives_a_controller_that_is_killed_three_times(
     with httpx.Client(base_url=controllers.engine, timeout=300) as engine:
         before = engine.get("/told").json()["samples"]
         process, url = controllers.start(batch_searches=IN_FLIGHT)
-        with httpx.Client(base_url=url, timeout=300) as client:
-            file = upload(client, *(line(f"r{number}") for number in range(LINES)))
-            id = begin(client, file)["id"]
+        id = _begin_all(url)
         for kill in range(3):
             with httpx.Client(base_url=url, timeout=300) as client:
                 _wait_for_answers(client, id, (kill + 1) * LINES // 6)
@@ -47,9 +52,7 @@ def test_a_controller_that_stops_in_order_pays_no_line_twice(controllers: Contro
     with httpx.Client(base_url=controllers.engine, timeout=300) as engine:
         before = engine.get("/told").json()["searches"]
         process, url = controllers.start(batch_searches=IN_FLIGHT, grace_seconds=120)
-        with httpx.Client(base_url=url, timeout=300) as client:
-            file = upload(client, *(line(f"r{number}") for number in range(LINES)))
-            id = begin(client, file)["id"]
+        id = _begin_all(url)
         for stop in range(2):
             with httpx.Client(base_url=url, timeout=300) as client:
                 _wait_for_answers(client, id, (stop + 1) * LINES // 4)
