@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from stepback_core.tasks.countdown import CountdownProblem
+from stepback_core.tasks import CountdownProblem
 from stepback_training.generators import GENERATORS, Generator, Split
 
 TASK = GENERATORS["countdown"]

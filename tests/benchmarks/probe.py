@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stepback_core.manifest import Manifest
-from stepback_core.tasks.countdown import CountdownProblem
+from stepback_core.tasks import CountdownProblem
 from stepback_core.trace import TraceCodec
 from stepback_training.data.samples import Sample
 from stepback_training.generators import ErrorKind

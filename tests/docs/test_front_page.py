@@ -5,8 +5,8 @@ from pathlib import Path
 
 from stepback_client import Client, CountdownProblem
 from stepback_core.schemas import Outcome
-from stepback_core.tasks.countdown import Countdown
 from stepback_core.tasks.countdown.arithmetic import reachable, replay
+from stepback_core.tasks.countdown.checker import Countdown
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

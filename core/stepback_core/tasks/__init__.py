@@ -3,13 +3,14 @@
 from typing import Any
 
 from stepback_core.tasks.base import Checker, Reason, Verdict
-from stepback_core.tasks.countdown import Countdown, CountdownProblem
-from stepback_core.tasks.deduction import Deduction
+from stepback_core.tasks.countdown.checker import Countdown
+from stepback_core.tasks.countdown.problem import CountdownProblem
+from stepback_core.tasks.deduction.checker import Deduction
 from stepback_core.tasks.deduction.problem import DeductionProblem
-from stepback_core.tasks.maze import Maze
+from stepback_core.tasks.maze.checker import Maze
 from stepback_core.tasks.maze.problem import MazeProblem
 from stepback_core.tasks.registry import Registry
-from stepback_core.tasks.sudoku import Sudoku
+from stepback_core.tasks.sudoku.checker import Sudoku
 from stepback_core.tasks.sudoku.problem import SudokuProblem
 
 TASKS: Registry[Checker[Any]] = Registry(

@@ -30,6 +30,7 @@ from math import exp, log1p
 from stepback_core.schemas import Outcome
 from stepback_core.trace import TokenGrammar
 from stepback_server.engine.base import Alternative, Finish
+from stepback_server.search.marker_probability import marker_logprob
 from stepback_server.search.strategy import Expansion, StateView
 from stepback_server.search.tree import Branch, State
 
@@ -203,7 +204,9 @@ class BestFirst:
         # come on top.
         likelihood += branch.bonus(len(branch.state.ids) + position)
         if not self._config.marker:
-            likelihood -= self._log_share_without_marker(branch, position, others)
+            marker = marker_logprob(self._grammar.marker_id, branch.sample, position)
+            # The share of all other tokens; short of 1, whose complement has no logarithm.
+            likelihood -= log1p(-min(exp(marker), 0.999999))
         for token, logprob in others:
             # The marker is no turn: it ends a text without an answer.
             if token != self._grammar.marker_id and logprob > _MIN_LOGPROB:
@@ -211,15 +214,6 @@ class BestFirst:
                 priority = likelihood + logprob if self._config.likeliest_first else -order
                 turn = _Turn(branch, position, token, logprob)
                 heapq.heappush(self._turns, (-priority, order, turn))
-
-    def _log_share_without_marker(
-        self, branch: Branch, position: int, others: tuple[Alternative, ...]
-    ) -> float:
-        """Return the log of the probability that all tokens but the marker have at a position."""
-        sample = branch.sample
-        told = {sample.ids[position]: sample.logprobs[position], **dict(others)}
-        # Short of 1, whose complement has no logarithm.
-        return log1p(-min(exp(told.get(self._grammar.marker_id, float("-inf"))), 0.999999))
 
     def _ends_a_step(self, token: int) -> bool:
         return token == self._grammar.end_id or token in self._grammar.separator_ids

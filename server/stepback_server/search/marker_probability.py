@@ -14,11 +14,15 @@ from stepback_server.engine.base import Sample
 def marker_logprobs(marker_id: int, sample: Sample) -> tuple[float, ...]:
     """Read the marker's log-probability off what the engine says of each place; -inf where it is
     less likely than every token that the engine names."""
-    alternatives = sample.alternatives or ((),) * len(sample.ids)
-    return tuple(
-        logprob if token == marker_id else dict(others).get(marker_id, -inf)
-        for token, logprob, others in zip(sample.ids, sample.logprobs, alternatives, strict=True)
-    )
+    return tuple(marker_logprob(marker_id, sample, place) for place in range(len(sample.ids)))
+
+
+def marker_logprob(marker_id: int, sample: Sample, place: int) -> float:
+    """Read it off one place alone."""
+    if sample.ids[place] == marker_id:
+        return sample.logprobs[place]
+    others = sample.alternatives[place] if sample.alternatives else ()
+    return dict(others).get(marker_id, -inf)
 
 
 def p_marker_after_steps(

@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from stepback_core.tasks.countdown import CountdownProblem
+from stepback_core.tasks import CountdownProblem
 from stepback_server.checkpoint import Checkpoint
 from tests.benchmarks.measuring import DEVELOPMENT_SEED, FINAL_SEED, KINDS, problems
 from tests.benchmarks.model_free import measure as without_a_model

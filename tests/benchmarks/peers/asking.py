@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import httpx
 
 from stepback_client import AsyncClient
-from stepback_core.tasks.countdown import CountdownProblem
+from stepback_core.tasks import CountdownProblem
 from stepback_server.checkpoint import Checkpoint
 from tests.benchmarks.measuring import TASK
 from tests.benchmarks.peers.rows import PeerRow

@@ -1,4 +1,4 @@
-"""Mazes: the schema that callers write, and drawing mazes at random."""
+"""Mazes: the schema that callers write."""
 
 from collections.abc import Sequence
 from typing import Annotated

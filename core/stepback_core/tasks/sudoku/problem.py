@@ -1,4 +1,4 @@
-"""Sudokus: the schema that callers write, and drawing puzzles at random."""
+"""Sudokus: the schema that callers write."""
 
 from typing import Annotated
 

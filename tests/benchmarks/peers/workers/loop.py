@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from stepback_core.tasks.countdown import Countdown, CountdownProblem
+from stepback_core.tasks import CountdownProblem
+from stepback_core.tasks.countdown.checker import Countdown
 
 CHECKER = Countdown()
 Answer = tuple[str | None, str | None]

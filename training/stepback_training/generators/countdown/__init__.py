@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from stepback_core.tasks.countdown import Countdown, CountdownProblem, canonical
 from stepback_core.tasks.countdown.arithmetic import State, believe, reachable, replay
+from stepback_core.tasks.countdown.checker import Countdown, canonical
+from stepback_core.tasks.countdown.problem import CountdownProblem
 from stepback_training.generators.base import ErrorKind, Generator, Split, is_test_input
 from stepback_training.generators.countdown.errors import (
     computational_error,

@@ -5,7 +5,7 @@ from itertools import islice, pairwise
 from random import Random
 from typing import Any
 
-from stepback_core.tasks.deduction import Deduction, Place, follow
+from stepback_core.tasks.deduction.checker import Deduction, Place, follow
 from stepback_core.tasks.deduction.graph import Graph, write_sentence
 from stepback_core.tasks.deduction.problem import DeductionProblem
 from stepback_training.generators.base import ErrorKind, Generator, Split, is_test_input

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from random import Random
 
 from stepback_core.tasks.base import Reason
-from stepback_core.tasks.deduction import Place, enter
+from stepback_core.tasks.deduction.checker import Place, enter
 from stepback_core.tasks.deduction.graph import Graph, Sentence, read_sentence, write_sentence
 
 _SHARE_TOWARDS_AN_ANSWER = 0.5

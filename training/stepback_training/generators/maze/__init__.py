@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from stepback_core.tasks.cells import Cell, cell_name, parse_cell, symmetries
-from stepback_core.tasks.maze import STEP, Maze, replay
+from stepback_core.tasks.maze.checker import STEP, Maze, replay
 from stepback_core.tasks.maze.paths import (
     GOAL,
     OPEN,

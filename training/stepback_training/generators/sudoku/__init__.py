@@ -5,7 +5,7 @@ from itertools import islice
 from random import Random
 from typing import Any
 
-from stepback_core.tasks.sudoku import Sudoku, overwrite, replay
+from stepback_core.tasks.sudoku.checker import Sudoku, overwrite, replay
 from stepback_core.tasks.sudoku.grid import rows_of, solutions
 from stepback_core.tasks.sudoku.problem import SudokuProblem
 from stepback_training.generators.base import ErrorKind, Generator, Split, is_test_input

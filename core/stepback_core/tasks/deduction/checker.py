@@ -1,0 +1,115 @@
+"""Deduction in words: follow the sentences from a name to one of two answers.
+
+    prompt   deduction: Sally is a gerpus. Every lempus is a yumpus. Every gerpus is a rompus.
+             ... Is Sally a hilpus or a sterpus?
+    steps    Sally is a gerpus.
+             Every gerpus is a rompus.    (each step is a sentence, and goes on from the last)
+             Every rompus is a sterpus.
+             Sally is a sterpus.          (the answer, once the steps have led to it)
+             A dead end: Every gerpus is a lempus. It is legal, and leads to neither answer.
+
+The task is that of ProsQA (arXiv 2412.06769), whose questions and steps it can read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stepback_core.tasks.base import Checker, Reason, Verdict
+from stepback_core.tasks.deduction.graph import Graph, is_name, read_sentence, write_sentence
+from stepback_core.tasks.deduction.problem import (
+    EXAMPLE_FACTS,
+    EXAMPLE_QUESTION,
+    DeductionProblem,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The place that legal steps have reached."""
+
+    node: str
+    """The subject at first, then the concept of the last step."""
+    is_answered: bool = False
+
+
+class Deduction(Checker[DeductionProblem]):
+    """The deduction task; see the module for its rules."""
+
+    name = "deduction"
+    problem_type = DeductionProblem
+    example = DeductionProblem(facts=EXAMPLE_FACTS, question=EXAMPLE_QUESTION)
+
+    def prompt(self, problem: DeductionProblem) -> str:
+        # In one form: ProsQA leaves out the second article, which says nothing.
+        question = Graph.of(problem).write_question()
+        return f"{self.name}: {' '.join([*problem.facts, question])}"
+
+    def check(self, problem: DeductionProblem, steps: Sequence[str]) -> Verdict:
+        place = follow(Graph.of(problem), steps)
+        if isinstance(place, Place):
+            return Verdict.of(None if place.is_answered else Reason.NOT_REACHED)
+        return Verdict.of(place)
+
+    def claims_goal(self, problem: DeductionProblem, steps: Sequence[str]) -> bool:
+        """The last step gives one of the two answers."""
+        graph = Graph.of(problem)
+        said = read_sentence(steps[-1]) if steps else None
+        return said is not None and said[0] == graph.subject and said[1] in graph.answers
+
+    def check_step(
+        self, problem: DeductionProblem, prefix: Sequence[str], step: str
+    ) -> Reason | None:
+        graph = Graph.of(problem)
+        place = follow(graph, prefix)
+        if not isinstance(place, Place):
+            raise ValueError(f"the prefix {list(prefix)} is not legal: {place}")
+        after = enter(graph, place, step)
+        return after if isinstance(after, Reason) else None
+
+    def can_finish(self, problem: DeductionProblem, steps: Sequence[str]) -> bool:
+        graph = Graph.of(problem)
+        place = follow(graph, steps)
+        return isinstance(place, Place) and graph.leads_to_an_answer(place.node)
+
+    def shortest_answer(self, problem: DeductionProblem) -> list[str]:
+        """The sentences of the shortest way; none where they lead to neither answer."""
+        graph = Graph.of(problem)
+        said = graph.way_to_an_answer()
+        # A name that has an answer by a sentence of the problem is answered with it.
+        if len(said) > 1:
+            said.append((graph.subject, said[-1][1]))
+        return [write_sentence(each) for each in said]
+
+    def state_key(self, problem: DeductionProblem, steps: Sequence[str]) -> Place | None:
+        """The concept that the steps have led to, however they did."""
+        place = follow(Graph.of(problem), steps)
+        return place if isinstance(place, Place) else None
+
+
+def follow(graph: Graph, steps: Sequence[str]) -> Place | Reason:
+    """Return the place that the steps reach, or why one of them is illegal."""
+    place = Place(graph.subject)
+    for step in steps:
+        after = enter(graph, place, step)
+        if isinstance(after, Reason):
+            return after
+        place = after
+    return place
+
+
+def enter(graph: Graph, place: Place, step: str) -> Place | Reason:
+    """Return the place after a step, or why the step is illegal."""
+    sentence = read_sentence(step)
+    if sentence is None:
+        return Reason.MALFORMED_STEP
+    node, concept = sentence
+    is_answer = node == graph.subject and concept in graph.answers
+    if is_answer and concept == place.node and not place.is_answered:
+        return Place(concept, is_answered=True)
+    if not graph.states(sentence):
+        # A name is what the steps have shown, too; only an answer may say so again.
+        is_shown = is_name(node) and node == graph.subject and concept == place.node
+        return Reason.UNCONNECTED if is_shown else Reason.UNSTATED
+    if node != place.node or place.is_answered:
+        return Reason.UNCONNECTED
+    return Place(concept, is_answered=is_answer)
