@@ -30,8 +30,8 @@ SERVER_LAYERS = [
     {"idempotent_search"},
     {"service"},
     {"handlers"},
-    {"api"},
-    {"app", "local"},
+    {"api", "local"},
+    {"app"},
     {"commands", "on_ray"},
 ]
 """Modules and folders of the server from the ground up: each may import lower layers only."""

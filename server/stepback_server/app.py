@@ -23,16 +23,12 @@ from stepback_server.api.routes import router
 from stepback_server.api.schema import schema_of
 from stepback_server.api.state import AppState, state_of
 from stepback_server.checkpoint import Checkpoint
-from stepback_server.engine.supervisor import (
-    StartEngine,
-)
-from stepback_server.engine_provider import provide_engines
+from stepback_server.engine.supervisor import StartEngine
 from stepback_server.gateway.keys import KeyRing, is_loopback
 from stepback_server.jobs.lazy import Jobs
+from stepback_server.local import LocalSolver
 from stepback_server.observability.access_log import AccessLog
 from stepback_server.observability.tracing import Tracing
-from stepback_server.reload import Served
-from stepback_server.service import Service
 from stepback_server.setting_values import in_our_words
 from stepback_server.settings import Settings
 
@@ -55,9 +51,7 @@ def create_app(
     keys = KeyRing(settings.keys_file, settings.keys.get_secret_value())
     if keys.is_open and not is_loopback(settings.host):
         _log.warning("%s is open to everybody who can reach it: no keys are set", settings.host)
-    served = Served(checkpoint)
-    service = Service(settings, served, provide_engines(settings, served, start_engine), tracing)
-
+    service = LocalSolver(settings, checkpoint, start_engine, tracing).service
     jobs = Jobs(settings, handlers_of(service, settings), lambda: service.model.id, keys.named)
 
     def failed(task: asyncio.Task[None]) -> None:

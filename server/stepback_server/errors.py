@@ -190,6 +190,13 @@ ERRORS: dict[str, ErrorKind] = {
         "Try again after `Retry-After`, until `GET /ready` says 200; the client does so by itself "
         "up to a minute.",
     ),
+    "engine_lost": ErrorKind(
+        500,
+        ErrorType.INTERNAL,
+        "Of a job: three engines were lost with it, the last one with no other suspect in flight.",
+        "Ask for it again, by itself; if the engine dies each time, report it with the engine's "
+        "log.",
+    ),
     "checker_failed": ErrorKind(
         503,
         ErrorType.UNAVAILABLE,
@@ -333,6 +340,12 @@ def unknown_id(kind: str) -> ApiError:
 def reload_refused(code: str, why: str) -> ApiError:
     """The folder of new weights is refused before anything is changed."""
     return ApiError(code, f"path: {why}", param="path")
+
+
+def engine_lost(times: int) -> ApiError:
+    """Return the error of a job that is not tried again."""
+    message = f"The engine was lost {times} times with this search: it is not tried again."
+    return ApiError("engine_lost", message)
 
 
 def storage_unavailable() -> ApiError:

@@ -18,13 +18,16 @@ from stepback_server.engine.context import with_context
 from stepback_server.engine.supervisor import StartEngine
 from stepback_server.engine.vllm_environment import prepare_environment_for
 from stepback_server.engine_provider import provide_engines
+from stepback_server.errors import ApiError
 from stepback_server.gateway.tenant import ANYONE
 from stepback_server.handlers.solve import SolveHandler
-from stepback_server.jobs.job import NotNow
-from stepback_server.observability.tracing import leave_out_missing_propagators
+from stepback_server.jobs.job import JobAnswer, NotNow
+from stepback_server.jobs.tries import Tries
+from stepback_server.observability.tracing import Tracing, leave_out_missing_propagators
 from stepback_server.plugins import plugins_of
 from stepback_server.reload import Served
 from stepback_server.service import Service
+from stepback_server.setting_values import in_our_words
 from stepback_server.settings import Settings, flag_of
 
 _POLL_SECONDS = 0.1
@@ -34,11 +37,18 @@ class LocalSolver:
     """Searches in this process. Make it with `opened`."""
 
     def __init__(
-        self, settings: Settings, checkpoint: Checkpoint, start_engine: StartEngine | None = None
+        self,
+        settings: Settings,
+        checkpoint: Checkpoint,
+        start_engine: StartEngine | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         served = Served(checkpoint)
-        self.service = Service(settings, served, provide_engines(settings, served, start_engine))
+        engines = provide_engines(settings, served, start_engine)
+        self.service = Service(settings, served, engines, tracing)
         self._handler = SolveHandler(self.service)
+        self._tries = Tries()
+        self._keeping: asyncio.Task[None] | None = None
 
     async def solve(self, request: SolveRequest) -> SolveResult:
         """Search. Raises ApiError and EngineError."""
@@ -46,13 +56,39 @@ class LocalSolver:
 
     async def answer(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Answer a body as HTTP does: a status, and the result or the error body. Waits where the
-        engine is overloaded or lost."""
-        while True:
-            try:
-                answer = await self._handler(body, ANYONE, is_line=True, report=None)
-                return answer.status, json.loads(answer.content)
-            except NotNow as later:
-                await asyncio.sleep(later.seconds)
+        engine is overloaded or lost. Raises ConnectionError where it is lost for good."""
+        try:
+            answer = await self._tries.until_answered(lambda: self._ask(body))
+        except ApiError as error:
+            return error.status, error.body.model_dump(mode="json")
+        return answer.status, json.loads(answer.content)
+
+    async def _ask(self, body: dict[str, Any]) -> JobAnswer:
+        try:
+            return await self._handler(body, ANYONE, is_line=True, report=None)
+        except NotNow:
+            self._raise_if_ended()
+            raise
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Keep an engine up, from when it is ready. Raises ConnectionError where none starts."""
+        self._keeping = keeping = asyncio.create_task(self.service.run())
+        try:
+            while not (await self.service.readiness()).ready:
+                self._raise_if_ended()
+                await asyncio.sleep(_POLL_SECONDS)
+            yield
+        finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+
+    def _raise_if_ended(self) -> None:
+        # Who waits for an engine that no one starts any more would wait for ever.
+        if self._keeping is not None and self._keeping.done():
+            cause = None if self._keeping.cancelled() else self._keeping.exception()
+            why = in_our_words(cause) if cause else "it was stopped"
+            raise ConnectionError(f"there is no engine, and none will come: {why}") from cause
 
 
 @asynccontextmanager
@@ -60,7 +96,7 @@ async def opened(
     model: Path, *, in_flight: int = 32, start_engine: StartEngine | None = None
 ) -> AsyncGenerator[LocalSolver]:
     """Open a checkpoint and start its engine, with the settings of the environment. `in_flight`:
-    searches at once. Raises InvalidInput, and what a start raises."""
+    searches at once. Raises InvalidInput, and ConnectionError where no engine starts."""
     flags = {"model": model, "max_searches": in_flight, "batch_searches": in_flight}
     arguments = [part for name, value in flags.items() for part in (flag_of(name), str(value))]
     settings = Settings.read(os.environ, [part for part in arguments if part], command="batch")
@@ -69,19 +105,6 @@ async def opened(
     with plugins_of(settings):
         checkpoint = await asyncio.to_thread(Checkpoint.open, model)
         served = with_context(checkpoint, settings)
-        async with _running(LocalSolver(settings, served, start_engine)) as solver:
+        solver = LocalSolver(settings, served, start_engine)
+        async with solver.running():
             yield solver
-
-
-@asynccontextmanager
-async def _running(solver: LocalSolver) -> AsyncGenerator[LocalSolver]:
-    running = asyncio.create_task(solver.service.run())
-    try:
-        while not (await solver.service.readiness()).ready:
-            if running.done():
-                running.result()
-            await asyncio.sleep(_POLL_SECONDS)
-        yield solver
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)

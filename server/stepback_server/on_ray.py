@@ -76,7 +76,7 @@ class RayPool:
             except errors.RayActorError:
                 self._lose(place)
             except errors.RayError as error:
-                raise ConnectionError(f"an actor could not begin: {error}") from error
+                raise ConnectionError(f"an actor has failed: {error}") from error
             finally:
                 self._load[place] -= 1
         return 500, {"error": {"message": f"{_ATTEMPTS} actors were lost with this search"}}

@@ -65,7 +65,7 @@ class SearchPipeline:
     def refuse_while_draining(self) -> None:
         """Raise EngineUnavailable once the server stops."""
         if self.is_draining:
-            raise EngineUnavailable(STOPPING, public=STOPPING)
+            raise EngineUnavailable(STOPPING, public=STOPPING, begun=False)
 
     async def drain(self, grace_seconds: float) -> None:
         """Take no more searches; those in flight may go on for the grace period, then they return

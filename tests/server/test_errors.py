@@ -18,7 +18,7 @@ from stepback_server.scorers.messages import ScorerError
         ApiError("invalid_value", "no", headers={"X-A": "b"}, status=404),
         CheckerFailure(FailureKind.CRASHED, "it  ended", [1, 2]),
         EngineUnavailable("10.0.0.1 is gone", public="lost", retry_after=9, begun=False),
-        NotNow(2.5),
+        NotNow(2.5, is_loss=True),
         ScorerError("slow", "no answer in 2 s"),
     ],
 )

@@ -40,7 +40,7 @@ SEARCH_ERRORS = described(
     ERRORS.keys()
     - _ROUTING_ERRORS
     - _RELOAD_CODES
-    - {"unknown_id", "model_not_found", "unsupported_parameter"}
+    - {"unknown_id", "model_not_found", "unsupported_parameter", "engine_lost"}
 )
 _ACCEPTED = "With `background`: the search is kept, and runs when it is its turn."
 _RELOAD_ERRORS = described(_RELOAD_CODES | OF_ANY_BODY | {"unknown_model", "engine_unavailable"})

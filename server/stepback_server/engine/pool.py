@@ -99,7 +99,7 @@ class EnginePool:
     def ensure_up(self) -> None:
         """Raises EngineUnavailable, with every replica's reason, where none is up."""
         if not self.up:
-            raise self._unavailable()
+            raise self._unavailable(begun=False)
 
     def choose(self, tree: str) -> Supervisor:
         """The home of a search that begins, or has lost its own. Raises EngineUnavailable where no
@@ -160,7 +160,7 @@ class EnginePool:
     def _up(self) -> set[str]:
         return {name for name, each in self._supervisors.items() if each.up}
 
-    def _unavailable(self) -> EngineUnavailable:
+    def _unavailable(self, *, begun: bool = True) -> EngineUnavailable:
         reasons = (
             f"{name} has failed a request and is being checked" if each.up else each.reason
             for name, each in self._supervisors.items()
@@ -169,7 +169,7 @@ class EnginePool:
             (each.seconds_until_up for each in self._supervisors.values()), default=_NONE_SECONDS
         )
         reason = "; ".join(reasons) or "no name of an engine resolves"
-        return EngineUnavailable(reason, public="no engine is up", retry_after=soonest)
+        return EngineUnavailable(reason, public="no engine is up", retry_after=soonest, begun=begun)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from stepback_core.events import ProgressEvent
 from stepback_core.schemas import SolveRequest, SolveResult, StopReason
+from stepback_server.engine.base import EngineUnavailable
 from stepback_server.errors import ApiError, invalid
 from stepback_server.gateway.admission import Urgency
 from stepback_server.gateway.tenant import Tenant
@@ -98,7 +99,8 @@ def try_again(error: Exception) -> NotNow | None:
     failure = _failure(error)
     if failure.code not in _TRY_AGAIN:
         return None
-    return NotNow(float((failure.headers or {}).get("Retry-After", _SECONDS)))
+    is_loss = isinstance(error, EngineUnavailable) and error.begun
+    return NotNow(float((failure.headers or {}).get("Retry-After", _SECONDS)), is_loss=is_loss)
 
 
 def _failure(error: Exception) -> ApiError:

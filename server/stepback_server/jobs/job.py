@@ -60,11 +60,13 @@ class Job:
 
 
 class NotNow(Exception):
-    """The handler is overloaded or unavailable: try again after `retry_after` seconds."""
+    """The handler is overloaded or unavailable: try again after `seconds`. `is_loss`: an engine was
+    lost that had begun the job."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, *, is_loss: bool = False) -> None:
         super().__init__(f"try again in {seconds} s")
         self.seconds = seconds
+        self.is_loss = is_loss
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.seconds,), self.__dict__

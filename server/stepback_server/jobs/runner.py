@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from stepback_core.schemas import ErrorBody, ErrorDetail, ErrorType
+from stepback_server.errors import ApiError
 from stepback_server.gateway.tenant import Tenant
 from stepback_server.jobs.claims import Claims
 from stepback_server.jobs.event_log import EventLog
@@ -15,6 +16,7 @@ from stepback_server.jobs.job import Handler, Job, JobAnswer, NotNow
 from stepback_server.jobs.lease import Lease
 from stepback_server.jobs.lifecycle import Lifecycle
 from stepback_server.jobs.searches import Searches
+from stepback_server.jobs.tries import Tries
 from stepback_server.jobs.writer import AnswerWriter
 from stepback_server.storage.errors import StorageUnavailable
 
@@ -22,8 +24,6 @@ _log = logging.getLogger(__name__)
 
 # Between looks for what other controllers have queued or cancelled.
 _POLL_SECONDS = 1.0
-# Seconds; an engine may say that it comes back later, and come sooner.
-_LONGEST_WAIT = 30.0
 # Seconds that a stop waits for what is paid to be written, and for cancelled jobs to end.
 _SECONDS_TO_WRITE = 5.0
 
@@ -52,6 +52,7 @@ class Runner:
         self._most_searches = most_searches
         self._most_lines = most_lines
         self._writer = AnswerWriter(lambda answered: claims.finish(lease.owner, answered))
+        self._tries = Tries()
         self._running: dict[int, tuple[Job, asyncio.Task[None]]] = {}
         self._cancelled: set[int] = set()
         self._is_stopping = False
@@ -172,26 +173,25 @@ class Runner:
 
     async def _answer_always(self, job: Job) -> JobAnswer:
         try:
-            return await self._answer(job)
+            return await self._tries.until_answered(lambda: self._answer(job))
+        except ApiError as error:
+            return JobAnswer(error.status, error.body.model_dump_json())
         except Exception as error:  # A defect: without an answer it would run for ever.
             _log.error("a job ended in an unexpected error", exc_info=error)
             message = "An error of the server's own; it has been logged."
             return _refusal(500, ErrorType.INTERNAL, "internal", message)
 
     async def _answer(self, job: Job) -> JobAnswer:
-        """Ask the handler until it has an answer."""
-        while True:
-            # Looked up again: the operator may change or withdraw a key meanwhile.
-            tenant = self._find_tenant(job.tenant)
-            if tenant is None:
-                return _withdrawn()
-            try:
-                return await self._ask(job, tenant)
-            except NotNow as later:
-                await asyncio.sleep(min(later.seconds, _LONGEST_WAIT))
-            except StorageUnavailable as error:
-                _log.warning("a job waits for the database: %s", error)
-                await asyncio.sleep(_POLL_SECONDS)
+        """Ask the handler once. Raises NotNow."""
+        # Looked up again: the operator may change or withdraw a key meanwhile.
+        tenant = self._find_tenant(job.tenant)
+        if tenant is None:
+            return _withdrawn()
+        try:
+            return await self._ask(job, tenant)
+        except StorageUnavailable as error:
+            _log.warning("a job waits for the database: %s", error)
+            raise NotNow(_POLL_SECONDS) from error
 
     async def _ask(self, job: Job, tenant: Tenant) -> JobAnswer:
         handler, body = self._handlers[job.endpoint], json.loads(job.body)

@@ -27,7 +27,7 @@ from stepback_server.errors import ApiError
 from stepback_server.gateway.tenant import Tenant
 from stepback_server.jobs.claims import Claims
 from stepback_server.jobs.files import Files
-from stepback_server.jobs.job import Job, JobAnswer, Report, State
+from stepback_server.jobs.job import Job, JobAnswer, NotNow, Report, State
 from stepback_server.jobs.opened import OpenedJobs
 from stepback_server.jobs.searches import Searches
 from stepback_server.jobs.writer import Answered
@@ -375,3 +375,37 @@ def test_a_form_that_is_none_is_called_a_form(jobs_server: httpx.Client) -> None
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
     answer = jobs_server.post("/v1/files", content=b"rubbish", headers=headers)
     assert answer.status_code == 400 and "multipart" in answer.json()["error"]["message"]
+
+
+class Killing(Counting):
+    """An endpoint whose engine dies of one line, with all that is in flight."""
+
+    def __init__(self, poison: int) -> None:
+        super().__init__(seconds=0.05)
+        self._poison = poison
+        self._deaths = 0
+
+    async def __call__(
+        self, body: Any, tenant: Tenant, *, is_line: bool, report: Report | None
+    ) -> JobAnswer:
+        before = self._deaths
+        self._deaths += body["number"] == self._poison
+        answer = await super().__call__(body, tenant, is_line=is_line, report=report)
+        if self._deaths > before:
+            raise NotNow(0.01, is_loss=True)
+        return answer
+
+
+def test_a_line_that_kills_engines_becomes_an_error_and_those_beside_it_do_not(url: str) -> None:
+    async def scenario() -> None:
+        async with controllers(url, Killing(poison=3)) as [jobs]:
+            batch = await until(jobs, await begin(jobs, 40), is_completed)
+            counts = batch.request_counts
+            assert (counts.completed, counts.failed) == (39, 1)
+            chunks = [each async for each in jobs.files.content(NAME, batch.error_file_id or "")]
+            [failed] = [json.loads(line) for line in b"".join(chunks).splitlines()]
+            assert failed["custom_id"] == "3" and failed["response"]["status_code"] == 500
+            error = failed["response"]["body"]["error"]
+            assert error["code"] == "engine_lost" and "lost 3 times" in error["message"]
+
+    asyncio.run(scenario())

@@ -1,6 +1,5 @@
 """OpenAI's routes without HTTP, for the lines of batches."""
 
-import asyncio
 import json
 import time
 import uuid
@@ -18,6 +17,7 @@ from stepback_server.errors import ApiError
 from stepback_server.gateway.tenant import Tenant
 from stepback_server.handlers.solve import answered, refused, try_again, urgency_of
 from stepback_server.jobs.job import JobAnswer, Report
+from stepback_server.jobs.tries import Tries
 from stepback_server.service import Service
 from stepback_server.settings import Settings
 
@@ -31,6 +31,7 @@ class _OpenAiHandler(ABC):
     def __init__(self, service: Service, settings: Settings) -> None:
         self._service = service
         self._settings = settings
+        self._tries = Tries()
 
     async def __call__(
         self, body: Any, tenant: Tenant, *, is_line: bool, report: Report | None
@@ -72,14 +73,16 @@ class _OpenAiHandler(ABC):
         async def search(each: SolveRequest) -> SolveResult:
             return await self._service.solve(each, tenant, urgency=urgency_of(is_line))
 
+        async def search_now(each: SolveRequest) -> SolveResult:
+            try:
+                return await search(each)
+            except Exception as error:
+                if (later := try_again(error)) is None:
+                    raise
+                raise later from error
+
         async def patiently(each: SolveRequest) -> SolveResult:
-            while True:
-                try:
-                    return await search(each)
-                except Exception as error:
-                    if (later := try_again(error)) is None:
-                        raise
-                    await asyncio.sleep(later.seconds)
+            return await self._tries.until_answered(lambda: search_now(each))
 
         if len(searches) == 1:
             return [await search(searches[0])]

@@ -1,0 +1,43 @@
+"""Tries of one job: again while there is no answer, until several engines were lost with it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
+from typing import TypeVar
+
+from stepback_server.errors import engine_lost
+from stepback_server.jobs.job import NotNow
+
+T = TypeVar("T")
+
+MOST_LOSSES = 3
+# Seconds; an engine may say that it comes back later, and come sooner.
+_LONGEST_WAIT = 30.0
+
+
+class Tries:
+    """Tries of many jobs at one place, such as a process."""
+
+    def __init__(self) -> None:
+        # One job that kills engines takes with it what else is in flight. The last try is made
+        # without others that lost engines: it tells the one from those beside it.
+        self._last_try = asyncio.Lock()
+
+    async def until_answered(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask until there is an answer. Raises ApiError where engines were lost with it three
+        times, and what `ask` raises besides NotNow."""
+        losses = 0
+        while losses < MOST_LOSSES:
+            async with self._last_try if losses == MOST_LOSSES - 1 else nullcontext():
+                try:
+                    return await ask()
+                except NotNow as later:
+                    losses += later.is_loss
+                    seconds = min(later.seconds, _LONGEST_WAIT)
+                    if later.is_loss:
+                        # Within the lock: who came next would meet the same dead engine, before its
+                        # supervisor has seen that.
+                        await asyncio.sleep(seconds)
+                        continue
+            await asyncio.sleep(seconds)
+        raise engine_lost(losses)
