@@ -76,9 +76,12 @@ bench-training: $(INSTALLED)  ## training tokens/s, packed against padded and mo
 results: $(INSTALLED)  ## stepback evaluate on the bundled checkpoint
 	$(BIN)/python -m tests.benchmarks.accuracy
 
-trials: $(INSTALLED) ## attacks on a running controller and its engines: about 35 minutes
+trials: $(INSTALLED) ## attacks on a running controller, its engines and its jobs: about 45 minutes
 	for trial in flood interleaved hostile hang_up fuzz schema replicas discovery soak; do \
 		$(BIN)/python -m tests.trials.$$trial || exit 1; \
+	done
+	for trial in killed yielding outage cost; do \
+		$(BIN)/python -m tests.trials.jobs $$trial || exit 1; \
 	done
 
 SITE := .cache/site

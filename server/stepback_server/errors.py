@@ -204,6 +204,13 @@ ERRORS: dict[str, ErrorKind] = {
         "Try again after `Retry-After`. If it fails for one problem alone, report that to the "
         "operator; the message has the cause.",
     ),
+    "jobs_not_offered": ErrorKind(
+        501,
+        ErrorType.INVALID_REQUEST,
+        "This server keeps no jobs: no background searches, files or batches.",
+        "Ask with `POST /solve` or `/solve/batch` and wait. The operator names a database in "
+        "`STEPBACK_DATABASE_URL`.",
+    ),
     "storage_unavailable": ErrorKind(
         503,
         ErrorType.UNAVAILABLE,
@@ -346,6 +353,14 @@ def engine_lost(times: int) -> ApiError:
     """Return the error of a job that is not tried again."""
     message = f"The engine was lost {times} times with this search: it is not tried again."
     return ApiError("engine_lost", message)
+
+
+def jobs_not_offered() -> ApiError:
+    return ApiError(
+        "jobs_not_offered",
+        "This server keeps no jobs: send the search without background, or problems to "
+        "/solve/batch.",
+    )
 
 
 def storage_unavailable() -> ApiError:

@@ -147,7 +147,7 @@ class Settings(BaseModel):
     """Folder that new weights may be loaded from while the server runs; none: they may not."""
     database_url: SecretStr = SecretStr("sqlite:///stepback.db")
     """Database of jobs: sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/NAME for several
-    controllers."""
+    controllers; empty: there are no jobs."""
     lease_seconds: float = Field(default=15.0, ge=1, le=600)
     """Silence after which a controller is taken for dead; others go on with its jobs."""
     shared_seconds: float = Field(default=0.5, gt=0, le=60)

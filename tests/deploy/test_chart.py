@@ -263,6 +263,30 @@ def test_controllers_share_a_database_and_without_one_a_caller_stays_with_one(he
     assert not any("database" in name for name in alone)
 
 
+def test_without_a_database_no_job_is_promised(helm: Path) -> None:
+    without = [*VARIANTS["nothing optional"]]
+    deployment = render(helm, *without)["Deployment/stepback-controller"]
+    assert Settings.read(_stepback(deployment)).database_url.get_secret_value() == ""
+    given = ["--set", "controller.env.databaseUrl=sqlite:////data/jobs.db"]
+    deployment = render(helm, *without, *given)["Deployment/stepback-controller"]
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    names = [one["name"] for one in container["env"]]
+    assert names.count("STEPBACK_DATABASE_URL") == 1
+    assert _env(deployment)["STEPBACK_DATABASE_URL"] == "sqlite:////data/jobs.db"
+
+
+@pytest.mark.parametrize("flags", [[], ["--set", "controller.env.maxFileMib=4096"]])
+def test_the_largest_uploads_have_room(helm: Path, flags: list[str]) -> None:
+    deployment = render(helm, *flags)["Deployment/stepback-controller"]
+    settings = Settings.read(_stepback(deployment))
+    [tmp] = [
+        volume["emptyDir"]["sizeLimit"]
+        for volume in deployment["spec"]["template"]["spec"]["volumes"]
+        if volume["name"] == "tmp"
+    ]
+    assert tmp == f"{64 + 2 * settings.max_file_mib}Mi"
+
+
 def test_a_database_of_ones_own_is_named_by_its_secret(helm: Path) -> None:
     manifests = render(helm, "--set", "database.existingSecret=mine")
     assert not any(name.endswith("-database") for name in manifests)
@@ -308,6 +332,11 @@ def _pods(manifests: dict[str, dict]) -> list[dict]:
         key=lambda one: order.index(one["metadata"]["name"].rpartition("-")[2]),
     )
     return [one["spec"]["template"]["spec"] for one in workloads]
+
+
+def _stepback(workload: dict) -> dict[str, str]:
+    """The settings that stand in the pod, those of secrets left out."""
+    return {name: value for name, value in _env(workload).items() if name.startswith("STEPBACK_")}
 
 
 def _env(workload: dict) -> dict[str, str]:

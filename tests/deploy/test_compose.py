@@ -4,6 +4,7 @@ import pytest
 import yaml
 from sqlalchemy.engine import make_url
 
+from stepback_server.settings import Settings
 from tests.conftest import ROOT
 
 SERVICES: dict[str, dict] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
@@ -56,6 +57,17 @@ def test_the_database_is_reached_by_controllers_alone_and_awaited_by_none(profil
     address = make_url(given.replace("${DATABASE_PASSWORD:-stepback}", "secret"))
     assert (address.host, address.password, address.username) == ("database", "secret", "stepback")
     assert services["database"]["read_only"] and "ports" not in services["database"]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_largest_uploads_have_room(profile: str) -> None:
+    [controller] = [it for name, it in started(profile).items() if name.startswith("controller")]
+    given = {k: v for k, v in controller["environment"].items() if k == "STEPBACK_MAX_FILE_MIB"}
+    [tmp] = controller["tmpfs"]
+    mebibytes = int(tmp.removeprefix("/tmp:size=").removesuffix("m"))
+    assert mebibytes == 64 + 2 * Settings.read(given).max_file_mib
+    # What lies there is memory of the container, beside that of the process.
+    assert int(controller["mem_limit"].removesuffix("m")) >= mebibytes + 1024
 
 
 def test_keys_are_for_both_controllers() -> None:

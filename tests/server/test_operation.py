@@ -44,7 +44,7 @@ def test_the_schema_documents_every_error_and_the_tasks_problem(server: str) -> 
     schema = httpx.get(f"{server}/openapi.json", timeout=300).json()
     responses = schema["paths"]["/solve"]["post"]["responses"]
     assert set(responses) == {
-        *["200", "202", "400", "401", "404", "413", "415", "422", "429", "500", "503"]
+        *["200", "202", "400", "401", "404", "413", "415", "422", "429", "500", "501", "503"]
     }
     for status, response in responses.items():
         reference = response["content"]["application/json"]["schema"]["$ref"]

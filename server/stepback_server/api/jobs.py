@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 router = APIRouter(route_class=StrictRoute, tags=["jobs"])
 
-_FIND = {"missing_key", "unknown_key", "unknown_id", "storage_unavailable", "internal"}
+_NO_JOBS = {"jobs_not_offered", "storage_unavailable"}
+_FIND = {"missing_key", "unknown_key", "unknown_id", "internal"} | _NO_JOBS
 _LIST = _FIND | {"wrong_type", "out_of_range", "unknown_value"}
 _UPLOAD = _FIND | {"missing_field", "unknown_value", "out_of_range", "body_too_large"}
 _POLL_SECONDS = 0.25

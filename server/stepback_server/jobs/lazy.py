@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stepback_server.errors import ApiError, storage_unavailable
+from stepback_server.errors import ApiError, jobs_not_offered, storage_unavailable
 from stepback_server.gateway.tenant import Tenant
 from stepback_server.jobs.job import Handler
 from stepback_server.settings import Settings
@@ -22,7 +22,8 @@ _SECONDS_BETWEEN_TRIES = 5.0
 class Jobs:
     """The jobs of a server. `run` it in a task; `opened` opens them where that was not needed yet.
 
-    There is work to go on with where the database is on another host, or its file exists.
+    There is work to go on with where the database is on another host, or its file exists. Without a
+    database there are no jobs.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Jobs:
     ) -> None:
         self.handlers = handlers
         self._settings = settings
+        self._url = settings.database_url.get_secret_value()
         self._model = model
         self._find_tenant = find_tenant
         self._opening = asyncio.Lock()
@@ -42,7 +44,9 @@ class Jobs:
 
     async def run(self) -> None:
         """Open the jobs that an earlier process may have left, as soon as that is possible."""
-        url = self._settings.database_url.get_secret_value()
+        url = self._url
+        if not url:
+            return
         if url.startswith(_SQLITE) and not await asyncio.to_thread(
             Path(url.removeprefix(_SQLITE)).exists
         ):
@@ -55,7 +59,9 @@ class Jobs:
                 await asyncio.sleep(_SECONDS_BETWEEN_TRIES)
 
     async def opened(self) -> "OpenedJobs":
-        """The open jobs. Raises ApiError where the database does not answer or cannot be used."""
+        """The open jobs. Raises ApiError where there is no database, or it cannot be used now."""
+        if not self._url:
+            raise jobs_not_offered()
         async with self._opening:
             if self._is_closed:
                 raise storage_unavailable()

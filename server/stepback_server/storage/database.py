@@ -39,6 +39,8 @@ _PASSING = ("08", "40", "53", "57P", "25006", "28", "3D", "42501")
 
 def address_of(url: str) -> URL:
     """The address with its asynchronous driver. Raises InvalidInput."""
+    if not url:
+        raise InvalidInput("STEPBACK_DATABASE_URL is empty: it names no database")
     try:
         # The short form is what many hosts hand out; SQLAlchemy knows only the long one.
         address = make_url(url.replace("postgres://", "postgresql://", 1))
