@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 AUDIT := .cache/audit
 TOOLS := .cache/release-tools
 
-.PHONY: package lint-release demo serve test image-test check format docs bench bench-routes bench-search bench-ablation bench-scaling \
+.PHONY: package lint-release demo serve test test-fast test-jobs-docs image-test check format docs bench bench-routes bench-search bench-ablation bench-scaling \
 	bench-cost bench-data bench-training bench-peers results trials locks audit site page-test page-bench clients-test ray-test ray-bench gym-test clean
 
 demo: $(INSTALLED)   ## start, solve a few held-out problems, stop
@@ -26,6 +26,9 @@ test: $(INSTALLED)   ## the whole test suite
 
 test-fast: $(INSTALLED)  ## what needs no engine and no training
 	$(PYTEST) -m 'not docker and not slow'
+
+test-jobs-docs: $(INSTALLED)  ## of the slow ones: jobs on SQLite and PostgreSQL, notebooks and code blocks of the docs
+	$(PYTEST) -m slow tests/server/jobs tests/docs
 
 image-test: $(INSTALLED)  ## build the images, run the compose stack, drive it
 	deploy/image-test.sh $(BIN)/python
