@@ -32,7 +32,13 @@ class _Echo(BaseHTTPRequestHandler):
 @contextmanager
 def echo(status: int = 422, code: str = "c") -> Iterator[str]:
     """Its URL."""
-    kind = type("_Echo", (_Echo,), {"refusal": (status, code)})
+    with served(type("_Echo", (_Echo,), {"refusal": (status, code)})) as url:
+        yield url
+
+
+@contextmanager
+def served(kind: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The URL of a server that answers by this handler."""
     with _Server(("127.0.0.1", 0), kind) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()

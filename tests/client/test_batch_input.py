@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import sys
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import ModuleType
 
@@ -14,7 +15,7 @@ from stepback_client.batch.command import batch
 from stepback_client.batch.inputs import has_lines, read_lines
 from stepback_client.batch.requests import read_items
 from stepback_core.errors import InvalidInput
-from tests.client.echo import echo
+from tests.client.echo import echo, served
 
 
 def test_parquet_without_its_reader_says_what_to_install(
@@ -137,3 +138,80 @@ def test_a_cluster_needs_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[s
     given.write_text("{}\n")
     assert batch([str(given), "--out", str(tmp_path / "out.jsonl"), "--on", "ray"]) == 2
     assert "--on ray needs --model" in capsys.readouterr().err
+
+
+class _Refusing(BaseHTTPRequestHandler):
+    """Answers as what is no Stepback server, or not at its address."""
+
+    answer = 404, b"<html>not here</html>"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        status, content = self.answer
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+def error_body(code: str) -> bytes:
+    detail = {"type": "not_found", "code": code, "message": "m"}
+    return json.dumps({"error": detail}).encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "ends"),
+    [
+        (404, b"<html>not here</html>", 1),
+        (405, b"", 1),
+        (301, b"", 1),
+        (403, b'{"detail": "Forbidden"}', 1),
+        (200, b"<html>welcome</html>", 1),
+        (404, error_body("no_such_path"), 1),
+        (404, error_body("unknown_task"), 0),
+        # One line is too large for a proxy; the others are not.
+        (413, b"<html>too large</html>", 0),
+    ],
+)
+def test_an_address_that_is_no_stepback_servers_ends_without_a_line(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    status: int,
+    content: bytes,
+    ends: int,
+) -> None:
+    given, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    given.write_text('{"prompt": "p"}\n{"prompt": "q"}\n')
+    with served(type("_Answering", (_Refusing,), {"answer": (status, content)})) as url:
+        assert batch([str(given), "--out", str(out), "--url", url]) == ends
+    assert len(out.read_text().splitlines()) == (0 if ends else 2)
+    assert not ends or "Stepback" in capsys.readouterr().err
+
+
+def test_failed_lines_are_asked_again_where_that_is_wanted(tmp_path: Path) -> None:
+    given, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    (link := tmp_path / "link.jsonl").symlink_to(out)
+    given.write_text('{"custom_id": "a", "prompt": "p"}\n{"custom_id": "b", "prompt": "q"}\n')
+    solved, failed = {"custom_id": "a", "result": {}}, {"custom_id": "b", "error": {"status": 500}}
+    out.write_text("".join(json.dumps(each) + "\n" for each in (solved, failed)))
+    out.chmod(0o640)
+    with echo(422) as url:
+        command = [str(given), "--out", str(link), "--url", url]
+        for flags, status in (([], 500), (["--retry-failed"], 422)):
+            assert batch([*command, *flags]) == 0
+            kept, last = (json.loads(line) for line in out.read_text().splitlines())
+            assert kept == solved and (last["custom_id"], last["error"]["status"]) == ("b", status)
+    assert link.is_symlink() and out.stat().st_mode & 0o777 == 0o640
+    assert {each.name for each in tmp_path.iterdir()} == {"in.jsonl", "link.jsonl", "out.jsonl"}
+
+
+def test_a_file_of_other_lines_stays_as_it_is(tmp_path: Path) -> None:
+    given, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    given.write_text('{"prompt": "p"}\n')
+    out.write_text('{"error": "a log of something else"}\n')
+    assert batch([str(given), "--out", str(out), "--retry-failed"]) == 2
+    assert out.read_text() == '{"error": "a log of something else"}\n'
+    assert {each.name for each in tmp_path.iterdir()} == {"in.jsonl", "out.jsonl"}

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from stepback_client.batch.inputs import read_lines, refuse_as_output
-from stepback_client.batch.lines import GrowingLines, growing
+from stepback_client.batch.lines import GrowingLines, growing, take_out
 from stepback_client.batch.requests import BatchItem, read_items
 from stepback_client.batch.scheduler import Stopped, ask_each
 from stepback_client.batch.solvers import Answer, Solve, in_process, on_ray, over_http
@@ -51,6 +51,9 @@ async def _batch(given: argparse.Namespace) -> int:
         raise InvalidInput("--on ray needs --model, a folder that every node has")
     refuse_as_output(given.inputs, given.out)
     items = list(read_items(read_lines(given.inputs, on_cluster=bool(given.on))))
+    if given.retry_failed:
+        again = take_out(given.out, lambda line: bool(_id_of(line, given.out)) and "error" in line)
+        print(f"{again} lines with an error are asked again", file=sys.stderr)
     with growing(given.out) as out:
         # Under the lock of the file: two commands cannot both think a line undone.
         done = {_id_of(line, given.out) for line in out.read()}
@@ -116,6 +119,9 @@ def batch_parser() -> argparse.ArgumentParser:
         "with --on ray also an address, such as s3://bucket/in.parquet",
     )
     parser.add_argument("--out", type=Path, required=True, help="the JSONL file that grows")
+    parser.add_argument(
+        "--retry-failed", action="store_true", help="ask lines of OUT with an error again"
+    )
     parser.add_argument("--in-flight", type=positive, default=16, help="searches at once; 16")
     where = parser.add_mutually_exclusive_group()
     where.add_argument(

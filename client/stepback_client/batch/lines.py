@@ -5,7 +5,8 @@ Each line is on disk before the next one is written. One that a kill cut short i
 
 import json
 import os
-from collections.abc import Generator, Iterator
+import shutil
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -40,7 +41,7 @@ class GrowingLines:
 
     def append(self, line: dict[str, Any]) -> None:
         """Write a line, and return once it is on disk."""
-        self._file.write((json.dumps(line, separators=(",", ":")) + "\n").encode())
+        self._file.write(_written(line))
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -53,6 +54,42 @@ class GrowingLines:
         """Drop what was appended since the lines were read."""
         self._file.truncate(self._found)
         os.fsync(self._file.fileno())
+
+
+def take_out(path: Path, is_out: Callable[[dict[str, Any]], bool]) -> int:
+    """Take lines out of a file, and return how many. A kill leaves it with all of them or none.
+    Raises InvalidInput, and OSError on Windows, which replaces no open file."""
+    # Not the link to it.
+    path = path.resolve()
+    with growing(path) as old:
+        kept = path.with_name(f"{path.name}.kept")
+        try:
+            count = _copy(old.read(), kept, is_out)
+            shutil.copymode(path, kept)
+            # Under the lock: no other process appends to what is replaced.
+            os.replace(kept, path)
+        finally:
+            kept.unlink(missing_ok=True)
+    return count
+
+
+def _copy(
+    lines: Iterable[dict[str, Any]], path: Path, is_out: Callable[[dict[str, Any]], bool]
+) -> int:
+    count = 0
+    with path.open("wb") as file:
+        for line in lines:
+            if is_out(line):
+                count += 1
+            else:
+                file.write(_written(line))
+        file.flush()
+        os.fsync(file.fileno())
+    return count
+
+
+def _written(line: dict[str, Any]) -> bytes:
+    return (json.dumps(line, separators=(",", ":")) + "\n").encode()
 
 
 @contextmanager

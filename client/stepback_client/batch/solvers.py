@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from stepback_client.async_client import AsyncClient
 from stepback_client.batch.scheduler import PATIENCE, finished
 from stepback_client.environment import api_key, own_headers
-from stepback_client.errors import ApiError, Overloaded
+from stepback_client.errors import ApiError, Overloaded, TransportError
 from stepback_core.schemas import SolveRequest
 from stepback_core.validation import first_error
 
@@ -19,12 +19,16 @@ Answer = dict[str, Any]
 """The `result` or the `error` of one body."""
 _OF_THE_BODY = frozenset({"internal", "checker_failed"})
 """Errors of 500 and more that one body may cause each time: no reason to stop at it."""
+_OF_THE_ADDRESS = frozenset({"no_such_path", "method_not_allowed"})
+_TOO_LARGE = 413
+"""Status of a body that is too large, also for a proxy on the way."""
 Solve = Callable[[dict[str, Any]], Awaitable[Answer]]
 
 
 @asynccontextmanager
 async def over_http(url: str) -> AsyncGenerator[Solve]:
-    """Search at a server. A body that it refuses has an error; trouble of the server's raises."""
+    """Search at a server. A body that it refuses has an error; trouble of the server's raises, and
+    so does an answer that no Stepback server gives there."""
     async with AsyncClient(url, api_key=api_key(), headers=own_headers(), retry=PATIENCE) as client:
 
         async def solve(body: dict[str, Any]) -> Answer:
@@ -35,12 +39,23 @@ async def over_http(url: str) -> AsyncGenerator[Solve]:
             except Overloaded:
                 raise
             except ApiError as error:
+                if _is_of_the_address(error):
+                    said = f"{url} answers {error.status} to POST /solve"
+                    raise TransportError(f"{said}: is it a Stepback server's address?") from error
                 if error.code not in _OF_THE_BODY and (error.status >= 500 or error.status == 401):
                     raise
                 return _refused(error.status, str(error))
             return {"result": result.model_dump(mode="json")}
 
         yield solve
+
+
+def _is_of_the_address(error: ApiError) -> bool:
+    """True where the server would answer every body so."""
+    if error.status >= 500:  # A gateway's, whose server may come back: see what follows.
+        return False
+    no_body_of_ours = error.detail is None and error.status != _TOO_LARGE
+    return no_body_of_ours or error.code in _OF_THE_ADDRESS
 
 
 @asynccontextmanager
