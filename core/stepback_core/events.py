@@ -59,6 +59,9 @@ class StepEvent(_Event):
     """The step."""
     p_marker: float | None = None
     """P(marker) after the step; None if nothing was written after it."""
+    score: float | None = None
+    """Mean log-probability a token, from the prompt to the branch's end: the same for all of its
+    steps."""
 
 
 class StruckStep(_Event):

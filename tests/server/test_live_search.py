@@ -98,19 +98,19 @@ def test_a_branch_is_told_by_its_complete_steps_and_its_end() -> None:
     first = branch(0, "ab\nc\nd<")
     state = first.roll_back(GRAMMAR)
     events = told(first, branch(4, "e\nf>", state), branch(5, "gh\nij", state))
-    step = {"type": "step", "branch": 1, "parent": 0}
+    step = {"type": "step", "branch": 1, "parent": 0, "score": -0.5}
     assert events[:3] == [
         step | {"index": 0, "text": "ab"},
         step | {"index": 1, "text": "c"},
         {"type": "backtrack", "branch": 1, "parent": 0, "kept_steps": 0}
         | {"outcome": "backtrack", "struck": [{"index": 2, "text": "d"}]},
     ]
-    step = {"type": "step", "branch": 5, "parent": 1}
+    step |= {"branch": 5, "parent": 1}
     assert events[3:5] == [step | {"index": 2, "text": "e"}, step | {"index": 3, "text": "f"}]
     assert events[5]["type"] == "candidate" and events[5]["kept_steps"] == 2
     assert events[5]["answer"]["steps"] == ["ab", "c", "e", "f"]
     # The last one was cut: its complete step is told, and no end.
-    assert events[6:] == [{"type": "step", "branch": 6, "parent": 1, "index": 2, "text": "gh"}]
+    assert events[6:] == [step | {"branch": 6, "index": 2, "text": "gh"}]
 
 
 def test_a_marker_alone_takes_back_a_step_that_was_kept() -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stepback_core.events import SolveEvent
-from stepback_core.schemas import ErrorBody, SolveResult
+from stepback_core.schemas import ErrorBody, ErrorDetail, SolveResult
 from stepback_core.schemas.jobs import JobStatus, Order, SearchJob, SearchJobList, SearchProgress
 from stepback_server.errors import idempotency_mismatch
 from stepback_server.jobs.claims import cancel
@@ -20,6 +20,8 @@ from stepback_server.storage.database import Database
 from stepback_server.storage.tables import EVENTS, JOBS, AnyRow
 
 _KIND = "search"
+_EVENT_ROWS = 8
+"""Rows of events that are looked through for the last totals; the first has them nearly always."""
 
 
 class Searches:
@@ -55,8 +57,9 @@ class Searches:
         """Read a search with its result or its progress. Raises ApiError."""
         async with self._database.begin() as connection:
             row = await self._own(connection, tenant, id)
-            progress = await _progress(connection, row.number)
-        return _described(row).model_copy(update=_outcome(row) | {"progress": progress})
+            progress = await _progress(connection, [row.number])
+        told = {"progress": progress.get(row.number), "error": _error(row), "result": _result(row)}
+        return _described(row).model_copy(update=told)
 
     async def cancel(self, tenant: str, id: str) -> SearchJob:
         """Cancel a search that has not ended. Raises ApiError."""
@@ -124,7 +127,15 @@ class Searches:
             rows, more = await page(
                 connection, JOBS, _KIND, tenant, limit=limit, after=after, order=order, where=where
             )
-        data = [_described(row) for row in rows]
+            # One with a result has all its totals there.
+            without = [row.number for row in rows if _status(row) is not JobStatus.COMPLETED]
+            progress = await _progress(connection, without)
+        data = [
+            _described(row).model_copy(
+                update={"progress": progress.get(row.number), "error": _error(row)}
+            )
+            for row in rows
+        ]
         return SearchJobList(data=data, has_more=more, first_id=first(data), last_id=last(data))
 
     async def _own(self, connection: AsyncConnection, tenant: str, id: str) -> AnyRow:
@@ -143,13 +154,27 @@ async def _next_event(connection: AsyncConnection, number: int) -> int:
     return int((await connection.execute(following)).scalar() or 1)
 
 
-async def _progress(connection: AsyncConnection, number: int) -> SearchProgress | None:
-    """The totals of the last `usage` event that is kept."""
-    latest = select(EVENTS.c.data).where(EVENTS.c.job == number).order_by(EVENTS.c.first.desc())
-    for data in (await connection.execute(latest.limit(8))).scalars():
-        for line in reversed(data.split("\n")):
-            if (event := json.loads(line))["type"] == "usage":
-                return SearchProgress.model_validate(event)
+async def _progress(
+    connection: AsyncConnection, numbers: Sequence[int]
+) -> dict[int, SearchProgress]:
+    """The totals of the last `usage` event that is kept of each search that has one."""
+    place = func.row_number().over(partition_by=EVENTS.c.job, order_by=EVENTS.c.first.desc())
+    kept = select(EVENTS.c.job, EVENTS.c.data, place.label("place")).where(
+        EVENTS.c.job.in_(numbers)
+    )
+    latest = kept.subquery()
+    wanted = select(latest.c.job, latest.c.data).where(latest.c.place <= _EVENT_ROWS)
+    found: dict[int, SearchProgress] = {}
+    for job, data in (await connection.execute(wanted.order_by(latest.c.place))).all():
+        if job not in found and (totals := _last_totals(data)):
+            found[job] = totals
+    return found
+
+
+def _last_totals(data: str) -> SearchProgress | None:
+    for line in reversed(data.split("\n")):
+        if (event := json.loads(line))["type"] == "usage":
+            return SearchProgress.model_validate(event)
     return None
 
 
@@ -180,14 +205,14 @@ def _described(row: AnyRow) -> SearchJob:
     )
 
 
-def _outcome(row: AnyRow) -> dict[str, Any]:
-    match _status(row):
-        case JobStatus.COMPLETED:
-            return {"result": SolveResult.model_validate_json(row.answer)}
-        case JobStatus.FAILED:
-            return {"error": ErrorBody.model_validate_json(row.answer).error}
-        case _:
-            return {}
+def _result(row: AnyRow) -> SolveResult | None:
+    completed = _status(row) is JobStatus.COMPLETED
+    return SolveResult.model_validate_json(row.answer) if completed else None
+
+
+def _error(row: AnyRow) -> ErrorDetail | None:
+    failed = _status(row) is JobStatus.FAILED
+    return ErrorBody.model_validate_json(row.answer).error if failed else None
 
 
 def _last_event(row: AnyRow) -> dict[str, Any] | None:

@@ -89,6 +89,7 @@ class EventWriter:
                 index=index,
                 text=steps[index],
                 p_marker=after[index],
+                score=branch.score,
             )
 
     def _backtrack(self, branch: Branch, kept: int) -> BacktrackEvent:

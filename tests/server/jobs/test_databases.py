@@ -13,6 +13,8 @@ from alembic import command
 from sqlalchemy import Connection, text
 
 from stepback_core.errors import InvalidInput
+from stepback_core.events import StepEvent, UsageEvent
+from stepback_core.schemas import ErrorBody, ErrorDetail, ErrorType
 from stepback_core.schemas.jobs import Batch, BatchRequest, BatchStatus, JobStatus, SearchJob
 from stepback_server.commands.db import db
 from stepback_server.gateway.tenant import ANYONE, Tenant
@@ -41,6 +43,25 @@ class Counting:
         await asyncio.sleep(self.seconds)
         self.asked.append(body["number"])
         return JobAnswer(200, json.dumps(body), Tokens(input=1, output=2))
+
+
+class Halfway(Counting):
+    """Tells its totals twice, then goes on for ever; refuses what has the number 0."""
+
+    async def __call__(
+        self, body: Any, tenant: Tenant, *, is_line: bool, report: Report | None
+    ) -> JobAnswer:
+        if body["number"] == 0:
+            kind = ErrorType.INVALID_REQUEST
+            error = ErrorDetail(type=kind, code="out_of_range", message="number: not 0")
+            return JobAnswer(422, ErrorBody(error=error).model_dump_json())
+        assert report is not None
+        for tokens in (10, 20):
+            totals = {"generated_tokens": tokens, "cached_tokens": 0, "branches": body["number"]}
+            report(UsageEvent.model_validate(totals | {"backtracks": 0, "seconds_searching": 1.5}))
+            report(StepEvent(branch=1, parent=0, index=0, text="1+2=3"))
+        await asyncio.sleep(10_000)
+        raise AssertionError
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -138,6 +159,30 @@ def test_what_a_lost_controller_had_in_flight_goes_on_at_another(url: str) -> No
             async with controllers(url, fast) as [jobs]:
                 found = await come(lambda: search_that(jobs, lambda job: job.ended_at is not None))
             assert (found.attempts, fast.asked) == (2, [7])
+
+    asyncio.run(scenario())
+
+
+def test_a_list_tells_the_progress_of_each_search_and_the_errors(url: str) -> None:
+    async def scenario() -> None:
+        async with controllers(url, Halfway()) as [jobs]:
+            for number in (0, 1, 2):
+                await jobs.searches.add(NAME, "/solve", json.dumps({"number": number}))
+            jobs.runner.wake()
+
+            async def halfway() -> list[SearchJob] | None:
+                found = (await jobs.searches.list(NAME, limit=3, after=None)).data
+                known = [job for job in found if job.progress or job.error]
+                return found if len(known) == 3 else None
+
+            second, first, refused = await come(halfway)
+            for job, branches in ((first, 1), (second, 2)):
+                assert job.status is JobStatus.RUNNING and job.error is None
+                assert job.progress is not None
+                assert (job.progress.generated_tokens, job.progress.branches) == (20, branches)
+            assert refused.status is JobStatus.FAILED and refused.progress is None
+            assert refused.error is not None and refused.error.message == "number: not 0"
+            assert refused == await jobs.searches.find(NAME, refused.id)
 
     asyncio.run(scenario())
 
