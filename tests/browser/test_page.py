@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import SHOTS
+from conftest import PATIENCE, SHOTS
 from playwright.sync_api import Page, Route, expect
 
 SSE = "text/event-stream"
@@ -79,9 +79,15 @@ def test_two_searches_run_side_by_side(page: Page) -> None:
     page.get_by_label("strategy").select_option("self_backtracking")
     page.get_by_label("choose by").select_option("perplexity")
     page.get_by_label("compare with a second search").check()
-    page.get_by_label("token budget").fill("2000")
+    budget = page.get_by_label("token budget")
+    expect(budget).to_have_attribute("placeholder", "100000 for each")
+    asked: list[Any] = []
+    page.on("request", lambda sent: asked.append(sent) if sent.url.endswith("/solve") else None)
     solve(page)
     expect(page.locator(OVER)).to_have_count(2)
+    # Left to the server, each strategy would have a budget of its own.
+    budgets = [each.post_data_json["budget"] for each in asked]
+    assert budgets == [{"tokens": 100_000}] * 2
     page.get_by_role("treeitem").first.click()
     page.keyboard.press("End")
     expect(page.locator("[aria-selected=true]")).to_have_count(1)
@@ -107,6 +113,25 @@ def test_a_link_opens_a_finished_search_without_the_server(page: Page) -> None:
     page.goto("about:blank")
     page.goto(link)
     expect(page.get_by_role("treeitem").first).to_contain_text("93+48=141")
+
+
+def test_a_link_pasted_into_the_open_page_shows_its_search(page: Page) -> None:
+    solve(page)
+    expect(page.locator(OVER)).to_have_count(1)
+    page.get_by_role("button", name="Link").click()
+    page.wait_for_url("**/*#run=*")
+    link = page.url
+    address = link.split("#")[0]
+    page.goto(address)
+    page.get_by_label("problem").select_option("maze")
+    page.goto(f"{address}#run=AAAA")
+    expect(page.get_by_role("alert")).to_contain_text("damaged")
+    page.get_by_role("button", name="Jobs").click()
+    page.goto(link)
+    expect(page.get_by_role("treeitem").first).to_contain_text("93+48=141")
+    expect(page.get_by_role("alert")).to_have_count(0)
+    # Nothing was loaded anew: the form is as it was left.
+    expect(page.get_by_label("problem")).to_have_value("maze")
 
 
 PROBLEM = {"numbers": [4, 16, 25, 81], "target": 94}
@@ -175,6 +200,132 @@ def test_a_branch_is_continued(
     shoot(page, "continued")
 
 
+def asked_for(page: Page) -> dict[str, Any]:
+    """The request that the form makes."""
+    with page.expect_request("**/solve") as sent:
+        solve(page)
+    return dict(sent.value.post_data_json)
+
+
+def test_what_is_continued_ends_with_another_problem(page: Page, tmp_path: Path) -> None:
+    file = tmp_path / "search.json"
+    way = {"strategy": "best_of_n", "breadth": 7, "select": "vote", "seed": 3}
+    request = {"task": "countdown", "problem": PROBLEM, "budget": {"tokens": 900}} | way
+    file.write_text(json.dumps({"request": request, "result": finished(FROM_THE_START)}))
+    note = page.get_by_text("continues 1 steps")
+    changes = (
+        lambda: page.get_by_label("target").fill("95"),
+        lambda: page.get_by_label("problem").select_option("maze"),
+    )
+    for change in changes:
+        page.locator("input[type=file]").first.set_input_files(file)
+        page.get_by_role("treeitem").first.click()
+        page.get_by_role("button", name="Continue from here").click()
+        expect(note).to_be_visible()
+        # The form searches as the search did that it goes on with.
+        again = asked_for(page)
+        assert again["steps"] == ["16-4=12"] and again["budget"] == {"tokens": 900}
+        assert {key: again[key] for key in way} == way
+        change()
+        expect(note).to_have_count(0)
+        assert "steps" not in asked_for(page)
+
+
+def chooses(page: Page, rule: str) -> bool:
+    """Whether the form lets a rule of choice be chosen."""
+    option = page.get_by_label("choose by").first.locator(f"option[value={rule}]")
+    return not option.is_disabled()
+
+
+def test_the_form_offers_no_pair_that_the_server_refuses(page: Page) -> None:
+    strategy, rule = page.get_by_label("strategy"), page.get_by_label("choose by")
+    assert not chooses(page, "vote") and chooses(page, "verified")
+    strategy.select_option("best_of_n")
+    rule.select_option("vote")
+    strategy.select_option("best_first")
+    expect(rule).to_have_value("")
+    assert "select" not in asked_for(page)
+    strategy.select_option("majority")
+    expect(rule).to_have_value("vote")
+    assert not chooses(page, "perplexity") and not chooses(page, "score")
+    assert asked_for(page)["select"] == "vote"
+    expect(page.locator(OVER)).to_have_count(1)
+    strategy.select_option("best_of_n")
+    page.get_by_label("scorer").select_option("generous")
+    assert chooses(page, "score")
+    page.get_by_label("scorer").select_option("none")
+    assert not chooses(page, "score")
+    page.get_by_label("problem").select_option("a prompt")
+    assert not chooses(page, "verified")
+
+
+def weights(page: Page) -> dict[str, int]:
+    """The font's weight of each step in sight."""
+    steps = page.locator(".row .step")
+    read = "all => all.map((one) => [one.textContent, Number(getComputedStyle(one).fontWeight)])"
+    return dict(steps.evaluate_all(read))
+
+
+def test_a_likely_step_is_bold_whatever_the_number_of_its_branches(
+    page: Page, tmp_path: Path
+) -> None:
+    nodes = [
+        node(0, None, 0, [], None),
+        *(node(id, 0, 0, ["4+16=20"], "illegal") | {"score": -3.0} for id in (1, 2, 3)),
+        node(4, 0, 0, ["81+25=106", "16-4=12"], "unfinished") | {"score": -0.01},
+        node(5, 4, 1, ["16+4=20"], "unfinished") | {"score": -1.0},
+    ]
+    file = tmp_path / "search.json"
+    file.write_text(json.dumps(finished(nodes)))
+    page.locator("input[type=file]").first.set_input_files(file)
+    page.get_by_role("treeitem").first.click()
+    found = weights(page)
+    assert found["4+16=20"] < 300 and found["16+4=20"] < 500
+    # As likely as the likeliest branch through it.
+    assert found["81+25=106"] == found["16-4=12"] > 700
+    expect(page.locator(".legend")).to_contain_text("mean probability of a token")
+    expect(page.locator(".details")).to_contain_text("likelihood of a token5.0 %")
+    assert_accessible(page)
+    shoot(page, "likelihood")
+
+
+def test_the_steps_of_a_search_have_their_weights_while_it_runs(page: Page) -> None:
+    """The stream comes from the server, without its result and so without its tree."""
+
+    def cut(route: Route) -> None:
+        body = route.fetch(timeout=PATIENCE).text()
+        route.fulfill(body=body[: body.rindex("event: result")], content_type=SSE)
+
+    page.route("**/solve", cut)
+    solve(page)
+    expect(page.locator(".status")).to_contain_text("failed")
+    assert any(weight > 700 for weight in weights(page).values())
+
+
+def test_a_file_keeps_the_timeline(page: Page, tmp_path: Path) -> None:
+    page.get_by_label("problem").select_option("sudoku")
+    page.get_by_label("strategy").select_option("best_of_n")
+    page.get_by_label("token budget").fill("5000")
+    solve(page)
+    expect(page.locator(OVER)).to_have_count(1)
+    caption, line = page.locator(".timeline figcaption"), page.locator(".timeline polyline").last
+    told, drawn = caption.inner_text(), line.get_attribute("points")
+    assert "of 5000" in told
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save").click()
+    file = tmp_path / "search.json"
+    saved.value.save_as(file)
+    page.reload()
+    page.locator("input[type=file]").first.set_input_files(file)
+    expect(caption).to_have_text(told)
+    assert line.get_attribute("points") == drawn
+    [run] = json.loads(file.read_text())
+    former = tmp_path / "former.json"
+    former.write_text(json.dumps({key: run[key] for key in ("request", "label", "result")}))
+    page.locator("input[type=file]").first.set_input_files(former)
+    expect(caption).to_contain_text("tokens,")
+
+
 def test_a_scorer_chooses_where_the_server_has_one(page: Page) -> None:
     page.get_by_label("scorer").select_option("generous")
     page.get_by_label("choose by").select_option("score")
@@ -184,6 +335,15 @@ def test_a_scorer_chooses_where_the_server_has_one(page: Page) -> None:
     body = asked.value.post_data_json
     assert (body["scorer"], body["select"]) == ("generous", "score")
     expect(page.locator(OVER)).to_have_count(1)
+    # Not of the chosen answer alone: what the scorer and the checker said of each is there.
+    judged = page.locator(".verdict.good, .verdict.answer")
+    answers = page.get_by_role("treeitem").filter(has=judged)
+    assert answers.count()
+    for answer in answers.all():
+        answer.click()
+        expect(page.locator(".details dl")).to_contain_text("scorer1.0000")
+        expect(page.locator(".details dl")).to_contain_text("confidence")
+        expect(page.locator(".details dl")).to_contain_text("checker")
     assert_accessible(page)
     shoot(page, "scorer")
 
@@ -196,15 +356,16 @@ def test_a_batch_is_cancelled(page: Page, tmp_path: Path) -> None:
     file.write_text("".join(json.dumps({"custom_id": f"r{n}"} | line) + "\n" for n in range(5000)))
     page.get_by_role("button", name="Jobs").click()
     page.get_by_label("File of the batch").set_input_files(file)
-    row = page.get_by_role("row").filter(has_text="in_progress")
+    rows = page.get_by_role("table", name="Batches").get_by_role("row")
+    row = rows.filter(has_text="in_progress")
     expect(row).to_contain_text("of 5000")
     assert_accessible(page)
     shoot(page, "batch")
     page.get_by_role("button", name="Cancel batch_").click()
-    expect(page.get_by_role("row").filter(has_text="cancelled")).to_contain_text("of 5000")
+    expect(rows.filter(has_text="cancelled").first).to_contain_text("of 5000")
     expect(page.get_by_role("button", name="Cancel batch_")).to_have_count(0)
     with page.expect_download() as saved:
-        page.get_by_role("button", name="Errors of batch_").click()
+        rows.get_by_role("button", name="Errors of batch_").first.click()
     assert saved.value.path().read_text().count("batch_cancelled") > 0
     assert_accessible(page)
     shoot(page, "jobs")
@@ -229,9 +390,11 @@ def large_tree(branches: int) -> dict[str, Any]:
 
 
 def test_a_key_is_kept_in_memory_alone(page: Page) -> None:
+    secret = "my-secret"
+
     def locked(route: Route) -> None:
         headers = route.request.headers
-        if headers.pop("authorization", None) == "Bearer my-secret":
+        if headers.pop("authorization", None) == f"Bearer {secret}":
             route.continue_(headers=headers)
         else:
             route.fulfill(status=401, json={"error": {"message": "Send an API key."}})
@@ -246,6 +409,21 @@ def test_a_key_is_kept_in_memory_alone(page: Page) -> None:
     expect(page.get_by_label("API key")).to_have_count(0)
     kept = page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]")
     assert kept == [0, 0, ""] and "my-secret" not in page.content() + page.url
+    # Withdrawn later: the page asks for another, and keeps what it shows.
+    page.get_by_label("target").fill("94")
+    page.route("**/solve", locked)
+    secret = "my-other-secret"
+    solve(page)
+    expect(page.get_by_label("API key")).to_be_visible()
+    expect(page.get_by_role("alert")).to_contain_text("Send an API key.")
+    page.get_by_label("API key").fill(secret)
+    page.get_by_role("button", name="Use").click()
+    expect(page.get_by_label("API key")).to_have_count(0)
+    solve(page)
+    expect(page.locator(OVER)).to_have_count(1)
+    expect(page.get_by_label("target")).to_have_value("94")
+    page.get_by_role("button", name="Change key").click()
+    expect(page.get_by_label("API key")).to_have_value("")
     page.reload()
     expect(page.get_by_label("API key")).to_have_value("")
 
@@ -343,6 +521,33 @@ def test_background_searches_are_shown_continued_and_say_why_they_failed(page: P
     body = sent.value.post_data_json
     assert (body["strategy"], body["background"]) == ("self_backtracking", False)
     expect(page.locator(OVER)).to_have_count(1)
+
+
+def test_background_searches_show_their_progress_and_all_their_pages(page: Page, url: str) -> None:
+    example = {"task": "countdown", "problem": PROBLEM, "strategy": "greedy", "background": True}
+    ids = [page.request.post(f"{url}/solve", data=example).json()["id"] for _ in range(25)]
+    # It has no answer: it goes on until it is cancelled.
+    endless = example | {"problem": {"numbers": [25, 81], "target": 7}, "strategy": "best_first"}
+    endless |= {"budget": {"tokens": 100_000}}
+    long = page.request.post(f"{url}/solve", data=endless).json()["id"]
+    page.get_by_role("button", name="Jobs").click()
+    table = page.get_by_role("table", name="Background searches")
+    row = table.get_by_role("row").filter(has_text=long)
+    expect(row).to_contain_text("of 100000")
+    expect(row.get_by_role("progressbar")).to_be_visible()
+    shoot(page, "searches")
+    pages = page.get_by_role("navigation", name="Pages of background searches")
+    expect(table).not_to_contain_text(ids[0])
+    expect(pages.get_by_role("button", name="Newer")).to_be_disabled()
+    pages.get_by_role("button", name="Older").click()
+    expect(pages).to_contain_text("page 2")
+    expect(table.get_by_role("row").filter(has_text=ids[0])).to_contain_text("tokens")
+    expect(table).not_to_contain_text(long)
+    assert_accessible(page)
+    pages.get_by_role("button", name="Newer").click()
+    row.get_by_role("button", name="Cancel").click()
+    expect(row).to_contain_text("cancelled")
+    expect(row).to_contain_text("branches")
 
 
 @pytest.mark.parametrize("path", ["/", "/ui", "/ui/"])

@@ -2,6 +2,9 @@
 
 let apiKey = "";
 
+/** Tells `refused` where the server takes no request with the key in use, or none without a key. */
+export const refusals = new EventTarget();
+
 export function setKey(key) {
   apiKey = key.trim();
 }
@@ -20,8 +23,13 @@ export class ServerError extends Error {
   }
 }
 
-async function check(response) {
+/** The answer to a request, where that is a success. */
+async function ask(path, options) {
+  const sent = apiKey;
+  const response = await fetch(url(path), options);
   if (response.ok) return response;
+  // An answer to another key than the one in use says nothing of this one.
+  if (response.status === 401 && sent === apiKey) refusals.dispatchEvent(new Event("refused"));
   let body = null;
   try {
     body = await response.json();
@@ -32,11 +40,11 @@ async function check(response) {
 }
 
 export async function get(path, signal) {
-  return (await check(await fetch(url(path), { headers: headers(), signal }))).json();
+  return (await ask(path, { headers: headers(), signal })).json();
 }
 
 export async function text(path) {
-  return (await check(await fetch(url(path), { headers: headers() }))).text();
+  return (await ask(path, { headers: headers() })).text();
 }
 
 export async function post(path, body, signal) {
@@ -46,7 +54,7 @@ export async function post(path, body, signal) {
     options.headers = headers({ "Content-Type": "application/json" });
     options.body = JSON.stringify(body);
   }
-  return (await check(await fetch(url(path), options))).json();
+  return (await ask(path, options)).json();
 }
 
 /** The events of a streamed search, as parsed JSON. */
@@ -57,7 +65,7 @@ export async function* events(path, body, signal) {
     options.headers["Content-Type"] = "application/json";
     options.body = JSON.stringify(body);
   }
-  const response = await check(await fetch(url(path), options));
+  const response = await ask(path, options);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {

@@ -1,16 +1,14 @@
 // The page: a form, one or two runs, jobs, and the server's metrics.
 
 import { html, render, useEffect, useState } from "./vendor/htm-preact.js";
-import { get, setKey } from "./api.js";
+import { get, refusals, setKey } from "./api.js";
 import { Form } from "./form.js";
 import { Jobs } from "./jobs.js";
 import { Metrics } from "./metrics.js";
 import { Run } from "./run.js";
-import { tasksOf } from "./schema.js";
+import { limitsOf, tasksOf } from "./schema.js";
 import { download, fromLink, toLink } from "./share.js";
 import { RunView } from "./views.js";
-
-const RULES = ["perplexity", "marker", "vote", "weighted_vote", "verified", "score"];
 
 function Toolbar({ runs, show }) {
   const [said, say] = useState("");
@@ -48,7 +46,7 @@ function Toolbar({ runs, show }) {
 }
 
 function Key({ changed }) {
-  return html`<form class="key" onSubmit=${(event) => {
+  return html`<form class="key" aria-label="Key" onSubmit=${(event) => {
     event.preventDefault();
     setKey(event.target.key.value);
     event.target.key.value = "";
@@ -64,6 +62,7 @@ function Page() {
   const [server, setServer] = useState(null);
   const [error, setError] = useState(null);
   const [linkError, setLinkError] = useState(null); // apart: a server that answers mends no link
+  const [key, setKeyState] = useState("none"); // none, asked, given
   const [runs, setRuns] = useState([]);
   const [tab, setTab] = useState("search");
   const [preset, setPreset] = useState(null); // the request that the form goes on with
@@ -72,27 +71,49 @@ function Page() {
   const learn = async () => {
     try {
       const [openapi, models] = await Promise.all([get("/openapi.json"), get("/v1/models")]);
-      const known = openapi.components.schemas.Select?.enum ?? RULES;
       const model = models.data[0];
       const scorers = model.scorers ?? [];
-      const rules = known.filter((rule) => rule !== "score" || scorers.length);
-      setServer({ tasks: tasksOf(openapi), model, rules, scorers });
+      const limits = limitsOf(openapi);
+      const rules = limits.rules.filter((rule) => rule !== "score" || scorers.length);
+      setServer({ tasks: tasksOf(openapi), model, limits: { ...limits, rules }, scorers });
       setError(null);
     } catch (failure) {
       setError(failure);
     }
   };
+  const show = (next) => {
+    setLinkError(null);
+    setRuns((former) => {
+      for (const run of former) run.stop();
+      return next;
+    });
+  };
+  const follow = async () => {
+    try {
+      const found = await fromLink(location.hash);
+      if (!found) return;
+      show(found.map(Run.of));
+      setTab("search");
+    } catch {
+      setLinkError(new Error("The link is damaged: it holds no search."));
+    }
+  };
   useEffect(() => {
+    const ask = () => setKeyState("asked");
+    refusals.addEventListener("refused", ask);
+    // Pasted into a tab that shows the page, a link loads nothing anew.
+    addEventListener("hashchange", follow);
     learn();
-    fromLink(location.hash)
-      .then((found) => found && setRuns(found.map(Run.of)))
-      .catch(() => setLinkError(new Error("The link is damaged: it holds no search.")));
+    follow();
+    return () => {
+      refusals.removeEventListener("refused", ask);
+      removeEventListener("hashchange", follow);
+    };
   }, []);
 
   const start = (requests) => {
-    for (const run of runs) run.stop();
     const next = requests.map((request) => new Run(request, request.strategy.replaceAll("_", " ")));
-    setRuns(next);
+    show(next);
     Promise.allSettled(next.map((run) => run.go())).then(() => again((n) => n + 1));
   };
   const goOn = (run, kept) => {
@@ -105,7 +126,7 @@ function Page() {
   const open = async (id) => {
     const { result, request, error } = await get(`/v1/searches/${id}`);
     if (!result) throw new Error(error?.message ?? "This search has no result.");
-    setRuns([Run.of({ result, request })]);
+    show([Run.of({ result, request })]);
     setTab("search");
   };
   const names = { search: "Search", jobs: "Jobs" };
@@ -115,18 +136,22 @@ function Page() {
       <p>${server?.model?.id}</p>
       <nav aria-label="Pages">${Object.entries(names).map(([id, title]) =>
         html`<button type="button" aria-current=${tab === id ? "page" : null} onClick=${() => setTab(id)}>${title}</button>`)}
+        ${key === "given" && html`<button type="button" onClick=${() => setKeyState("asked")}>Change key</button>`}
         <a href="../docs">API</a></nav>
       <${Metrics} />
     </header>
     <main>
       ${[error, linkError].map((each) => each && html`<p class="error" role="alert">${each.message}</p>`)}
-      ${error?.status === 401 && html`<${Key} changed=${learn} />`}
+      ${key === "asked" && html`<${Key} changed=${() => {
+        setKeyState("given");
+        learn();
+      }} />`}
       ${server && tab === "jobs" && html`<${Jobs} open=${open} />`}
       <div class="searching" hidden=${tab !== "search"}>
-        ${server && html`<${Form} tasks=${server.tasks} rules=${server.rules} scorers=${server.scorers} start=${start}
+        ${server && html`<${Form} tasks=${server.tasks} limits=${server.limits} scorers=${server.scorers} start=${start}
           preset=${preset} clear=${() => setPreset(null)} />`}
         <section class="runs" aria-label="Searches">
-          <${Toolbar} runs=${runs} show=${setRuns} />
+          <${Toolbar} runs=${runs} show=${show} />
           <div class=${`side-by-side of-${runs.length}`}>
             ${runs.map((run, i) => html`<${RunView} key=${run} run=${run} goOn=${goOn}
               name=${runs.length > 1 ? `search ${i + 1}` : "the search"} />`)}

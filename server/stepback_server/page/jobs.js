@@ -1,16 +1,20 @@
 // Background searches and batches: their progress, their errors, and a way to cancel them.
 
-import { html, useEffect, useState } from "./vendor/htm-preact.js";
+import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
 import { get, post, text } from "./api.js";
 import { download } from "./share.js";
 
 const POLL = 2000; // milliseconds
+const PATHS = { batches: "/v1/batches", searches: "/v1/searches" };
+const FIRST = { batches: [""], searches: [""] }; // of each page up to the one in sight: what comes before it
 const OVER = new Set(["completed", "failed", "expired", "cancelled", "done"]);
 
-async function listed(path) {
+/** The page of a list after an entry, or null. */
+async function listed(path, after) {
   try {
-    return (await get(path)).data;
+    return await get(`${path}?limit=20${after && `&after=${encodeURIComponent(after)}`}`);
   } catch (error) {
+    if (error.code === "unknown_id") throw error; // `after` was deleted meanwhile
     if (error.status === 404 || error.status === 405) return null; // this server has none
     throw error;
   }
@@ -33,11 +37,21 @@ function Batch({ batch, cancel, save }) {
   </tr>`;
 }
 
+function Progress({ search }) {
+  const { progress, generated_tokens: ended } = search;
+  const tokens = ended || (progress?.generated_tokens ?? 0);
+  if (!progress) return tokens ? html`${tokens} tokens` : null;
+  const most = search.request?.budget?.tokens;
+  const seconds = progress.seconds_searching.toFixed(1);
+  return html`${most && html`<progress max=${most} value=${tokens} aria-label=${`Progress of ${search.id}`} /> `}
+    ${tokens} tokens${most && ` of ${most}`}, ${progress.branches} branches, ${seconds} s`;
+}
+
 function Search({ search, cancel, open }) {
   return html`<tr>
     <th scope="row"><code>${search.id}</code></th>
     <td>${search.status}</td>
-    <td>${search.generated_tokens ?? search.result?.usage?.generated_tokens ?? ""}</td>
+    <td><${Progress} search=${search} /></td>
     <td>${search.error?.message ?? ""}</td>
     <td>${OVER.has(search.status)
       ? search.status !== "cancelled" && html`<button type="button" onClick=${() => open(search.id)}
@@ -53,18 +67,31 @@ function Table({ caption, heads, children }) {
     <tbody>${children}</tbody></table></div>`;
 }
 
+/** Buttons to the pages of a list, where it has more than one. */
+function Pages({ of, number, page, turn }) {
+  if (number === 1 && !page.has_more) return null;
+  return html`<nav class="pages" aria-label=${`Pages of ${of}`}>
+    <button type="button" disabled=${number === 1} onClick=${() => turn(-1)}>Newer</button>
+    <span role="status">page ${number}</span>
+    <button type="button" disabled=${!page.has_more} onClick=${() => turn(1)}>Older</button>
+  </nav>`;
+}
+
 export function Jobs({ open }) {
-  const [state, setState] = useState({ batches: [], searches: [] });
+  const [state, setState] = useState({ batches: { data: [] }, searches: { data: [] } });
   const [error, setError] = useState(null);
   const [refusal, setRefusal] = useState(null); // apart: the next look does not take it back
+  const places = useRef(FIRST); // no state: each look reads where it is now
   const look = async () => {
+    const at = places.current;
     try {
-      setState({
-        batches: await listed("/v1/batches?limit=20"),
-        searches: await listed("/v1/searches?limit=20"),
-      });
+      const batches = await listed(PATHS.batches, at.batches.at(-1));
+      const searches = await listed(PATHS.searches, at.searches.at(-1));
+      if (at !== places.current) return; // turned meanwhile
+      setState({ batches, searches });
       setError(null);
     } catch (failure) {
+      places.current = FIRST;
       setError(failure.message);
     }
   };
@@ -82,6 +109,14 @@ export function Jobs({ open }) {
       setRefusal(failure.message);
     }
   };
+  const turn = (list, way) => {
+    const trail = places.current[list];
+    const next = way > 0 ? [...trail, state[list].last_id] : trail.slice(0, -1);
+    places.current = { ...places.current, [list]: next };
+    look();
+  };
+  const pages = (list, of) => html`<${Pages} of=${of} number=${places.current[list].length} page=${state[list]}
+    turn=${(way) => turn(list, way)} />`;
   const cancel = (path) => act(() => post(path));
   // Not a link: the key is sent in a header.
   const save = (id) =>
@@ -112,11 +147,11 @@ export function Jobs({ open }) {
         <input type="file" accept=".jsonl,.json" aria-label="File of the batch" onChange=${upload} />
       </form>
       <${Table} caption="Batches" heads=${["Batch", "Status", "Progress", "Errors", "Action"]}>
-        ${state.batches.map((batch) => html`<${Batch} key=${batch.id} batch=${batch} cancel=${cancel} save=${save} />`)}
-      <//>`}
+        ${state.batches.data.map((batch) => html`<${Batch} key=${batch.id} batch=${batch} cancel=${cancel} save=${save} />`)}
+      <//>${pages("batches", "batches")}`}
     ${state.searches && html`
-      <${Table} caption="Background searches" heads=${["Search", "Status", "Tokens", "Error", "Action"]}>
-        ${state.searches.map((search) => html`<${Search} key=${search.id} search=${search} cancel=${cancel} open=${show} />`)}
-      <//>`}
+      <${Table} caption="Background searches" heads=${["Search", "Status", "Progress", "Error", "Action"]}>
+        ${state.searches.data.map((search) => html`<${Search} key=${search.id} search=${search} cancel=${cancel} open=${show} />`)}
+      <//>${pages("searches", "background searches")}`}
   </section>`;
 }

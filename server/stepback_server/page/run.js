@@ -3,22 +3,34 @@
 import { events } from "./api.js";
 import { Tree } from "./tree.js";
 
+const MOST_ANSWERS = 1024; // as no request may ask for more
 const isNumber = Number.isFinite;
-const areSteps = (steps) => Array.isArray(steps) && steps.every((step) => typeof step === "string");
-const isAnswer = (answer) => areSteps(answer?.steps);
+const isText = (text) => typeof text === "string";
+const areSteps = (steps) => Array.isArray(steps) && steps.every(isText);
+const isAnswer = (answer) => areSteps(answer?.steps) && (answer.reason == null || isText(answer.reason));
 const isNode = (node) =>
   isNumber(node?.id) && (node.parent === null || isNumber(node.parent)) && isNumber(node.kept_steps) && areSteps(node.steps);
+
+const isTotal = (total) =>
+  [total?.seconds, total?.tokens, total?.branches, total?.inFlight].every(isNumber);
 
 /** A result from a file, a link or a server of another version. Throws for what cannot be drawn. */
 function checked(result) {
   const { usage, answer, candidates, tree } = result;
   const isWhole =
-    [result.status, result.strategy, result.stop_reason].every((text) => typeof text === "string") &&
+    [result.status, result.strategy, result.stop_reason].every(isText) &&
     isNumber(usage?.seconds_searching) && isNumber(usage.generated_tokens) &&
     (answer === null || isAnswer(answer)) && Array.isArray(candidates) && candidates.every(isAnswer) &&
     (!tree || (Array.isArray(tree) && tree.every(isNode)));
   if (!isWhole) throw new Error("It is no search's result.");
   return result;
+}
+
+/** Where it has one: files of earlier versions have no timeline. */
+function checkedTimeline(totals) {
+  const isWhole = totals === undefined || (Array.isArray(totals) && totals.length > 0 && totals.every(isTotal));
+  if (!isWhole) throw new Error("It is no search's timeline.");
+  return totals;
 }
 
 export class Run {
@@ -38,8 +50,8 @@ export class Run {
 
   async go() {
     try {
-      // One that ran in the background is watched now.
-      const body = { ...this.request, background: false, stream: true, tree: true };
+      // One that ran in the background is watched now. All answers: each step tells why it failed.
+      const body = { ...this.request, background: false, stream: true, tree: true, candidates: MOST_ANSWERS };
       for await (const event of events("/solve", body, this._abort.signal)) this._take(event);
       if (this.state !== "done" && this.state !== "failed") this._fail("The stream ended early.");
     } catch (error) {
@@ -77,8 +89,8 @@ export class Run {
     this.totals.push({ seconds, tokens, branches, inFlight });
   }
 
-  /** Show a result, of this search or loaded from elsewhere. */
-  finish(result) {
+  /** Show a result, of this search or loaded from elsewhere with its `totals`. */
+  finish(result, totals) {
     const { usage } = result;
     this.result = result;
     this.state = "done";
@@ -87,13 +99,15 @@ export class Run {
       this.tree = Tree.of(result.tree, answers);
     }
     if (result.answer) this.lit = this.tree.answer(result.answer.steps);
-    this._total(usage.seconds_searching, usage.generated_tokens, this.tree.count);
+    if (totals) this.totals = totals;
+    else this._total(usage.seconds_searching, usage.generated_tokens, this.tree.count);
   }
 
-  static of({ request, result, label }) {
+  static of({ request, result, label, totals, limits }) {
     const { strategy } = checked(result);
     const run = new Run(request ?? {}, label ?? strategy.replaceAll("_", " "));
-    run.finish(result);
+    run.limits = isNumber(limits?.tokens) ? limits : null;
+    run.finish(result, checkedTimeline(totals));
     return run;
   }
 
@@ -103,6 +117,7 @@ export class Run {
   }
 
   toJSON() {
-    return { request: this.request, label: this.label, result: this.result };
+    const { request, label, result, totals, limits } = this;
+    return { request, label, result, totals, limits };
   }
 }

@@ -22,6 +22,36 @@ export function tasksOf(openapi) {
     });
 }
 
+const kindOf = (value) => (value === null ? "null" : Array.isArray(value) ? "array" : typeof value);
+
+/** Whether a value keeps the rules of a schema across its fields: required, const, enum, type,
+ * properties, anyOf, allOf, if and then. Others are the server's to check. */
+export function fits(schema, value) {
+  const { required = [], properties = {}, anyOf, allOf = [] } = schema;
+  const isKept =
+    (!("const" in schema) || schema.const === value) &&
+    (!schema.enum || schema.enum.includes(value)) &&
+    (!schema.type || schema.type === kindOf(value) || (schema.type === "integer" && Number.isInteger(value))) &&
+    required.every((key) => value?.[key] !== undefined) &&
+    Object.entries(properties).every(([key, each]) => value?.[key] === undefined || fits(each, value[key])) &&
+    (!anyOf || anyOf.some((each) => fits(each, value))) &&
+    allOf.every((each) => fits(each, value));
+  return isKept && (!schema.if || !fits(schema.if, value) || fits(schema.then ?? {}, value));
+}
+
+/** What a request may hold besides its problem: rules of choice, breadths, tokens, and which go together. */
+export function limitsOf(openapi) {
+  const { SolveRequest, Select, Budget } = openapi.components.schemas;
+  const { breadth } = SolveRequest.properties;
+  const tokens = Budget.properties.tokens.anyOf.find((each) => each.maximum);
+  return {
+    rules: Select.enum,
+    breadth: { most: breadth.maximum, usual: breadth.default },
+    tokens: tokens.maximum,
+    allows: (request) => fits({ allOf: SolveRequest.allOf }, request),
+  };
+}
+
 function field(key, schema, required) {
   const title = key.replaceAll("_", " ");
   const base = { key, title, required, help: schema.description ?? "" };

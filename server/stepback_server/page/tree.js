@@ -13,9 +13,8 @@ function node(text, parent) {
     kept: 0, // of these, how many did not drop it
     ends: {}, // outcomes of the branches that end here, counted
     pMarker: null,
-    score: null,
-    reason: null,
-    verified: null,
+    likeliest: null, // mean log-probability a token of the likeliest branch through it
+    answer: null, // as the server judged it, where one ends here
     id: null,
   };
 }
@@ -80,10 +79,21 @@ export class Tree {
     return last;
   }
 
+  /** Every step of a branch is at least as likely as the branch. */
+  _score(path, score) {
+    if (!Number.isFinite(score)) return;
+    for (let at = path[path.length - 1]; at; at = at.parent) {
+      // Those above are of all branches below.
+      if (at.likeliest !== null && at.likeliest >= score) break;
+      at.likeliest = score;
+    }
+  }
+
   step(event) {
     const path = this._path(event.branch, event.parent, event.index);
     while (path.length > event.index + 1) path.pop();
     this._add(path, event.text, event.p_marker);
+    this._score(path, event.score);
   }
 
   backtrack(event) {
@@ -98,10 +108,8 @@ export class Tree {
   candidate(event) {
     const path = this._path(event.branch, event.parent, event.kept_steps);
     const last = this._end(path, "answer");
-    last.score = event.answer.score;
-    last.verified = event.answer.verified;
-    last.reason = event.answer.reason;
-    last.confidence = event.answer.confidence ?? null;
+    last.answer = event.answer;
+    this._score(path, event.answer.score);
   }
 
   /** From the `tree` of a result. */
@@ -113,9 +121,9 @@ export class Tree {
       const path = tree._path(each.id, each.parent, each.kept_steps);
       each.steps.forEach((text, i) => tree._add(path, text, each.p_marker?.[i]));
       const last = tree._end(path, each.outcome ?? "unfinished");
-      if (each.score !== null && each.outcome === "answer") last.score = each.score;
-      const answer = known.get(path.slice(1).map((one) => one.text).join("\n"));
-      if (answer) Object.assign(last, { verified: answer.verified, reason: answer.reason });
+      tree._score(path, each.score);
+      const answer = each.outcome === "answer" && known.get(path.slice(1).map((one) => one.text).join("\n"));
+      if (answer) last.answer = answer;
     }
     return tree;
   }

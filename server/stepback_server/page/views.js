@@ -29,19 +29,39 @@ export function useRun(run) {
 const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 
 function verdictOf(at) {
-  if (at.verified) return ["✓ accepted", "good"];
-  if (at.ends.answer) return [at.verified === false ? `✗ ${(at.reason ?? "refused").replaceAll("_", " ")}` : "answer", "answer"];
+  const { verified, reason } = at.answer ?? {};
+  if (verified) return ["✓ accepted", "good"];
+  if (at.ends.answer) return [verified === false ? `✗ ${(reason ?? "refused").replaceAll("_", " ")}` : "answer", "answer"];
   if (at.ends.illegal) return ["illegal", "bad"];
   if (at.ends.backtrack) return ["taken back", "bad"];
   return at.ends.unfinished && !at.children.size ? ["cut", "cut"] : ["", ""];
 }
 
+/** Mean probability of a token of the likeliest branch through a step. */
+const likelihood = (step) => Math.exp(step.likeliest);
+
 function Step({ step, lit }) {
-  const shade = step.pMarker ? { "--p": Math.min(1, step.pMarker) } : {};
-  const kind = [isStruck(step) && "struck", lit && "lit", step.kept > 1 && "likely"];
-  return html`<span class=${`step ${kind.filter(Boolean).join(" ")}`} style=${shade}
-    title=${step.pMarker === null ? null : `P(marker) ${percent(step.pMarker)}`}
+  const style = {
+    ...(step.pMarker ? { "--p": Math.min(1, step.pMarker) } : {}),
+    ...(step.likeliest === null ? {} : { "--likelihood": likelihood(step) }),
+  };
+  const kind = [isStruck(step) && "struck", lit && "lit"];
+  const told = [
+    step.likeliest !== null && `likelihood ${percent(likelihood(step))} a token`,
+    step.pMarker !== null && `P(marker) ${percent(step.pMarker)}`,
+  ];
+  return html`<span class=${`step ${kind.filter(Boolean).join(" ")}`} style=${style}
+    title=${told.filter(Boolean).join(", ") || null}
     >${isStruck(step) ? html`<s>${step.text}</s>` : step.text}</span>`;
+}
+
+function Legend() {
+  return html`<p class="legend">
+    <span class="step" style=${{ "--likelihood": 1 }}>bold, over a thick line</span> likely, by the
+    mean probability of a token of the likeliest branch through it
+    · <span class="step struck"><s>struck</s></span> taken back or illegal
+    · <span class="step" style=${{ "--p": 1 }}>shade</span> P(marker)
+    · <span class="step lit">lit</span> the answer’s path</p>`;
 }
 
 export function TreeView({ run, chosen, choose, name }) {
@@ -146,6 +166,13 @@ export function Picture({ run, steps }) {
       html`<td class=${kind}>${sign}</td>`)}</tr>`)}</tbody></table>`;
 }
 
+const number = (value) => (Number.isFinite(value) ? value.toFixed(4) : null);
+
+function checked(answer) {
+  if (typeof answer?.verified !== "boolean") return answer?.reason ?? null;
+  return answer.verified ? "accepts" : `refuses: ${answer.reason ?? "no reason given"}`;
+}
+
 export function Details({ run, at, goOn, name }) {
   // While it runs, the branch that came last: its picture fills with the search.
   const answer = run.result ? (run.result.answer?.steps ?? []) : stepsTo(run.tree.latest);
@@ -155,8 +182,11 @@ export function Details({ run, at, goOn, name }) {
     ["branches through it", at.branches],
     ["kept by", Math.max(0, at.kept)],
     ["P(marker) after it", at.pMarker === null ? "not known" : percent(at.pMarker)],
-    ["mean log-probability", at.score === null ? null : at.score.toFixed(4)],
-    ["checker", at.verified === null ? null : at.verified ? "accepts" : `refuses: ${at.reason ?? "no reason given"}`],
+    ["mean log-probability", number(at.likeliest)],
+    ["likelihood of a token", at.likeliest === null ? null : percent(likelihood(at))],
+    ["confidence", number(at.answer?.confidence)],
+    ["scorer", number(at.answer?.scorer_score)],
+    ["checker", checked(at.answer)],
     ["ended here", Object.entries(at.ends).map(([how, n]) => `${n} ${how}`).join(", ") || null],
   ].filter(([, value]) => value !== null);
   return html`<section class="details" aria-label=${`Chosen step of ${name}`}>
@@ -190,7 +220,7 @@ export function RunView({ run, name, goOn }) {
     ${result?.status === "solved" && run.tree.count === 1 && html`<p class="hint">The first branch was right.
       To see steps taken back, choose self-backtracking by perplexity, or another problem.</p>`}
     <div class="halves">
-      <${TreeView} run=${run} chosen=${chosen} choose=${choose} name=${`Tree of ${name}`} />
+      <div><${TreeView} run=${run} chosen=${chosen} choose=${choose} name=${`Tree of ${name}`} /><${Legend} /></div>
       <${Details} run=${run} at=${chosen} goOn=${goOn} name=${name} />
     </div>
   </article>`;
