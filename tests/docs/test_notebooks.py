@@ -44,3 +44,10 @@ def test_the_page_of_traces_asks_the_held_out_prompts_as_the_notebook_does() -> 
     fence = r"run by tests/docs/test_notebooks.py -->\n```python\n.*?\n(lines = .*?)\n```"
     block = re.search(fence, page, re.DOTALL)
     assert block and block[1] in code(ROOT / "notebooks/own_task.ipynb")
+
+
+def test_the_page_of_traces_shows_the_recipe_as_it_is() -> None:
+    page = (ROOT / "docs/tasks.md").read_text(encoding="utf-8")
+    recipe = (ROOT / "training/recipes/traces.toml").read_text(encoding="utf-8")
+    _, _, settings = recipe.partition("\n\n")
+    assert f"```toml\n{settings}```" in page
