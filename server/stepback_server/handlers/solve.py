@@ -99,8 +99,11 @@ def try_again(error: Exception) -> NotNow | None:
     failure = _failure(error)
     if failure.code not in _TRY_AGAIN:
         return None
-    is_loss = isinstance(error, EngineUnavailable) and error.begun
-    return NotNow(float((failure.headers or {}).get("Retry-After", _SECONDS)), is_loss=is_loss)
+    return NotNow(
+        float((failure.headers or {}).get("Retry-After", _SECONDS)),
+        is_loss=isinstance(error, EngineUnavailable) and error.begun,
+        is_for_key=failure.code == "tokens_per_minute",
+    )
 
 
 def _failure(error: Exception) -> ApiError:

@@ -1,73 +1,142 @@
 """Claiming jobs and writing their answers, each exactly once."""
 
-from collections.abc import Callable, Collection, Sequence
+import sys
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, Update, bindparam, case, func, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Update,
+    and_,
+    bindparam,
+    case,
+    exists,
+    func,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from stepback_server.jobs.job import OPEN, Job, JobAnswer, State, Tokens
+from stepback_core.schemas import ErrorBody, ErrorDetail, ErrorType
+from stepback_core.schemas.jobs import BatchStatus
+from stepback_server.gateway.tenant import Tenant
+from stepback_server.jobs.job import OPEN, Answered, Job, JobAnswer, NotNow, State, Tokens
+from stepback_server.jobs.turns import Turns
 from stepback_server.storage.database import Database
-from stepback_server.storage.tables import BATCHES, JOBS, AnyRow
+from stepback_server.storage.tables import BATCHES, JOBS
+
+# Seconds; a limit may say that it ends later, and be lifted sooner.
+_LONGEST_PAUSE = 30.0
+_Queued = Sequence[tuple[str, ColumnElement[bool]]]
+"""Keys with jobs to do, and which jobs."""
 
 
 class Claims:
-    """Jobs for one controller, of the model that it serves and of handlers that it has."""
+    """Jobs for one controller: of the model that it serves, of handlers that it has, and of keys
+    that it knows. Jobs of other keys wait for controllers that know them."""
 
     def __init__(
-        self, database: Database, model: Callable[[], str], handlers: Collection[str]
+        self,
+        database: Database,
+        model: Callable[[], str],
+        handlers: Collection[str],
+        find_tenant: Callable[[str], Tenant | None],
     ) -> None:
         self._database = database
         self._model = model
         self._handlers = tuple(handlers)
-        # In memory: whose turn it is may differ between controllers, and is forgotten with one.
-        self._last_tenant = ""
+        self._find_tenant = find_tenant
+        # In memory: whose turn it is, and who has to wait, may differ between controllers, and is
+        # forgotten with one.
+        self._search_turns, self._line_turns = Turns(), Turns()
+        self._paused: dict[str, float] = {}
 
     async def claim(self, owner: str, *, searches: int, lines: int) -> list[Job]:
-        """Claim up to this many background searches and lines of batches, the oldest first."""
+        """Claim up to this many background searches and lines of batches. Keys take turns, and each
+        key's own come by age."""
         claimed: list[Job] = []
         async with self._database.begin() as connection:
             if searches > 0:
-                claimed += await self._claim(connection, owner, searches, JOBS.c.batch.is_(None))
+                queued, of = await self._searches(connection), JOBS.c.batch.is_(None)
+                running = await self._running(connection, owner, of)
+                shares = self._search_turns.shares(searches, self._limits(queued), running)
+                claimed += await self._take(connection, owner, queued, shares)
             if lines > 0:
-                claimed += await self._lines(connection, owner, lines)
+                queued, of = await self._batches(connection), JOBS.c.batch.is_not(None)
+                running = await self._running(connection, owner, of)
+                shares = self._line_turns.shares(lines, self._limits(queued), running)
+                claimed += await self._take(connection, owner, queued, shares)
         return claimed
 
-    async def _lines(self, connection: AsyncConnection, owner: str, most: int) -> list[Job]:
-        """Lines of one tenant's oldest batch; tenants take turns."""
-        for tenant, batch in self._in_turn(await self._batches(connection)):
-            claimed = await self._claim(connection, owner, most, JOBS.c.batch == batch)
-            if claimed:
-                self._last_tenant = tenant
-                return claimed
-        return []
+    async def _searches(self, connection: AsyncConnection) -> _Queued:
+        """The keys with searches to do."""
+        waiting = select(JOBS.c.tenant).where(JOBS.c.batch.is_(None), *self._claimable())
+        found = (await connection.execute(waiting.distinct())).scalars()
+        return [(name, and_(JOBS.c.batch.is_(None), JOBS.c.tenant == name)) for name in found]
 
-    async def _batches(self, connection: AsyncConnection) -> Sequence[AnyRow]:
-        """Batches with lines to do, by tenant and age."""
-        open_ones = (
+    async def _batches(self, connection: AsyncConnection) -> _Queued:
+        """The keys of batches with lines to do, the oldest batch first."""
+        has_lines = exists().where(JOBS.c.batch == BATCHES.c.id, JOBS.c.state == State.QUEUED)
+        waiting = (
             select(BATCHES.c.tenant, BATCHES.c.id)
-            .where(BATCHES.c.status == "in_progress", BATCHES.c.model == self._model())
-            .order_by(BATCHES.c.tenant, BATCHES.c.created)
+            .where(
+                BATCHES.c.status == BatchStatus.IN_PROGRESS,
+                BATCHES.c.model == self._model(),
+                BATCHES.c.endpoint.in_(self._handlers),
+                has_lines,
+            )
+            .order_by(BATCHES.c.created)
         )
-        return (await connection.execute(open_ones)).all()
+        found = (await connection.execute(waiting)).all()
+        return [(str(row.tenant), JOBS.c.batch == row.id) for row in found]
 
-    def _in_turn(self, batches: Sequence[AnyRow]) -> list[tuple[str, str]]:
-        """The batches of the tenants after the last one that was served, then the others."""
-        pairs = [(str(row.tenant), str(row.id)) for row in batches]
-        later = [pair for pair in pairs if pair[0] > self._last_tenant]
-        return later + [pair for pair in pairs if pair[0] <= self._last_tenant]
+    async def _running(
+        self, connection: AsyncConnection, owner: str, of: ColumnElement[bool]
+    ) -> dict[str, int]:
+        """Jobs of the owner by key."""
+        held = select(JOBS.c.tenant, func.count()).where(JOBS.c.owner == owner, of)
+        found = (await connection.execute(held.group_by(JOBS.c.tenant))).all()
+        return {str(name): int(number) for name, number in found}
+
+    def _limits(self, queued: _Queued) -> dict[str, int]:
+        """How many jobs each key may have in flight, of the keys that may begin one now."""
+        now = time.monotonic()
+        self._paused = {name: until for name, until in self._paused.items() if until > now}
+        tenants = {name: self._find_tenant(name) for name, _ in queued if name not in self._paused}
+        # More than a key may have in flight would only hold slots that others could use.
+        return {
+            name: tenant.max_searches or sys.maxsize
+            for name, tenant in tenants.items()
+            if tenant is not None
+        }
+
+    async def _take(
+        self, connection: AsyncConnection, owner: str, queued: _Queued, shares: dict[str, int]
+    ) -> list[Job]:
+        """Claim each key's share."""
+        taken: list[Job] = []
+        for name, of in queued:
+            if shares.get(name):
+                claimed = await self._claim(connection, owner, shares[name], of)
+                shares[name] -= len(claimed)
+                taken += claimed
+        return taken
+
+    def _claimable(self) -> tuple[ColumnElement[bool], ...]:
+        return (
+            JOBS.c.state == State.QUEUED,
+            JOBS.c.model == self._model(),
+            JOBS.c.endpoint.in_(self._handlers),
+        )
 
     async def _claim(
         self, connection: AsyncConnection, owner: str, most: int, of: ColumnElement[bool]
     ) -> list[Job]:
         free = (
             select(JOBS.c.number)
-            .where(
-                of,
-                JOBS.c.state == State.QUEUED,
-                JOBS.c.model == self._model(),
-                JOBS.c.endpoint.in_(self._handlers),
-            )
+            .where(of, *self._claimable())
             .order_by(JOBS.c.number)
             .limit(most)
             # Controllers that claim at the same moment take different rows, and wait for none.
@@ -89,8 +158,17 @@ class Claims:
         # RETURNING promises no order.
         return [Job(*row) for row in sorted(claimed.all())]
 
-    async def finish(self, owner: str, answered: Sequence[tuple[Job, JobAnswer | None]]) -> None:
-        """Write answers, None for what was cancelled, of the jobs that are still the owner's."""
+    async def finish(self, owner: str, answered: Sequence[Answered]) -> None:
+        """Write answers, None for what was cancelled, of the jobs that are still the owner's.
+        NotNow puts a job back, and lets all of its key wait so long."""
+        ended = [(job, each) for job, each in answered if not isinstance(each, NotNow)]
+        later = {job: each for job, each in answered if isinstance(each, NotNow)}
+        if ended:
+            await self._end(owner, ended)
+        if later:
+            await self._put_back(owner, later)
+
+    async def _end(self, owner: str, answered: Sequence[tuple[Job, JobAnswer | None]]) -> None:
         # By owner: an answer of a controller that was taken for dead is dropped, as another has the
         # job by now.
         mine = (JOBS.c.number == bindparam("of"), JOBS.c.owner == bindparam("by"))
@@ -106,6 +184,32 @@ class Claims:
                 ended.values(columns | {"owner": None, "ended": self._database.now}), rows
             )
 
+    async def _put_back(self, owner: str, later: Mapping[Job, NotNow]) -> None:
+        for job, reason in later.items():
+            until = time.monotonic() + min(reason.seconds, _LONGEST_PAUSE)
+            self._paused[job.tenant] = max(until, self._paused.get(job.tenant, 0.0))
+        numbers = [job.number for job in later]
+        mine = (JOBS.c.number.in_(numbers), JOBS.c.owner == owner, JOBS.c.state == State.RUNNING)
+        back = given_back(*mine, now=self._database.now)
+        async with self._database.begin() as connection:
+            # It was not begun, so this was no attempt.
+            await connection.execute(back.values(attempts=JOBS.c.attempts - 1))
+
+    async def end_unknown(self, seconds: float) -> None:
+        """End the searches of keys that are unknown here and that have waited so long: by then
+        no controller is left that knows them. Lines end with the window of their batch."""
+        late = (
+            JOBS.c.batch.is_(None),
+            JOBS.c.state == State.QUEUED,
+            JOBS.c.created < self._database.now - seconds,
+        )
+        answer = _ended(_withdrawn()) | {"ended": self._database.now}
+        async with self._database.begin() as connection:
+            found = await connection.execute(select(JOBS.c.tenant).where(*late).distinct())
+            unknown = [name for name in found.scalars() if self._find_tenant(name) is None]
+            of_unknown = in_order(*late, JOBS.c.tenant.in_(unknown))
+            await connection.execute(update(JOBS).where(of_unknown).values(answer))
+
     async def to_cancel(self, owner: str) -> set[int]:
         """Numbers of the claimed jobs that were cancelled."""
         # Polled by its controller: a caller may have cancelled it at any other one.
@@ -120,17 +224,19 @@ class Claims:
             return int((await connection.execute(count)).scalar_one())
 
 
-def in_order(*where: ColumnElement[bool]) -> ColumnElement[bool]:
+def in_order(*where: ColumnElement[bool], skip_locked: bool = False) -> ColumnElement[bool]:
     """Jobs, locked by number: who changes many at once waits for another, never in a circle."""
     found = select(JOBS.c.number).where(*where).order_by(JOBS.c.number)
-    return JOBS.c.number.in_(found.with_for_update())
+    return JOBS.c.number.in_(found.with_for_update(skip_locked=skip_locked))
 
 
-def given_back(*where: ColumnElement[bool], now: ColumnElement[float]) -> Update:
+def given_back(
+    *where: ColumnElement[bool], now: ColumnElement[float], skip_locked: bool = False
+) -> Update:
     """The change that puts jobs back into the queue, or ends them where they are to be."""
     return (
         update(JOBS)
-        .where(in_order(*where))
+        .where(in_order(*where, skip_locked=skip_locked))
         .values(
             state=case((JOBS.c.cancelling, State.CANCELLED), else_=State.QUEUED),
             ended=case((JOBS.c.cancelling, now), else_=None),
@@ -164,3 +270,9 @@ def _ended(answer: JobAnswer | None) -> dict[str, Any]:
         "output_tokens": tokens.output,
         "reasoning_tokens": tokens.reasoning,
     }
+
+
+def _withdrawn() -> JobAnswer:
+    message = "The key that asked for this was withdrawn."
+    detail = ErrorDetail(type=ErrorType.AUTHENTICATION, message=message, code="unknown_key")
+    return JobAnswer(401, ErrorBody(error=detail).model_dump_json())

@@ -23,6 +23,8 @@ class EventLog:
         self._number = number
         self._next = 0
         self._waiting: list[SolveEvent] = []
+        self._unkept: list[SolveEvent] = []
+        """Events under numbers of their own, which the database has not confirmed."""
         self._news = asyncio.Event()
         self._is_closed = False
         self._task: asyncio.Task[None] | None = None
@@ -64,16 +66,19 @@ class EventLog:
     async def _flush(self) -> bool:
         """Write what waits; False where it goes on waiting for the database."""
         self._news.clear()
-        # Taken before the write, so that events that come meanwhile are not lost.
-        events, self._waiting = self._waiting, []
-        if not events:
+        # Those of a failed write alone, as they were: they may be kept under their numbers already.
+        if not self._unkept:
+            self._unkept, self._waiting = self._waiting, []
+        if not self._unkept:
             return True
         try:
-            await self._searches.append(self._owner, self._number, self._next, events)
+            await self._searches.append(self._owner, self._number, self._next, self._unkept)
         except StorageUnavailable as error:
             _log.warning("events wait for the database: %s", error)
-            self._waiting = events + self._waiting
             self._news.set()
             return False
-        self._next += len(events)
-        return True
+        self._next += len(self._unkept)
+        self._unkept = []
+        if self._waiting:
+            self._news.set()
+        return not self._waiting

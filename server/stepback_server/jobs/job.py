@@ -61,16 +61,20 @@ class Job:
 
 class NotNow(Exception):
     """The handler is overloaded or unavailable: try again after `seconds`. `is_loss`: an engine was
-    lost that had begun the job."""
+    lost that had begun the job. `is_for_key`: another key's job may well be answered now."""
 
-    def __init__(self, seconds: float, *, is_loss: bool = False) -> None:
+    def __init__(self, seconds: float, *, is_loss: bool = False, is_for_key: bool = False) -> None:
         super().__init__(f"try again in {seconds} s")
         self.seconds = seconds
         self.is_loss = is_loss
+        self.is_for_key = is_for_key
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.seconds,), self.__dict__
 
+
+Answered = tuple[Job, JobAnswer | NotNow | None]
+"""A job with what came of it; None: it was cancelled."""
 
 Report = Callable[[SolveEvent], None]
 """Takes the events of a search as they happen."""

@@ -51,12 +51,11 @@ class Lease:
             dead = CONTROLLERS.c.heartbeat < self._database.now - self.seconds
             await connection.execute(delete(CONTROLLERS).where(dead))
             orphans = JOBS.c.owner.is_not(None) & _is_orphan()
-            freed = await connection.execute(_freed(orphans, self._database.now))
-            await connection.execute(
-                update(BATCHES)
-                .where(BATCHES.c.owner.not_in(select(CONTROLLERS.c.id)))
-                .values(owner=None)
-            )
+            # Without waiting: a controller that froze within a transaction still locks its rows.
+            freed = await connection.execute(_freed(orphans, self._database.now, skip_locked=True))
+            theirs = select(BATCHES.c.id).where(BATCHES.c.owner.not_in(select(CONTROLLERS.c.id)))
+            free = BATCHES.c.id.in_(theirs.with_for_update(skip_locked=True))
+            await connection.execute(update(BATCHES).where(free).values(owner=None))
             if freed.rowcount > 0:
                 _log.warning("%d jobs of a lost controller go on", freed.rowcount)
         return True
@@ -76,5 +75,7 @@ def _is_orphan() -> ColumnElement[bool]:
     return JOBS.c.owner.not_in(select(CONTROLLERS.c.id))
 
 
-def _freed(whose: ColumnElement[bool], now: ColumnElement[float]) -> Update:
-    return given_back(JOBS.c.state == State.RUNNING, whose, now=now)
+def _freed(
+    whose: ColumnElement[bool], now: ColumnElement[float], *, skip_locked: bool = False
+) -> Update:
+    return given_back(JOBS.c.state == State.RUNNING, whose, now=now, skip_locked=skip_locked)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
@@ -23,6 +24,7 @@ from stepback_server.storage.tables import BATCHES, JOBS, AnyRow
 
 _log = logging.getLogger(__name__)
 _PAGE = 500
+_SECONDS_BETWEEN_TRIES = 60.0
 _ENDS = {
     BatchStatus.FINALIZING.value: BatchStatus.COMPLETED,
     BatchStatus.CANCELLING.value: BatchStatus.CANCELLED,
@@ -48,8 +50,8 @@ class Lifecycle:
         self._most_lines = most_lines
         self._most_bytes = most_bytes
         self._keep_seconds = keep_seconds
-        self._broken = set[str]()
-        """Batches at which this process has a defect."""
+        self._resting: dict[str, float] = {}
+        """Until when batches wait at which this process had an unexpected error."""
 
     async def advance(self, owner: str) -> None:
         """Take every batch one step further that waits for one."""
@@ -66,8 +68,17 @@ class Lifecycle:
         except StorageUnavailable:
             raise
         except Exception as error:  # A defect at one batch must not hold up the others.
-            _log.error("batch %s cannot go on here", batch.id, exc_info=error)
-            self._broken.add(batch.id)
+            _log.error("batch %s will be tried again", batch.id, exc_info=error)
+            self._resting[batch.id] = time.monotonic() + _SECONDS_BETWEEN_TRIES
+            await self._tell(batch)
+
+    async def _tell(self, batch: AnyRow) -> None:
+        """Say in the batch that it does not go on now, and leave it to any controller."""
+        message = "An error of the server's own; it has been logged, and the batch is tried again."
+        told = BatchError(code="internal", line=None, message=message, param=None).model_dump()
+        mine = update(BATCHES).where(BATCHES.c.id == batch.id, BATCHES.c.owner == batch.owner)
+        async with self._database.begin() as connection:
+            await connection.execute(mine.values(owner=None, errors=[told]))
 
     async def _expire(self) -> None:
         running = (BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS)
@@ -84,7 +95,7 @@ class Lifecycle:
     async def _close(self) -> None:
         """Begin to finalize the batches whose last line is done."""
         done = select(BATCHES.c.id).where(
-            BATCHES.c.status == BatchStatus.IN_PROGRESS, ~_has_open_lines()
+            BATCHES.c.status == BatchStatus.IN_PROGRESS, ~_has_lines(*OPEN, State.HELD)
         )
         async with self._database.begin() as connection:
             for id in (await connection.execute(done)).scalars().all():
@@ -94,10 +105,12 @@ class Lifecycle:
     async def _claim(self, owner: str, statuses: tuple[str, ...]) -> AnyRow | None:
         # Its own ones too: at those an outage broke the work off.
         free_or_mine = or_(BATCHES.c.owner.is_(None), BATCHES.c.owner == owner)
+        now = time.monotonic()
+        self._resting = {id: until for id, until in self._resting.items() if until > now}
         free = (
             select(BATCHES.c.id)
-            .where(BATCHES.c.status.in_(statuses), free_or_mine, ~_has_open_lines())
-            .where(BATCHES.c.id.not_in(self._broken))
+            .where(BATCHES.c.status.in_(statuses), free_or_mine, ~_has_lines(*OPEN))
+            .where(BATCHES.c.id.not_in(self._resting))
             .order_by(BATCHES.c.created)
             .limit(1)
             .with_for_update(skip_locked=True)
@@ -115,12 +128,18 @@ class Lifecycle:
         """Make a job of each line, or fail the batch for the faults of its file."""
         reader = LineReader(batch.endpoint, self._most_lines, self._most_bytes)
         async with self._database.begin() as connection:
+            if not await _is_held(connection, batch):
+                return
             # Those of a controller that was lost in the middle of this.
             await connection.execute(delete(JOBS).where(JOBS.c.batch == batch.id))
         try:
             async for rows in self._rows(batch, reader):
                 async with self._database.begin() as connection:
+                    if not await _is_held(connection, batch):
+                        return
                     await connection.execute(insert(JOBS), rows)
+            # Where it was deleted meanwhile, its end is missing.
+            await self._files.find(batch.tenant, batch.input_file)
         except ApiError:
             message = "input_file_id: the file was deleted"
             error = BatchError(
@@ -128,7 +147,8 @@ class Lifecycle:
             )
             reader.errors.append(error)
         async with self._database.begin() as connection:
-            await self._begin(connection, batch, reader.errors)
+            if await _is_held(connection, batch):
+                await self._begin(connection, batch, reader.errors)
 
     async def _rows(
         self, batch: AnyRow, reader: LineReader
@@ -151,7 +171,9 @@ class Lifecycle:
             await connection.execute(delete(JOBS).where(mine))
             failed = BatchStatus.FAILED
             await move(connection, batch.id, before, failed, self._database, errors=told)
-        elif await move(connection, batch.id, before, BatchStatus.IN_PROGRESS, self._database):
+        elif await move(
+            connection, batch.id, before, BatchStatus.IN_PROGRESS, self._database, errors=None
+        ):
             held = update(JOBS).where(mine, JOBS.c.state == State.HELD)
             await connection.execute(held.values(state=State.QUEUED))
         else:  # It was cancelled or has expired meanwhile.
@@ -162,6 +184,8 @@ class Lifecycle:
         """Write the files, keep the counts, drop the lines: all in one transaction."""
         ended = _ENDS[batch.status]
         async with self._database.begin() as connection:
+            if not await _is_held(connection, batch):
+                return
             summed = await connection.execute(select(*COUNTS).where(JOBS.c.batch == batch.id))
             counts = summed.mappings().one()
             output, errors = await self._write(connection, batch, ended is BatchStatus.EXPIRED)
@@ -172,6 +196,7 @@ class Lifecycle:
                 ended,
                 self._database,
                 owner=None,
+                errors=None,
                 output_file=output,
                 error_file=errors,
                 **{str(name): value for name, value in counts.items()},
@@ -215,8 +240,15 @@ class Lifecycle:
         return writer
 
 
-def _has_open_lines() -> Any:
-    return exists().where(and_(JOBS.c.batch == BATCHES.c.id, JOBS.c.state.in_(OPEN)))
+async def _is_held(connection: AsyncConnection, batch: AnyRow) -> bool:
+    """Lock a batch for a transaction; False where it is another controller's by now, which took
+    the one that claimed it for dead."""
+    mine = select(BATCHES.c.id).where(BATCHES.c.id == batch.id, BATCHES.c.owner == batch.owner)
+    return (await connection.execute(mine.with_for_update())).one_or_none() is not None
+
+
+def _has_lines(*states: State) -> Any:
+    return exists().where(and_(JOBS.c.batch == BATCHES.c.id, JOBS.c.state.in_(states)))
 
 
 def _output_lines(rows: Sequence[AnyRow], expired: bool) -> list[tuple[bytes, bool]]:

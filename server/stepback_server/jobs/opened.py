@@ -32,6 +32,7 @@ class OpenedJobs:
     searches: Searches
     files: Files
     batches: Batches
+    claims: Claims
     runner: Runner
     keep_seconds: float
     _tasks: list[asyncio.Task[None]]
@@ -53,10 +54,11 @@ class OpenedJobs:
             await database.close()
             raise
         files, searches = Files(database), Searches(database, model)
+        claims = Claims(database, model, handlers, find_tenant)
         keep_seconds = settings.job_days * _DAY
         runner = Runner(
             Lease(database, settings.lease_seconds),
-            Claims(database, model, handlers),
+            claims,
             searches,
             Lifecycle(
                 database,
@@ -71,7 +73,7 @@ class OpenedJobs:
             most_lines=settings.batch_searches,
         )
         batches = Batches(database, files, model)
-        jobs = cls(database, searches, files, batches, runner, keep_seconds, [])
+        jobs = cls(database, searches, files, batches, claims, runner, keep_seconds, [])
         for work in (runner.run(), jobs.clean_up()):
             task = asyncio.create_task(work)
             task.add_done_callback(_failed)
@@ -85,6 +87,7 @@ class OpenedJobs:
             with suppress(StorageUnavailable):
                 await self.files.delete_expired()
                 await self.searches.delete_ended(self.keep_seconds)
+                await self.claims.end_unknown(self.keep_seconds)
             await asyncio.sleep(_SECONDS_BETWEEN_CLEANUPS)
 
     async def close(self, grace_seconds: float) -> None:

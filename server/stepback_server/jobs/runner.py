@@ -155,7 +155,7 @@ class Runner:
         return bool(claimed)
 
     async def _work(self, job: Job) -> None:
-        answer: JobAnswer | None = None
+        answer: JobAnswer | NotNow | None = None
         try:
             answer = await self._answer_always(job)
             await self._writer.write(job, answer)
@@ -171,9 +171,12 @@ class Runner:
                 del self._running[job.number]
             self._room.set()
 
-    async def _answer_always(self, job: Job) -> JobAnswer:
+    async def _answer_always(self, job: Job) -> JobAnswer | NotNow:
+        """The answer to a job; NotNow where its key has to wait, and others need not."""
         try:
-            return await self._tries.until_answered(lambda: self._answer(job))
+            return await self._tries.until_answered(lambda: self._answer(job), may_leave=True)
+        except NotNow as later:
+            return later
         except ApiError as error:
             return JobAnswer(error.status, error.body.model_dump_json())
         except Exception as error:  # A defect: without an answer it would run for ever.
@@ -181,12 +184,13 @@ class Runner:
             message = "An error of the server's own; it has been logged."
             return _refusal(500, ErrorType.INTERNAL, "internal", message)
 
-    async def _answer(self, job: Job) -> JobAnswer:
+    async def _answer(self, job: Job) -> JobAnswer | NotNow:
         """Ask the handler once. Raises NotNow."""
         # Looked up again: the operator may change or withdraw a key meanwhile.
         tenant = self._find_tenant(job.tenant)
         if tenant is None:
-            return _withdrawn()
+            # Put back: another controller may know it still, or already.
+            return NotNow(0.0, is_for_key=True)
         try:
             return await self._ask(job, tenant)
         except StorageUnavailable as error:
@@ -216,11 +220,6 @@ async def _again_and_again(
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await bell.wait()
-
-
-def _withdrawn() -> JobAnswer:
-    message = "The key that asked for this was withdrawn."
-    return _refusal(401, ErrorType.AUTHENTICATION, "unknown_key", message)
 
 
 def _refusal(status: int, kind: ErrorType, code: str, message: str) -> JobAnswer:

@@ -23,15 +23,21 @@ class Tries:
         # without others that lost engines: it tells the one from those beside it.
         self._last_try = asyncio.Lock()
 
-    async def until_answered(self, ask: Callable[[], Awaitable[T]]) -> T:
+    async def until_answered(
+        self, ask: Callable[[], Awaitable[T]], *, may_leave: bool = False
+    ) -> T:
         """Ask until there is an answer. Raises ApiError where engines were lost with it three
-        times, and what `ask` raises besides NotNow."""
+        times, and what `ask` raises besides NotNow. `may_leave`: NotNow too, where the job's key
+        has to wait, and others need not."""
         losses = 0
         while losses < MOST_LOSSES:
             async with self._last_try if losses == MOST_LOSSES - 1 else nullcontext():
                 try:
                     return await ask()
                 except NotNow as later:
+                    # One with losses stays: they would be forgotten with its place.
+                    if may_leave and later.is_for_key and not losses:
+                        raise
                     losses += later.is_loss
                     seconds = min(later.seconds, _LONGEST_WAIT)
                     if later.is_loss:

@@ -4,13 +4,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from stepback_server.jobs.job import Job, JobAnswer
+from stepback_server.jobs.job import Answered, Job, JobAnswer, NotNow
 from stepback_server.storage.errors import StorageUnavailable
 
 _log = logging.getLogger(__name__)
 _SECONDS_TO_TRY_AGAIN = 1.0
-
-Answered = tuple[Job, JobAnswer | None]
 
 
 class AnswerWriter:
@@ -21,8 +19,9 @@ class AnswerWriter:
         self._waiting: list[tuple[Answered, asyncio.Future[None]]] = []
         self._news = asyncio.Event()
 
-    async def write(self, job: Job, answer: JobAnswer | None) -> None:
-        """Write an answer, None for a cancelled job; returns once it is kept."""
+    async def write(self, job: Job, answer: JobAnswer | NotNow | None) -> None:
+        """Write an answer, None for a cancelled job, NotNow for one to put back; returns once it
+        is kept."""
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(((job, answer), written))
         self._news.set()

@@ -74,11 +74,16 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @asynccontextmanager
-async def controllers(url: str, *endpoints: Counting) -> AsyncGenerator[list[OpenedJobs]]:
+async def controllers(
+    url: str,
+    *endpoints: Counting,
+    find_tenant: Callable[[str], Tenant | None] = lambda _: ANYONE,
+    **settings: str,
+) -> AsyncGenerator[list[OpenedJobs]]:
     """One for each endpoint, over one database."""
-    settings = Settings.read({"STEPBACK_DATABASE_URL": url, "STEPBACK_LEASE_SECONDS": "5"})
+    read = {"STEPBACK_DATABASE_URL": url, "STEPBACK_LEASE_SECONDS": "5"} | settings
     opened = [
-        await OpenedJobs.open(settings, {"/solve": each}, lambda: "model", lambda _: ANYONE)
+        await OpenedJobs.open(Settings.read(read), {"/solve": each}, lambda: "model", find_tenant)
         for each in endpoints
     ]
     try:
@@ -88,14 +93,14 @@ async def controllers(url: str, *endpoints: Counting) -> AsyncGenerator[list[Ope
             await each.close(0)
 
 
-async def begin(jobs: OpenedJobs, count: int) -> Batch:
+async def begin(jobs: OpenedJobs, count: int, name: str = NAME) -> Batch:
     async def content() -> AsyncIterator[bytes]:
         for number in range(count):
             line = {"custom_id": str(number), "method": "POST", "url": "/solve"}
             yield json.dumps(line | {"body": {"number": number}}).encode() + b"\n"
 
-    file = await jobs.files.add(NAME, "in.jsonl", content(), None)
-    batch = await jobs.batches.add(NAME, BatchRequest(input_file_id=file.id, endpoint="/solve"))
+    file = await jobs.files.add(name, "in.jsonl", content(), None)
+    batch = await jobs.batches.add(name, BatchRequest(input_file_id=file.id, endpoint="/solve"))
     jobs.runner.wake()
     return batch
 
@@ -110,9 +115,11 @@ async def come(found: Callable[[], Awaitable[T | None]]) -> T:
             await asyncio.sleep(0.2)
 
 
-async def until(jobs: OpenedJobs, batch: Batch, done: Callable[[Batch], bool]) -> Batch:
+async def until(
+    jobs: OpenedJobs, batch: Batch, done: Callable[[Batch], bool], name: str = NAME
+) -> Batch:
     async def found() -> Batch | None:
-        now = await jobs.batches.find(NAME, batch.id)
+        now = await jobs.batches.find(name, batch.id)
         return now if done(now) else None
 
     return await come(found)

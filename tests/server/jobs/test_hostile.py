@@ -26,6 +26,7 @@ from stepback_server.api.jobs import _events as follow
 from stepback_server.errors import ApiError
 from stepback_server.gateway.tenant import Tenant
 from stepback_server.jobs.claims import Claims
+from stepback_server.jobs.event_log import EventLog
 from stepback_server.jobs.files import Files
 from stepback_server.jobs.job import Job, JobAnswer, NotNow, Report, State
 from stepback_server.jobs.opened import OpenedJobs
@@ -268,6 +269,39 @@ def test_events_of_a_controller_that_lost_the_search_are_dropped(url: str) -> No
                 await jobs.searches.append(owner, row.number, 1, [_usage(cost)])
             [(number, kept)], _ = await jobs.searches.events(NAME, job.id, 0)
             assert (number, kept["generated_tokens"]) == (1, 2)
+
+    asyncio.run(scenario())
+
+
+def test_events_whose_commit_is_reported_lost_keep_their_numbers(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, is_lost = Searches.append, asyncio.Event()
+
+    async def append(self: Searches, owner: str, number: int, first: int, events: Any) -> None:
+        await whole(self, owner, number, first, events)
+        if not is_lost.is_set():
+            is_lost.set()
+            raise StorageUnavailable("the connection broke after the commit")
+
+    monkeypatch.setattr(Searches, "append", append)
+
+    async def scenario() -> None:
+        async with controllers(url, Counting(seconds=10_000)) as [jobs]:
+            job = await running(jobs)
+            async with jobs.database.begin() as connection:
+                row = (await connection.execute(select(JOBS.c.number, JOBS.c.owner))).one()
+            async with EventLog(jobs.searches, row.owner, row.number) as log:
+                log.add(_usage(1))
+                await is_lost.wait()
+                for cost in (2, 3):
+                    log.add(_usage(cost))
+            kept, _ = await jobs.searches.events(NAME, job.id, 0)
+            assert [(number, event["generated_tokens"]) for number, event in kept] == [
+                (1, 1),
+                (2, 2),
+                (3, 3),
+            ]
 
     asyncio.run(scenario())
 
