@@ -545,9 +545,28 @@ def test_background_searches_show_their_progress_and_all_their_pages(page: Page,
     expect(table).not_to_contain_text(long)
     assert_accessible(page)
     pages.get_by_role("button", name="Newer").click()
+    row.get_by_role("button", name="Watch").click()
+    expect(page.locator(".status")).to_have_text("searches")
+    expect(page.get_by_role("treeitem").first).to_be_visible()
+    assert_accessible(page)
+    shoot(page, "watched")
+    page.get_by_role("button", name="Stop watching").click()
+    page.get_by_role("button", name="Jobs").click()
     row.get_by_role("button", name="Cancel").click()
     expect(row).to_contain_text("cancelled")
     expect(row).to_contain_text("branches")
+
+
+def test_a_background_search_is_shown_with_the_tree_that_its_events_tell(
+    page: Page, url: str
+) -> None:
+    example = {"task": "countdown", "problem": PROBLEM, "strategy": "greedy", "background": True}
+    id = page.request.post(f"{url}/solve", data=example).json()["id"]
+    page.get_by_role("button", name="Jobs").click()
+    page.get_by_role("button", name=f"Show {id}").click()
+    expect(page.locator(OVER)).to_have_count(1)
+    expect(page.get_by_role("treeitem")).to_have_count(1)
+    expect(page.locator(".timeline figcaption")).to_contain_text("1 branch,")
 
 
 @pytest.mark.parametrize("path", ["/", "/ui", "/ui/"])

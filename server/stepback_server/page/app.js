@@ -125,8 +125,14 @@ function Page() {
   };
   const open = async (id) => {
     const { result, request, error } = await get(`/v1/searches/${id}`);
-    if (!result) throw new Error(error?.message ?? "This search has no result.");
-    show([Run.of({ result, request })]);
+    if (error) throw new Error(error.message);
+    if (result?.tree) show([Run.of({ result, request })]);
+    else {
+      // Its events tell the tree that the request did not ask for, and what is still to come.
+      const run = new Run(request, (request.strategy ?? "search").replaceAll("_", " "));
+      show([run]);
+      run.follow(id).then(() => again((n) => n + 1));
+    }
     setTab("search");
   };
   const names = { search: "Search", jobs: "Jobs" };

@@ -56,7 +56,8 @@ function Search({ search, cancel, open }) {
     <td>${OVER.has(search.status)
       ? search.status !== "cancelled" && html`<button type="button" onClick=${() => open(search.id)}
           aria-label=${`Show ${search.id}`}>Show</button>`
-      : html`<button type="button" onClick=${() => cancel(`/v1/searches/${search.id}/cancel`)}
+      : html`<button type="button" onClick=${() => open(search.id)} aria-label=${`Watch ${search.id}`}>Watch</button>
+          <button type="button" onClick=${() => cancel(`/v1/searches/${search.id}/cancel`)}
           aria-label=${`Cancel ${search.id}`}>Cancel</button>`}</td>
   </tr>`;
 }
@@ -91,7 +92,7 @@ export function Jobs({ open }) {
       setState({ batches, searches });
       setError(null);
     } catch (failure) {
-      places.current = FIRST;
+      if (failure.code === "unknown_id") places.current = FIRST; // what stood before the page is deleted
       setError(failure.message);
     }
   };

@@ -38,7 +38,7 @@ export class Run {
     this.request = request;
     this.label = label;
     this.tree = new Tree(request.steps);
-    this.state = "waiting"; // waiting, searching, done, failed, stopped
+    this.state = "waiting"; // waiting, searching, done, failed, stopped, cancelled
     this.error = null;
     this.result = null;
     this.limits = null;
@@ -48,12 +48,22 @@ export class Run {
     this._abort = new AbortController();
   }
 
-  async go() {
+  go() {
+    // One that ran in the background is watched now. All answers: each step tells why it failed.
+    const body = { ...this.request, background: false, stream: true, tree: true, candidates: MOST_ANSWERS };
+    return this._read(events("/solve", body, this._abort.signal));
+  }
+
+  /** Follow a background search from its first event. It goes on where this stops. */
+  follow(id) {
+    this.isFollowed = true;
+    return this._read(events(`/v1/searches/${encodeURIComponent(id)}/events`, undefined, this._abort.signal));
+  }
+
+  async _read(stream) {
     try {
-      // One that ran in the background is watched now. All answers: each step tells why it failed.
-      const body = { ...this.request, background: false, stream: true, tree: true, candidates: MOST_ANSWERS };
-      for await (const event of events("/solve", body, this._abort.signal)) this._take(event);
-      if (this.state !== "done" && this.state !== "failed") this._fail("The stream ended early.");
+      for await (const event of stream) this._take(event);
+      if (this.state === "waiting" || this.state === "searching") this._fail("The stream ended early.");
     } catch (error) {
       if (error.name === "AbortError") this.state = "stopped";
       else this._fail(error.message);
@@ -74,7 +84,9 @@ export class Run {
     if (event.type === "started") {
       this.state = "searching";
       this.limits = event.limits;
-      this.began = performance.now();
+      // Begun again where its controller was lost.
+      this.tree = new Tree(this.request.steps);
+      this.totals = [];
     } else if (event.type === "step") this.tree.step(event);
     else if (event.type === "backtrack") this.tree.backtrack(event);
     else if (event.type === "candidate") this.tree.candidate(event);
@@ -82,6 +94,7 @@ export class Run {
       this._total(event.seconds_searching, event.generated_tokens, event.branches, event.in_flight);
     else if (event.type === "result") this.finish(event.result);
     else if (event.type === "error") this._fail(event.error.message);
+    else if (event.type === "cancelled") this.state = "cancelled";
     this.changed();
   }
 

@@ -199,7 +199,7 @@ export function Details({ run, at, goOn, name }) {
   </section>`;
 }
 
-const STATE = { waiting: "waits for its turn", searching: "searches", stopped: "stopped", failed: "failed" };
+const STATE = { waiting: "waits for its turn", searching: "searches", stopped: "stopped", failed: "failed", cancelled: "cancelled" };
 
 export function RunView({ run, name, goOn }) {
   useRun(run);
@@ -212,7 +212,7 @@ export function RunView({ run, name, goOn }) {
       <h2>${run.label}</h2>
       <p role="status" class=${`status ${result?.status ?? run.state}`}>${status}</p>
       ${["waiting", "searching"].includes(run.state) &&
-      html`<button type="button" onClick=${() => run.stop()}>Stop</button>`}
+      html`<button type="button" onClick=${() => run.stop()}>${run.isFollowed ? "Stop watching" : "Stop"}</button>`}
     </header>
     ${run.error && html`<p class="error" role="alert">${run.error}</p>`}
     ${result?.warning && html`<p class="warning">${result.warning}</p>`}
