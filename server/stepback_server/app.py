@@ -53,6 +53,7 @@ def create_app(
         _log.warning("%s is open to everybody who can reach it: no keys are set", settings.host)
     service = LocalSolver(settings, checkpoint, start_engine, tracing).service
     jobs = Jobs(settings, handlers_of(service, settings), lambda: service.model.id, keys.named)
+    service.show(jobs)
 
     def failed(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):

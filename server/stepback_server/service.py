@@ -26,6 +26,7 @@ from stepback_server.gateway.rate_limit import RateLimiter
 from stepback_server.gateway.shared.controllers import SharedControllers
 from stepback_server.gateway.tenant import Tenant
 from stepback_server.idempotent_search import IdempotentSearches
+from stepback_server.jobs.lazy import Jobs
 from stepback_server.observability.metrics import Live, Metrics
 from stepback_server.observability.telemetry import Telemetry
 from stepback_server.observability.tracing import Tracing
@@ -52,6 +53,7 @@ class Service:
         self._keeper = keeper
         self._grace_seconds = settings.grace_seconds
         self._max_searches = settings.max_searches
+        self._jobs: Jobs | None = None
         # One meter for admission and telemetry: what a search has cost is only known while it runs,
         # so the part that admits and the part that counts must share the bucket.
         meter = RateLimiter()
@@ -80,6 +82,8 @@ class Service:
                 engines_up=lambda: keeper.up,
                 restarts=lambda: keeper.restarts,
                 counts_alone=lambda: self._limits == "fallback",
+                jobs_waiting=lambda: self._jobs.waiting if self._jobs else 0,
+                jobs_running=lambda: self._jobs.running if self._jobs else 0,
             )
         )
         # The registry belongs to the process and is filled before any service: a worker cannot be
@@ -130,6 +134,10 @@ class Service:
         if self._shared is None:
             return "own"
         return "shared" if self._shared.is_shared else "fallback"
+
+    def show(self, jobs: Jobs) -> None:
+        """Have these jobs, which are answered here, in the metrics."""
+        self._jobs = jobs
 
     async def check(self, request: SolveRequest) -> None:
         """Refuse what could never be searched for. Raises ApiError."""

@@ -10,6 +10,7 @@ from sqlalchemy.engine import make_url
 from stepback_server.settings import Settings
 from tests.conftest import ROOT
 from tests.deploy.helm import CHART, find_helm, render, run_helm
+from tests.server.keeping import metrics
 
 KUBERNETES = "1.37"
 OPERATOR_KINDS = {"ServiceMonitor", "PrometheusRule"}
@@ -308,9 +309,14 @@ def test_settings_are_the_servers_and_the_queue_is_what_scales(helm: Path) -> No
     assert "replicas" not in manifests["StatefulSet/stepback-engine"]["spec"]
     [metric] = manifests["HorizontalPodAutoscaler/stepback-controller"]["spec"]["metrics"]
     name = metric["pods"]["metric"]["name"]
-    [metric] = manifests["HorizontalPodAutoscaler/stepback-engine"]["spec"]["metrics"]
+    scaler = "HorizontalPodAutoscaler/stepback-engine"
+    of_engines = manifests[scaler]["spec"]["metrics"]
+    names = [metric["external"]["metric"]["name"] for metric in of_engines]
+    assert names == [name, "stepback_jobs_waiting"]
+    assert set(names) <= {each.name for each in metrics().described}
+    without = ["--set", "engine.autoscaling.targetJobs=0"]
+    [metric] = render(helm, *VARIANTS["everything"], *without)[scaler]["spec"]["metrics"]
     assert metric["external"]["metric"]["name"] == name
-    assert f'"{name}"' in (ROOT / "server/stepback_server/observability/metrics.py").read_text()
     assert manifests["PrometheusRule/stepback"]["spec"] == yaml.safe_load(RULES)
 
 

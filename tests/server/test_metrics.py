@@ -5,11 +5,13 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import httpx
 import pytest
 
 from stepback_core.schemas import SolveRequest, Strategy
+from stepback_server.app import create_app
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import EngineUnavailable, Sample, SampleRequest
 from stepback_server.engine.supervisor import Supervisor
@@ -21,6 +23,7 @@ from stepback_server.settings import Settings
 from tests.conftest import CHECKPOINT
 from tests.server.keeping import metrics
 from tests.server.search.scripted import END, GRAMMAR, NEWLINE, ScriptedEngine
+from tests.server.test_edge import SEARCH, unreachable
 
 PROMPT = (7, 8)
 CANARY = SampleRequest(ids=PROMPT, n=1, max_tokens=1, temperature=0.0, seeds=None, stop_ids=())
@@ -163,3 +166,26 @@ def test_a_search_is_counted_with_its_rounds_and_one_given_up_as_abandoned(serve
     while value(page(), "stepback_abandoned_total") == value(before, "stepback_abandoned_total"):
         assert time.monotonic() < deadline, "the hang-up was not counted"
         time.sleep(0.05)
+
+
+def test_jobs_are_counted_while_they_wait_and_while_they_run(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        # The engine never comes, so that what is begun runs on.
+        settings = Settings(database_url=f"sqlite:///{tmp_path}/jobs.db", max_searches=1)  # pyright: ignore[reportArgumentType]
+        app = create_app(settings, Checkpoint.open(CHECKPOINT), unreachable)
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://c", timeout=300) as client,
+            asyncio.timeout(200),
+        ):
+            for _ in range(3):
+                answer = await client.post("/solve", json=SEARCH | {"background": True})
+                assert answer.status_code == 202
+            seen = None
+            while seen != (2, 1):
+                await asyncio.sleep(0.1)
+                page = (await client.get("/metrics")).text
+                seen = value(page, "stepback_jobs_waiting"), value(page, "stepback_jobs_running")
+
+    asyncio.run(scenario())

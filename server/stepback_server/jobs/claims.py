@@ -217,12 +217,6 @@ class Claims:
         async with self._database.begin() as connection:
             return set((await connection.execute(asked)).scalars())
 
-    async def waiting(self) -> int:
-        """Count the jobs without a claim, for the metrics."""
-        count = select(func.count()).where(JOBS.c.state == State.QUEUED)
-        async with self._database.begin() as connection:
-            return int((await connection.execute(count)).scalar_one())
-
 
 def in_order(*where: ColumnElement[bool], skip_locked: bool = False) -> ColumnElement[bool]:
     """Jobs, locked by number: who changes many at once waits for another, never in a circle."""

@@ -85,9 +85,9 @@ class Jobs:
             raise storage_unavailable() from error
 
     @property
-    def waiting(self) -> int:
-        """Jobs without a claim, as of the last look; 0 where none were opened."""
-        return self._opened.runner.waiting if self._opened else 0
+    def waiting(self) -> float:
+        """This controller's share of the jobs without a claim; 0 where none were opened."""
+        return self._opened.backlog.share if self._opened else 0
 
     @property
     def running(self) -> int:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from stepback_server.gateway.tenant import Tenant
+from stepback_server.jobs.backlog import Backlog
 from stepback_server.jobs.batches import Batches
 from stepback_server.jobs.claims import Claims
 from stepback_server.jobs.files import Files
@@ -34,6 +35,7 @@ class OpenedJobs:
     batches: Batches
     claims: Claims
     runner: Runner
+    backlog: Backlog
     keep_seconds: float
     _tasks: list[asyncio.Task[None]]
 
@@ -73,8 +75,9 @@ class OpenedJobs:
             most_lines=settings.batch_searches,
         )
         batches = Batches(database, files, model)
-        jobs = cls(database, searches, files, batches, claims, runner, keep_seconds, [])
-        for work in (runner.run(), jobs.clean_up()):
+        backlog = Backlog(database, model, handlers)
+        jobs = cls(database, searches, files, batches, claims, runner, backlog, keep_seconds, [])
+        for work in (runner.run(), backlog.run(), jobs.clean_up()):
             task = asyncio.create_task(work)
             task.add_done_callback(_failed)
             jobs._tasks.append(task)

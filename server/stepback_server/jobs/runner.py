@@ -60,8 +60,6 @@ class Runner:
         self._claiming = asyncio.Lock()
         self._room = asyncio.Event()
         self._news = asyncio.Event()
-        self.waiting = 0
-        """Jobs in the database without a claim, as of the last look."""
 
     @property
     def running(self) -> int:
@@ -127,7 +125,6 @@ class Runner:
             if number in self._running:
                 self._cancelled.add(number)
                 self._running[number][1].cancel()
-        self.waiting = await self._claims.waiting()
 
     async def _claim_on(self) -> None:
         async def claim() -> None:

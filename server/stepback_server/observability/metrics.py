@@ -39,6 +39,8 @@ class Live:
     engines_up: Callable[[], float]
     restarts: Callable[[], float]
     counts_alone: Callable[[], float] = lambda: 0
+    jobs_waiting: Callable[[], float] = lambda: 0
+    jobs_running: Callable[[], float] = lambda: 0
 
 
 class Metrics:
@@ -239,6 +241,17 @@ class _LiveMetrics(Collector):
         gauges = (
             ("stepback_searching", "Searches in flight", live.searching),
             ("stepback_queued", "Searches that wait for a place", live.queued),
+            (
+                "stepback_jobs_waiting",
+                "Background searches and lines of batches that wait in the database, divided by "
+                "its controllers: the sum over them is the whole",
+                live.jobs_waiting,
+            ),
+            (
+                "stepback_jobs_running",
+                "Background searches and lines of batches that this controller has begun",
+                live.jobs_running,
+            ),
             ("stepback_engines_up", "Engines that can be sampled from", live.engines_up),
             (
                 "stepback_limits_fallback",

@@ -443,3 +443,17 @@ def test_a_line_that_kills_engines_becomes_an_error_and_those_beside_it_do_not(u
             assert error["code"] == "engine_lost" and "lost 3 times" in error["message"]
 
     asyncio.run(scenario())
+
+
+def test_the_shares_of_controllers_add_up_to_the_jobs_that_wait(url: str) -> None:
+    async def scenario() -> None:
+        async with controllers(url, Counting(10_000), Counting(10_000)) as both:
+            await begin(both[0], 100)
+
+            async def counted() -> list[tuple[float, int]] | None:
+                found = [(jobs.backlog.share, jobs.runner.running) for jobs in both]
+                return found if sum(map(sum, found)) == 100 and all(map(all, found)) else None
+
+            assert await come(counted) == [(34, 16), (34, 16)]
+
+    asyncio.run(scenario())
