@@ -14,6 +14,7 @@ from sqlalchemy import (
     case,
     exists,
     func,
+    literal,
     select,
     update,
 )
@@ -72,9 +73,14 @@ class Claims:
 
     async def _searches(self, connection: AsyncConnection) -> _Queued:
         """The keys with searches to do."""
-        waiting = select(JOBS.c.tenant).where(JOBS.c.batch.is_(None), *self._claimable())
-        found = (await connection.execute(waiting.distinct())).scalars()
-        return [(name, and_(JOBS.c.batch.is_(None), JOBS.c.tenant == name)) for name in found]
+        is_one = JOBS.c.batch.is_(None)
+        # From key to key through the index, however many searches each has.
+        first = select(func.min(JOBS.c.tenant).label("name")).where(is_one, *self._claimable())
+        names = first.cte("names", recursive=True)
+        following = first.where(JOBS.c.tenant > names.c.name).scalar_subquery()
+        names = names.union_all(select(following).where(names.c.name.is_not(None)))
+        found = await connection.execute(select(names.c.name).where(names.c.name.is_not(None)))
+        return [(name, and_(is_one, JOBS.c.tenant == name)) for name in found.scalars()]
 
     async def _batches(self, connection: AsyncConnection) -> _Queued:
         """The keys of batches with lines to do, the oldest batch first."""
@@ -126,7 +132,8 @@ class Claims:
 
     def _claimable(self) -> tuple[ColumnElement[bool], ...]:
         return (
-            JOBS.c.state == State.QUEUED,
+            # As a literal: the index of those that wait is for that state alone.
+            JOBS.c.state == literal(State.QUEUED.value, literal_execute=True),
             JOBS.c.model == self._model(),
             JOBS.c.endpoint.in_(self._handlers),
         )

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Row,
     Table,
     Text,
+    text,
 )
 
 METADATA = MetaData(
@@ -90,6 +91,8 @@ BATCHES = Table(
 )
 """Counts and tokens are those of a batch that has ended; before that its lines are counted."""
 
+_IS_WAITING = text("batch IS NULL AND state = 'queued'")
+
 JOBS = Table(
     "jobs",
     METADATA,
@@ -120,6 +123,10 @@ JOBS = Table(
     Index(None, "tenant", "number"),
     Index(None, "owner"),
     Index(None, "state"),
+    # Few of many: whose searches wait is asked for with each one that begins.
+    Index(
+        None, "model", "tenant", "number", sqlite_where=_IS_WAITING, postgresql_where=_IS_WAITING
+    ),
 )
 """One request each: a background search, or a line of a batch."""
 

@@ -17,6 +17,7 @@ from stepback_server.jobs.opened import OpenedJobs
 from stepback_server.storage.tables import CONTROLLERS, JOBS
 from tests.server.jobs.test_databases import Counting, begin, come, controllers, is_completed, until
 from tests.server.jobs.test_databases import url as url
+from tests.training.evaluate.made import result
 
 pytestmark = pytest.mark.timeout(400)
 MONTHS = 100 * 86_400
@@ -32,22 +33,26 @@ async def search(jobs: OpenedJobs, name: str, number: int = 0) -> str:
     return (await jobs.searches.add(name, "/solve", json.dumps({"number": number}))).id
 
 
-async def found_in(jobs: OpenedJobs, name: str, id: str) -> SearchJob:
-    # In the list, where the answer need not be that of a search.
-    listed = await jobs.searches.list(name, limit=50, after=None)
-    return next(job for job in listed.data if job.id == id)
-
-
 async def ended(jobs: OpenedJobs, name: str, id: str) -> SearchJob:
     async def found() -> SearchJob | None:
-        job = await found_in(jobs, name, id)
+        job = await jobs.searches.find(name, id)
         return job if job.ended_at is not None else None
 
     jobs.runner.wake()
     return await come(found)
 
 
-class Spent(Counting):
+class Solving(Counting):
+    """An endpoint whose answers are those of searches, which are checked when they are read."""
+
+    async def __call__(
+        self, body: Any, tenant: Tenant, *, is_line: bool, report: Report | None
+    ) -> JobAnswer:
+        await super().__call__(body, tenant, is_line=is_line, report=report)
+        return JobAnswer(200, result().model_dump_json())
+
+
+class Spent(Solving):
     """An endpoint at which one key has no tokens left."""
 
     async def __call__(
@@ -61,13 +66,13 @@ class Spent(Counting):
 
 def test_jobs_of_a_key_wait_for_a_controller_that_knows_it(url: str) -> None:
     async def scenario() -> None:
-        old, new = Counting(), Counting()
+        old, new = Solving(), Solving()
         async with controllers(url, old, find_tenant=known("old")) as [jobs]:
             lines, waiting = await begin(jobs, 3, "new"), await search(jobs, "new", 7)
             await ended(jobs, "old", await search(jobs, "old", 8))
             for number in range(2):  # The second after the lines have come into the queue.
                 await until(jobs, await begin(jobs, 1, "old"), is_completed, "old")
-                assert (await found_in(jobs, "new", waiting)).status is JobStatus.QUEUED, number
+                assert (await jobs.searches.find("new", waiting)).status is JobStatus.QUEUED, number
             async with controllers(url, new, find_tenant=known("old", "new")) as [other]:
                 job = await ended(other, "new", waiting)
                 batch = await until(other, lines, is_completed, "new")
@@ -80,7 +85,7 @@ def test_jobs_of_a_key_wait_for_a_controller_that_knows_it(url: str) -> None:
 
 def test_searches_of_a_key_that_nobody_knows_end_after_a_time(url: str) -> None:
     async def scenario() -> None:
-        async with controllers(url, Counting(), find_tenant=known("b")) as [jobs]:
+        async with controllers(url, Solving(), find_tenant=known("b")) as [jobs]:
             old, young = await search(jobs, "gone"), await search(jobs, "gone")
             async with jobs.database.begin() as connection:
                 aged = update(JOBS).where(JOBS.c.id == old)
@@ -101,7 +106,7 @@ def test_a_key_that_is_withdrawn_while_its_job_is_claimed_gives_it_back(url: str
             looks[name] += 1
             return Tenant(name) if looks[name] == 1 else None
 
-        async with controllers(url, Counting(), find_tenant=withdrawn) as [jobs]:
+        async with controllers(url, Solving(), find_tenant=withdrawn) as [jobs]:
             id = await search(jobs, "a")
             jobs.runner.wake()
 
@@ -109,7 +114,7 @@ def test_a_key_that_is_withdrawn_while_its_job_is_claimed_gives_it_back(url: str
                 return (looks["a"] > 2 and not jobs.runner.running) or None
 
             await come(given_back)
-            job = await found_in(jobs, "a", id)
+            job = await jobs.searches.find("a", id)
             assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
 
     asyncio.run(scenario())
@@ -129,7 +134,7 @@ async def taken(claims: Claims, **room: int) -> Count[str]:
 
 def test_a_free_slot_goes_to_the_key_with_fewer_in_flight(url: str) -> None:
     async def scenario() -> None:
-        async with controllers(url, Counting(), find_tenant=known()) as [jobs]:
+        async with controllers(url, Solving(), find_tenant=known()) as [jobs]:
             claims = await claims_of(jobs, known("a", "b", "c"))
             for number in range(40):
                 await search(jobs, "a", number)
@@ -148,7 +153,7 @@ def test_a_free_slot_goes_to_the_key_with_fewer_in_flight(url: str) -> None:
 @pytest.mark.parametrize("slots", [1, 4])
 def test_lines_of_several_keys_take_turns(url: str, slots: int) -> None:
     async def scenario() -> None:
-        async with controllers(url, Counting(), find_tenant=known()) as [jobs]:
+        async with controllers(url, Solving(), find_tenant=known()) as [jobs]:
             for name in "aab":
                 batch = await begin(jobs, 20, name)
                 await until(jobs, batch, lambda each: each.in_progress_at is not None, name)
@@ -165,7 +170,7 @@ def test_lines_of_several_keys_take_turns(url: str, slots: int) -> None:
 
 def test_a_key_holds_no_more_slots_than_it_may_search_with(url: str) -> None:
     async def scenario() -> None:
-        async with controllers(url, Counting(), find_tenant=known()) as [jobs]:
+        async with controllers(url, Solving(), find_tenant=known()) as [jobs]:
             for name in "aaaab":
                 await search(jobs, name)
             claims = await claims_of(jobs, known("b", a=2))
