@@ -1,6 +1,7 @@
 """The import arrows: core <- client <- training, core <- server. And one home for the marker."""
 
 import ast
+import re
 import subprocess
 import sys
 from functools import cache
@@ -35,6 +36,16 @@ SERVER_LAYERS = [
     {"commands", "on_ray"},
 ]
 """Modules and folders of the server from the ground up: each may import lower layers only."""
+DOORS = {
+    # The one command of all packages: each subcommand is imported when it is called.
+    "stepback_client/cli.py": {"stepback_server", "stepback_training"},
+    # `stepback batch --model` and `--on ray`, which training searches through too, run a solver
+    # without a server; `--on ray` reads addresses that the cluster alone can read.
+    "stepback_client/batch/solvers.py": {"stepback_server"},
+    "stepback_client/batch/inputs.py": {"stepback_server"},
+}
+"""Modules that may name another package against the arrows, as a string, to import it late. The
+package need not be installed: who calls is told which extra is missing."""
 HEAVY = {"torch", "transformers", "vllm", "fastapi", "uvicorn", "numpy"}
 PURE = [
     "engine/completions.py",
@@ -77,6 +88,27 @@ def test_a_package_imports_only_what_its_arrows_allow(package: str) -> None:
     for path in sources(package):
         strangers = {name for name in imports(path) if name in PACKAGES} - allowed
         assert not strangers, f"{path} imports {strangers}"
+
+
+def named(path: Path) -> set[str]:
+    """Packages of ours that a module names in a string by a dotted name, as `import_module` and
+    `find_spec` take it, wherever the string stands."""
+    texts = {
+        node.value
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    dotted = (re.fullmatch(r"(stepback_\w+)(\.\w+)*(:\w+)?", text) for text in texts)
+    return {match[1] for match in dotted if match and match[1] in PACKAGES}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_names_in_strings_only_what_its_arrows_and_doors_allow(package: str) -> None:
+    root = ROOT / PACKAGES[package][0]
+    allowed = PACKAGES[package][1] | {package}
+    for path in sources(package):
+        door = DOORS.get(path.relative_to(root).as_posix(), set())
+        assert named(path) - allowed == door, f"{path}: give each door its reason in DOORS"
 
 
 @pytest.mark.parametrize("package", ["stepback_core", "stepback_client"])
