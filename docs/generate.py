@@ -151,7 +151,8 @@ def _type_of(field: dict[str, Any], schema: dict[str, Any]) -> str:
         kinds = [_type_of(each, schema) for each in field["anyOf"] if each != {"type": "null"}]
         return ", or ".join(dict.fromkeys(kinds))
     if field["type"] == "array":
-        return f"array: {_type_of(field['items'], schema)}{_or_null(field['items']).replace(',', '')}"
+        item = field["items"]
+        return f"array: {_type_of(item, schema)}{_or_null(item).replace(',', '')}"
     return " ".join([field["type"], *_limits_of(field)])
 
 

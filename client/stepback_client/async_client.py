@@ -22,7 +22,7 @@ from stepback_client.events import aread_events
 from stepback_client.pools import PoolOfEachLoop
 from stepback_client.request import Problem, SolveOptions, seconds_of, solve_body
 from stepback_client.response import checked, read, read_readiness
-from stepback_client.retry import Outcome, Retry, attempts, looks
+from stepback_client.retry import AttemptResult, Retry, attempts, looks
 from stepback_core.events import ProgressEvent
 from stepback_core.schemas import ModelList, Readiness, Reload, SolveResult, Version
 
@@ -53,7 +53,6 @@ class AsyncClient:
         self._retry = retry or Retry()
         self._transport = transport
         self._pools = PoolOfEachLoop(self._open)
-        self._open()  # so that what cannot be used is refused here
 
     @classmethod
     def from_environment(cls, url: str | None = None, *, retry: Retry | None = None) -> Self:
@@ -175,7 +174,7 @@ class AsyncClient:
 
     async def _try(
         self, http: httpx.AsyncClient, request: httpx.Request, *, stream: bool
-    ) -> Outcome:
+    ) -> AttemptResult:
         """Send the request once. An error's body is read whole: one that breaks off is no
         answer."""
         response = None

@@ -15,7 +15,7 @@ from stepback_client.errors import StepbackError, no_answer
 from stepback_client.events import read_events
 from stepback_client.request import Problem, SolveOptions, seconds_of, solve_body
 from stepback_client.response import checked, read, read_readiness
-from stepback_client.retry import Outcome, Retry, attempts, looks
+from stepback_client.retry import AttemptResult, Retry, attempts, looks
 from stepback_core.events import ProgressEvent
 from stepback_core.schemas import ModelList, Readiness, Reload, SolveResult, Version
 
@@ -166,7 +166,7 @@ class Client:
         flow = attempts(self._retry, method, path)
         return _follow(flow, lambda: self._try(request, stream=stream))
 
-    def _try(self, request: httpx.Request, *, stream: bool) -> Outcome:
+    def _try(self, request: httpx.Request, *, stream: bool) -> AttemptResult:
         """Send the request once. An error's body is read whole: one that breaks off is no
         answer."""
         response = None

@@ -15,8 +15,12 @@ class PoolOfEachLoop:
     """A pool for each event loop that asks for one. It closes with its loop, if not before."""
 
     def __init__(self, open_pool: Callable[[], httpx.AsyncClient]) -> None:
+        """Open the first pool, which has no connection yet. Raises what `open_pool` raises."""
         self._open_pool = open_pool
         self._forget()
+        # Here, and not for the first loop, so that what cannot be used is refused where it is
+        # given.
+        self._first = [open_pool()]
 
     async def get(self) -> httpx.AsyncClient:
         """The pool of the running loop."""
@@ -24,7 +28,7 @@ class PoolOfEachLoop:
             self._forget()
         loop = asyncio.get_running_loop()
         if loop not in self._pools:
-            closing = _until_closed(self._open_pool())
+            closing = _until_closed(self._next_pool())
             # Nothing is awaited before its `yield`, so no other task comes between.
             # A weak key: a loop that is gone must not be kept alive by its connections.
             self._pools[loop] = (closing, await anext(closing))
@@ -34,6 +38,13 @@ class PoolOfEachLoop:
         """Close the connections of the running loop."""
         if (pool := self._pools.pop(asyncio.get_running_loop(), None)) is not None:
             await pool[0].aclose()
+
+    def _next_pool(self) -> httpx.AsyncClient:
+        try:
+            # Loops of several threads may ask at once: pop gives it to one of them.
+            return self._first.pop()
+        except IndexError:
+            return self._open_pool()
 
     def _forget(self) -> None:
         self._process = os.getpid()

@@ -28,8 +28,8 @@ _BETWEEN_LOOKS = 0.5
 # Not 500: a defect of the server would fail again.
 _RETRIED = frozenset({429, 503}) | _GATEWAY
 
-Outcome = httpx.Response | httpx.HTTPError
-"""Outcome of one try."""
+AttemptResult = httpx.Response | httpx.HTTPError
+"""What one try came to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,9 @@ class Retry:
         return None if asked > self.patience else max(min(wait, self.longest_wait), asked)
 
 
-def attempts(retry: Retry, method: str, path: str) -> Generator[float, Outcome, httpx.Response]:
+def attempts(
+    retry: Retry, method: str, path: str
+) -> Generator[float, AttemptResult, httpx.Response]:
     """The retry loop as a flow: yields the seconds to wait before a try, is sent what that try
     came to, and returns the answer in the end. Raises TransportError where there is none."""
     wait = 0.0

@@ -5,7 +5,7 @@ from typing import Annotated, LiteralString, cast
 from pydantic import BeforeValidator, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-_OWN = "Value error, "
+_PREFIX = "Value error, "
 
 
 def whole(value: object) -> object:
@@ -26,7 +26,7 @@ def with_rule(error: ValidationError, rule: str) -> ValidationError:
                 type=PydanticCustomError(
                     cast("LiteralString", one["type"]),
                     cast("LiteralString", "{told}; {rule}"),
-                    {"told": one["msg"].removeprefix(_OWN), "rule": rule},
+                    {"told": own_message(one["msg"]), "rule": rule},
                 ),
                 loc=one["loc"],
                 input=one["input"],
@@ -34,6 +34,11 @@ def with_rule(error: ValidationError, rule: str) -> ValidationError:
             for one in error.errors()
         ],
     )
+
+
+def own_message(message: str) -> str:
+    """Return pydantic's message without what it puts before the text of a ValueError."""
+    return message.removeprefix(_PREFIX)
 
 
 def first_error(error: ValidationError, *, whole: str) -> str:
@@ -44,6 +49,6 @@ def first_error(error: ValidationError, *, whole: str) -> str:
 def every_error(error: ValidationError, *, whole: str) -> list[str]:
     """Each error as `field: what is wrong`."""
     return [
-        f"{'.'.join(map(str, one['loc'])) or whole}: {one['msg'].removeprefix(_OWN)}"
+        f"{'.'.join(map(str, one['loc'])) or whole}: {own_message(one['msg'])}"
         for one in error.errors()
     ]

@@ -104,7 +104,7 @@ def create_app(
 
 
 class _Application(FastAPI):
-    """Lies inside of its access log, which also sees what no handler answers."""
+    """FastAPI with the access log around it, which so sees what no handler answers too."""
 
     def build_middleware_stack(self) -> ASGIApp:
         parts = state_of(self)

@@ -78,7 +78,7 @@ async def run_all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
 async def run_unless(work: Coroutine[Any, Any, T], interruption: Coroutine[Any, Any, object]) -> T:
     """Do the work; if the interruption ends first, cancel the work and raise Interrupted.
 
-    Neither is left running, also when the caller himself is cancelled.
+    Neither is left running, also when the caller is cancelled.
     """
     task = asyncio.ensure_future(work)
     watcher = asyncio.ensure_future(interruption)

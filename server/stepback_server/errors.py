@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stepback_core.schemas import ErrorBody, ErrorDetail, ErrorType
+from stepback_core.validation import own_message
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +239,6 @@ _OUT_OF_RANGE = ("greater_than", "less_than", "too_long", "too_short", "finite_n
 _PLACES = ("body", "header", "query")
 _BRANCH = re.compile(r"(str|int|list\[.*|dict\[.*)")
 """pydantic's names of the types that a field may have: no part of a caller's path."""
-_PREFIXED = "Value error, "
 
 
 class ApiError(Exception):
@@ -288,7 +288,7 @@ def invalid(errors: Sequence[Any], *, under: str | None = None) -> ApiError:
         path.pop()
     if under is not None:
         path.insert(0, under)
-    message: str = first["msg"].removeprefix(_PREFIXED)
+    message = own_message(first["msg"])
     # Checks of the whole body name their field in front: "select: majority always votes".
     if not path and ": " in message:
         field, _, message = message.partition(": ")

@@ -204,9 +204,8 @@ class Service:
         reason = STOPPING if self._pipeline.is_draining else reason
         running = 0
         try:
-            engine = self._keeper.engine
-            await engine.check()
-            running = await engine.running()
+            await self._keeper.check()
+            running = await self._keeper.running()
         except EngineUnavailable as error:
             # /ready is open to anybody: an address in the error's own text is for the log alone.
             reason = error.public if error.death is None else f"{error.public}: {error.death}"

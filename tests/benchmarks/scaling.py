@@ -149,12 +149,6 @@ class Timed:
 
         await self._engine.sample(request, stop, timed)
 
-    async def running(self) -> int:
-        return await self._engine.running()
-
-    async def check(self) -> None:
-        await self._engine.check()
-
 
 async def between_requests(server: PinnedServer) -> list[float]:
     """CPU seconds from a sample's end to the search's next wishes, 32 searches in flight."""

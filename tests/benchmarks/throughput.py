@@ -33,7 +33,6 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import OnSample, Sample, SampleRequest
 from stepback_server.engine.embedded import EmbeddedEngine
 from stepback_server.engine.vllm_options import engine_options
-from stepback_server.engine.wrapper import EngineWrapper
 from stepback_server.search.best_first import BestFirstConfig
 from stepback_server.settings import Settings
 from stepback_training.generators import GENERATORS, Split
@@ -152,11 +151,10 @@ async def searched(given: argparse.Namespace, checkpoint: Checkpoint) -> list[Wa
     return rounds
 
 
-class Recording(EngineWrapper):
+class Recording:
     """An engine that remembers what it was asked for, and what came."""
 
     def __init__(self, engine: EmbeddedEngine) -> None:
-        super().__init__(engine)
         self.engine = engine
         self._wanted: Wanted = []
 
@@ -166,7 +164,7 @@ class Recording(EngineWrapper):
                 self._wanted.append((request.ids, sample.generated_tokens))
             deliver(sample)
 
-        await super().sample(request, stop, noted)
+        await self.engine.sample(request, stop, noted)
 
     def take(self) -> Wanted:
         taken, self._wanted = self._wanted, []

@@ -124,7 +124,7 @@ class _Picture:
         self._end(group, item, y)
 
     def _band(self, svg: Element) -> None:
-        """Behind the answer's row."""
+        """Draw the coloured band under the answer's row."""
         if self._answer is not None:
             y = self._y(self._row_of[self._answer.id]) - 14
             box = {"x": "8", "y": _n(y), "width": _n(self._width - 16), "height": "28"}

@@ -44,12 +44,13 @@ CurrentTenant = Annotated[Tenant, Depends(authenticate)]
 
 
 async def authenticate_early(request: Request) -> None:
-    """The same outside of FastAPI's dependencies."""
+    """Authenticate a request before its body is read, where no dependency has run yet."""
     await authenticate(request, await _bearer(request))
 
 
 async def authenticate_for_metrics(request: Request) -> None:
-    """Open unless the operator wants a key there too; so the schema does not ask for one."""
+    """Authenticate a request for metrics, if `STEPBACK_METRICS_NEED_KEY` says so."""
+    # No FastAPI security: the schema must not ask for a key that most servers do not want.
     if state_of(request.app).settings.metrics_need_key:
         await authenticate_early(request)
 

@@ -6,32 +6,15 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from stepback_server.api.openai_errors import body_of, headers_of, is_openai, status_of
-from stepback_server.engine.base import (
-    EngineUnavailable,
-    PromptRefused,
-    ReloadFailed,
-    ReloadNotOffered,
-)
 from stepback_server.errors import ApiError, invalid, unparsable
-from stepback_server.handlers.failures import failure_of
+from stepback_server.handlers.failures import KNOWN_FAILURES, failure_of
 from stepback_server.request_context import note
-from stepback_server.storage.errors import StorageUnavailable
-
-_FAILURES = (
-    ApiError,
-    EngineUnavailable,
-    PromptRefused,
-    ReloadNotOffered,
-    ReloadFailed,
-    StorageUnavailable,
-    Exception,
-)
 
 
 def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_http)
-    for failure in _FAILURES:
+    for failure in (*KNOWN_FAILURES, Exception):
         app.add_exception_handler(failure, _on_failure)
 
 

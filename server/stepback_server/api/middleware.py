@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
-from contextlib import suppress
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager, suppress
 
 from fastapi import Request
 from h11 import LocalProtocolError
@@ -15,8 +14,6 @@ from stepback_server.concurrency import Alarm, Interrupted
 from stepback_server.errors import ApiError
 
 _log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 class BodyLimit:
@@ -136,14 +133,15 @@ class _TooLarge(BaseException):
     """Past every handler of the application, up to the middleware that raised it."""
 
 
-async def until_hang_up(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Do the work unless the caller hangs up first: then cancel it and raise Interrupted."""
+@asynccontextmanager
+async def until_hang_up(request: Request) -> AsyncGenerator[None]:
+    """Cancel what is awaited inside, and raise Interrupted, once the caller hangs up."""
     # A task of its own: ASGI tells of a hang-up only to who receives.
     gone = Alarm()
     watcher = asyncio.create_task(_ring_on_hang_up(request, gone))
     try:
         async with gone.interrupts():
-            return await work
+            yield
     finally:
         watcher.cancel()
 

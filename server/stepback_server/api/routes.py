@@ -89,12 +89,12 @@ async def solve(
     searches = service.searches
     try:
         if body.stream:
-            live = await until_hang_up(request, searches.watch(body, tenant, idempotency_key))
+            async with until_hang_up(request):
+                live = await searches.watch(body, tenant, idempotency_key)
             headers = replayed_headers() if live.is_joined else {}
             return EventStream(live, headers=headers)
-        content, replayed = await until_hang_up(
-            request, searches.content(body, tenant, idempotency_key)
-        )
+        async with until_hang_up(request):
+            content, replayed = await searches.content(body, tenant, idempotency_key)
     except Interrupted:
         # Nobody reads this; the status is for the access log.
         return Response(status_code=CLIENT_CLOSED_REQUEST)

@@ -8,7 +8,7 @@ EngineError             none, or another one than configured: the operator's fau
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -77,6 +77,10 @@ class Finish(StrEnum):
     asked for again."""
 
 
+FINISH_REASONS = {"stop": Finish.STOP, "length": Finish.LENGTH, "abort": Finish.ABORTED}
+"""Finishes by vLLM's words. An "error" is none of them: then the engine counts as lost."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleRequest:
     """n continuations of one id sequence."""
@@ -103,6 +107,11 @@ class SampleRequest:
 
 Alternative = tuple[int, float]
 """A token that could have been sampled, and its log-probability."""
+
+
+def without_sampled(sampled: int, likeliest: Iterable[Alternative]) -> tuple[Alternative, ...]:
+    """Return the likeliest tokens at a position but for the sampled one, which vLLM lists too."""
+    return tuple(each for each in likeliest if each[0] != sampled)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +160,13 @@ class Engine(Protocol):
         """
         ...
 
+
+class OwnedEngine(Engine, Protocol):
+    """An engine that a supervisor keeps alive."""
+
+    version: str
+    """vLLM's own; "unknown" where it does not tell."""
+
     async def running(self) -> int:
         """Continuations that the engine is working on now."""
         ...
@@ -158,13 +174,6 @@ class Engine(Protocol):
     async def check(self) -> None:
         """Raise EngineUnavailable unless the engine lives."""
         ...
-
-
-class OwnedEngine(Engine, Protocol):
-    """An engine that a supervisor keeps alive."""
-
-    version: str
-    """vLLM's own; "unknown" where it does not tell."""
 
     async def progress(self) -> int:
         """Grows while the engine works, for whomever; one that has work and makes no progress

@@ -3,6 +3,7 @@
 Checked against vLLM 0.32: `vllm/entrypoints/openai/completion/`.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -10,7 +11,14 @@ from aiohttp import ClientPayloadError
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from stepback_server.engine.base import Alternative, Finish, Sample, SampleRequest
+from stepback_server.engine.base import (
+    FINISH_REASONS,
+    Alternative,
+    Finish,
+    Sample,
+    SampleRequest,
+    without_sampled,
+)
 
 PATH = "/v1/completions"
 ABORT_PATH = "/inference/v1/abort_requests"
@@ -19,8 +27,6 @@ ABORT_PATH = "/inference/v1/abort_requests"
 _TOKEN = "token_id:"
 _DATA = "data: "
 _DONE = "[DONE]"
-# An "error" is none of them: such a chunk cannot be read, and the engine counts as lost.
-_FINISH = {"stop": Finish.STOP, "length": Finish.LENGTH, "abort": Finish.ABORTED}
 
 
 def request_body(request: SampleRequest, *, model: str, name: str) -> bytes:
@@ -200,11 +206,13 @@ class Stream:
             partial.logprobs += choice.logprobs.token_logprobs
             if self._request.alternatives:
                 at_each = zip(choice.token_ids, choice.logprobs.top_logprobs, strict=True)
-                partial.alternatives += [_others(token, at) for token, at in at_each]
+                partial.alternatives += [
+                    without_sampled(token, _by_id(at)) for token, at in at_each
+                ]
         if choice.finish_reason is None:
             return None
         del self._running[choice.index]
-        return self._sample(choice.index, partial, _FINISH[choice.finish_reason], 0)
+        return self._sample(choice.index, partial, FINISH_REASONS[choice.finish_reason], 0)
 
     def _sample(self, index: int, partial: _Partial, finish: Finish, unseen: int) -> Sample:
         return Sample(
@@ -222,6 +230,5 @@ class Stream:
         return [replace(last, cached_tokens=cached_tokens)] if last else []
 
 
-def _others(sampled: int, at: dict[str, float]) -> tuple[Alternative, ...]:
-    told = ((int(name.removeprefix(_TOKEN)), logprob) for name, logprob in at.items())
-    return tuple((token, logprob) for token, logprob in told if token != sampled)
+def _by_id(at: dict[str, float]) -> Iterator[Alternative]:
+    return ((int(name.removeprefix(_TOKEN)), logprob) for name, logprob in at.items())

@@ -10,7 +10,7 @@ _POLL_SECONDS = 0.05
 _STATUS_SECONDS = 5.0
 
 
-class Cores:
+class CoreProcesses:
     """The engine cores that this process starts, from now on until `stop`."""
 
     def __init__(self) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -19,27 +19,26 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 
 from stepback_server.concurrency import run_all
 from stepback_server.engine.base import (
+    FINISH_REASONS,
     Alternative,
     EngineError,
     EngineUnavailable,
-    Finish,
     OnSample,
     PromptRefused,
     ReloadFailed,
     Sample,
     SampleRequest,
+    without_sampled,
 )
-from stepback_server.engine.cores import Cores
+from stepback_server.engine.core_processes import CoreProcesses
 from stepback_server.engine.death import Death, cause_of, failed_cores
 from stepback_server.engine.output import Output
+from stepback_server.engine.prefix_cache import forget_prefixes
 from stepback_server.engine.vllm_dtype import supported_dtype
 from stepback_server.engine.vllm_options import engine_options
 from stepback_server.settings import Settings
 
 _BETWEEN_ABORTS = 0.02
-_RESETS = 100
-_RESET_POLL_SECONDS = 0.02
-_FINISH = {"stop": Finish.STOP, "length": Finish.LENGTH, "abort": Finish.ABORTED}
 
 
 class _StepCounter(StatLoggerBase):
@@ -61,7 +60,7 @@ class EmbeddedEngine:
     version = __version__
 
     def __init__(
-        self, llm: AsyncLLM, steps: "list[_StepCounter]", cores: Cores, output: Output
+        self, llm: AsyncLLM, steps: "list[_StepCounter]", cores: CoreProcesses, output: Output
     ) -> None:
         self._llm = llm
         self._steps = steps
@@ -86,7 +85,7 @@ class EmbeddedEngine:
 
         # vLLM looks at its variables for every sample: after the start at a copy.
         envs.disable_envs_cache()
-        cores, output = Cores(), Output()
+        cores, output = CoreProcesses(), Output()
         with output.capture():
             try:
                 llm = AsyncLLM.from_engine_args(_arguments(options), stat_loggers=[count_steps])
@@ -175,7 +174,7 @@ class EmbeddedEngine:
             before = await llm.compute_weight_checksums()
             await llm.collective_rpc("reload_weights", kwargs={"weights_path": str(checkpoint)})
             after = await llm.compute_weight_checksums()
-            await self._forget_prefixes()
+            await forget_prefixes("the engine", self._llm.reset_prefix_cache)
         except EngineDeadError as error:
             raise await self._died() from error
         except ReloadFailed:
@@ -183,14 +182,6 @@ class EmbeddedEngine:
         except Exception as error:  # a bare one: vLLM's word on whatever its core met
             raise ReloadFailed(str(error)) from error
         return before != after
-
-    async def _forget_prefixes(self) -> None:
-        """vLLM refuses while a sequence holds a block, as one just aborted may for a moment."""
-        for _ in range(_RESETS):
-            if await self._llm.reset_prefix_cache():
-                return
-            await asyncio.sleep(_RESET_POLL_SECONDS)
-        raise ReloadFailed("its prefix cache is in use, and still holds states of the old weights")
 
     async def close(self, *, kill: bool) -> None:
         if kill:
@@ -209,7 +200,7 @@ def _arguments(options: dict[str, Any]) -> AsyncEngineArgs:
     return AsyncEngineArgs(**options)
 
 
-def _death_at_start(error: str, cores: Cores, output: Output) -> Death | None:
+def _death_at_start(error: str, cores: CoreProcesses, output: Output) -> Death | None:
     """Tell how a core ended that vLLM says has failed; None if the failure is another one."""
     if (said := failed_cores(error)) is None:
         return None
@@ -226,13 +217,15 @@ def _to_sample(index: int, alternatives: int, output: Any) -> Sample:
         index=index,
         ids=ids,
         logprobs=tuple(at[token].logprob for token, at in zip(ids, logprobs, strict=True)),
-        finish=_FINISH[completion.finish_reason],
+        finish=FINISH_REASONS[completion.finish_reason],
         cached_tokens=output.num_cached_tokens or 0,
-        alternatives=tuple(_others(token, at) for token, at in zip(ids, logprobs, strict=True))
+        alternatives=tuple(
+            without_sampled(token, _likeliest(at)) for token, at in zip(ids, logprobs, strict=True)
+        )
         if alternatives
         else (),
     )
 
 
-def _others(sampled: int, at: Mapping[int, Any]) -> tuple[Alternative, ...]:
-    return tuple((token, entry.logprob) for token, entry in at.items() if token != sampled)
+def _likeliest(at: Mapping[int, Any]) -> Iterator[Alternative]:
+    return ((token, entry.logprob) for token, entry in at.items())

@@ -5,16 +5,18 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from stepback_server.concurrency import run_all, task_group
 from stepback_server.engine.base import (
     Engine,
     EngineUnavailable,
+    OwnedEngine,
     ReloadFailed,
     ReloadNotOffered,
 )
-from stepback_server.engine.session_affinity import SessionEngine, choose
+from stepback_server.engine.session_affinity import SessionEngine
 from stepback_server.engine.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
@@ -79,17 +81,11 @@ class EnginePool:
         present = (*self._supervisors.values(), *self._leaving.values())
         return self._past_restarts + sum(each.restarts for each in present)
 
-    @property
-    def engine(self) -> Engine:
-        """An engine over all of the pool. Raises EngineUnavailable where none is up."""
-        self.ensure_up()
-        return SessionEngine(self)
-
     @asynccontextmanager
     async def lend(self) -> AsyncGenerator[Engine]:
         self.ensure_up()
         # One object a search: it remembers the search's home, and its losses.
-        search = SessionEngine(self)
+        search = SessionEngine(self._choose)
         self._searches.add(search)
         try:
             yield search
@@ -101,7 +97,7 @@ class EnginePool:
         if not self.up:
             raise self._unavailable(begun=False)
 
-    def choose(self, tree: str) -> Supervisor:
+    def _choose(self, tree: str) -> Supervisor:
         """The home of a search that begins, or has lost its own. Raises EngineUnavailable where no
         replica is up."""
         up = {name: each for name, each in self._supervisors.items() if each.up}
@@ -183,7 +179,19 @@ class Changes:
     """Between two looks."""
 
 
-async def _running(engine: Engine) -> int:
+def choose(tree: str, loads: Mapping[str, int]) -> str | None:
+    """Choose the engine of a tree: the name with the least load; among several of these by
+    rendezvous hashing, which spreads trees as evenly as chance does. None if there are no names."""
+
+    def rank(name: str) -> tuple[int, bytes]:
+        # Rendezvous hashing needs no state: every controller, and the same one after a restart,
+        # finds the same engine, and a lost one moves its own trees alone.
+        return -loads[name], sha256(f"{name} {tree}".encode()).digest()
+
+    return max(loads, key=rank, default=None)
+
+
+async def _running(engine: OwnedEngine) -> int:
     try:
         async with asyncio.timeout(_COUNT_SECONDS):
             return await engine.running()

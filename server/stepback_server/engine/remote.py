@@ -36,6 +36,7 @@ from stepback_server.engine.handshake import (
     say,
     trusted_authorities,
 )
+from stepback_server.engine.prefix_cache import forget_prefixes
 from stepback_server.request_context import trace_headers
 
 _ABORT_CONNECTIONS = 8
@@ -46,8 +47,6 @@ _RELOAD_SECONDS = 600.0
 # Path that only vLLM's development mode has; so has the next.
 _RPC_PATH = "/collective_rpc"
 _FORGET_PATH = "/reset_prefix_cache"
-_RESETS = 100
-_RESET_POLL_SECONDS = 0.02
 # The prompt's fault: another server would say the same.
 _REFUSED = (400, 413, 422)
 # Answers of a router or a full server, which sampled nothing.
@@ -226,7 +225,7 @@ class RemoteEngine:
                 before = await self._call(http, "compute_weight_checksums")
                 await self._call(http, "reload_weights", weights_path=str(checkpoint))
                 after = await self._call(http, "compute_weight_checksums")
-                await self._forget_prefixes(http)
+                await forget_prefixes(self.url, lambda: _reset_prefixes(http))
             except httpx.RequestError as error:
                 raise EngineUnavailable(f"{self.url} was lost ({say(error)})") from error
         return before != after
@@ -237,20 +236,16 @@ class RemoteEngine:
             raise ReloadFailed(f"{self.url} fails at {method}: {_message(answer.content)}")
         return answer.content
 
-    async def _forget_prefixes(self, http: httpx.AsyncClient) -> None:
-        """vLLM refuses while a sequence holds a block, as one just aborted may for a moment."""
-        for _ in range(_RESETS):
-            answer = await http.post(_FORGET_PATH)
-            if answer.status_code == 200 and answer.json().get("success"):
-                return
-            await asyncio.sleep(_RESET_POLL_SECONDS)
-        raise ReloadFailed(f"{self.url} does not forget what it cached of the old weights")
-
     async def close(self, *, kill: bool) -> None:
         """Close the connections; the server is not ours to stop."""
         await self._sampling.close()
         await self._aborts.close()
         await self._control.aclose()
+
+
+async def _reset_prefixes(http: httpx.AsyncClient) -> bool:
+    answer = await http.post(_FORGET_PATH)
+    return answer.status_code == 200 and bool(answer.json().get("success"))
 
 
 async def _lines(answer: aiohttp.ClientResponse) -> AsyncIterator[str]:

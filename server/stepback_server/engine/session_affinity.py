@@ -5,12 +5,10 @@ If that engine is lost, the search goes on at another.
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from hashlib import sha256
-from typing import Protocol
 
-from stepback_server.concurrency import run_all
+from stepback_server.concurrency import task_group
 from stepback_server.engine.base import (
     EngineUnavailable,
     Finish,
@@ -28,17 +26,9 @@ _MAX_LOSSES = 3
 _SUSPECT_DELAY_SECONDS = 0.1
 
 
-# A protocol, since the pool makes these and so knows this module.
-class Homes(Protocol):
-    """The engines that a search may be at: `EnginePool`."""
-
-    def choose(self, tree: str) -> Supervisor:
-        """The home of a search that begins, or has lost its own. Raises EngineUnavailable."""
-        ...
-
-    async def running(self) -> int: ...
-
-    async def check(self) -> None: ...
+ChooseHome = Callable[[str], Supervisor]
+"""Gives the supervisor for the tree of a search that begins, or has lost its engine. Raises
+EngineUnavailable."""
 
 
 class SessionEngine:
@@ -49,8 +39,8 @@ class SessionEngine:
     sample is delivered as LOST, with its worst-case cost, and the search asks for it again.
     """
 
-    def __init__(self, pool: Homes) -> None:
-        self._pool = pool
+    def __init__(self, choose: ChooseHome) -> None:
+        self._choose = choose
         self.home: Supervisor | None = None
         """The supervisor whose engine has the search's prefixes in its cache."""
         self._homes_lost = 0
@@ -58,7 +48,13 @@ class SessionEngine:
         self._losses: dict[tuple[int, ...], set[int]] = {}
 
     async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
-        await run_all([self._sample_run(request, run, stop, deliver) for run in runs(request)])
+        first, *others = runs(request)
+        if not others:
+            await self._sample_run(request, first, stop, deliver)
+            return
+        async with task_group() as group:
+            for run in (first, *others):
+                group.create_task(self._sample_run(request, run, stop, deliver))
 
     async def _sample_run(
         self, request: SampleRequest, run: range, stop: asyncio.Event, deliver: OnSample
@@ -98,7 +94,7 @@ class SessionEngine:
     async def _find_home(self, tree: str) -> Supervisor:
         home = self.home
         if home is None or not home.up:
-            self.home = home = self._pool.choose(tree)
+            self.home = home = self._choose(tree)
             if home.suspect:
                 # Else the same samples would be lost several times before the supervisor looks.
                 await asyncio.sleep(_SUSPECT_DELAY_SECONDS)
@@ -110,24 +106,6 @@ class SessionEngine:
         if self.home is home:
             self.home = None
             self._homes_lost += 1
-
-    async def running(self) -> int:
-        return await self._pool.running()
-
-    async def check(self) -> None:
-        await self._pool.check()
-
-
-def choose(tree: str, loads: Mapping[str, int]) -> str | None:
-    """Choose the engine of a tree: the name with the least load; among several of these by
-    rendezvous hashing, which spreads trees as evenly as chance does. None if there are no names."""
-
-    def rank(name: str) -> tuple[int, bytes]:
-        # Rendezvous hashing needs no state: every controller, and the same one after a restart,
-        # finds the same engine, and a lost one moves its own trees alone.
-        return -loads[name], sha256(f"{name} {tree}".encode()).digest()
-
-    return max(loads, key=rank, default=None)
 
 
 def runs(request: SampleRequest) -> list[range]:

@@ -55,8 +55,13 @@ class EngineProvider(Protocol):
         """Replace every engine, as if it was lost."""
         ...
 
-    @property
-    def engine(self) -> Engine: ...
+    async def check(self) -> None:
+        """Raise EngineUnavailable unless an engine lives."""
+        ...
+
+    async def running(self) -> int:
+        """Continuations that the engines are working on now."""
+        ...
 
     @property
     def restarts(self) -> int:
@@ -184,6 +189,12 @@ class Supervisor:
     def ensure_up(self) -> None:
         if self._engine is None:
             raise self._unavailable(begun=False)
+
+    async def check(self) -> None:
+        await self.engine.check()
+
+    async def running(self) -> int:
+        return await self.engine.running()
 
     async def reload(self, checkpoint: Path) -> bool:
         async with self._attention:

@@ -18,13 +18,12 @@ from stepback_server.engine.base import (
     OnSample,
     SampleRequest,
 )
-from stepback_server.engine.cores import Cores
+from stepback_server.engine.core_processes import CoreProcesses
 from stepback_server.engine.death import Death, cause_of, core_report, failed_cores, reported_cause
 from stepback_server.engine.handshake import ExpectedServer
 from stepback_server.engine.orphan import die_with_parent
 from stepback_server.engine.output import Output
 from stepback_server.engine.remote import RemoteEngine
-from stepback_server.engine.wrapper import EngineWrapper
 
 # `vllm serve` wants the metadata of a distribution called vllm, which the CPU wheel lacks.
 SERVER = "vllm.entrypoints.openai.api_server"
@@ -125,18 +124,17 @@ def _serve_alone(serve: Serve, flags: Sequence[str]) -> None:
 
 def _report_core() -> None:
     """Write how the engine core of this process ended: vLLM's server keeps that to itself."""
-    cores = Cores()
+    cores = CoreProcesses()
     while (status := cores.status()) is None:
         time.sleep(_BETWEEN_CORE_LOOKS)
     if status:
         sys.stderr.write(f"{core_report(status)}\n")
 
 
-class ChildEngine(EngineWrapper):
+class ChildEngine:
     """The engine seam over a server that is ours to end."""
 
     def __init__(self, replica: RemoteEngine, process: ServerProcess) -> None:
-        super().__init__(replica)
         self._replica = replica
         self._process = process
         self.version = replica.version
@@ -145,13 +143,13 @@ class ChildEngine(EngineWrapper):
         if self._process.has_ended:
             raise await self._explained(EngineUnavailable("vLLM's server has ended"))
         try:
-            await super().check()
+            await self._replica.check()
         except EngineUnavailable as error:
             raise await self._explained(error, _DYING_SECONDS) from error
 
     async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
         try:
-            await super().sample(request, stop, deliver)
+            await self._replica.sample(request, stop, deliver)
         except EngineUnavailable as error:
             raise await self._explained(error) from error
 
@@ -165,6 +163,9 @@ class ChildEngine(EngineWrapper):
                 return error
             await asyncio.sleep(_POLL_SECONDS)
         return EngineUnavailable.of_death(death)
+
+    async def running(self) -> int:
+        return await self._replica.running()
 
     async def progress(self) -> int:
         return await self._replica.progress()

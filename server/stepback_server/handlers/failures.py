@@ -1,5 +1,7 @@
 """The refusal that an exception of a search, a job or a reload stands for."""
 
+from functools import singledispatch
+
 from stepback_server.engine.base import (
     EngineUnavailable,
     PromptRefused,
@@ -11,44 +13,38 @@ from stepback_server.request_context import note
 from stepback_server.storage.errors import StorageUnavailable
 
 
+@singledispatch
 def failure_of(error: Exception) -> ApiError:
     """Return the error that a failed search is answered with.
 
     The caller logs a defect. Details of engines, which callers may not know, go to the access log.
     """
-    match error:
-        case ApiError():
-            return error
-        case EngineUnavailable():
-            note(reason=str(error))
-            return _not_ready(error.public, error.retry_after)
-        case PromptRefused():
-            return _prompt_refused(str(error))
-        case ReloadNotOffered() | ReloadFailed():
-            return _not_reloaded(error)
-        case StorageUnavailable():
-            note(reason=str(error))
-            return storage_unavailable()
-        case _:
-            return ApiError("internal", "An error of the server's own; it has been logged.")
+    return ApiError("internal", "An error of the server's own; it has been logged.")
 
 
-def _prompt_refused(why: str) -> ApiError:
+@failure_of.register
+def _(error: ApiError) -> ApiError:
+    return error
+
+
+@failure_of.register
+def _(error: PromptRefused) -> ApiError:
+    return ApiError("prompt_refused", f"prompt: the engine refuses it: {error}", param="prompt")
+
+
+@failure_of.register
+def _(error: ReloadNotOffered) -> ApiError:
+    note(reason=str(error))
     return ApiError(
-        "prompt_refused",
-        f"prompt: the engine refuses it: {why}",
-        param="prompt",
+        "reload_not_offered",
+        "New weights are not loaded here while the server runs: restart the engines with the "
+        "new checkpoint, or see STEPBACK_RELOAD_ROOT.",
     )
 
 
-def _not_reloaded(error: ReloadNotOffered | ReloadFailed) -> ApiError:
+@failure_of.register
+def _(error: ReloadFailed) -> ApiError:
     note(reason=str(error))
-    if isinstance(error, ReloadNotOffered):
-        return ApiError(
-            "reload_not_offered",
-            "New weights are not loaded here while the server runs: restart the engines with the "
-            "new checkpoint, or see STEPBACK_RELOAD_ROOT.",
-        )
     return ApiError(
         "reload_failed",
         "The engine failed at the new weights and is started anew with those of before: GET /ready "
@@ -56,10 +52,24 @@ def _not_reloaded(error: ReloadNotOffered | ReloadFailed) -> ApiError:
     )
 
 
-def _not_ready(reason: str, retry_after: int) -> ApiError:
+@failure_of.register
+def _(error: EngineUnavailable) -> ApiError:
+    note(reason=str(error))
     return ApiError(
         "engine_unavailable",
-        f"The engine is not available ({reason}): try again in {retry_after} s; GET /ready tells "
-        "when.",
-        retry_after=retry_after,
+        f"The engine is not available ({error.public}): try again in {error.retry_after} s; "
+        "GET /ready tells when.",
+        retry_after=error.retry_after,
     )
+
+
+@failure_of.register
+def _(error: StorageUnavailable) -> ApiError:
+    note(reason=str(error))
+    return storage_unavailable()
+
+
+KNOWN_FAILURES: tuple[type[Exception], ...] = tuple(
+    each for each in failure_of.registry if issubclass(each, Exception)
+)
+"""The exceptions that have an answer of their own."""

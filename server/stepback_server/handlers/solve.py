@@ -15,7 +15,7 @@ from stepback_server.gateway.tenant import Tenant
 from stepback_server.handlers.failures import failure_of
 from stepback_server.jobs.job import JobAnswer, NotNow, Report, Tokens
 from stepback_server.service import Service
-from stepback_server.solve.stream import Feed, LiveSearch
+from stepback_server.solve.stream import Feed, LiveSearch, SolveLive
 
 _log = logging.getLogger(__name__)
 _TRY_AGAIN = frozenset({"queue_full", "tokens_per_minute", "engine_unavailable"})
@@ -52,7 +52,7 @@ def urgency_of(is_line: bool) -> Urgency:
     return Urgency.BATCH if is_line else Urgency.BACKGROUND
 
 
-async def _reported(solve: Any, report: Report) -> SolveResult:
+async def _reported(solve: SolveLive, report: Report) -> SolveResult:
     """Search, and report the events on the way."""
     live = LiveSearch(solve)
     last: ProgressEvent | None = None

@@ -6,12 +6,11 @@ from contextlib import nullcontext
 
 from stepback_core.trace import TokenGrammar
 from stepback_server.engine.base import Engine, OnSample, Sample, SampleRequest
-from stepback_server.engine.wrapper import EngineWrapper
 from stepback_server.observability.metrics import Metrics
 from stepback_server.observability.tracing import RoundSpan, Tracing
 
 
-class ObservedEngine(EngineWrapper):
+class ObservedEngine:
     """Reports each sample, measures the rounds of one search, and makes a span of each.
 
     A round is one call of `sample`. The controller's own time of a round is everything that the
@@ -33,7 +32,7 @@ class ObservedEngine(EngineWrapper):
         on_sample: OnSample = lambda sample: None,
     ) -> None:
         """`on_sample` receives each sample, also of a search that was given up meanwhile."""
-        super().__init__(engine)
+        self._engine = engine
         self._metrics = metrics
         self._grammar = grammar
         self._prompt_tokens = prompt_tokens
@@ -56,7 +55,7 @@ class ObservedEngine(EngineWrapper):
         traced = nullcontext() if self._tracing is None else self._tracing.round(request)
         try:
             with traced as span:
-                await super().sample(request, stop, self._observed(deliver, span))
+                await self._engine.sample(request, stop, self._observed(deliver, span))
         finally:
             self._at_work -= 1
             self._metrics.round(time.perf_counter() - started)

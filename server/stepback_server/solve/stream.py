@@ -2,7 +2,7 @@
 
 Nothing waits for the reader but the branches themselves, which the search's tree holds anyway: that
 is bounded by the search's own budget, and the search never waits for the reader. Events are made
-when he takes the next one, so that running totals are those of the moment."""
+when the reader takes the next one, so that running totals are those of the moment."""
 
 import asyncio
 import time
@@ -53,12 +53,16 @@ class Feed:
         return woken
 
 
+SolveLive = Callable[[Feed], Coroutine[Any, Any, SolveResult]]
+"""Searches, and feeds a reader meanwhile."""
+
+
 class LiveSearch:
     """A search that runs, and its reader's place among the events. `close` it in any case."""
 
     def __init__(
         self,
-        solve: Callable[[Feed], Coroutine[Any, Any, SolveResult]],
+        solve: SolveLive,
         *,
         heartbeat_seconds: float = 10.0,
         usage_seconds: float = 0.25,

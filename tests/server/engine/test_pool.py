@@ -22,8 +22,8 @@ from stepback_server.engine.base import (
     Sample,
     SampleRequest,
 )
-from stepback_server.engine.pool import EnginePool
-from stepback_server.engine.session_affinity import choose, runs
+from stepback_server.engine.pool import EnginePool, choose
+from stepback_server.engine.session_affinity import runs
 from stepback_server.engine.supervisor import HealthCheckConfig, Supervisor
 from stepback_server.search.loop import Limits, Search, Searched
 from stepback_server.search.sampling import Independent
@@ -319,11 +319,11 @@ def test_a_fleet_whose_only_replica_has_just_failed_does_not_call_itself_ready()
     servers = {"a": Server()}
 
     async def scenario(replicas: EnginePool) -> None:
-        await replicas.engine.check()
+        await replicas.check()
         servers["a"].lives = 0
         await sample(replicas, request(1))
         with pytest.raises(EngineUnavailable, match="a has failed a request"):
-            await replicas.engine.check()
+            await replicas.check()
 
     with_replicas(servers, scenario, SLOW)
 

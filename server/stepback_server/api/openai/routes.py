@@ -86,12 +86,12 @@ async def chat_completions(
     searches = service.searches
     try:
         if body.stream:
-            live = await until_hang_up(request, searches.watch(search, tenant, idempotency_key))
+            async with until_hang_up(request):
+                live = await searches.watch(search, tenant, idempotency_key)
             headers = replayed_headers() if live.is_joined else {}
             return WorkStream(live, chat_chunks(live, call.wanted, envelope), headers=headers)
-        result, is_joined = await until_hang_up(
-            request, searches.result(search, tenant, idempotency_key)
-        )
+        async with until_hang_up(request):
+            result, is_joined = await searches.result(search, tenant, idempotency_key)
     except Interrupted:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     answer = chat_completion(result, call.wanted, envelope)
@@ -120,12 +120,14 @@ async def completions(
     run = search_rows(service, call.searches, tenant, idempotency_key)
     if body.stream:
         try:
-            rows = await until_hang_up(request, begun(run))
+            async with until_hang_up(request):
+                rows = await begun(run)
         except Interrupted:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         return WorkStream(run, completion_chunks(rows, call.wanted, envelope))
     try:
-        results = await until_hang_up(request, all_results(run, len(call.searches)))
+        async with until_hang_up(request):
+            results = await all_results(run, len(call.searches))
     except Interrupted:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     finally:
