@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
 from stepback_core.manifest import Manifest
 from stepback_training.config import DataRecipe, LoraRecipe, Recipe
@@ -56,14 +57,14 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def adapted_model(folder: Path, *, tied: bool, trained: bool) -> tuple[PreTrainedModel, int]:
+def adapted_model(folder: Path, *, tied: bool, trained: bool) -> tuple[PeftModel, int]:
     """A small base model with adapters, and the marker's id."""
     model, tokenizer, grammar = make_model(Recipe.read(write_recipe(folder, tied=tied)))
     marker_id: int = tokenizer.convert_tokens_to_ids(grammar.marker)
-    model = add_adapter(model, LORA, marker_id)
+    adapted = add_adapter(model, LORA, marker_id)
     if trained:
-        train_a_little(model, marker_id)
-    return model.eval(), marker_id
+        train_a_little(adapted, marker_id)
+    return adapted.eval(), marker_id
 
 
 def some_ids(marker_id: int) -> torch.Tensor:
@@ -117,13 +118,13 @@ def test_of_the_lookups_only_the_markers_rows_are_trained(tmp_path: Path, tied: 
 def test_a_checkpoint_holds_the_adapters_alone(tmp_path: Path) -> None:
     model, marker_id = adapted_model(tmp_path, tied=True, trained=True)
     for _ in range(2):  # PEFT looks the base model's name up at the first save, and uses it later.
-        model.save_pretrained(tmp_path / "adapters")
+        model.save_pretrained(str(tmp_path / "adapters"))
     saved = read_tensors(tmp_path / "adapters/adapter_model.safetensors")
     assert not any(name.endswith("base_layer.weight") for name in saved)
     fresh, _, _ = make_model(Recipe.read(tmp_path / "recipe.toml"))
-    fresh = add_adapter(fresh, LORA, marker_id)
-    load_adapter(fresh, tmp_path / "adapters")
-    assert_same(fresh.state_dict(), model.state_dict())
+    adapted = add_adapter(fresh, LORA, marker_id)
+    load_adapter(adapted, tmp_path / "adapters")
+    assert_same(adapted.state_dict(), model.state_dict())
 
 
 def test_modules_that_are_not_there_are_refused(tmp_path: Path) -> None:

@@ -43,7 +43,8 @@ class SearchOutcome(BaseModel):
 
     @classmethod
     def of(cls, question: Question, result: SolveResult) -> "SearchOutcome":
-        """Judged here, not only there: what is trained on must not hang on another's version."""
+        """Return the outcome of a result, with the verdict of this process's own checker."""
+        # Not the server's verdict: training data must not depend on the server's version.
         steps = result.answer.steps if result.answer else []
         return cls(
             task=question.task.name,

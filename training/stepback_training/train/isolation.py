@@ -3,6 +3,7 @@
 import torch
 from transformers import PreTrainedModel
 
+from stepback_training.train.lora import TrainedModel
 from stepback_training.train.model import embedding_rows
 from stepback_training.train.shared_prompts import Collator
 
@@ -53,7 +54,7 @@ def has_tree_masks(model: PreTrainedModel) -> bool:
     return bool((alone - behind).abs().max() <= _ROUNDING * alone.abs().max())
 
 
-def takes_added_masks(model: PreTrainedModel) -> bool:
+def takes_added_masks(model: TrainedModel) -> bool:
     """Tell whether a mask is added to the scores, as the plain attention does."""
     return model.config._attn_implementation == "eager"
 

@@ -6,7 +6,7 @@ alpha = 32
 """
 
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -14,12 +14,19 @@ from transformers import PreTrainedModel
 from stepback_training.config import LoraRecipe
 from stepback_training.train.distributed import FSDP, sharding
 
+# An extra of its own: most installs do without.
+if TYPE_CHECKING:
+    from peft import PeftModel
 
-def add_adapter(model: PreTrainedModel, lora: LoraRecipe, marker_id: int) -> PreTrainedModel:
+TrainedModel: TypeAlias = "PreTrainedModel | PeftModel"
+"""A model that is trained, whole or by its adapters."""
+
+
+def add_adapter(model: PreTrainedModel, lora: LoraRecipe, marker_id: int) -> "PeftModel":
     """Add adapters to a model and freeze its other weights, but for the marker's rows in the
     embedding and in the head."""
     try:
-        from peft import LoraConfig, get_peft_model
+        from peft import LoraConfig, PeftModel, get_peft_model
     except ModuleNotFoundError as error:
         raise ValueError(
             f"{error.name} is not installed, and [lora] needs it: "
@@ -34,25 +41,29 @@ def add_adapter(model: PreTrainedModel, lora: LoraRecipe, marker_id: int) -> Pre
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=lora.rank,
-        lora_alpha=cast("int", lora.alpha),
+        # PEFT says int, and only divides it by the rank.
+        lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType]
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
         trainable_token_indices={name: [marker_id] for name in lookups},
     )
     adapted = get_peft_model(model, config)
+    # The other kind mixes adapters of several methods, if it is asked to.
+    assert isinstance(adapted, PeftModel)
     # Without a name to compare vocabularies with, PEFT saves no second copy of the embedding, which
     # every start makes again from the base model anyway.
     adapted.peft_config["default"].base_model_name_or_path = ""
-    return cast("PreTrainedModel", adapted)
+    return adapted
 
 
-def load_adapter(model: PreTrainedModel, checkpoint: Path) -> None:
+def load_adapter(model: "PeftModel", checkpoint: Path) -> None:
     """Put the adapters of a resumable checkpoint into a model that has such adapters."""
-    cast("Any", model).load_adapter(str(checkpoint), "default", is_trainable=True)
+    model.load_adapter(str(checkpoint), "default", is_trainable=True)
 
 
-def merged(model: PreTrainedModel) -> PreTrainedModel:
+def merged(model: Any) -> PreTrainedModel:
     """A plain model with the adapters in its weights; a plain model stays as it is."""
+    # Any: the wrapper of torch.compile is neither kind of model, and passes attributes on.
     merge = getattr(model, "merge_and_unload", None)
     return model if merge is None else merge()
 

@@ -26,7 +26,7 @@ from stepback_training.train.checkpoint import export, resumable
 from stepback_training.train.distributed import FSDP, agreed, check_sharding, join, sharding
 from stepback_training.train.encoded_samples import EncodedSamples
 from stepback_training.train.isolation import has_tree_masks, is_blind_to_neighbours
-from stepback_training.train.lora import add_adapter, load_adapter, merged
+from stepback_training.train.lora import TrainedModel, add_adapter, load_adapter, merged
 from stepback_training.train.loss_mask import check_round_trip
 from stepback_training.train.model import AnyTokenizer, embedding_rows, make_model
 from stepback_training.train.packing import PackedRows
@@ -63,7 +63,7 @@ def train(recipe: Recipe, data: Path, run: Path) -> Path:
 class _Material:
     """Model and data of a run. Every process makes the same."""
 
-    model: PreTrainedModel
+    model: TrainedModel
     tokenizer: AnyTokenizer
     codec: TraceCodec
     samples: EncodedSamples

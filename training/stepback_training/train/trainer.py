@@ -16,11 +16,12 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from stepback_training.config import Recipe, TrainRecipe
 from stepback_training.train.checkpoint import resumable, sync, told_of_full_disks
 from stepback_training.train.isolation import takes_added_masks
+from stepback_training.train.lora import TrainedModel
 from stepback_training.train.marker_loss import MarkerWeightedLoss
 from stepback_training.train.muon import MuonWithAdamW
 from stepback_training.train.packing import PackedRows
@@ -167,7 +168,7 @@ class StepbackTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
 
-def collator_of(fit: TrainRecipe, model: PreTrainedModel) -> Collator | None:
+def collator_of(fit: TrainRecipe, model: TrainedModel) -> Collator | None:
     """Collator of a batch of rows; None for that of `transformers`."""
     if not fit.shares and fit.head == "all":
         return None
