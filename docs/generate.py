@@ -27,15 +27,14 @@ Traces have the standard variables of OpenTelemetry instead: `OTEL_EXPORTER_OTLP
 them on. See [logs and traces](logs.md).
 """
 _METRICS_TEXT = """\
-`GET /metrics`, in Prometheus' text form. Beside these stand the process's own (`process_...`,
-`python_...`) and, where vLLM lives in the controller, vLLM's (`vllm:...`). A histogram has the
+`GET /metrics`, in Prometheus' text form. It also has the metrics of the process (`process_...`,
+`python_...`). With an embedded engine it has those of vLLM (`vllm:...`) too. A histogram has the
 series `_bucket`, `_sum` and `_count`.
 
-`stepback_controller_seconds` is wall time of one search, one observation a round. It is the time
-for recording what the engine delivers, for the way back through the seam, for picking what is next
-and, after the last round, for ranking and writing the answer. Whatever else the event loop does
-meanwhile counts too, so it grows with the load. Turning a round into vLLM's requests is part of the
-round.
+`stepback_controller_seconds` is the controller's own time between two rounds of a search: one
+observation a round. A round is one request for samples to the engine. The time begins when the
+engine has delivered, and ends with the next request. After the last round it ends with the answer.
+It is wall time, so it grows with the load: other work of the event loop counts too.
 """
 _ERRORS_TEXT = """\
 Every error has one body, `{"error": {"type", "message", "param", "code"}}`: `code` is for programs

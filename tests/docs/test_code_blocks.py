@@ -101,6 +101,7 @@ def _data(code: str, _: Path) -> object:
 
 
 _READERS: dict[str, Callable[[str, Path], object]] = {
+    "docs/own-checker.md": _as_file(read_entries),
     "docs/scorers.md": _as_file(read_entries),
     "docs/security.md": _data,
     "docs/tasks.md": _data,
