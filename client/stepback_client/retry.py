@@ -29,7 +29,7 @@ _BETWEEN_LOOKS = 0.5
 _RETRIED = frozenset({429, 503}) | _GATEWAY
 
 AttemptResult = httpx.Response | httpx.HTTPError
-"""What one try came to."""
+"""Response or error of one try."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
