@@ -191,6 +191,27 @@ def test_an_address_that_is_no_stepback_servers_ends_without_a_line(
     assert not ends or "Stepback" in capsys.readouterr().err
 
 
+class _Filtered(_Refusing):
+    """Answers as a Stepback server behind a proxy that lets one body not pass."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        status, content = (403, b"") if b"bad" in body else (422, error_body("c"))
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+def test_a_proxy_that_refuses_one_body_of_many_stops_no_batch(tmp_path: Path) -> None:
+    given, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    given.write_text('{"prompt": "p"}\n{"prompt": "bad"}\n{"prompt": "q"}\n')
+    with served(_Filtered) as url:
+        assert batch([str(given), "--out", str(out), "--url", url, "--in-flight", "1"]) == 0
+    statuses = [json.loads(line)["error"]["status"] for line in out.read_text().splitlines()]
+    assert statuses == [422, 403, 422]
+
+
 def test_failed_lines_are_asked_again_where_that_is_wanted(tmp_path: Path) -> None:
     given, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     (link := tmp_path / "link.jsonl").symlink_to(out)

@@ -51,3 +51,34 @@ def test_the_page_of_traces_shows_the_recipe_as_it_is() -> None:
     recipe = (ROOT / "training/recipes/traces.toml").read_text(encoding="utf-8")
     _, _, settings = recipe.partition("\n\n")
     assert f"```toml\n{settings}```" in page
+
+
+@pytest.mark.timeout(900)
+def test_readmes_traces_become_a_checkpoint_by_its_commands(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = re.search(
+        r"Your own task\n.*?\n```\n(.*?)\n```\n.*?```sh\n(.*?)\n```", readme, re.DOTALL
+    )
+    assert block
+    traces, (data, train, serve, solve) = block[1], block[2].splitlines()
+    (tmp_path / "sorting.jsonl").write_text(traces)
+    recipe = tmp_path / "training/recipes/traces.toml"
+    recipe.parent.mkdir(parents=True)
+    whole = (ROOT / "training/recipes/traces.toml").read_text(encoding="utf-8")
+    # Enough to see that a checkpoint comes of it; a whole training is the notebook's.
+    recipe.write_text(whole.replace("samples = 8_000", "samples = 400"))
+    binaries = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    run = subprocess.run(
+        ["bash", "-euc", f"{data}\n{train}"],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": binaries},
+        capture_output=True,
+        text=True,
+        timeout=800,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert (tmp_path / "run/model/stepback.json").exists()
+    # The notebook serves such a checkpoint and asks it.
+    page = (ROOT / "docs/tasks.md").read_text(encoding="utf-8")
+    assert "\n".join((data, train, serve, solve)) in page

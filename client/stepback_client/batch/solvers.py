@@ -29,19 +29,24 @@ Solve = Callable[[dict[str, Any]], Awaitable[Answer]]
 async def over_http(url: str) -> AsyncGenerator[Solve]:
     """Search at a server. A body that it refuses has an error; trouble of the server's raises, and
     so does an answer that no Stepback server gives there."""
+    is_ours = False
     async with AsyncClient(url, api_key=api_key(), headers=own_headers(), retry=PATIENCE) as client:
 
         async def solve(body: dict[str, Any]) -> Answer:
+            nonlocal is_ours
             try:
                 result = finished(await client.solve(**_arguments(body)))
+                is_ours = True
             except ValidationError as error:
                 return _refused(422, first_error(error, whole="the request"))
             except Overloaded:
                 raise
             except ApiError as error:
-                if _is_of_the_address(error):
+                # A proxy may refuse one body of many, without a word of ours.
+                if not is_ours and _is_of_the_address(error):
                     said = f"{url} answers {error.status} to POST /solve"
                     raise TransportError(f"{said}: is it a Stepback server's address?") from error
+                is_ours = is_ours or error.detail is not None
                 if error.code not in _OF_THE_BODY and (error.status >= 500 or error.status == 401):
                     raise
                 return _refused(error.status, str(error))

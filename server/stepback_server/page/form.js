@@ -68,7 +68,7 @@ export function Form({ tasks, limits, scorers, start, busy, preset, clear }) {
     const { strategy, breadth = limits.breadth.usual, select } = preset;
     setOne({ strategy: strategy ?? one.strategy, breadth, select: select ?? "" });
     setBudget(preset.budget?.tokens ?? "");
-    setSeed(preset.seed ?? "");
+    setSeed(String(preset.seed ?? "")); // 0 is a seed, too
     setScorer(scorers.includes(preset.scorer) ? preset.scorer : "");
   }, [preset]);
 

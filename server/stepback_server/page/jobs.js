@@ -15,7 +15,7 @@ async function listed(path, after) {
     return await get(`${path}?limit=20${after && `&after=${encodeURIComponent(after)}`}`);
   } catch (error) {
     if (error.code === "unknown_id") throw error; // `after` was deleted meanwhile
-    if (error.status === 404 || error.status === 405) return null; // this server has none
+    if ([404, 405, 501].includes(error.status)) return null; // this server has none
     throw error;
   }
 }
