@@ -44,8 +44,9 @@ class SessionEngine:
         self.home: Supervisor | None = None
         """The supervisor whose engine has the search's prefixes in its cache."""
         self._homes_lost = 0
-        # Homes, by number, that each prefix was lost with since it last gave a sample.
-        self._losses: dict[tuple[int, ...], set[int]] = {}
+        # Homes, by number, that each prefix was lost with since it last gave a sample; True where
+        # the engine had taken it.
+        self._losses: dict[tuple[int, ...], dict[int, bool]] = {}
 
     async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
         first, *others = runs(request)
@@ -79,8 +80,8 @@ class SessionEngine:
         except EngineUnavailable as error:
             _log.warning("%d samples were lost: %s", len(missing), error)
             self._leave(home)
-            losses = self._losses.setdefault(request.ids, set())
-            losses.add(number)
+            losses = self._losses.setdefault(request.ids, {})
+            losses[number] = error.begun or losses.get(number, False)
             # The worst case: usage is never too small.
             cost = request.max_tokens if error.begun else 0
             for index in sorted(missing):
@@ -88,13 +89,19 @@ class SessionEngine:
             # Counted by homes: several requests that are lost with one engine are one loss.
             if len(losses) >= _MAX_LOSSES:
                 raise EngineUnavailable(
-                    f"{len(missing)} samples were lost {_MAX_LOSSES} times"
+                    f"{len(missing)} samples were lost {_MAX_LOSSES} times",
+                    begun=any(losses.values()),
                 ) from error
 
     async def _find_home(self, tree: str) -> Supervisor:
         home = self.home
         if home is None or not home.up:
-            self.home = home = self._choose(tree)
+            try:
+                self.home = home = self._choose(tree)
+            except EngineUnavailable as error:
+                # Who chooses knows the engines, and not whether one had taken what is missing.
+                error.begun = any(any(each.values()) for each in self._losses.values())
+                raise
             if home.suspect:
                 # Else the same samples would be lost several times before the supervisor looks.
                 await asyncio.sleep(_SUSPECT_DELAY_SECONDS)

@@ -345,11 +345,31 @@ def test_a_prefix_that_is_lost_with_every_engine_is_given_up() -> None:
     async def scenario(replicas: EnginePool) -> None:
         for server in servers.values():
             server.is_busy = True
-        with pytest.raises(EngineUnavailable, match="8 samples were lost 3 times"):
+        with pytest.raises(EngineUnavailable, match="8 samples were lost 3 times") as raised:
             await use(replicas, search)
+        assert not raised.value.begun
         assert sum(server.refused for server in servers.values()) == 3
 
     with_replicas(servers, scenario, SLOW)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_who_finds_no_engine_up_is_told_whether_one_had_begun_what_is_missing(begun: bool) -> None:
+    servers = {"a": Server()}
+
+    async def scenario(replicas: EnginePool) -> None:
+        async def work(engine: Engine) -> None:
+            # Of the first two samples it delivers one, or takes neither.
+            servers["a"].lives = int(begun)
+            await ask(engine, request(2))
+            await until(lambda: replicas.up == 0)
+            await ask(engine, request(1))
+
+        with pytest.raises(EngineUnavailable) as raised:
+            await use(replicas, work)
+        assert raised.value.begun is begun
+
+    with_replicas(servers, scenario)
 
 
 def test_losses_that_samples_lie_between_are_no_reason_to_give_up() -> None:
