@@ -3,13 +3,12 @@
 import asyncio
 import time
 from collections.abc import Callable, Collection
-from contextlib import suppress
 
 from sqlalchemy import func, select
 
 from stepback_server.jobs.job import State
+from stepback_server.jobs.steady import attempt
 from stepback_server.storage.database import Database
-from stepback_server.storage.errors import StorageUnavailable
 from stepback_server.storage.tables import CONTROLLERS, JOBS
 
 _SECONDS_BETWEEN_LOOKS = 5.0
@@ -33,8 +32,7 @@ class Backlog:
         """Look again and again until cancelled."""
         while True:
             began = time.monotonic()
-            with suppress(StorageUnavailable):
-                await self._look()
+            await attempt(self._look)
             took = time.monotonic() - began
             await asyncio.sleep(max(_SECONDS_BETWEEN_LOOKS, took / _SHARE))
 

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 
 from stepback_server.gateway.tenant import Tenant
@@ -16,9 +15,9 @@ from stepback_server.jobs.lease import Lease
 from stepback_server.jobs.lifecycle import Lifecycle
 from stepback_server.jobs.runner import Runner
 from stepback_server.jobs.searches import Searches
+from stepback_server.jobs.steady import attempt
 from stepback_server.settings import Settings
 from stepback_server.storage.database import Database
-from stepback_server.storage.errors import StorageUnavailable
 
 _log = logging.getLogger(__name__)
 _DAY = 86_400
@@ -87,10 +86,9 @@ class OpenedJobs:
     async def clean_up(self) -> None:
         """Delete what has been kept long enough, now and then."""
         while True:
-            with suppress(StorageUnavailable):
-                await self.files.delete_expired()
-                await self.searches.delete_ended(self.keep_seconds)
-                await self.claims.end_unknown(self.keep_seconds)
+            await attempt(self.files.delete_expired)
+            await attempt(lambda: self.searches.delete_ended(self.keep_seconds))
+            await attempt(lambda: self.claims.end_unknown(self.keep_seconds))
             await asyncio.sleep(_SECONDS_BETWEEN_CLEANUPS)
 
     async def close(self, grace_seconds: float) -> None:

@@ -16,6 +16,7 @@ from stepback_server.jobs.job import Handler, Job, JobAnswer, NotNow
 from stepback_server.jobs.lease import Lease
 from stepback_server.jobs.lifecycle import Lifecycle
 from stepback_server.jobs.searches import Searches
+from stepback_server.jobs.steady import attempt
 from stepback_server.jobs.tries import Tries
 from stepback_server.jobs.writer import AnswerWriter
 from stepback_server.storage.errors import StorageUnavailable
@@ -205,15 +206,10 @@ class Runner:
 async def _again_and_again(
     work: Callable[[], Coroutine[Any, Any, None]], seconds: float, bell: asyncio.Event
 ) -> None:
-    """Work at this pace or when the bell rings, through outages of the database."""
+    """Work at this pace or when the bell rings, through outages and defects."""
     while True:
         bell.clear()
-        try:
-            await work()
-        except StorageUnavailable as error:
-            _log.warning("jobs wait for the database: %s", error)
-        except Exception as error:  # A defect at one job must not end the others.
-            _log.error("jobs go on after an unexpected error", exc_info=error)
+        await attempt(work)
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await bell.wait()

@@ -25,6 +25,7 @@ from stepback_core.schemas.jobs import (
 from stepback_server.api.jobs import _events as follow
 from stepback_server.errors import ApiError
 from stepback_server.gateway.tenant import Tenant
+from stepback_server.jobs.backlog import Backlog
 from stepback_server.jobs.claims import Claims
 from stepback_server.jobs.event_log import EventLog
 from stepback_server.jobs.files import Files
@@ -441,6 +442,33 @@ def test_a_line_that_kills_engines_becomes_an_error_and_those_beside_it_do_not(u
             assert failed["custom_id"] == "3" and failed["response"]["status_code"] == 500
             error = failed["response"]["body"]["error"]
             assert error["code"] == "engine_lost" and "lost 3 times" in error["message"]
+
+    asyncio.run(scenario())
+
+
+def test_a_defect_while_jobs_are_counted_leaves_the_count_going(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stepback_server.jobs.backlog._SECONDS_BETWEEN_LOOKS", 0.01)
+    looks = 0
+
+    def model() -> str:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            raise ValueError
+        return "model"
+
+    async def scenario() -> None:
+        database = Database(f"sqlite:///{tmp_path}/jobs.db")
+        await database.upgrade()
+        counting = asyncio.create_task(Backlog(database, model, ["/solve"]).run())
+        while looks < 3:
+            assert not counting.done()
+            await asyncio.sleep(0.01)
+        counting.cancel()
+        await asyncio.gather(counting, return_exceptions=True)
+        await database.close()
 
     asyncio.run(scenario())
 
