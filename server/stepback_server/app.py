@@ -26,6 +26,7 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.supervisor import StartEngine
 from stepback_server.gateway.keys import KeyRing, is_loopback
 from stepback_server.jobs.lazy import Jobs
+from stepback_server.jobs.tries import Tries
 from stepback_server.local import LocalSolver
 from stepback_server.observability.access_log import AccessLog
 from stepback_server.observability.tracing import Tracing
@@ -52,7 +53,9 @@ def create_app(
     if keys.is_open and not is_loopback(settings.host):
         _log.warning("%s is open to everybody who can reach it: no keys are set", settings.host)
     service = LocalSolver(settings, checkpoint, start_engine, tracing).service
-    jobs = Jobs(settings, handlers_of(service, settings), lambda: service.model.id, keys.named)
+    tries = Tries()
+    handlers = handlers_of(service, settings, tries)
+    jobs = Jobs(settings, handlers, lambda: service.model.id, keys.named, tries)
     service.show(jobs)
 
     def failed(task: asyncio.Task[None]) -> None:

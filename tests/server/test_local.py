@@ -15,6 +15,7 @@ from stepback_server.engine.pool import EnginePool
 from stepback_server.gateway.tenant import ANYONE
 from stepback_server.handlers.solve import SolveHandler
 from stepback_server.jobs.job import NotNow
+from stepback_server.jobs.tries import Tries
 from stepback_server.local import LocalSolver, opened
 from stepback_server.settings import Settings
 from tests.conftest import CHECKPOINT
@@ -66,7 +67,7 @@ def test_a_row_that_kills_engines_is_a_row_and_those_beside_it_are_answered() ->
 def test_a_prompt_that_kills_engines_ends_its_line_of_several() -> None:
     async def scenario() -> None:
         async with opened(CHECKPOINT, start_engine=Mortal) as solver:
-            handler = CompletionsHandler(solver.service, Settings())
+            handler = CompletionsHandler(solver.service, Settings(), Tries())
             line = {"prompt": [POISON, "countdown:3,5=15"], "max_tokens": 8}
             answer = await handler(line, ANYONE, is_line=True, report=None)
             assert answer.status == 500 and "lost 3 times" in answer.content

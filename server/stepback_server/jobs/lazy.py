@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from stepback_server.errors import ApiError, jobs_not_offered, storage_unavailable
 from stepback_server.gateway.tenant import Tenant
 from stepback_server.jobs.job import Handler
+from stepback_server.jobs.tries import Tries
 from stepback_server.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,12 +33,14 @@ class Jobs:
         handlers: Mapping[str, Handler],
         model: Callable[[], str],
         find_tenant: Callable[[str], Tenant | None],
+        tries: Tries,
     ) -> None:
         self.handlers = handlers
         self._settings = settings
         self._url = settings.database_url.get_secret_value()
         self._model = model
         self._find_tenant = find_tenant
+        self._tries = tries
         self._opening = asyncio.Lock()
         self._opened: OpenedJobs | None = None
         self._is_closed = False
@@ -78,7 +81,7 @@ class Jobs:
 
         try:
             return await OpenedJobs.open(
-                self._settings, self.handlers, self._model, self._find_tenant
+                self._settings, self.handlers, self._model, self._find_tenant, self._tries
             )
         except (InvalidInput, StorageUnavailable) as error:
             _log.error("jobs are not possible: %s", error)

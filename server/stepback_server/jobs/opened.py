@@ -16,6 +16,7 @@ from stepback_server.jobs.lifecycle import Lifecycle
 from stepback_server.jobs.runner import Runner
 from stepback_server.jobs.searches import Searches
 from stepback_server.jobs.steady import attempt
+from stepback_server.jobs.tries import Tries
 from stepback_server.settings import Settings
 from stepback_server.storage.database import Database
 
@@ -45,6 +46,7 @@ class OpenedJobs:
         handlers: Mapping[str, Handler],
         model: Callable[[], str],
         find_tenant: Callable[[str], Tenant | None],
+        tries: Tries,
     ) -> "OpenedJobs":
         """Open and migrate the database, and begin to run jobs. Raises InvalidInput and
         StorageUnavailable."""
@@ -70,6 +72,7 @@ class OpenedJobs:
             ),
             handlers,
             find_tenant,
+            tries,
             most_searches=settings.max_searches,
             most_lines=settings.batch_searches,
         )

@@ -40,6 +40,7 @@ class Runner:
         lifecycle: Lifecycle,
         handlers: Mapping[str, Handler],
         find_tenant: Callable[[str], Tenant | None],
+        tries: Tries,
         *,
         most_searches: int,
         most_lines: int,
@@ -53,7 +54,7 @@ class Runner:
         self._most_searches = most_searches
         self._most_lines = most_lines
         self._writer = AnswerWriter(lambda answered: claims.finish(lease.owner, answered))
-        self._tries = Tries()
+        self._tries = tries
         self._running: dict[int, tuple[Job, asyncio.Task[None]]] = {}
         self._cancelled: set[int] = set()
         self._is_stopping = False

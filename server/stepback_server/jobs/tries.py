@@ -1,8 +1,8 @@
 """Tries of one job: again while there is no answer, until several engines were lost with it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import TypeVar
 
 from stepback_server.errors import engine_lost
@@ -16,12 +16,15 @@ _LONGEST_WAIT = 30.0
 
 
 class Tries:
-    """Tries of many jobs at one place, such as a process."""
+    """Tries of all jobs of a process: they share its engines."""
 
     def __init__(self) -> None:
         # One job that kills engines takes with it what else is in flight. The last try is made
         # without others that lost engines: it tells the one from those beside it.
-        self._last_try = asyncio.Lock()
+        self._turn = asyncio.Lock()
+        self._suspects = 0
+        self._no_suspects = asyncio.Event()
+        self._no_suspects.set()
 
     async def until_answered(
         self, ask: Callable[[], Awaitable[T]], *, may_leave: bool = False
@@ -31,7 +34,7 @@ class Tries:
         has to wait, and others need not."""
         losses = 0
         while losses < MOST_LOSSES:
-            async with self._last_try if losses == MOST_LOSSES - 1 else nullcontext():
+            async with self._place(losses):
                 try:
                     return await ask()
                 except NotNow as later:
@@ -47,3 +50,27 @@ class Tries:
                         continue
             await asyncio.sleep(seconds)
         raise engine_lost(losses)
+
+    def _place(self, losses: int) -> AbstractAsyncContextManager[None]:
+        if not losses:
+            return nullcontext()
+        return self._beside_others() if losses < MOST_LOSSES - 1 else self._alone()
+
+    @asynccontextmanager
+    async def _beside_others(self) -> AsyncGenerator[None]:
+        # Through the lock, so that who waits to be alone is not overtaken for ever.
+        async with self._turn:
+            self._suspects += 1
+            self._no_suspects.clear()
+        try:
+            yield
+        finally:
+            self._suspects -= 1
+            if not self._suspects:
+                self._no_suspects.set()
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncGenerator[None]:
+        async with self._turn:
+            await self._no_suspects.wait()
+            yield

@@ -20,6 +20,7 @@ from stepback_server.commands.db import db
 from stepback_server.gateway.tenant import ANYONE, Tenant
 from stepback_server.jobs.job import JobAnswer, Report, Tokens
 from stepback_server.jobs.opened import OpenedJobs
+from stepback_server.jobs.tries import Tries
 from stepback_server.settings import Settings
 from stepback_server.storage.database import Database, migrations, upgrade
 from stepback_server.storage.errors import StorageUnavailable
@@ -83,7 +84,9 @@ async def controllers(
     """One for each endpoint, over one database."""
     read = {"STEPBACK_DATABASE_URL": url, "STEPBACK_LEASE_SECONDS": "5"} | settings
     opened = [
-        await OpenedJobs.open(Settings.read(read), {"/solve": each}, lambda: "model", find_tenant)
+        await OpenedJobs.open(
+            Settings.read(read), {"/solve": each}, lambda: "model", find_tenant, Tries()
+        )
         for each in endpoints
     ]
     try:

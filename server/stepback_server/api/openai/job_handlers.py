@@ -28,10 +28,10 @@ _OF_STREAMS = frozenset({"stream", "stream_options"})
 class _OpenAiHandler(ABC):
     """Searches for both routes, and errors as OpenAI spells them."""
 
-    def __init__(self, service: Service, settings: Settings) -> None:
+    def __init__(self, service: Service, settings: Settings, tries: Tries) -> None:
         self._service = service
         self._settings = settings
-        self._tries = Tries()
+        self._tries = tries
 
     async def __call__(
         self, body: Any, tenant: Tenant, *, is_line: bool, report: Report | None

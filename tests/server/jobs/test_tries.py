@@ -1,0 +1,73 @@
+"""Tries of jobs side by side, where one of them kills engines."""
+
+import asyncio
+
+import pytest
+
+from stepback_server.errors import ApiError
+from stepback_server.jobs.job import NotNow
+from stepback_server.jobs.tries import Tries
+
+pytestmark = pytest.mark.timeout(60)
+LOST = NotNow(0, is_loss=True)
+
+
+def test_a_last_try_is_made_without_any_job_that_an_engine_was_lost_with() -> None:
+    async def scenario() -> None:
+        tries, asked = Tries(), 0
+        again, killed = asyncio.Event(), asyncio.Event()
+        is_last, beside = False, 0
+
+        async def victim() -> str:
+            nonlocal asked, is_last
+            asked += 1
+            if asked == 1:
+                raise LOST
+            if asked == 2:
+                again.set()
+                await killed.wait()
+                raise LOST
+            is_last = True
+            for _ in range(100):
+                await asyncio.sleep(0)
+            is_last = False
+            return "answer"
+
+        async def killer() -> str:
+            nonlocal beside
+            await again.wait()
+            killed.set()
+            for _ in range(50):
+                await asyncio.sleep(0)
+                beside += is_last
+            raise LOST
+
+        both = (tries.until_answered(victim), tries.until_answered(killer))
+        answer, error = await asyncio.gather(*both, return_exceptions=True)
+        assert (answer, beside) == ("answer", 0)
+        assert isinstance(error, ApiError) and error.body.error.code == "engine_lost"
+
+    asyncio.run(scenario())
+
+
+def test_second_tries_are_made_side_by_side() -> None:
+    async def scenario() -> None:
+        tries, together = Tries(), asyncio.Barrier(3)
+
+        async def until_answered() -> str:
+            is_again = False
+
+            async def ask() -> str:
+                nonlocal is_again
+                if not is_again:
+                    is_again = True
+                    raise LOST
+                await together.wait()
+                return "answer"
+
+            return await tries.until_answered(ask)
+
+        answers = await asyncio.gather(*(until_answered() for _ in range(3)))
+        assert answers == ["answer"] * 3
+
+    asyncio.run(scenario())
