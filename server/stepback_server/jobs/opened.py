@@ -77,7 +77,7 @@ class OpenedJobs:
             most_lines=settings.batch_searches,
         )
         batches = Batches(database, files, model)
-        backlog = Backlog(database, model, handlers)
+        backlog = Backlog(database, model, handlers, find_tenant)
         jobs = cls(database, searches, files, batches, claims, runner, backlog, keep_seconds, [])
         for work in (runner.run(), backlog.run(), jobs.clean_up()):
             task = asyncio.create_task(work)

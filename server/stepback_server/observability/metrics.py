@@ -243,8 +243,9 @@ class _LiveMetrics(Collector):
             ("stepback_queued", "Searches that wait for a place", live.queued),
             (
                 "stepback_jobs_waiting",
-                "Background searches and lines of batches that wait in the database, divided by "
-                "its controllers: the sum over them is the whole",
+                "Background searches and lines of batches of known keys that wait for this model, "
+                "divided by all controllers of the database: where all serve one model, the sum "
+                "over them is the whole",
                 live.jobs_waiting,
             ),
             (

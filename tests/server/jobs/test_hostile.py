@@ -24,7 +24,7 @@ from stepback_core.schemas.jobs import (
 )
 from stepback_server.api.jobs import _events as follow
 from stepback_server.errors import ApiError
-from stepback_server.gateway.tenant import Tenant
+from stepback_server.gateway.tenant import ANYONE, Tenant
 from stepback_server.jobs.backlog import Backlog
 from stepback_server.jobs.claims import Claims
 from stepback_server.jobs.event_log import EventLog
@@ -462,13 +462,33 @@ def test_a_defect_while_jobs_are_counted_leaves_the_count_going(
     async def scenario() -> None:
         database = Database(f"sqlite:///{tmp_path}/jobs.db")
         await database.upgrade()
-        counting = asyncio.create_task(Backlog(database, model, ["/solve"]).run())
+        counting = asyncio.create_task(Backlog(database, model, ["/solve"], lambda _: ANYONE).run())
         while looks < 3:
             assert not counting.done()
             await asyncio.sleep(0.01)
         counting.cancel()
         await asyncio.gather(counting, return_exceptions=True)
         await database.close()
+
+    asyncio.run(scenario())
+
+
+def test_jobs_of_a_key_that_is_unknown_here_are_no_backlog(url: str) -> None:
+    def find_tenant(name: str) -> Tenant | None:
+        return None if name == "withdrawn" else ANYONE
+
+    async def scenario() -> None:
+        async with controllers(url, Counting(), find_tenant=find_tenant) as [jobs]:
+            await jobs.runner.stop(0)
+            for name, count in (("withdrawn", 3), (NAME, 2)):
+                for number in range(count):
+                    await jobs.searches.add(name, "/solve", json.dumps({"number": number}))
+
+            # A look may fall between two of them: the last ones make the number.
+            async def counted() -> float | None:
+                return share if (share := jobs.backlog.share) >= 2 else None
+
+            assert await come(counted) == 2
 
     asyncio.run(scenario())
 
