@@ -49,9 +49,10 @@ class Lease:
             if now - self._begun < self.seconds:
                 return True
             dead = CONTROLLERS.c.heartbeat < self._database.now - self.seconds
-            await connection.execute(delete(CONTROLLERS).where(dead))
-            orphans = JOBS.c.owner.is_not(None) & _is_orphan()
             # Without waiting: a controller that froze within a transaction still locks its rows.
+            lost = select(CONTROLLERS.c.id).where(dead).with_for_update(skip_locked=True)
+            await connection.execute(delete(CONTROLLERS).where(CONTROLLERS.c.id.in_(lost)))
+            orphans = JOBS.c.owner.is_not(None) & _is_orphan()
             freed = await connection.execute(_freed(orphans, self._database.now, skip_locked=True))
             theirs = select(BATCHES.c.id).where(BATCHES.c.owner.not_in(select(CONTROLLERS.c.id)))
             free = BATCHES.c.id.in_(theirs.with_for_update(skip_locked=True))

@@ -243,3 +243,30 @@ def test_a_controller_that_froze_within_a_transaction_holds_up_no_heartbeat(
             assert await states_of(jobs) == {State.QUEUED: 2}
 
     asyncio.run(scenario())
+
+
+def test_a_controller_that_froze_within_its_heartbeat_holds_up_no_other(cluster: Postgres) -> None:
+    async def scenario() -> None:
+        url = cluster.create("frozen_in_heartbeat")
+        async with controllers(url, Counting()) as [jobs]:
+            await stop(jobs)
+            await begin(jobs, 2)
+            await one_step(jobs)
+            lease = Lease(jobs.database, 1000.0)
+            await lease.begin()
+            lease._begun -= 1e9
+            first = JOBS.c.number == select(func.min(JOBS.c.number)).scalar_subquery()
+            async with jobs.database.begin() as connection:
+                dead = [{"id": id, "heartbeat": 0.0} for id in ("frozen", "dead")]
+                await connection.execute(insert(CONTROLLERS).values(dead))
+                await connection.execute(update(JOBS).values(owner="dead", state=State.RUNNING))
+                await connection.execute(update(JOBS).where(first).values(owner="frozen"))
+            beats = update(CONTROLLERS).where(CONTROLLERS.c.id == "frozen").values(heartbeat=0.0)
+            async with jobs.database.begin() as frozen:
+                await frozen.execute(beats)
+                assert await lease.beat()
+                assert await states_of(jobs) == {State.RUNNING: 1, State.QUEUED: 1}
+            assert await lease.beat()
+            assert await states_of(jobs) == {State.QUEUED: 2}
+
+    asyncio.run(scenario())
