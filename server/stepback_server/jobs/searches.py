@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import Select, delete, func, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stepback_core.events import SolveEvent
@@ -57,7 +57,7 @@ class Searches:
         """Read a search with its result or its progress. Raises ApiError."""
         async with self._database.begin() as connection:
             row = await self._own(connection, tenant, id)
-            progress = await _progress(connection, [row.number])
+            progress = await _progress(connection, [row])
         told = {"progress": progress.get(row.number), "error": _error(row), "result": _result(row)}
         return _described(row).model_copy(update=told)
 
@@ -127,9 +127,7 @@ class Searches:
             rows, more = await page(
                 connection, JOBS, _KIND, tenant, limit=limit, after=after, order=order, where=where
             )
-            # One with a result has all its totals there.
-            without = [row.number for row in rows if _status(row) is not JobStatus.COMPLETED]
-            progress = await _progress(connection, without)
+            progress = await _progress(connection, rows)
         data = [
             _described(row).model_copy(
                 update={"progress": progress.get(row.number), "error": _error(row)}
@@ -155,20 +153,33 @@ async def _next_event(connection: AsyncConnection, number: int) -> int:
 
 
 async def _progress(
-    connection: AsyncConnection, numbers: Sequence[int]
+    connection: AsyncConnection, rows: Sequence[AnyRow]
 ) -> dict[int, SearchProgress]:
     """The totals of the last `usage` event that is kept of each search that has one."""
-    place = func.row_number().over(partition_by=EVENTS.c.job, order_by=EVENTS.c.first.desc())
-    kept = select(EVENTS.c.job, EVENTS.c.data, place.label("place")).where(
-        EVENTS.c.job.in_(numbers)
-    )
-    latest = kept.subquery()
-    wanted = select(latest.c.job, latest.c.data).where(latest.c.place <= _EVENT_ROWS)
+    # One with a result has all its totals there.
+    numbers = [row.number for row in rows if _status(row) is not JobStatus.COMPLETED]
     found: dict[int, SearchProgress] = {}
-    for job, data in (await connection.execute(wanted.order_by(latest.c.place))).all():
+    if not numbers:
+        return found
+    for job, data in (await connection.execute(_last_rows(numbers))).all():
         if job not in found and (totals := _last_totals(data)):
             found[job] = totals
     return found
+
+
+def _last_rows(numbers: Sequence[int]) -> Select[int, str]:
+    """The last rows of events of each of these searches, the last first."""
+    # A select each: a window over them all would read every event, and there may be thousands.
+    last = [
+        select(EVENTS.c.job, EVENTS.c.first, EVENTS.c.data)
+        .where(EVENTS.c.job == number)
+        .order_by(EVENTS.c.first.desc())
+        .limit(_EVENT_ROWS)
+        .subquery()
+        for number in numbers
+    ]
+    rows = union_all(*(select(each) for each in last)).subquery()
+    return select(rows.c.job, rows.c.data).order_by(rows.c.first.desc())
 
 
 def _last_totals(data: str) -> SearchProgress | None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 from alembic import command
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, insert, select, text, update
 
 from stepback_core.errors import InvalidInput
 from stepback_core.events import StepEvent, UsageEvent
@@ -18,12 +18,15 @@ from stepback_core.schemas import ErrorBody, ErrorDetail, ErrorType
 from stepback_core.schemas.jobs import Batch, BatchRequest, BatchStatus, JobStatus, SearchJob
 from stepback_server.commands.db import db
 from stepback_server.gateway.tenant import ANYONE, Tenant
-from stepback_server.jobs.job import JobAnswer, Report, Tokens
+from stepback_server.jobs.job import JobAnswer, Report, State, Tokens
 from stepback_server.jobs.opened import OpenedJobs
+from stepback_server.jobs.searches import _last_rows
 from stepback_server.jobs.tries import Tries
 from stepback_server.settings import Settings
 from stepback_server.storage.database import Database, migrations, upgrade
 from stepback_server.storage.errors import StorageUnavailable
+from stepback_server.storage.tables import EVENTS, JOBS
+from tests.client.test_clients import RESULT
 from tests.postgres import Postgres
 
 pytestmark = pytest.mark.timeout(400)
@@ -195,6 +198,74 @@ def test_a_list_tells_the_progress_of_each_search_and_the_errors(url: str) -> No
             assert refused == await jobs.searches.find(NAME, refused.id)
 
     asyncio.run(scenario())
+
+
+async def queued_with_events(jobs: OpenedJobs, searches: int, rows: int) -> list[int]:
+    """Queue searches with so many rows of events each, and return their numbers."""
+    for task in jobs._tasks:
+        task.cancel()
+    for _ in range(searches):
+        await jobs.searches.add(NAME, "/solve", "{}")
+    totals = {"cached_tokens": 0, "branches": 1, "backtracks": 0, "seconds_searching": 1.5}
+    usage = [
+        UsageEvent.model_validate(totals | {"generated_tokens": first}).model_dump_json()
+        for first in range(1, rows + 1)
+    ]
+    async with jobs.database.begin() as connection:
+        numbers = list((await connection.execute(select(JOBS.c.number))).scalars())
+        kept = [
+            {"job": number, "first": first, "count": 1, "data": data}
+            for number in numbers
+            for first, data in enumerate(usage, 1)
+        ]
+        await connection.execute(insert(EVENTS), kept)
+    return numbers
+
+
+def test_the_longest_page_tells_the_last_totals_of_each_search(url: str) -> None:
+    async def scenario() -> None:
+        async with controllers(url, Counting()) as [jobs]:
+            await queued_with_events(jobs, 100, 12)
+            found = (await jobs.searches.list(NAME, limit=100, after=None)).data
+            assert [job.progress and job.progress.generated_tokens for job in found] == [12] * 100
+
+    asyncio.run(scenario())
+
+
+def test_a_search_with_a_result_has_no_progress_besides(url: str) -> None:
+    async def scenario() -> None:
+        async with controllers(url, Counting()) as [jobs]:
+            await queued_with_events(jobs, 1, 2)
+            [queued] = (await jobs.searches.list(NAME, limit=1, after=None)).data
+            assert (await jobs.searches.find(NAME, queued.id)).progress is not None
+            done = {"state": State.DONE, "status": 200, "answer": json.dumps(RESULT)}
+            async with jobs.database.begin() as connection:
+                await connection.execute(update(JOBS).values(done))
+            found = await jobs.searches.find(NAME, queued.id)
+            assert found.result is not None and found.progress is None
+
+    asyncio.run(scenario())
+
+
+def test_a_list_reads_no_more_of_a_search_that_has_many_events(tmp_path: Path) -> None:
+    async def steps(rows: int) -> int:
+        """Instructions that SQLite runs for the last rows of three searches."""
+        count = 0
+
+        def step() -> None:
+            nonlocal count
+            count += 1
+
+        async with controllers(f"sqlite:///{tmp_path}/{rows}.db", Counting()) as [jobs]:
+            numbers = await queued_with_events(jobs, 3, rows)
+            async with jobs.database.begin() as connection:
+                driver: Any = (await connection.get_raw_connection()).driver_connection
+                await driver.set_progress_handler(step, 1)
+                assert len((await connection.execute(_last_rows(numbers))).all()) == 24
+                await driver.set_progress_handler(None, 1)
+        return count
+
+    assert 0 < asyncio.run(steps(10)) == asyncio.run(steps(1000))
 
 
 def test_an_outage_loses_nothing_and_asks_nothing_twice(cluster: Postgres) -> None:
