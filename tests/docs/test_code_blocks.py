@@ -1,4 +1,4 @@
-"""Code on the pages: Python, `sh` and `console` blocks run; commands of others name what exists."""
+"""Code on the pages: it runs, or a comment before it says which test runs it, or why none does."""
 
 import json
 import os
@@ -20,7 +20,12 @@ from stepback_training.config.data import DataRecipe
 from tests.docs.blocks import PAGES, ROOT, Block, blocks
 
 _URL = "http://127.0.0.1:8000"
-_TESTED_BY = re.compile(r"run by (tests/\S+\.py)")
+_WHY = re.compile(r"run by tests/\S+\.py|not run: \w")
+_TEST = re.compile(r"tests/[\w/]+\.py")
+_COMMAND = re.compile(
+    r"^(?:\$ )?(?:[A-Z_]+=\S+ )*(?:stepback|python|make|pip|curl|docker|export|source) ",
+    re.MULTILINE,
+)
 _MENTIONED = re.compile(
     r"(?:^|[`(]|\$ |/bin/)stepback (?P<name>[a-z]+)(?P<rest>[^`|>#&;)]*)", re.MULTILINE
 )
@@ -33,10 +38,9 @@ def cases(*kinds: str) -> list[Any]:
 
 def is_run_elsewhere(why: str) -> bool:
     """True for a block whose comment names the test that runs it, or why it cannot run here."""
-    if tested_by := _TESTED_BY.search(why):
-        assert (ROOT / tested_by[1]).is_file(), why
-        return True
-    return why.startswith("not run: ")
+    missing = [name for name in _TEST.findall(why) if not (ROOT / name).is_file()]
+    assert not missing, why
+    return bool(_WHY.match(why))
 
 
 @pytest.mark.parametrize("block", cases("python"))
@@ -79,11 +83,17 @@ def _run(page: str, command: list[str], folder: Path, server: str) -> None:
 
 
 KINDS = {"python", "sh", "console", "bash", "json", "toml", "yaml", "text", ""}
-"""`bash` and "" have commands that a test cannot run as they stand; `text` is output."""
+"""`bash` has commands that a test cannot run as they stand; `text` and "" are to be looked at."""
 
 
 def test_every_block_says_what_it_is() -> None:
     assert {block.kind for block in blocks()} <= KINDS
+    assert not [block for block in blocks("") if _COMMAND.search(block.code)]
+
+
+@pytest.mark.parametrize("block", cases("bash"))
+def test_a_bash_block_says_which_test_runs_it_or_why_none_does(block: Block) -> None:
+    assert is_run_elsewhere(block.why), f"{block.page}:\n{block.code}"
 
 
 def _as_file(read: Callable[[Path], object]) -> Callable[[str, Path], object]:
@@ -119,7 +129,7 @@ def test_a_json_or_yaml_block_is_well_formed(block: Block) -> None:
     assert json.loads(block.code) if block.kind == "json" else yaml.safe_load(block.code)
 
 
-@pytest.mark.parametrize("block", cases("bash", ""))
+@pytest.mark.parametrize("block", cases("bash"))
 def test_what_a_command_names_exists(block: Block) -> None:
     """Targets of make, modules of Python and files of the repository; the next test has flags."""
     text = re.sub(r"\\\n", " ", block.code)
