@@ -112,4 +112,4 @@ def _failure(error: Exception) -> ApiError:
 
 def _refusal(failure: ApiError) -> JobAnswer:
     """The answer that HTTP would have had."""
-    return JobAnswer(failure.status, failure.body.model_dump_json())
+    return JobAnswer.refusal(failure)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from sqlalchemy import func, select
 
 from stepback_server.gateway.tenant import Tenant
-from stepback_server.jobs.job import State
+from stepback_server.jobs.claims import claimable
 from stepback_server.jobs.steady import attempt
 from stepback_server.storage.database import Database
 from stepback_server.storage.tables import CONTROLLERS, JOBS
@@ -46,11 +46,7 @@ class Backlog:
     async def _look(self) -> None:
         waiting = (
             select(JOBS.c.tenant, func.count())
-            .where(
-                JOBS.c.state == State.QUEUED,
-                JOBS.c.model == self._model(),
-                JOBS.c.endpoint.in_(self._handlers),
-            )
+            .where(*claimable(self._model(), self._handlers))
             .group_by(JOBS.c.tenant)
         )
         count = select(func.count()).select_from(CONTROLLERS)

@@ -20,8 +20,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from stepback_core.schemas import ErrorBody, ErrorDetail, ErrorType
 from stepback_core.schemas.jobs import BatchStatus
+from stepback_server.errors import ApiError
 from stepback_server.gateway.tenant import Tenant
 from stepback_server.jobs.job import OPEN, Answered, Job, JobAnswer, NotNow, State, Tokens
 from stepback_server.jobs.turns import Turns
@@ -59,23 +59,24 @@ class Claims:
         key's own come by age."""
         claimed: list[Job] = []
         async with self._database.begin() as connection:
-            if searches > 0:
-                queued, of = await self._searches(connection), JOBS.c.batch.is_(None)
-                running = await self._running(connection, owner, of)
-                shares = self._search_turns.shares(searches, self._limits(queued), running)
-                claimed += await self._take(connection, owner, queued, shares)
-            if lines > 0:
-                queued, of = await self._batches(connection), JOBS.c.batch.is_not(None)
-                running = await self._running(connection, owner, of)
-                shares = self._line_turns.shares(lines, self._limits(queued), running)
-                claimed += await self._take(connection, owner, queued, shares)
+            for slots, look, of, turns in (
+                (searches, self._searches, JOBS.c.batch.is_(None), self._search_turns),
+                (lines, self._batches, JOBS.c.batch.is_not(None), self._line_turns),
+            ):
+                if slots > 0:
+                    queued = await look(connection)
+                    running = await self._running(connection, owner, of)
+                    shares = turns.shares(slots, self._limits(queued), running)
+                    claimed += await self._take(connection, owner, queued, shares)
         return claimed
 
     async def _searches(self, connection: AsyncConnection) -> _Queued:
         """The keys with searches to do."""
         is_one = JOBS.c.batch.is_(None)
         # From key to key through the index, however many searches each has.
-        first = select(func.min(JOBS.c.tenant).label("name")).where(is_one, *self._claimable())
+        first = select(func.min(JOBS.c.tenant).label("name")).where(
+            is_one, *claimable(self._model(), self._handlers)
+        )
         names = first.cte("names", recursive=True)
         following = first.where(JOBS.c.tenant > names.c.name).scalar_subquery()
         names = names.union_all(select(following).where(names.c.name.is_not(None)))
@@ -130,20 +131,12 @@ class Claims:
                 taken += claimed
         return taken
 
-    def _claimable(self) -> tuple[ColumnElement[bool], ...]:
-        return (
-            # As a literal: the index of those that wait is for that state alone.
-            JOBS.c.state == literal(State.QUEUED.value, literal_execute=True),
-            JOBS.c.model == self._model(),
-            JOBS.c.endpoint.in_(self._handlers),
-        )
-
     async def _claim(
         self, connection: AsyncConnection, owner: str, most: int, of: ColumnElement[bool]
     ) -> list[Job]:
         free = (
             select(JOBS.c.number)
-            .where(of, *self._claimable())
+            .where(of, *claimable(self._model(), self._handlers))
             .order_by(JOBS.c.number)
             .limit(most)
             # Controllers that claim at the same moment take different rows, and wait for none.
@@ -210,7 +203,8 @@ class Claims:
             JOBS.c.state == State.QUEUED,
             JOBS.c.created < self._database.now - seconds,
         )
-        answer = _ended(_withdrawn()) | {"ended": self._database.now}
+        withdrawn = ApiError("unknown_key", "The key that asked for this was withdrawn.")
+        answer = _ended(JobAnswer.refusal(withdrawn)) | {"ended": self._database.now}
         async with self._database.begin() as connection:
             found = await connection.execute(select(JOBS.c.tenant).where(*late).distinct())
             unknown = [name for name in found.scalars() if self._find_tenant(name) is None]
@@ -223,6 +217,16 @@ class Claims:
         asked = select(JOBS.c.number).where(JOBS.c.owner == owner, JOBS.c.cancelling)
         async with self._database.begin() as connection:
             return set((await connection.execute(asked)).scalars())
+
+
+def claimable(model: str, handlers: Collection[str]) -> tuple[ColumnElement[bool], ...]:
+    """Jobs that wait for a controller of this model with these handlers."""
+    return (
+        # As a literal: the index of those that wait is for that state alone.
+        JOBS.c.state == literal(State.QUEUED.value, literal_execute=True),
+        JOBS.c.model == model,
+        JOBS.c.endpoint.in_(handlers),
+    )
 
 
 def in_order(*where: ColumnElement[bool], skip_locked: bool = False) -> ColumnElement[bool]:
@@ -271,9 +275,3 @@ def _ended(answer: JobAnswer | None) -> dict[str, Any]:
         "output_tokens": tokens.output,
         "reasoning_tokens": tokens.reasoning,
     }
-
-
-def _withdrawn() -> JobAnswer:
-    message = "The key that asked for this was withdrawn."
-    detail = ErrorDetail(type=ErrorType.AUTHENTICATION, message=message, code="unknown_key")
-    return JobAnswer(401, ErrorBody(error=detail).model_dump_json())

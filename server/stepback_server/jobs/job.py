@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from stepback_core.events import SolveEvent
+from stepback_server.errors import ApiError
 from stepback_server.gateway.tenant import Tenant
 
 
@@ -41,6 +42,11 @@ class JobAnswer:
     status: int
     content: str
     tokens: Tokens = Tokens()
+
+    @classmethod
+    def refusal(cls, error: ApiError) -> Self:
+        """An error as HTTP answers it."""
+        return cls(error.status, error.body.model_dump_json())
 
     @property
     def is_success(self) -> bool:

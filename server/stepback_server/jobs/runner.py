@@ -7,7 +7,6 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
 
-from stepback_core.schemas import ErrorBody, ErrorDetail, ErrorType
 from stepback_server.errors import ApiError
 from stepback_server.gateway.tenant import Tenant
 from stepback_server.jobs.claims import Claims
@@ -177,11 +176,11 @@ class Runner:
         except NotNow as later:
             return later
         except ApiError as error:
-            return JobAnswer(error.status, error.body.model_dump_json())
+            return JobAnswer.refusal(error)
         except Exception as error:  # A defect: without an answer it would run for ever.
             _log.error("a job ended in an unexpected error", exc_info=error)
             message = "An error of the server's own; it has been logged."
-            return _refusal(500, ErrorType.INTERNAL, "internal", message)
+            return JobAnswer.refusal(ApiError("internal", message))
 
     async def _answer(self, job: Job) -> JobAnswer | NotNow:
         """Ask the handler once. Raises NotNow."""
@@ -214,8 +213,3 @@ async def _again_and_again(
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await bell.wait()
-
-
-def _refusal(status: int, kind: ErrorType, code: str, message: str) -> JobAnswer:
-    detail = ErrorDetail(type=kind, message=message, code=code)
-    return JobAnswer(status, ErrorBody(error=detail).model_dump_json())
