@@ -180,6 +180,24 @@ def children(pid: int) -> list[int]:
     return [int(child) for text in lists for child in text.read_text().split()]
 
 
+def descendants(pid: int) -> list[int]:
+    """Its children, theirs, and so on."""
+    return [each for child in children(pid) for each in (child, *descendants(child))]
+
+
+def title(pid: int) -> str:
+    """What `ps` shows of a process; nothing of one that has gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text() + Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def cores_below(pid: int) -> list[int]:
+    """The engine cores that a process has."""
+    return [each for each in descendants(pid) if "EngineCore" in title(each)]
+
+
 @pytest.fixture(scope="session")
 def reload_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder from which the controller of the whole run takes new weights. A test that loads some

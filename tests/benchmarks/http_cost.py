@@ -29,7 +29,7 @@ from stepback_client import AsyncClient
 from stepback_training.generators import Split
 from tests.benchmarks.measuring import TASK
 from tests.benchmarks.processes import cpu_seconds
-from tests.conftest import children, start_controller, wait_until_ready
+from tests.conftest import cores_below, start_controller, wait_until_ready
 from tests.progress import clock
 
 PARTS = {
@@ -147,7 +147,7 @@ def measure(given: argparse.Namespace, folder: Path) -> str:
         few = itertools.chain(itertools.repeat(False, _WARM), itertools.repeat(True))
         asyncio.run(load(url, given.in_flight, few))
         pids = {"controller": process.pid}
-        pids |= {f"engine core {n}": each for n, each in enumerate(children(process.pid))}
+        pids |= {f"engine core {n}": each for n, each in enumerate(cores_below(process.pid))}
         before, mine = {name: cpu_seconds(pid) for name, pid in pids.items()}, _own()
         raw = folder / "raw.txt"
         with (

@@ -24,7 +24,7 @@ import httpx
 from stepback_client import AsyncClient, CountdownProblem
 from stepback_training.generators import GENERATORS, Split
 from tests.benchmarks.processes import series
-from tests.conftest import CHECKPOINT, children, start_controller, wait_until_ready
+from tests.conftest import CHECKPOINT, cores_below, start_controller, wait_until_ready
 from tests.progress import counted
 
 ROWS: list[dict[str, int]] = [
@@ -94,7 +94,7 @@ def measure(settings: dict[str, int], count: int, flying: int) -> str:
             before = httpx.get(f"{url}/metrics").text
             load = asyncio.run(put_under_load(url, count, flying))
             after = httpx.get(f"{url}/metrics").text
-            [core] = children(process.pid)[-1:]
+            [core] = cores_below(process.pid)
             sizes = f"{memory_mib(process.pid)} + {memory_mib(core)}"
         finally:
             process.kill()

@@ -21,8 +21,11 @@ from tests.conftest import (
     CHECKPOINT,
     Controller,
     children,
+    cores_below,
+    descendants,
     start_controller,
     started_controller,
+    title,
     wait_until_ready,
 )
 from tests.server.test_stream import until_a_candidate
@@ -52,12 +55,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
 
 
 def core_of(process: subprocess.Popen[bytes]) -> int:
-    [core] = [pid for pid in children(process.pid) if "EngineCore" in title(pid)]
+    [core] = cores_below(process.pid)
     return core
-
-
-def title(pid: int) -> str:
-    return Path(f"/proc/{pid}/comm").read_text() + Path(f"/proc/{pid}/cmdline").read_text()
 
 
 async def put_to_work(http: httpx.AsyncClient) -> list[asyncio.Task[httpx.Response]]:
@@ -130,7 +129,7 @@ def test_a_controller_killed_hard_under_load_takes_even_a_stopped_engine_with_it
     running: Controller,
 ) -> None:
     process, url = running.process, running.url
-    family = children(process.pid)
+    family = descendants(process.pid)
     assert family
 
     async def kill_under_load() -> None:
@@ -153,15 +152,19 @@ def test_a_controller_killed_hard_while_its_engine_starts_leaves_nothing_behind(
     log = tmp_path / "log.txt"
     process, _ = start_controller(log)
     try:
-        while not any("spawn_main" in title(pid) for pid in children(process.pid)):
+        while not (family := cores_or_what_becomes_them(process.pid)):
             assert process.poll() is None, log.read_text()
-            time.sleep(0.05)
-        family = children(process.pid)
+            time.sleep(0.01)
     finally:
         process.kill()
         process.wait()
-    # It notices once it has imported vLLM.
     wait_until_gone(family)
+
+
+def cores_or_what_becomes_them(pid: int) -> list[int]:
+    """The fork server below a controller, and what it has forked; nothing before it has."""
+    servers = [child for child in children(pid) if "ForkServ" in title(child)]
+    return [each for server in servers for core in children(server) for each in (server, core)]
 
 
 def wait_until_gone(family: list[int]) -> None:

@@ -22,7 +22,7 @@ from tests.conftest import (
     CHECKPOINT,
     SERVED,
     Controller,
-    children,
+    descendants,
     started_controller,
     wait_until_ready,
 )
@@ -242,7 +242,7 @@ def test_sigterm_returns_the_best_so_far_of_searches_in_flight_and_leaves_nothin
 ) -> None:
     process, url = started.process, started.url
     wait_until_ready(url, process, started.log)
-    family = [process.pid, *children(process.pid)]
+    family = [process.pid, *descendants(process.pid)]
     assert len(family) > 1
     first = httpx.post(f"{url}/solve", json={"prompt": "countdown:3,5=15"}, timeout=300)
     assert first.status_code == 200

@@ -20,7 +20,7 @@ from stepback_training.data.samples import write_samples
 from stepback_training.train.checkpoint import resumable
 from stepback_training.train.lora import add_adapter
 from stepback_training.train.sft import train
-from tests.conftest import ROOT, children, free_port
+from tests.conftest import ROOT, children, descendants, free_port
 from tests.deploy.cluster import SLURM_SCRIPT, slurm_environment
 from tests.training.runs import last_step, make_base_model, read_tensors, train_command
 
@@ -163,10 +163,6 @@ def launched(
                 with suppress(ProcessLookupError):
                     os.kill(started, signal.SIGKILL)
             process.kill()
-
-
-def descendants(pid: int) -> list[int]:
-    return [each for child in children(pid) for each in (child, *descendants(child))]
 
 
 def kill_one_of_two(command: list[str], run: Path, *, past: int) -> None:

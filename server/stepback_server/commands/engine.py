@@ -43,7 +43,8 @@ def engine(arguments: Sequence[str]) -> int:
         # Not a flag: every user of the machine can read those.
         os.environ["VLLM_API_KEY"] = expected.api_key
     flags, url = server_flags(settings, checkpoint), own_url(settings.host, settings.port)
-    launcher = VllmLauncher(serve_vllm, flags, url, expected)
+    on_cpu = settings.device == "cpu"
+    launcher = VllmLauncher(serve_vllm, flags, url, expected, fork_cores=on_cpu)
     end_id = checkpoint.codec.tokens.end_id
     supervisor = Supervisor(launcher.start, canary(end_id), patience(os.environ), name=url)
     return asyncio.run(keep(supervisor, launcher))

@@ -59,6 +59,7 @@ def _serve(settings: Settings) -> int:
     from stepback_server.app import create_app
     from stepback_server.checkpoint import Checkpoint
     from stepback_server.engine.context import with_context
+    from stepback_server.engine.fork_server import start_fork_server
 
     try:
         checkpoint = with_context(Checkpoint.open(settings.model), settings)
@@ -78,6 +79,10 @@ def _serve(settings: Settings) -> int:
         app = create_app(settings, checkpoint, on_failure=stop, tracing=tracing)
     except InvalidInput as error:
         return refuse(error)
+
+    if settings.device == "cpu" and not settings.engine_urls:
+        # The port opens only after it. It takes seconds, and saves more of them.
+        start_fork_server()
 
     def reload_keys() -> None:
         try:

@@ -16,12 +16,16 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 
 # prctl(2): the signal that the kernel sends when the parent has gone.
 _PR_SET_PDEATHSIG = 1
 # End of the command line of a process that `multiprocessing` spawns.
 _SPAWNED = "--multiprocessing-fork"
 _POLL_SECONDS = 0.1
+_watch_may_start = threading.Event()
+_watch_may_start.set()
 
 
 @functools.cache
@@ -33,10 +37,38 @@ def die_with_parent() -> None:
     kernel's signal is Linux's alone, and is not sent for a parent who had gone before it was asked
     for. To the kernel the parent is the *thread* that started the child: it must live as long.
     """
-    if multiprocessing.parent_process() is None and sys.orig_argv[-1] != _SPAWNED:
+    if not _is_child():
         return
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if _watch_may_start.is_set():
+        _start_watching()
+
+
+@contextmanager
+def without_threads() -> Generator[None]:
+    """Start no thread that watches the parent before the end: this process is about to fork."""
+    _watch_may_start.clear()
+    try:
+        yield
+    finally:
+        _watch_may_start.set()
+        if die_with_parent.cache_info().currsize and _is_child():
+            _start_watching()
+
+
+def die_with_new_parent() -> None:
+    """Do so in a fork of a process that may have asked for it already."""
+    _watch_may_start.set()
+    die_with_parent.cache_clear()
+    die_with_parent()
+
+
+def _is_child() -> bool:
+    return multiprocessing.parent_process() is not None or sys.orig_argv[-1] == _SPAWNED
+
+
+def _start_watching() -> None:
     threading.Thread(target=_watch, name="die-with-parent", daemon=True).start()
 
 

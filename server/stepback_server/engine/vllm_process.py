@@ -20,6 +20,7 @@ from stepback_server.engine.base import (
 )
 from stepback_server.engine.core_processes import CoreProcesses
 from stepback_server.engine.death import Death, cause_of, core_report, failed_cores, reported_cause
+from stepback_server.engine.fork_server import start_fork_server
 from stepback_server.engine.handshake import ExpectedServer
 from stepback_server.engine.orphan import die_with_parent
 from stepback_server.engine.output import Output
@@ -58,10 +59,10 @@ class ServerProcess:
     """A server, and every process that it starts: they are killed together, and none of them
     outlives this process."""
 
-    def __init__(self, serve: Serve, flags: Sequence[str]) -> None:
+    def __init__(self, serve: Serve, flags: Sequence[str], *, fork_cores: bool = False) -> None:
         # Not forked: the supervisor has threads and an event loop.
         self._process = multiprocessing.get_context("spawn").Process(
-            target=_serve_alone, args=(serve, flags), name="server"
+            target=_serve_alone, args=(serve, flags, fork_cores), name="server"
         )
         self._output = Output()
         with self._output.capture():
@@ -114,9 +115,11 @@ def _is_left(group: int) -> bool:
     return True
 
 
-def _serve_alone(serve: Serve, flags: Sequence[str]) -> None:
+def _serve_alone(serve: Serve, flags: Sequence[str], fork_cores: bool) -> None:
     # A group of its own, so that all of its processes can be killed at once.
     os.setsid()
+    if fork_cores:
+        start_fork_server()
     die_with_parent()
     threading.Thread(target=_report_core, name="core-report", daemon=True).start()
     serve(flags)
@@ -182,10 +185,17 @@ class VllmLauncher:
     """Starts a server on request, always on the same address."""
 
     def __init__(
-        self, serve: Serve, flags: Sequence[str], url: str, expected: ExpectedServer
+        self,
+        serve: Serve,
+        flags: Sequence[str],
+        url: str,
+        expected: ExpectedServer,
+        *,
+        fork_cores: bool = False,
     ) -> None:
         self._serve = serve
         self._flags = flags
+        self._fork_cores = fork_cores
         self._url = url
         self._expected = expected
         self._given_up = threading.Event()
@@ -194,7 +204,7 @@ class VllmLauncher:
         """A server that answers; blocks for as long as it loads, unless `give_up` is called.
         Raises EngineUnavailable where it ends instead, EngineError where it answers as another than
         expected."""
-        process = ServerProcess(self._serve, self._flags)
+        process = ServerProcess(self._serve, self._flags, fork_cores=self._fork_cores)
         try:
             return ChildEngine(self._connect(process), process)
         except BaseException:

@@ -29,7 +29,7 @@ from stepback_server.engine.remote import RemoteEngine
 from stepback_server.engine.supervisor import HealthCheckConfig, Supervisor, canary
 from stepback_server.engine.vllm_process import ChildEngine, Serve, VllmLauncher
 from stepback_server.settings import Settings
-from tests.conftest import CHECKPOINT, children, free_port, wait_until_ok
+from tests.conftest import CHECKPOINT, children, cores_below, free_port, title, wait_until_ok
 
 EXPECTED = ExpectedServer(model="m", context_tokens=16, api_key=None, connections=4)
 SERVERS = ("spawn_main", "VLLM::Server")
@@ -157,10 +157,6 @@ def servers_below(pid: int) -> list[int]:
 def server_below(pid: int) -> int:
     [server] = servers_below(pid)
     return server
-
-
-def title(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_text()
 
 
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
@@ -324,7 +320,7 @@ def test_vllms_server_with_a_stopped_core_is_replaced_and_dies_with_the_command(
 
 
 def core_below(pid: int) -> int:
-    [core] = [each for each in children(server_below(pid)) if "EngineCore" in title(each)]
+    [core] = cores_below(server_below(pid))
     return core
 
 

@@ -1,0 +1,136 @@
+"""A fork server for vLLM's cores: a process that has imported vLLM, and forks a core when asked.
+
+vLLM starts its core as a new Python, which imports all of vLLM a second time: half of a start. Here
+the controller imports it once, before it has a thread, and forks a process that waits. Every core
+is forked from there, the first and those that replace it. It is Python's own fork server
+(`multiprocessing.forkserver`), but for how it begins.
+
+For an engine in the controller's process, on a CPU of Linux: a device's driver may not survive a
+fork. Where there is no fork server a core starts as vLLM has it.
+"""
+
+import gc
+import importlib
+import logging
+import multiprocessing.forkserver
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.reduction import DupFd
+from multiprocessing.util import get_temp_dir
+from pathlib import Path
+from typing import Any
+
+from stepback_server.engine.orphan import die_with_new_parent, without_threads
+
+_log = logging.getLogger(__name__)
+
+# What the controller and a core import.
+_MODULES = (
+    "stepback_server.engine.embedded",
+    "vllm.model_executor.models.llama",
+    "vllm.v1.engine.core",
+    "vllm.v1.executor.uniproc_executor",
+    "vllm.v1.worker.cpu_worker",
+)
+_STANDARD_STREAMS = (1, 2)
+_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+# Python starts its fork server with the first process that it is asked for. This one is started
+# here, and handed to it; no public function does that.
+_python: Any = vars(multiprocessing.forkserver)["_forkserver"]
+
+
+def start_fork_server() -> None:
+    """Import vLLM and fork the server; blocks for seconds. Call it before anything starts a thread,
+    and after `prepare_environment`. Does nothing where vLLM is not installed."""
+    if sys.platform != "linux":
+        return
+    # What is not installed is named when the engine starts.
+    with without_threads(), suppress(ModuleNotFoundError):
+        for module in _MODULES:
+            importlib.import_module(module)
+        _fork()
+
+
+def _fork() -> None:
+    if len(os.listdir("/proc/self/task")) > 1:
+        # A lock that another thread holds now would be held for good in the fork.
+        _log.info("no fork server: there are threads already, so an engine takes longer to start")
+        return
+    # What is loaded now stays, and its pages are shared as long as nobody walks through them.
+    gc.collect()
+    gc.freeze()
+    address = str(Path(get_temp_dir()) / "fork-server")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+        # The server ends when nobody holds the writing end any more: with the controller.
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(writer)
+            _serve(listener.detach(), reader)
+        os.close(reader)
+    _python._forkserver_address = address
+    _python._forkserver_alive_fd = writer
+    _python._forkserver_pid = pid
+    _start_cores_there()
+
+
+def _serve(listener: int, alive: int) -> None:
+    from vllm.utils.system_utils import set_process_title
+
+    # vLLM writes VLLM:: in front, as for its own processes.
+    set_process_title("ForkServer")
+    # They are for the controller, which ends this process with itself.
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    status = 1
+    try:
+        multiprocessing.forkserver.main(listener, alive, preload=[])
+    except SystemExit:
+        status = 0
+    finally:
+        # None of what the controller does at its exit.
+        os._exit(status)
+
+
+def _start_cores_there() -> None:
+    # vLLM knows of no third way beside fork and spawn, and asks this function alone.
+    vllm_processes: Any = importlib.import_module("vllm.v1.engine.utils")
+    vllm_processes.get_mp_context = _CoreContext
+
+
+class _CoreProcess(ForkServerProcess):
+    """A core with the environment and the standard streams that this process has at its start, as
+    if it were a child of it."""
+
+    _environment: dict[str, str]
+    _streams: list[Any]
+
+    def start(self) -> None:
+        self._environment = dict(os.environ)
+        super().start()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_streams": [DupFd(number) for number in _STANDARD_STREAMS]}
+
+    def run(self) -> None:
+        for number, stream in zip(_STANDARD_STREAMS, self._streams, strict=True):
+            os.dup2(stream.detach(), number)
+        os.environ.clear()
+        os.environ.update(self._environment)
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        # Else the server would live as long as its cores, also one that is stopped.
+        with suppress(OSError):
+            os.close(_python._forkserver_alive_fd)
+        die_with_new_parent()
+        super().run()
+
+
+class _CoreContext(ForkServerContext):
+    Process = _CoreProcess
