@@ -16,9 +16,9 @@ demo: $(INSTALLED)   ## start, solve a few held-out problems, stop
 serve: $(INSTALLED)  ## the controller on 127.0.0.1:8000
 	$(BIN)/stepback serve
 
-# A start of an engine keeps a core busy, and many tests wait: three processes suit two cores. A file
+# A start of an engine keeps a core busy, and many tests wait: four processes suit two cores. A file
 # stays in one process, since its tests share an engine.
-WORKERS := 3
+WORKERS := 4
 PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: $(INSTALLED)   ## the whole test suite

@@ -42,6 +42,7 @@ _SLOW_MODULES = {
     "docs/test_notebooks.py",
     "server/engine/test_amx.py",
     "server/engine/test_ends.py",
+    "server/engine/test_fork_server.py",
     "server/engine/test_launch.py",
     "server/engine/test_remote.py",
     "server/engine/test_vllm_process.py",

@@ -74,7 +74,7 @@ def _connect(url: str, expected: ExpectedServer, served: Served | None) -> Owned
 def _embedded(settings: Settings, served: Served) -> StartEngine:
     def start() -> OwnedEngine:
         checkpoint = served.checkpoint
-        # Imported here: vLLM takes seconds, and /health should answer meanwhile.
+        # Imported here: it may take seconds, and /health should answer meanwhile.
         try:
             from stepback_server.engine.embedded import EmbeddedEngine
         except ModuleNotFoundError as error:

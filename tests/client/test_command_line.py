@@ -45,7 +45,7 @@ def test_solve_prints_the_steps_and_the_cost(server: str) -> None:
 
 
 def test_an_impossible_problem_exits_with_1(server: str) -> None:
-    done = stepback("solve", "1", "1", "--target", "99", "--url", server, "--breadth", "2")
+    done = stepback("solve", "1", "1", "--target", "99", "--url", server, "--tokens", "200")
     assert done.returncode == 1
     assert "unsolved" in done.stdout
 
@@ -206,7 +206,9 @@ def test_a_module_that_this_system_lacks_is_no_package_to_install() -> None:
 
 
 def test_a_prompt_is_answered_without_a_checker(server: str) -> None:
-    done = stepback("solve", "--prompt", "countdown:4,16,25,82=95", "--url", server)
+    done = stepback(
+        "solve", "--prompt", "countdown:4,16,25,82=95", "--tokens", "200", "--url", server
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "unverified" in done.stdout
 

@@ -125,6 +125,20 @@ def load(url: str, folder: Path) -> Reload:
 
 
 @pytest.mark.timeout(900)
+def test_a_killed_fork_server_takes_the_core_with_it_and_the_next_does_without(
+    running: Controller,
+) -> None:
+    process, url, log = running.process, running.url, running.log
+    [server] = fork_servers_below(process.pid)
+    core = core_of(process)
+    before = greedy(url)
+    os.kill(server, signal.SIGKILL)
+    wait_until_gone([core])
+    wait_until_ready(url, process, log)
+    assert greedy(url) == before
+
+
+@pytest.mark.timeout(900)
 def test_a_controller_killed_hard_under_load_takes_even_a_stopped_engine_with_it(
     running: Controller,
 ) -> None:
@@ -163,8 +177,12 @@ def test_a_controller_killed_hard_while_its_engine_starts_leaves_nothing_behind(
 
 def cores_or_what_becomes_them(pid: int) -> list[int]:
     """The fork server below a controller, and what it has forked; nothing before it has."""
-    servers = [child for child in children(pid) if "ForkServ" in title(child)]
+    servers = fork_servers_below(pid)
     return [each for server in servers for core in children(server) for each in (server, core)]
+
+
+def fork_servers_below(pid: int) -> list[int]:
+    return [child for child in children(pid) if "ForkServer" in title(child)]
 
 
 def wait_until_gone(family: list[int]) -> None:

@@ -46,6 +46,8 @@ def serve(arguments: Sequence[str]) -> int:
     try:
         with plugins_of(settings):
             return _serve(settings)
+    except KeyboardInterrupt:  # Before uvicorn looks out for it.
+        return 128 + signal.SIGINT
     except InvalidInput as error:
         print(f"stepback serve: {error}", file=sys.stderr)
         return 2
@@ -80,16 +82,18 @@ def _serve(settings: Settings) -> int:
     except InvalidInput as error:
         return refuse(error)
 
-    if settings.device == "cpu" and not settings.engine_urls:
-        # The port opens only after it. It takes seconds, and saves more of them.
-        start_fork_server()
-
     def reload_keys() -> None:
         try:
             state_of(app).keys.reload()
             _log.info("the keys were read again")
         except InvalidInput as error:
             _log.error("the keys stay as they were: %s", error)
+
+    # From here on, and not from when the loop runs.
+    signal.signal(signal.SIGHUP, lambda *_: reload_keys())
+    if settings.device == "cpu" and not settings.engine_urls:
+        # The port opens only after it. It takes seconds, and saves more of them.
+        start_fork_server()
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 from contextlib import suppress
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.context import BaseContext, ForkServerContext, ForkServerProcess
 from multiprocessing.reduction import DupFd
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
@@ -77,7 +77,7 @@ def _fork() -> None:
     _python._forkserver_address = address
     _python._forkserver_alive_fd = writer
     _python._forkserver_pid = pid
-    _start_cores_there()
+    _start_cores_there(pid)
 
 
 def _serve(listener: int, alive: int) -> None:
@@ -98,10 +98,23 @@ def _serve(listener: int, alive: int) -> None:
         os._exit(status)
 
 
-def _start_cores_there() -> None:
+def _start_cores_there(server: int) -> None:
     # vLLM knows of no third way beside fork and spawn, and asks this function alone.
     vllm_processes: Any = importlib.import_module("vllm.v1.engine.utils")
-    vllm_processes.get_mp_context = _CoreContext
+    without = vllm_processes.get_mp_context
+
+    def context() -> BaseContext:
+        if _lives(server):
+            return _CoreContext()
+        _log.warning("the fork server has ended: an engine takes longer to start")
+        return without()
+
+    vllm_processes.get_mp_context = context
+
+
+def _lives(child: int) -> bool:
+    # It stays to be collected by who started it: Python's part of this.
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
 
 class _CoreProcess(ForkServerProcess):
