@@ -53,6 +53,23 @@ def serve(arguments: Sequence[str]) -> int:
         return 2
 
 
+def _end(number: int, _: object) -> None:
+    sys.exit(128 + number)
+
+
+def _prepare_cores() -> None:
+    """Start the fork server, before anything starts a thread. It takes seconds before the port is
+    opened, and saves more of them."""
+    from stepback_server.engine.fork_server import start_fork_server
+
+    # The keys are read after it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # The first process of a container gets no signal that it has no handler for.
+    signal.signal(signal.SIGTERM, _end)
+    start_fork_server()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def _serve(settings: Settings) -> int:
     import uvicorn
 
@@ -61,13 +78,14 @@ def _serve(settings: Settings) -> int:
     from stepback_server.app import create_app
     from stepback_server.checkpoint import Checkpoint
     from stepback_server.engine.context import with_context
-    from stepback_server.engine.fork_server import start_fork_server
 
     try:
         checkpoint = with_context(Checkpoint.open(settings.model), settings)
     except InvalidInput as error:
         return refuse(error)
     leave_out_missing_propagators(os.environ)
+    if settings.device == "cpu" and not settings.engine_urls:
+        _prepare_cores()
     tracing = tracing_or_warning(os.environ, distribution_version("stepback-llm"))
 
     failed = False
@@ -88,12 +106,6 @@ def _serve(settings: Settings) -> int:
             _log.info("the keys were read again")
         except InvalidInput as error:
             _log.error("the keys stay as they were: %s", error)
-
-    # From here on, and not from when the loop runs.
-    signal.signal(signal.SIGHUP, lambda *_: reload_keys())
-    if settings.device == "cpu" and not settings.engine_urls:
-        # The port opens only after it. It takes seconds, and saves more of them.
-        start_fork_server()
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:

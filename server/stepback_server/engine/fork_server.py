@@ -17,14 +17,22 @@ import os
 import signal
 import socket
 import sys
+import tempfile
+import threading
 from contextlib import suppress
+from multiprocessing import popen_forkserver
+from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext, ForkServerContext, ForkServerProcess
+from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd
-from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any
 
-from stepback_server.engine.orphan import die_with_new_parent, without_threads
+from stepback_server.engine.orphan import (
+    be_killed_with_parent,
+    die_with_new_parent,
+    without_threads,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -45,44 +53,62 @@ _python: Any = vars(multiprocessing.forkserver)["_forkserver"]
 
 def start_fork_server() -> None:
     """Import vLLM and fork the server; blocks for seconds. Call it before anything starts a thread,
-    and after `prepare_environment`. Does nothing where vLLM is not installed."""
+    and after `prepare_environment`. Where it cannot be, it says so in the log, and cores start
+    without."""
     if sys.platform != "linux":
         return
     # What is not installed is named when the engine starts.
     with without_threads(), suppress(ModuleNotFoundError):
         for module in _MODULES:
             importlib.import_module(module)
-        _fork()
+        try:
+            _fork()
+        except OSError as error:
+            _log.warning("no fork server, so an engine takes longer to start: %s", error)
 
 
 def _fork() -> None:
     if len(os.listdir("/proc/self/task")) > 1:
         # A lock that another thread holds now would be held for good in the fork.
-        _log.info("no fork server: there are threads already, so an engine takes longer to start")
+        _log.warning("no fork server, so an engine takes longer to start: there are threads")
         return
     # What is loaded now stays, and its pages are shared as long as nobody walks through them.
     gc.collect()
     gc.freeze()
-    address = str(Path(get_temp_dir()) / "fork-server")
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(address)
-        listener.listen()
-        # The server ends when nobody holds the writing end any more: with the controller.
-        reader, writer = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            os.close(writer)
-            _serve(listener.detach(), reader)
-        os.close(reader)
+    listener, address = _listen()
+    # Python's server ends when nobody holds the writing end any more.
+    reader, writer = os.pipe()
+    controller = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        os.close(writer)
+        _serve(controller, listener.detach(), reader)
+    listener.close()
+    os.close(reader)
     _python._forkserver_address = address
     _python._forkserver_alive_fd = writer
     _python._forkserver_pid = pid
     _start_cores_there(pid)
 
 
-def _serve(listener: int, alive: int) -> None:
+def _listen() -> tuple[socket.socket, str]:
+    """A socket that this process and its forks alone can reach, and by which address."""
+    listener = socket.socket(socket.AF_UNIX)
+    with tempfile.TemporaryDirectory(prefix="stepback-") as folder:
+        path = Path(folder, "cores")
+        listener.bind(str(path))
+        # The file goes with its folder, and nothing is left of a process that is killed: it is
+        # found by this descriptor.
+        found = os.open(path, os.O_PATH)
+    listener.listen()
+    return listener, f"/proc/self/fd/{found}"
+
+
+def _serve(controller: int, listener: int, alive: int) -> None:
     from vllm.utils.system_utils import set_process_title
 
+    # By the kernel: so also while it is stopped.
+    be_killed_with_parent()
     # vLLM writes VLLM:: in front, as for its own processes.
     set_process_title("ForkServer")
     # They are for the controller, which ends this process with itself.
@@ -90,7 +116,8 @@ def _serve(listener: int, alive: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     status = 1
     try:
-        multiprocessing.forkserver.main(listener, alive, preload=[])
+        if os.getppid() == controller:
+            multiprocessing.forkserver.main(listener, alive, preload=[])
     except SystemExit:
         status = 0
     finally:
@@ -104,17 +131,51 @@ def _start_cores_there(server: int) -> None:
     without = vllm_processes.get_mp_context
 
     def context() -> BaseContext:
-        if _lives(server):
-            return _CoreContext()
-        _log.warning("the fork server has ended: an engine takes longer to start")
-        return without()
+        if not _lives(server):
+            _log.warning("the fork server has ended: an engine takes longer to start")
+            return without()
+        if not _are_loaded(os.environ.get("LD_PRELOAD", "")):
+            return without()
+        return _CoreContext()
 
     vllm_processes.get_mp_context = context
 
 
 def _lives(child: int) -> bool:
-    # It stays to be collected by who started it: Python's part of this.
-    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    try:
+        # It stays to be collected by who started it: Python's part of this.
+        return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:
+        return False
+
+
+def _are_loaded(libraries: str) -> bool:
+    """Tell whether this process has what vLLM wants loaded before everything else: only a new
+    process obeys that variable."""
+    mapped = Path("/proc/self/maps").read_text()
+    return all(str(Path(each).resolve()) in mapped for each in libraries.split(":") if each)
+
+
+class _Popen(popen_forkserver.Popen):
+    """Python's, for more than one thread: vLLM looks how a core ended, and so do we."""
+
+    def __init__(self, process: BaseProcess) -> None:
+        self._looking = threading.Lock()
+        super().__init__(process)
+
+    def poll(self, flag: int = os.WNOHANG) -> int | None:
+        if self.returncode is None and wait([self.sentinel], 0 if flag else None):
+            with self._looking:
+                if self.returncode is None:
+                    self.returncode = self._read_status()
+        return self.returncode
+
+    def _read_status(self) -> int:
+        try:
+            return multiprocessing.forkserver.read_signed(self.sentinel)
+        except (OSError, EOFError):
+            # The server has gone, and the kernel has killed its cores with it.
+            return -signal.SIGKILL
 
 
 class _CoreProcess(ForkServerProcess):
@@ -123,6 +184,10 @@ class _CoreProcess(ForkServerProcess):
 
     _environment: dict[str, str]
     _streams: list[Any]
+
+    @staticmethod
+    def _Popen(process_obj: BaseProcess) -> _Popen:
+        return _Popen(process_obj)
 
     def start(self) -> None:
         self._environment = dict(os.environ)
@@ -138,7 +203,7 @@ class _CoreProcess(ForkServerProcess):
         os.environ.update(self._environment)
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
-        # Else the server would live as long as its cores, also one that is stopped.
+        # Else the server would live as long as its cores.
         with suppress(OSError):
             os.close(_python._forkserver_alive_fd)
         die_with_new_parent()

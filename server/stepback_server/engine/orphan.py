@@ -39,10 +39,15 @@ def die_with_parent() -> None:
     """
     if not _is_child():
         return
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    be_killed_with_parent()
     if _watch_may_start.is_set():
         _start_watching()
+
+
+def be_killed_with_parent() -> None:
+    """Let the kernel kill this process as soon as the thread that started it is gone; on Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 @contextmanager
