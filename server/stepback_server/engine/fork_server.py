@@ -134,7 +134,7 @@ def _start_cores_there(server: int) -> None:
         if not _lives(server):
             _log.warning("the fork server has ended: an engine takes longer to start")
             return without()
-        if not _are_loaded(os.environ.get("LD_PRELOAD", "")):
+        if not are_loaded(os.environ.get("LD_PRELOAD", "")):
             return without()
         return _CoreContext()
 
@@ -149,7 +149,7 @@ def _lives(child: int) -> bool:
         return False
 
 
-def _are_loaded(libraries: str) -> bool:
+def are_loaded(libraries: str) -> bool:
     """Tell whether this process has what vLLM wants loaded before everything else: only a new
     process obeys that variable."""
     mapped = Path("/proc/self/maps").read_text()
