@@ -24,16 +24,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from pydantic import BaseModel
-
-from stepback_core.schemas import Answer
 from stepback_server.checkpoint import Checkpoint
 from stepback_training.config import Recipe
 from stepback_training.generators import GENERATORS, Split
 from stepback_training.sampling.statistics import Pairs, wilson
 from tests.benchmarks.arm_samples import ARMS, arm_samples, write_arm
 from tests.benchmarks.measuring import FINAL_SEED
-from tests.benchmarks.solving import RULES, Row, RowSolver, start_engine
+from tests.benchmarks.solving import RULES, BlindRowSolver, Row, start_engine
 
 _WIDE = {"breadth": 64, "temperature": 0.7}
 _ROUNDS = {"breadth": 8, "backtracks": 1, "temperature": 0.7}
@@ -53,16 +50,6 @@ SEARCHES: dict[str, dict[str, Any]] = {
         "ignore_marker": True,
     },
 }
-
-
-class BlindRowSolver(RowSolver):
-    """Asks prompts instead of problems: a search sees neither the task nor its checker."""
-
-    def _fields(self, problem: BaseModel) -> dict[str, Any]:
-        return {"prompt": self._task.checker.prompt(problem)}
-
-    def _is_right(self, problem: BaseModel, answer: Answer) -> bool:
-        return self._task.checker.check(problem, answer.steps).strict is True
 
 
 def train_arm(given: argparse.Namespace, arm: str, seed: int) -> Path:

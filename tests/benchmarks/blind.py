@@ -27,10 +27,10 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_training.evaluate.problem_file import Columns, ProblemFile
 from stepback_training.generators import GENERATORS, ErrorKind, Generator, Split
 from stepback_training.generators.first_error import first_mistake
-from tests.benchmarks.arms import SEARCHES, BlindRowSolver, report, whole_numbers
+from tests.benchmarks.arms import SEARCHES, report, whole_numbers
 from tests.benchmarks.measuring import FINAL_SEED, task_problems
 from tests.benchmarks.probe import auc
-from tests.benchmarks.solving import Row, start_engine
+from tests.benchmarks.solving import BlindRowSolver, Row, start_engine
 
 
 class LookingRowSolver(BlindRowSolver):

@@ -29,7 +29,7 @@ from stepback_training.generators import GENERATORS, Generator, Split
 from stepback_training.sampling.statistics import Pairs, wilson
 from tests.benchmarks.drawing import draw_costs
 from tests.benchmarks.measuring import DEVELOPMENT_SEED, FINAL_SEED, TASK, task_problems
-from tests.benchmarks.solving import Row, RowSolver, gflop, start_engine
+from tests.benchmarks.solving import BlindRowSolver, Row, RowSolver, gflop, start_engine
 from tests.conftest import CHECKPOINT
 
 TEMPERATURE = 1.3
@@ -37,6 +37,8 @@ TEMPERATURE = 1.3
 _CHECKER = "checker"
 _ANSWER = 25
 """Tokens of a usual answer."""
+_SAMPLED = 24
+"""Tokens of a sample to Countdown at `TEMPERATURE`, the task whose answers are shortest."""
 _SUMMARY_BUDGET = 500
 _SAMPLES = 256
 """More than any budget here pays for."""
@@ -49,6 +51,8 @@ class Run:
     name: str
     budget: int
     options: dict[str, Any]
+    is_blind: bool = False
+    """True where the search sees neither the task's rules nor its checker."""
 
     @property
     def key(self) -> str:
@@ -117,7 +121,8 @@ def choice_runs(breadths: Sequence[int]) -> list[Run]:
 
 
 def _chosen(name: str, n: int, strategy: str, **options: Any) -> Run:
-    return Run(name, n, {"strategy": strategy, "select": "perplexity"} | options)
+    asked = {"strategy": strategy, "select": "perplexity"}
+    return Run(name, n, asked | options, is_blind=True)
 
 
 def summary_runs(samples: Sequence[int]) -> list[Run]:
@@ -126,7 +131,8 @@ def summary_runs(samples: Sequence[int]) -> list[Run]:
     for n in samples:
         listed += [
             _chosen("best-of-N", n, "best_of_n", breadth=n, temperature=TEMPERATURE),
-            _chosen("best-first", n, "best_first", breadth=n),
+            # Without a checker it goes on as long as it may: for no more tokens than the samples.
+            _chosen("best-first", n, "best_first", budget={"tokens": n * _SAMPLED}),
         ]
     most = _SUMMARY_BUDGET
     return [*listed, _checked("best-first", most, "best_first"), _sampled(most, TEMPERATURE)]
@@ -230,8 +236,11 @@ async def measure(
         limit = asyncio.Semaphore(given.in_flight)
         tasks: dict[str, Generator[Any]] = given.tasks
         solvers = {
-            name: RowSolver(engine, checkpoint, task, limit, given.out / "rows" / name)
+            (solver is BlindRowSolver, name): solver(
+                engine, checkpoint, task, limit, given.out / "rows" / name
+            )
             for name, task in tasks.items()
+            for solver in (RowSolver, BlindRowSolver)
         }
         asked = {
             (name, kind): task_problems(task, kind, given.problems, seed)
@@ -243,7 +252,8 @@ async def measure(
         async def one(run: Run, task: str, kind: Split) -> tuple[Run, Row]:
             problems = asked[task, kind]
             label = _label(task, kind)
-            return run, await solvers[task].row(run.key, label, run.options, problems, seed)
+            solver = solvers[run.is_blind, task]
+            return run, await solver.row(run.key, label, run.options, problems, seed)
 
         return list(await asyncio.gather(*(one(run, *of) for run in runs for of in asked)))
     finally:

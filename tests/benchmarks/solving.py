@@ -152,6 +152,16 @@ class RowSolver:
         return bool(answer.verified)
 
 
+class BlindRowSolver(RowSolver):
+    """Asks prompts instead of problems: a search sees neither the task's rules nor its checker."""
+
+    def _fields(self, problem: BaseModel) -> dict[str, Any]:
+        return {"prompt": self._task.checker.prompt(problem)}
+
+    def _is_right(self, problem: BaseModel, answer: Answer) -> bool:
+        return self._task.checker.check(problem, answer.steps).strict is True
+
+
 def _settings() -> Settings:
     return Settings(max_breadth=1024, budget_seconds=_SECONDS)
 
