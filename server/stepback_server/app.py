@@ -80,7 +80,7 @@ def create_app(
 
     app = _Application(
         title="Stepback",
-        summary="Self-backtracking search for language models that know when to step back.",
+        summary="Self-backtracking search for language models that mark their wrong steps.",
         version=service.version,
         lifespan=lifespan,
         # A redirect would be made of whatever the caller's Host header says.

@@ -20,7 +20,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,10 +129,12 @@ def summary_runs(samples: Sequence[int]) -> list[Run]:
     """Runs of README's columns: N samples or texts where no checker ends a search."""
     listed = [_chosen("greedy", 1, "greedy")]
     for n in samples:
+        # Without a checker it goes on as long as it may: for no more tokens than the samples.
+        unchecked = _chosen("best-first", n, "best_first", budget={"tokens": n * _SAMPLED})
         listed += [
             _chosen("best-of-N", n, "best_of_n", breadth=n, temperature=TEMPERATURE),
-            # Without a checker it goes on as long as it may: for no more tokens than the samples.
-            _chosen("best-first", n, "best_first", budget={"tokens": n * _SAMPLED}),
+            unchecked,
+            replace(unchecked, name="best-first, rules known", is_blind=False),
         ]
     most = _SUMMARY_BUDGET
     return [*listed, _checked("best-first", most, "best_first"), _sampled(most, TEMPERATURE)]
