@@ -200,8 +200,8 @@ class SolveRequest(RequestModel):
     """A name from `/v1/models`; the served model if left out."""
     strategy: Annotated[Strategy, Field(strict=False)] = Strategy.BEST_FIRST
     """`best_first`: the likeliest text not written yet, dropped at an illegal step.
-    `self_backtracking`: the published rule over stochastic beams. `greedy`: one sample, the likeliest token each time.
-    `best_of_n`: N samples. `majority`: N samples, and a vote."""
+    `self_backtracking`: the published rule over stochastic beams. `greedy`: one sample, the
+    likeliest token each time. `best_of_n`: N samples. `majority`: N samples, and a vote."""
     breadth: int = Field(default=16, ge=1, le=1024)
     """N: samples of one expansion. Of `best_first`: samples in flight at most, and the answers
     that it looks for where no check ends the search. Greedy ignores it."""
