@@ -65,6 +65,8 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        if tracing is not None:
+            tracing.begin()
         running = asyncio.create_task(service.run())
         running.add_done_callback(failed)
         going_on = asyncio.create_task(jobs.run())

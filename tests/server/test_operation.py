@@ -259,7 +259,8 @@ def test_sigterm_returns_the_best_so_far_of_searches_in_flight_and_leaves_nothin
             async with client.stream(**body, temperature=2.0, strategy="best_of_n") as events:
                 await until_a_candidate(events)
                 calls = [asyncio.create_task(http.post("/solve", json=body)) for _ in range(30)]
-                while not (await http.get("/ready")).json()["running"]:
+                # All of them, and the stream.
+                while (await http.get("/ready")).json()["searching"] < 31:
                     assert not any(call.done() for call in calls)
                 process.terminate()
                 await asyncio.sleep(0.5)

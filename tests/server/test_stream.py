@@ -81,9 +81,10 @@ def branch_of(event: ProgressEvent) -> int | None:
 
 
 def test_totals_grow_and_a_deadline_ends_in_a_result(client: Client) -> None:
-    *told, done = follow(client, seconds=1.2, **LONG)
+    # Long enough for an event with samples in flight where other tests keep the machine busy.
+    *told, done = follow(client, seconds=5, **LONG)
     totals = [event for event in told if event.type == "usage"]
-    assert totals and len(totals) <= 6
+    assert totals and len(totals) <= 25
     assert any(total.in_flight > 0 for total in totals)
     tokens = [total.generated_tokens for total in totals]
     assert tokens == sorted(tokens)

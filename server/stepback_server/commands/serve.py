@@ -62,7 +62,7 @@ def _prepare_cores() -> None:
     opened, and saves more of them."""
     from stepback_server.engine.fork_server import start_fork_server
 
-    # The keys are read after it.
+    # The keys have just been read.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # The first process of a container gets no signal that it has no handler for.
     signal.signal(signal.SIGTERM, _end)
@@ -84,8 +84,6 @@ def _serve(settings: Settings) -> int:
     except InvalidInput as error:
         return refuse(error)
     leave_out_missing_propagators(os.environ)
-    if settings.device == "cpu" and not settings.engine_urls:
-        _prepare_cores()
     tracing = tracing_or_warning(os.environ, distribution_version("stepback-llm"))
 
     failed = False
@@ -99,6 +97,10 @@ def _serve(settings: Settings) -> int:
         app = create_app(settings, checkpoint, on_failure=stop, tracing=tracing)
     except InvalidInput as error:
         return refuse(error)
+
+    if settings.device == "cpu" and not settings.engine_urls:
+        # What can be refused has been by now.
+        _prepare_cores()
 
     def reload_keys() -> None:
         try:

@@ -20,6 +20,7 @@ from stepback_server.request_context import CURRENT, ONWARD
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span
 
 _log = logging.getLogger(__name__)
@@ -87,8 +88,10 @@ def _described(environment: Mapping[str, str], version: str) -> dict[str, str]:
 class Tracing:
     """Makes spans. Make it with `from_environment`, and close it."""
 
-    def __init__(self, provider: "TracerProvider") -> None:
+    def __init__(self, provider: "TracerProvider", exporter: "SpanExporter | None" = None) -> None:
+        """`exporter` sends the spans from `begin` on, if given; the provider has its own else."""
         self._provider = provider
+        self._exporter = exporter
         self._tracer = provider.get_tracer("stepback")
 
     @classmethod
@@ -103,6 +106,7 @@ class Tracing:
             from opentelemetry.sdk.resources import Resource
             from opentelemetry.sdk.trace import TracerProvider
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
+            from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
         except ModuleNotFoundError as error:
             raise InvalidInput(
                 f"{endpoint} is set, but {error.name} is not installed: "
@@ -115,10 +119,19 @@ class Tracing:
             resource = Resource.create(_described(environment, version))
             # `close` sends what is left, while the loop still lives.
             provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-            provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+            exporter = OTLPSpanExporter()
+            # It judges its own variables as it is made, and starts a thread, which must wait.
+            BatchSpanProcessor(InMemorySpanExporter()).shutdown()
         except Exception as error:  # the libraries raise of any kind for a variable they cannot use
             raise InvalidInput(f"an OTEL_ variable cannot be used: {error}") from error
-        return cls(provider)
+        return cls(provider, exporter)
+
+    def begin(self) -> None:
+        """Start the thread that sends spans."""
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        if self._exporter is not None:
+            self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
 
     def close(self) -> None:
         """Send what is left; blocks while a collector does not answer, 10 s at most by default."""
