@@ -187,7 +187,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def title(pid: int) -> str:
-    """What `ps` shows of a process; nothing of one that has gone."""
+    """Return what `ps` shows of a process, or nothing where it has gone."""
     try:
         return Path(f"/proc/{pid}/comm").read_text() + Path(f"/proc/{pid}/cmdline").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -216,7 +216,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, reload_root: Path) -> Itera
 
 @pytest.fixture
 def loadable(server: str, reload_root: Path) -> Iterator[tuple[str, Path]]:
-    """The shared controller, and an empty folder of which it takes weights, for this test alone."""
+    """The shared controller, and an empty folder. Weights are taken from it in this test alone."""
     folder = Path(mkdtemp(dir=reload_root))
     yield server, folder
     with Client(server) as client:

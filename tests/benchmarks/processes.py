@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 
 from stepback_server.gc_tuning import tune_gc
-from tests.conftest import children, start_controller, wait_until_ready
+from tests.conftest import cores_below, start_controller, wait_until_ready
 from tests.probing import answer_times
 from tests.server.engine.conftest import VllmServer
 
@@ -46,11 +46,7 @@ class PinnedServer(VllmServer):
     @property
     def core_pid(self) -> int:
         """The process of vLLM's engine core."""
-        [pid] = [
-            child
-            for child in children(self.process.pid)
-            if "EngineCore" in Path(f"/proc/{child}/cmdline").read_text()
-        ]
+        [pid] = cores_below(self.process.pid)
         return pid
 
 

@@ -174,7 +174,7 @@ def test_a_command_without_its_packages_says_what_to_install() -> None:
 
 
 def test_commands_that_only_ask_need_no_module_of_unix() -> None:
-    """As on Windows."""
+    """Windows has none of these modules."""
     for arguments, said in (
         (["batch", "--help"], "usage"),
         (["evaluate", "--help"], "usage"),

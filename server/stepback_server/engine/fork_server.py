@@ -9,7 +9,6 @@ For an engine in the controller's process, on a CPU of Linux: a device's driver 
 fork. Where there is no fork server a core starts as vLLM has it.
 """
 
-import gc
 import importlib
 import logging
 import multiprocessing.forkserver
@@ -33,6 +32,7 @@ from stepback_server.engine.orphan import (
     die_with_new_parent,
     without_threads,
 )
+from stepback_server.gc_tuning import tune_gc
 
 _log = logging.getLogger(__name__)
 
@@ -73,8 +73,7 @@ def _fork() -> None:
         _log.warning("no fork server, so an engine takes longer to start: there are threads")
         return
     # What is loaded now stays, and its pages are shared as long as nobody walks through them.
-    gc.collect()
-    gc.freeze()
+    tune_gc()
     listener, address = _listen()
     # Python's server ends when nobody holds the writing end any more.
     reader, writer = os.pipe()

@@ -16,7 +16,7 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_server.commands.engine import server_flags
 from stepback_server.engine.vllm_process import SERVER
 from stepback_server.settings import Settings
-from tests.conftest import CHECKPOINT, ROOT, children, free_port, wait_until_ok, wait_until_ready
+from tests.conftest import CHECKPOINT, ROOT, cores_below, free_port, wait_until_ok, wait_until_ready
 
 _HEAVY = ("torch", "vllm", "triton", "functorch", "stepback", "__editable__")
 
@@ -49,9 +49,8 @@ class VllmServer:
         os.kill(self.process.pid, number)
 
     def send_to_core(self, number: signal.Signals) -> None:
-        for child in children(self.process.pid):
-            if "EngineCore" in Path(f"/proc/{child}/cmdline").read_text():
-                os.kill(child, number)
+        for core in cores_below(self.process.pid):
+            os.kill(core, number)
 
     def stop(self) -> None:
         self.process.kill()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import CHECKPOINT, free_port, wait_until_ok
+from tests.conftest import CHECKPOINT, free_port, title, wait_until_ok
 
 _PROBE = """
 import multiprocessing, os, pathlib, signal, sys, torch
@@ -90,12 +90,7 @@ def test_the_process_that_runs_a_small_model_asks_for_amx_before_it_serves(
     try:
         wait_until_ok(f"http://127.0.0.1:{port}/health", process, log)
         asked = {int(each.name) for each in (tmp_path / "asked").iterdir()}
-        cores = {
-            pid
-            for pid in asked
-            if "EngineCore" in Path(f"/proc/{pid}/comm").read_text()
-            or "EngineCore" in Path(f"/proc/{pid}/cmdline").read_text()
-        }
+        cores = {pid for pid in asked if "EngineCore" in title(pid)}
         assert len(cores) == 1, log.read_text()[-3000:]
     finally:
         process.terminate()
