@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from stepback_core.tasks import CountdownProblem, MazeProblem, SudokuProblem
+from stepback_core.tasks import CountdownProblem, DeductionProblem, MazeProblem, SudokuProblem
 from stepback_training.generators import GENERATORS, Split
 from tests.benchmarks.model_free import depth_first, random_paths, rules_of, step_costs
 
@@ -36,6 +36,14 @@ def test_the_last_cell_of_a_grid_costs_one_step() -> None:
     assert random_paths(rules, Random(0), MOST) == depth_first(rules, Random(0), MOST) == 5
 
 
+def test_the_only_way_of_a_deduction_costs_its_sentences_and_its_answer() -> None:
+    facts = ["Sally is a gerpus.", "Every gerpus is a rompus."]
+    problem = DeductionProblem(facts=facts, question="Is Sally a rompus or a hilpus?")
+    rules = rules_of(problem, length)
+    wanted = sum(length(step) for step in [*facts, "Sally is a rompus."]) + 1
+    assert random_paths(rules, Random(0), MOST) == depth_first(rules, Random(0), MOST) == wanted
+
+
 def test_what_has_no_solution_is_given_up() -> None:
     rules = rules_of(CountdownProblem(numbers=[1, 1], target=50), length)
     assert depth_first(rules, Random(0), MOST) is None
@@ -49,7 +57,7 @@ def test_a_limit_is_kept() -> None:
     assert random_paths(rules, Random(1), whole) == whole
 
 
-@pytest.mark.parametrize("name", ["countdown", "maze", "sudoku"])
+@pytest.mark.parametrize("name", ["countdown", "deduction", "maze", "sudoku"])
 def test_depth_first_solves_whatever_the_generator_draws(name: str) -> None:
     task = GENERATORS[name]
     asked = list(islice(task.stream(Split.TEST_SEEN, Random(1)), 10))

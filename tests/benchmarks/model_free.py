@@ -1,8 +1,12 @@
 """Solvers without a model, with the same checker, under budgets in token equivalents.
 
     python -m tests.benchmarks.model_free [--problems 1000] [--sudoku9 150]
+    python -m tests.benchmarks.model_free --file prosqa_valid.json --question question --model DIR
 
-A step costs the tokens that the bundled tokenizer writes it in, its separator among them; a path
+The second one asks questions of deduction from a file, and counts in that model's tokens. No
+answer needs a checker there: legal steps lead to the right one of the two answers alone.
+
+A step costs the tokens that the tokenizer writes it in, its separator among them; a path
 that is given to the checker costs one more, for its end. Two solvers for every task:
 
 random        random legal steps from the start, again and again, until the checker accepts a path
@@ -17,20 +21,22 @@ import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from random import Random
 from typing import Any
 
 from pydantic import BaseModel
 from transformers import AutoTokenizer
 
-from stepback_core.manifest import Manifest
-from stepback_core.tasks import CountdownProblem, MazeProblem, SudokuProblem
+from stepback_core.tasks import CountdownProblem, DeductionProblem, MazeProblem, SudokuProblem
 from stepback_core.tasks.cells import Cell, cell_name
 from stepback_core.tasks.countdown.arithmetic import State
 from stepback_core.tasks.countdown.arithmetic import moves as equations
+from stepback_core.tasks.deduction.checker import Place
+from stepback_core.tasks.deduction.graph import Graph, write_sentence
 from stepback_core.tasks.maze.paths import GOAL, START, find, move_between, read_ways
 from stepback_core.tasks.sudoku.grid import Grid, candidates, digits_in
-from stepback_core.trace import TraceCodec
+from stepback_training.evaluate.problem_file import Columns, ProblemFile
 from stepback_training.generators import GENERATORS, Generator, Split
 from stepback_training.generators.sudoku.errors import step_of
 from stepback_training.sampling.statistics import wilson
@@ -100,6 +106,8 @@ def rules_of(problem: BaseModel, cost: Callable[[str], int], *, narrowest: bool 
         return _countdown(problem, cost)
     if isinstance(problem, MazeProblem):
         return _maze(problem, cost)
+    if isinstance(problem, DeductionProblem):
+        return _deduction(problem, cost)
     assert isinstance(problem, SudokuProblem)
     return _sudoku(problem, cost, narrowest=narrowest)
 
@@ -127,6 +135,26 @@ def _maze(problem: MazeProblem, cost: Callable[[str], int]) -> Rules:
     return Rules((find(problem.rows, START),), following, lambda way: way[-1] == goal, cost)
 
 
+def _deduction(problem: DeductionProblem, cost: Callable[[str], int]) -> Rules:
+    graph = Graph.of(problem)
+
+    def following(place: Place) -> list[Move]:
+        if place.is_answered:
+            return []
+        steps = [(place.node, concept) for concept in graph.after(place.node)]
+        if place.node in graph.answers:
+            steps.append((graph.subject, place.node))
+        return [
+            (
+                write_sentence(step),
+                Place(step[1], is_answered=step[0] == graph.subject and step[1] in graph.answers),
+            )
+            for step in steps
+        ]
+
+    return Rules(Place(graph.subject), following, lambda place: place.is_answered, cost)
+
+
 def _sudoku(problem: SudokuProblem, cost: Callable[[str], int], *, narrowest: bool) -> Rules:
     def following(grid: Grid) -> list[Move]:
         masks = candidates(grid)
@@ -141,16 +169,14 @@ def _sudoku(problem: SudokuProblem, cost: Callable[[str], int], *, narrowest: bo
     return Rules(problem.grid, following, lambda grid: 0 not in grid, cost)
 
 
-def step_costs() -> Callable[[str], int]:
-    """Tokens of a step by the bundled checkpoint's tokenizer."""
-    codec = TraceCodec.of(
-        Manifest.read(CHECKPOINT).grammar, AutoTokenizer.from_pretrained(CHECKPOINT)
-    )
+def step_costs(model: Path = CHECKPOINT) -> Callable[[str], int]:
+    """Tokens of a step and the end of its line, by a model's tokenizer."""
+    tokenizer = AutoTokenizer.from_pretrained(model)
     known: dict[str, int] = {}
 
     def cost(step: str) -> int:
         if step not in known:
-            known[step] = len(codec.encode_step(step))
+            known[step] = len(tokenizer.encode(f"{step}\n", add_special_tokens=False))
         return known[step]
 
     return cost
@@ -185,19 +211,32 @@ def measure(
     return found
 
 
-def _sets(given: argparse.Namespace) -> Iterator[tuple[str, Generator[Any], Split, int]]:
+Problems = tuple[str, Sequence[BaseModel]]
+"""A name for the table, and what is asked."""
+
+
+def _drawn(given: argparse.Namespace) -> Iterator[Problems]:
     for split in (Split.TEST_SEEN, Split.TEST_NEW):
         name = split.removeprefix("test_")
-        yield f"Countdown, {name}", GENERATORS["countdown"], split, given.problems
+        yield f"Countdown, {name}", _draw(GENERATORS["countdown"], split, given.problems)
     for numbers in filter(None, given.numbers.split(",")):
         sized = GENERATORS["countdown"].with_options({"numbers": int(numbers)})
         for split in (Split.TEST_SEEN, Split.TEST_NEW):
             name = f"Countdown of {numbers}, {split.removeprefix('test_')}"
-            yield name, sized, split, given.problems
-    yield "mazes", GENERATORS["maze"], Split.TEST_SEEN, given.problems
-    yield "Sudoku 4x4", GENERATORS["sudoku"], Split.TEST_SEEN, given.problems
+            yield name, _draw(sized, split, given.problems)
+    yield "mazes", _draw(GENERATORS["maze"], Split.TEST_SEEN, given.problems)
+    yield "Sudoku 4x4", _draw(GENERATORS["sudoku"], Split.TEST_SEEN, given.problems)
     nine = GENERATORS["sudoku"].with_options({"size": 9, "givens": [30, 50]})
-    yield "Sudoku 9x9", nine, Split.TEST_SEEN, given.sudoku9
+    yield "Sudoku 9x9", _draw(nine, Split.TEST_SEEN, given.sudoku9)
+
+
+def _draw(task: Generator[Any], split: Split, count: int) -> list[BaseModel]:
+    return list(islice(task.stream(split, Random(FINAL_SEED)), count))
+
+
+def _of_file(given: argparse.Namespace) -> Iterator[Problems]:
+    read = ProblemFile.read(given.file, GENERATORS["deduction"], Columns(question=given.question))
+    yield given.file.stem, [each.problem for each in read.questions][: given.problems]
 
 
 def main() -> int:
@@ -205,15 +244,18 @@ def main() -> int:
     parser.add_argument("--problems", type=int, default=1000, help="of each kind")
     parser.add_argument("--numbers", default="2,3,5,6", help="other sizes of Countdown")
     parser.add_argument("--sudoku9", type=int, default=150, help="puzzles of 9x9")
+    parser.add_argument("--file", type=Path, help="questions of deduction")
+    parser.add_argument("--question", help="the column of the question")
+    parser.add_argument("--model", type=Path, default=CHECKPOINT, help="whose tokenizer counts")
     given = parser.parse_args()
-    cost = step_costs()
-    heads = [f"{budget:,}" for budget in BUDGETS]
+    cost = step_costs(given.model)
+    budgets = (40, 160, 640) if given.file else BUDGETS
+    heads = [f"{budget:,}" for budget in budgets]
     print(f"| task | solver | {' | '.join(heads)} | mean | median |")
     print("| --- " * (len(heads) + 4) + "|")
-    for name, task, split, count in _sets(given):
-        asked = list(islice(task.stream(split, Random(FINAL_SEED)), count))
-        for solver, costs in measure(asked, cost).items():
-            print(f"| {name} {table(solver, costs)}", flush=True)
+    for name, asked in _of_file(given) if given.file else _drawn(given):
+        for solver, costs in measure(asked, cost, budgets[-1]).items():
+            print(f"| {name} {table(solver, costs, budgets)}", flush=True)
     return 0
 
 
