@@ -5,8 +5,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +23,7 @@ from stepback_core.tasks import CountdownProblem
 from stepback_server.engine.vllm_environment import prepare_environment
 from stepback_server.gc_tuning import tune_gc
 from stepback_training.generators import GENERATORS, Split
+from tests import warm
 
 ROOT = Path(__file__).parents[1]
 CHECKPOINT = ROOT / "models/multitask-10m"
@@ -68,6 +67,17 @@ _SLOW_MODULES = {
 """Modules that start engines or many processes, or train."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # Not in xdist's processes: they take part in the run of the one that starts them.
+    if not hasattr(config, "workerinput"):
+        warm.begin()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        warm.end()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what starts an engine or trains: `make test-fast` leaves it out."""
     for item in items:
@@ -102,7 +112,7 @@ def free_port() -> int:
 
 def start_controller(
     log: Path, model: Path = CHECKPOINT, **settings: object
-) -> tuple[subprocess.Popen[bytes], str]:
+) -> tuple[warm.Running, str]:
     """Start a controller as a user does; gives the process and its URL, before it is ready."""
     port = free_port()
     environment = os.environ | {
@@ -110,9 +120,10 @@ def start_controller(
         "STEPBACK_MODEL": str(model),
         **{f"STEPBACK_{name.upper()}": str(value) for name, value in settings.items()},
     }
-    command = [sys.executable, "-m", "stepback_client.cli", "serve"]
+    # vLLM reads how it shall write its log as it is imported.
+    start = warm.cold if "log_format" in settings else warm.start
     with log.open("w") as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+        process = start(warm.STEPBACK, "serve", env=environment, stdout=output, stderr=output)
     return process, f"http://127.0.0.1:{port}"
 
 
@@ -120,7 +131,7 @@ def start_controller(
 class Controller:
     """A controller's process, that a test may break."""
 
-    process: subprocess.Popen[bytes]
+    process: warm.Running
     url: str
     log: Path
 
@@ -152,11 +163,11 @@ def controller(log: Path, model: Path = CHECKPOINT, **settings: object) -> Itera
             process.wait()
 
 
-def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_until_ready(url: str, process: warm.Running, log: Path) -> None:
     wait_until_ok(f"{url}/ready", process, log)
 
 
-def wait_until_ok(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_until_ok(address: str, process: warm.Running, log: Path) -> None:
     """Wait for a process of ours to answer 200 there."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:

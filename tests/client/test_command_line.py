@@ -12,6 +12,7 @@ import pytest
 
 from stepback_core.tasks import CountdownProblem
 from stepback_training.generators import GENERATORS
+from tests import warm
 from tests.client.test_output import RESULT
 from tests.conftest import ROOT, free_port
 
@@ -30,7 +31,7 @@ def run(
 
 
 def stepback(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return run(sys.executable, "-m", "stepback_client.cli", *arguments, **environment)
+    return warm.stepback(*arguments, env=os.environ | environment)
 
 
 def test_solve_prints_the_steps_and_the_cost(server: str) -> None:

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import httpx
 import pytest
 
+from tests import warm
 from tests.client.test_command_line import stepback
 
 PROBLEM = ["3", "5", "7", "25", "--target", "41", "--seed", "3", "--select", "perplexity"]
@@ -22,8 +23,9 @@ def in_a_terminal(*arguments: str) -> tuple[int, str]:
     """Run the command with a pseudo-terminal as its output; gives its status and what it wrote."""
     leader, follower = pty.openpty()
     environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
-    command = [sys.executable, "-m", "stepback_client.cli", *arguments]
-    process = subprocess.Popen(command, stdout=follower, stderr=follower, env=environment)
+    process = warm.start(
+        warm.STEPBACK, *arguments, stdout=follower, stderr=follower, env=environment
+    )
     os.close(follower)
     written = b""
     try:

@@ -4,8 +4,6 @@ import asyncio
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from stepback_client import (
 )
 from stepback_core.schemas import ErrorBody
 from stepback_server.gateway.keys import new_key
+from tests import warm
 from tests.conftest import start_controller, wait_until_ready
 
 PROBLEM = CountdownProblem(numbers=[3, 5, 7, 25], target=41)
@@ -38,7 +37,7 @@ ONCE = Retry(attempts=1)
 class Guarded:
     """A controller with keys."""
 
-    process: subprocess.Popen[bytes]
+    process: warm.Running
     url: str
     log: Path
     file: Path
@@ -135,11 +134,12 @@ def test_the_command_takes_its_key_from_the_environment(
     guarded: Guarded, key: str | None, status: int
 ) -> None:
     secret = {"STEPBACK_API_KEY": guarded.keys.get(key, key)} if key else {}
-    command = [sys.executable, "-m", "stepback_client.cli", "solve"]
-    command += ["4", "16", "25", "82", "--target", "95", "--seed", "1", "--url", guarded.url]
-    done = subprocess.run(
-        command, env=os.environ | secret, capture_output=True, text=True, timeout=500, check=False
+    command = (
+        "solve",
+        *["4", "16", "25", "82", "--target", "95", "--seed", "1", "--url"],
+        guarded.url,
     )
+    done = warm.stepback(*command, env=os.environ | secret)
     assert done.returncode == status, done.stderr
     assert "secret" not in done.stderr and "Traceback" not in done.stderr
 

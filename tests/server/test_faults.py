@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from stepback_core.manifest import Manifest, weights_digest
 from stepback_core.schemas import Reload, SolveResult
 from stepback_core.tasks import CountdownProblem
 from stepback_training.generators import GENERATORS
+from tests import warm
 from tests.conftest import (
     CHECKPOINT,
     Controller,
@@ -54,7 +54,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
         yield started
 
 
-def core_of(process: subprocess.Popen[bytes]) -> int:
+def core_of(process: warm.Running) -> int:
     [core] = cores_below(process.pid)
     return core
 

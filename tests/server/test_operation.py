@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
@@ -18,6 +17,7 @@ import pytest
 from stepback_client import AsyncClient, Client, ProgressEvent, ResultEvent
 from stepback_core.errors import InvalidInput
 from stepback_server.checkpoint import Checkpoint
+from tests import warm
 from tests.conftest import (
     CHECKPOINT,
     SERVED,
@@ -123,14 +123,7 @@ def test_metrics_count_results_refusals_and_the_engine(server: str) -> None:
 
 
 def serve(*flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "stepback_client.cli", "serve", *flags],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
+    return warm.stepback("serve", *flags, env=os.environ | environment)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from itertools import islice
 from pathlib import Path
@@ -18,15 +17,17 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from stepback_training.config import DataRecipe
 from stepback_training.data.samples import make_samples
 from stepback_training.train.checkpoint import resumable
+from tests import warm
 
 
 def train_command(recipe: Path, samples: Path, run: Path) -> list[str]:
+    """What follows `python -m`."""
     flags = ["--recipe", recipe, "--data", samples, "--out", run]
-    return [sys.executable, "-m", "stepback_client.cli", "train", *map(str, flags)]
+    return [warm.STEPBACK, "train", *map(str, flags)]
 
 
 def finish(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    done = warm.run(*command)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -37,7 +38,7 @@ def last_step(run: Path) -> int:
 
 def train_until(step: int, command: list[str], run: Path, number: signal.Signals) -> None:
     """Train until a checkpoint past a step is there, then send a signal."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = warm.start(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 300
         while last_step(run) < step:

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from itertools import islice
 from pathlib import Path
@@ -36,6 +34,7 @@ from stepback_training.improve.samples import SolvedPath, keep, write_mixture
 from stepback_training.sampling.provenance import Provenance
 from stepback_training.train.checkpoint import resumable
 from stepback_training.train.run_folder import agree
+from tests import warm
 from tests.conftest import CHECKPOINT, SERVED
 
 COUNTDOWN = GENERATORS["countdown"]
@@ -286,7 +285,7 @@ test = 2
 
 def command(path: Path, run: Path, url: str, *flags: str) -> list[str]:
     given = ["--recipe", str(path), "--run", str(run), "--url", url, *flags]
-    return [sys.executable, "-m", "stepback_client.cli", "improve", *given]
+    return ["improve", *given]
 
 
 @pytest.mark.parametrize(
@@ -323,13 +322,7 @@ def test_rounds_of_an_older_version_go_on(tmp_path: Path) -> None:
 def test_a_recipe_of_another_model_is_refused(tmp_path: Path) -> None:
     path = write_recipe(tmp_path)
     path.write_text(path.read_text().replace(f'name = "{SERVED}"', 'name = "other"'))
-    done = subprocess.run(
-        command(path, tmp_path / "run", "http://127.0.0.1:9"),
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
+    done = warm.stepback(*command(path, tmp_path / "run", "http://127.0.0.1:9"))
     assert done.returncode == 2 and "name is other" in done.stderr
     assert not (tmp_path / "run").exists()
 
@@ -339,7 +332,7 @@ def test_a_search_that_no_server_takes_is_refused_before_anything(
 ) -> None:
     path = write_recipe(tmp_path)
     path.write_text(path.read_text().replace("breadth = 8", "breadth = 5000"))
-    assert improve(command(path, tmp_path / "run", "http://127.0.0.1:9")[4:]) == 2
+    assert improve(command(path, tmp_path / "run", "http://127.0.0.1:9")[1:]) == 2
     assert "[improve] breadth: " in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
@@ -347,7 +340,7 @@ def test_a_search_that_no_server_takes_is_refused_before_anything(
 def kill_once(given: list[str], reached: Any, log: Path) -> None:
     """Run until something is there, then kill hard."""
     with log.open("a") as output:
-        process = subprocess.Popen(given, stdout=output, stderr=output)
+        process = warm.start(warm.STEPBACK, *given, stdout=output, stderr=output)
     try:
         deadline = time.monotonic() + 300
         while not reached():
@@ -378,7 +371,7 @@ def test_a_run_killed_twice_goes_on_to_a_better_informed_engine(
     kill_once(given, lambda: resumable(train / "checkpoints"), log)
     assert not (train / "model").exists(), "it ended before it was killed"
     samples = (run / "1/samples.jsonl").read_bytes()
-    done = subprocess.run(given, capture_output=True, text=True, timeout=500, check=False)
+    done = warm.stepback(*given)
     assert done.returncode == 0, done.stderr[-3000:]
     with Client(url) as client:
         served = client.version().digest

@@ -1,8 +1,6 @@
 """One model for several tasks and traces of the user's own: data, training, export, serving."""
 
 import json
-import subprocess
-import sys
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -14,6 +12,7 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_training.data.samples import read_samples
 from stepback_training.data.traces import is_held_out
 from stepback_training.generators import GENERATORS, Split
+from tests import warm
 from tests.conftest import controller
 
 RECIPE = """
@@ -39,8 +38,7 @@ batch_tokens = 2048
 
 
 def run(*arguments: str | Path) -> None:
-    command = [sys.executable, "-m", "stepback_client.cli", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    done = warm.stepback(*arguments)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -55,9 +53,8 @@ def write_traces(path: Path) -> list[str]:
 def check_the_picture(url: str, path: Path) -> None:
     """`stepback solve` draws the maze, however far an untrained model gets in it."""
     path.write_text(GENERATORS["maze"].checker.example.model_dump_json())
-    command = [sys.executable, "-m", "stepback_client.cli", "solve", "--task", "maze"]
-    command += ["--problem", str(path), "--url", url, "--breadth", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    asked = "--problem", path, "--url", url, "--breadth", "2"
+    done = warm.stepback("solve", "--task", "maze", *asked)
     assert done.returncode in (0, 1), done.stderr
     assert "#########\n#   #" in done.stdout and "tokens" in done.stdout
 

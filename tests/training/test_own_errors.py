@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -22,6 +21,7 @@ from stepback_training.data.model_errors import ModelError, is_teachable, read_m
 from stepback_training.data.samples import read_samples, write_samples
 from stepback_training.generators import GENERATORS, ErrorKind, Split
 from stepback_training.generators.first_error import first_mistake
+from tests import warm
 
 TASK = GENERATORS["countdown"]
 PROBLEM = CountdownProblem(numbers=[2, 6, 23, 55], target=44)
@@ -222,9 +222,8 @@ HOT = ("--temperature", "2")
 
 
 def collect(url: str, out: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "stepback_client.cli", "errors", "--url", url]
-    command += ["--out", str(out), "--samples", "4", "--in-flight", "1", *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    asked = "--samples", "4", "--in-flight", "1", *flags
+    return warm.stepback("errors", "--url", url, "--out", out, *asked)
 
 
 def test_a_collection_goes_on_where_it_was_cut_short(server: str, tmp_path: Path) -> None:
@@ -247,10 +246,9 @@ def test_a_collection_goes_on_where_it_was_cut_short(server: str, tmp_path: Path
     recipe.write_text(
         'name = "own"\n[data]\nsamples = 200\n[scratch]\n[train]\nlearning_rate = 1e-3\n'
     )
-    command = [sys.executable, "-m", "stepback_client.cli", "data", "--recipe", str(recipe)]
-    command += ["--out", str(tmp_path / "samples.jsonl"), "--errors-from", str(whole)]
-    command += ["--errors-share", "1.0"]
-    subprocess.run(command, check=True, capture_output=True, timeout=500)
+    own = "--errors-from", whole, "--errors-share", "1.0"
+    done = warm.stepback("data", "--recipe", recipe, "--out", tmp_path / "samples.jsonl", *own)
+    assert done.returncode == 0, done.stderr
     own = {(*error.prefix, error.wrong_step) for error in errors}
     wrong = [s for s in read_samples(tmp_path / "samples.jsonl") if s.wrong_steps]
     assert len(wrong) > 60

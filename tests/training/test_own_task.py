@@ -1,7 +1,5 @@
 """A task of one's own, as `stepback task new` writes it: tested, trained, served, evaluated."""
 
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -11,18 +9,18 @@ from stepback_client import Client
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.plugins import plugins_of
 from stepback_server.settings import Settings
+from tests import warm
 from tests.conftest import controller
 
 
 def run(*arguments: str | Path, status: int = 0) -> str:
-    command = [sys.executable, "-m", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    done = warm.run(*arguments)
     assert done.returncode == status, done.stdout + done.stderr[-3000:]
     return done.stdout + done.stderr
 
 
 def stepback(*arguments: str | Path, status: int = 0) -> str:
-    return run("stepback_client.cli", *arguments, status=status)
+    return run(warm.STEPBACK, *arguments, status=status)
 
 
 @pytest.fixture
@@ -59,12 +57,7 @@ def test_its_author_writes_fewer_than_60_lines(package: Path) -> None:
 def test_a_defect_of_the_checker_is_found_by_its_tests(package: Path) -> None:
     checker = package / "stepback_word_order/checker.py"
     checker.write_text(checker.read_text().replace("[*steps] == sorted(", "set(steps) <= set("))
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(package)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = warm.run("pytest", "-q", "-p", "no:cacheprovider", package)
     assert done.returncode == 1 and "failed" in done.stdout
 
 

@@ -77,10 +77,10 @@ def alone(recipe: Path, samples: Path, tmp_path_factory: pytest.TempPathFactory)
 
 def launch_command(recipe: Path, samples: Path, run: Path) -> list[str]:
     """The same run in two processes, as docs/base-models.md launches it."""
-    _, *rest = train_command(recipe, samples, run)
     config = ROOT / "training/recipes/accelerate/cpu2.yaml"
+    rest = train_command(recipe, samples, run)
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
-    return [*launch, "--main_process_port", str(free_port()), *rest]
+    return [*launch, "--main_process_port", str(free_port()), "-m", *rest]
 
 
 def losses(run: Path) -> list[float]:

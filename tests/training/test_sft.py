@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from stepback_training.train.checkpoint import resumable
 from stepback_training.train.loss_mask import encode
 from stepback_training.train.model import add_token_rows, embedding_rows, make_model
 from stepback_training.train.run_folder import held
+from tests import warm
 from tests.conftest import ROOT, controller
 from tests.training.runs import (
     assert_same,
@@ -159,7 +159,7 @@ def test_a_bad_data_file_stops_the_run_with_one_line(tmp_path: Path) -> None:
     bad = tmp_path / "bad.jsonl"
     bad.write_text("{}\n")
     command = train_command(write_recipe(tmp_path), bad, tmp_path / "run")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    done = warm.run(*command)
     assert done.returncode == 2
     assert "bad.jsonl:1: prompt" in done.stderr
 

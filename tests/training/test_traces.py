@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from stepback_training.config import DataRecipe
 from stepback_training.data.samples import Sample, read_samples, write_samples
 from stepback_training.data.traces import Trace, is_held_out, read_traces
 from stepback_training.generators import is_test_input
+from tests import warm
 
 MARKER = Grammar().marker
 
@@ -192,9 +192,7 @@ def test_the_command_says_what_was_left_out_and_refuses_what_is_wrong(tmp_path: 
 
 
 def run_data(recipe: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "stepback_client.cli", "data"]
-    command += ["--recipe", str(recipe), "--out", str(out)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    return warm.stepback("data", "--recipe", recipe, "--out", out)
 
 
 FILE = b"".join(json.dumps(trace(index)).encode() + b"\n" for index in range(3))

@@ -1,7 +1,6 @@
 """Shared parts of the trials: a real controller with keys, and a verdict."""
 
 import re
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ import psutil
 
 from stepback_core.tasks import CountdownProblem
 from stepback_server.gateway.keys import new_key
+from tests import warm
 from tests.conftest import start_controller, wait_until_ready
 
 AT_WORK = (
@@ -30,7 +30,7 @@ AT_WORK = (
 class Controller:
     """A controller that is ready, and the keys of its tenants by name."""
 
-    process: subprocess.Popen[bytes]
+    process: warm.Running
     url: str
     log: Path
     keys: Mapping[str, str]

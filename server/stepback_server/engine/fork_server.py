@@ -37,7 +37,7 @@ from stepback_server.gc_tuning import tune_gc
 _log = logging.getLogger(__name__)
 
 # What the controller and a core import.
-_MODULES = (
+MODULES = (
     "stepback_server.engine.embedded",
     "vllm.model_executor.models.llama",
     "vllm.v1.engine.core",
@@ -59,7 +59,7 @@ def start_fork_server() -> None:
         return
     # What is not installed is named when the engine starts.
     with without_threads(), suppress(ModuleNotFoundError):
-        for module in _MODULES:
+        for module in MODULES:
             importlib.import_module(module)
         try:
             _fork()

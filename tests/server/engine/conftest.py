@@ -16,6 +16,7 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_server.commands.engine import server_flags
 from stepback_server.engine.vllm_process import SERVER
 from stepback_server.settings import Settings
+from tests import warm
 from tests.conftest import CHECKPOINT, ROOT, cores_below, free_port, wait_until_ok, wait_until_ready
 
 _HEAVY = ("torch", "vllm", "triton", "functorch", "stepback", "__editable__")
@@ -33,10 +34,9 @@ class VllmServer:
 
     def start(self) -> None:
         settings = Settings.read({}, ["--port", str(self._port)])
-        command = [sys.executable, "-m", SERVER]
         flags = self.flags(settings, Checkpoint.open(CHECKPOINT))
         with self._log.open("a") as output:
-            self.process = subprocess.Popen([*command, *flags], stdout=output, stderr=output)
+            self.process = warm.start(SERVER, *flags, stdout=output, stderr=output)
 
     @staticmethod
     def flags(settings: Settings, checkpoint: Checkpoint) -> list[str]:

@@ -2,8 +2,6 @@
 
 import asyncio
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +17,7 @@ from stepback_server.engine.discovery import Discovery, resolve_name
 from stepback_server.engine.pool import Changes, EnginePool
 from stepback_server.engine.supervisor import Supervisor
 from stepback_server.settings import Settings
+from tests import warm
 from tests.conftest import CHECKPOINT, ROOT, free_port, wait_until_ok, wait_until_ready
 from tests.server.engine.resolved_controller import NAME
 from tests.server.engine.test_pool import CANARY, QUICK, Server, request, sample, until
@@ -125,9 +124,9 @@ def test_engines_that_come_and_go_lose_no_sample() -> None:
 
 @contextmanager
 def answering(host: str, port: int, log: Path) -> Iterator[None]:
-    command = [sys.executable, "-m", "tests.server.jobs.answering_engine", str(port), "0.05", host]
+    command = "tests.server.jobs.answering_engine", str(port), "0.05", host
     with log.open("w") as output:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
+        process = warm.start(*command, cwd=ROOT, stdout=output, stderr=output)
     try:
         wait_until_ok(f"http://{host}:{port}/health", process, log)
         yield
@@ -144,9 +143,9 @@ def resolved_controller(addresses: Path, port_of_engines: int, log: Path) -> Ite
         "STEPBACK_PORT": str(port),
         "STEPBACK_ENGINE_URLS": f"dns+http://{NAME}:{port_of_engines}",
     }
-    command = [sys.executable, "-m", "tests.server.engine.resolved_controller", str(addresses)]
+    command = "tests.server.engine.resolved_controller", str(addresses)
     with log.open("w") as output:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+        process = warm.start(*command, cwd=ROOT, env=environment, stdout=output, stderr=output)
     try:
         wait_until_ready(f"http://127.0.0.1:{port}", process, log)
         yield f"http://127.0.0.1:{port}"

@@ -29,6 +29,7 @@ from stepback_server.engine.remote import RemoteEngine
 from stepback_server.engine.supervisor import HealthCheckConfig, Supervisor, canary
 from stepback_server.engine.vllm_process import ChildEngine, Serve, VllmLauncher
 from stepback_server.settings import Settings
+from tests import warm
 from tests.conftest import CHECKPOINT, children, cores_below, free_port, title, wait_until_ok
 
 EXPECTED = ExpectedServer(model="m", context_tokens=16, api_key=None, connections=4)
@@ -273,13 +274,7 @@ def test_a_port_that_is_taken_is_refused() -> None:
     """Whatever listens there would be mistaken for the command's own server."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])
-        refused = subprocess.run(
-            [sys.executable, "-m", "stepback_client.cli", "engine", "--port", port],
-            capture_output=True,
-            text=True,
-            timeout=500,
-            check=False,
-        )
+        refused = warm.stepback("engine", "--port", port)
     assert refused.returncode == 2
     assert refused.stderr.startswith("stepback engine: STEPBACK_HOST, STEPBACK_PORT: cannot listen")
 
@@ -291,11 +286,7 @@ def test_vllms_server_with_a_stopped_core_is_replaced_and_dies_with_the_command(
     log, port = tmp_path / "log.txt", free_port()
     flags = ["--model", str(CHECKPOINT), "--port", str(port)]
     with log.open("w") as output:
-        command = subprocess.Popen(
-            [sys.executable, "-m", "stepback_client.cli", "engine", *flags],
-            stdout=output,
-            stderr=output,
-        )
+        command = warm.start(warm.STEPBACK, "engine", *flags, stdout=output, stderr=output)
     try:
         url = f"http://127.0.0.1:{port}"
         wait_until_ok(f"{url}/health", command, log)

@@ -1,8 +1,5 @@
 """Controllers over one engine that answers at once: real processes, real HTTP, a real database."""
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests import warm
 from tests.conftest import ROOT, free_port, start_controller, wait_until_ok, wait_until_ready
 from tests.postgres import Postgres, postgres
 from tests.server.jobs.answering_engine import PROBLEM
@@ -47,15 +45,9 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def answering_engine(folder: Path, seconds: float) -> Iterator[str]:
     """The URL of an engine of one's own."""
     log, port = folder / "engine.txt", free_port()
-    command = [sys.executable, "-m", "tests.server.jobs.answering_engine"]
+    command = "tests.server.jobs.answering_engine", str(port), str(seconds)
     with log.open("w") as output:
-        process = subprocess.Popen(
-            [*command, str(port), str(seconds)],
-            cwd=ROOT,
-            env=os.environ,
-            stdout=output,
-            stderr=output,
-        )
+        process = warm.start(*command, cwd=ROOT, stdout=output, stderr=output)
     try:
         wait_until_ok(f"http://127.0.0.1:{port}/health", process, log)
         yield f"http://127.0.0.1:{port}"
@@ -70,9 +62,9 @@ class Controllers:
 
     engine: str
     folder: Path
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    processes: list[warm.Running] = field(default_factory=list)
 
-    def start(self, **settings: Any) -> tuple[subprocess.Popen[bytes], str]:
+    def start(self, **settings: Any) -> tuple[warm.Running, str]:
         """Start one that is ready."""
         log = self.folder / f"{len(self.processes)}.txt"
         given: dict[str, Any] = {"lease_seconds": 2, "grace_seconds": 0.2}

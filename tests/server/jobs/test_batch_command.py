@@ -3,18 +3,18 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from tests import warm
 from tests.conftest import CHECKPOINT
 from tests.server.jobs.conftest import BODY, wait_for
 
-COMMAND = [sys.executable, "-m", "stepback_client.cli", "batch"]
+COMMAND: list[str | Path] = [warm.STEPBACK, "batch"]
+"""What follows `python -m`."""
 
 
 def written(path: Path) -> list[dict[str, Any]]:
@@ -34,7 +34,7 @@ def test_a_file_is_answered_line_by_line_and_refusals_are_lines(
     given, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     given.write_text("".join(json.dumps(line) + "\n" for line in lines))
     command = [*COMMAND, given, "--out", out, "--url", str(jobs_server.base_url)]
-    assert subprocess.run(command, timeout=500).returncode == 0
+    assert warm.run(*command).returncode == 0
     answers = {line["custom_id"]: line for line in written(out)}
     assert set(answers) == {"a", "b", "c", "4"}
     assert answers["a"]["result"]["status"] == answers["4"]["result"]["status"] == "solved"
@@ -50,14 +50,14 @@ def test_what_was_killed_goes_on_and_asks_no_line_twice(
     command = [*COMMAND, given, "--out", out, "--in-flight", "2"]
     command += ["--url", str(jobs_server.base_url)]
     for at_least in (5, 15, 30):
-        process = subprocess.Popen(command)
+        process = warm.start(*command)
         wait_for(lambda least=at_least: len(written(out)) >= least, 100)
         process.send_signal(signal.SIGKILL)
         process.wait()
     before = written(out)
     with out.open("ab") as file:
         file.write(b'{"custom_id": "what a kill lea')
-    assert subprocess.run(command, timeout=500).returncode == 0
+    assert warm.run(*command).returncode == 0
     after = written(out)
     assert after[: len(before)] == before
     assert sorted(int(line["custom_id"]) for line in after) == list(range(1, count + 1))
@@ -80,7 +80,7 @@ def test_an_input_that_is_none_is_refused(tmp_path: Path, text: str, why: str) -
     given = tmp_path / "in.jsonl"
     given.write_text(text)
     command = [*COMMAND, given, "--out", tmp_path / "out.jsonl"]
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=500)
+    done = warm.run(*command)
     assert done.returncode == 2 and why in done.stderr
 
 
@@ -92,6 +92,6 @@ def test_a_file_is_answered_without_a_server(engine: str, tmp_path: Path) -> Non
     given.write_text("".join(json.dumps(line) + "\n" for line in lines))
     command = [*COMMAND, given, "--out", out, "--model", CHECKPOINT]
     environment = os.environ | {"STEPBACK_ENGINE_URLS": engine}
-    assert subprocess.run(command, env=environment, timeout=500).returncode == 0
+    assert warm.run(*command, env=environment).returncode == 0
     solved, refused = sorted(written(out), key=lambda line: line["custom_id"])
     assert solved["result"]["status"] == "solved" and refused["error"]["status"] == 404

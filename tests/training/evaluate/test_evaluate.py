@@ -4,7 +4,6 @@ import json
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import httpx
 import pytest
 
 from stepback_training.evaluate.cli import evaluate
+from tests import warm
 from tests.conftest import SERVED, free_port
 
 PROBLEMS = 5
@@ -32,14 +32,12 @@ SETTINGS = [
 
 
 def command(url: str, out: Path, *changes: str) -> list[str]:
-    program = [sys.executable, "-m", "stepback_client.cli", "evaluate"]
-    return [*program, "--url", url, "--out", str(out), *PLAN, *changes]
+    """What follows `python -m`."""
+    return [warm.STEPBACK, "evaluate", "--url", url, "--out", str(out), *PLAN, *changes]
 
 
 def run(url: str, out: Path, *changes: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(url, out, *changes), capture_output=True, text=True, timeout=500, check=False
-    )
+    return warm.run(*command(url, out, *changes))
 
 
 def outcomes(journal: Path) -> list[dict[str, Any]]:
@@ -49,7 +47,7 @@ def outcomes(journal: Path) -> list[dict[str, Any]]:
     return [line for line in map(json.loads, whole.splitlines()) if "outcome" in line]
 
 
-def wait_for(journal: Path, lines: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for(journal: Path, lines: int, process: warm.Running) -> None:
     deadline = time.monotonic() + 300
     while len(outcomes(journal)) < lines:
         assert process.poll() is None and time.monotonic() < deadline
@@ -84,7 +82,7 @@ def test_a_killed_evaluation_goes_on_to_the_same_outcomes(
     server: str, whole: Path, tmp_path: Path
 ) -> None:
     out, journal = tmp_path / "killed.json", tmp_path / "killed.jsonl"
-    process = subprocess.Popen(command(server, out), stderr=subprocess.DEVNULL)
+    process = warm.start(*command(server, out), stderr=subprocess.DEVNULL)
     wait_for(journal, PROBLEMS + 3, process)
     process.kill()
     process.wait()
@@ -112,13 +110,13 @@ def test_a_killed_evaluation_goes_on_to_the_same_outcomes(
 
 def test_an_interrupt_lets_what_is_in_flight_come_back(server: str, tmp_path: Path) -> None:
     out, journal = tmp_path / "drained.json", tmp_path / "drained.jsonl"
-    process = subprocess.Popen(
-        command(server, out, "--in-flight", "4"), stderr=subprocess.PIPE, text=True
-    )
-    wait_for(journal, 3, process)  # pyright: ignore[reportArgumentType]
+    errors = tmp_path / "errors.txt"
+    with errors.open("w") as file:
+        process = warm.start(*command(server, out, "--in-flight", "4"), stderr=file)
+    wait_for(journal, 3, process)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 130
+    assert process.wait(timeout=300) == 130
+    said = errors.read_text()
     assert "finishing" in said and "goes on from it" in said and "Traceback" not in said
     assert not out.exists() and len(outcomes(journal)) >= 3
 
