@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
+from pydantic import SecretStr
 
 _SECONDS_TO_END = 300.0
+NO_JOBS = SecretStr("")
+"""The `database_url` of a server that offers no jobs. Else all in one folder share a file."""
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 from tempfile import mkdtemp
+from typing import Any
 
 import httpx
 import pytest
@@ -73,9 +74,8 @@ def pytest_configure(config: pytest.Config) -> None:
         warm.begin()
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):
-        warm.end()
+def pytest_unconfigure() -> None:
+    warm.end()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -111,19 +111,20 @@ def free_port() -> int:
 
 
 def start_controller(
-    log: Path, model: Path = CHECKPOINT, **settings: object
+    log: Path, model: Path = CHECKPOINT, begin: Any = warm.start, **settings: object
 ) -> tuple[warm.Running, str]:
-    """Start a controller as a user does; gives the process and its URL, before it is ready."""
+    """Start a controller as a user does; gives the process and its URL, before it is ready.
+    `begin` is `warm.start` or `warm.cold`."""
     port = free_port()
     environment = os.environ | {
         "STEPBACK_PORT": str(port),
         "STEPBACK_MODEL": str(model),
+        # Not the file of all who are started in this folder: one would wait for another's lock.
+        "STEPBACK_DATABASE_URL": f"sqlite:///{log.with_suffix('.db')}",
         **{f"STEPBACK_{name.upper()}": str(value) for name, value in settings.items()},
     }
-    # vLLM reads how it shall write its log as it is imported.
-    start = warm.cold if "log_format" in settings else warm.start
     with log.open("w") as output:
-        process = start(warm.STEPBACK, "serve", env=environment, stdout=output, stderr=output)
+        process = begin(warm.STEPBACK, "serve", env=environment, stdout=output, stderr=output)
     return process, f"http://127.0.0.1:{port}"
 
 
@@ -148,9 +149,11 @@ def started_controller(log: Path, **settings: object) -> Iterator[Controller]:
 
 
 @contextmanager
-def controller(log: Path, model: Path = CHECKPOINT, **settings: object) -> Iterator[str]:
+def controller(
+    log: Path, model: Path = CHECKPOINT, begin: Any = warm.start, **settings: object
+) -> Iterator[str]:
     """A controller that is ready; stopped at the end."""
-    process, url = start_controller(log, model, **settings)
+    process, url = start_controller(log, model, begin, **settings)
     try:
         wait_until_ready(url, process, log)
         yield url

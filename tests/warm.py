@@ -27,6 +27,8 @@ from shutil import rmtree
 from tempfile import TemporaryFile, mkdtemp
 from typing import IO, Any
 
+from setproctitle import setproctitle
+
 STEPBACK = "stepback_client.cli"
 """The module of the command `stepback`."""
 _ROOT = Path(__file__).parents[1]
@@ -158,7 +160,10 @@ def begin() -> None:
 
 def end() -> None:
     """Undo `begin`. What runs goes on."""
-    rmtree(os.environ.pop(_FOLDER))
+    if _parent.cache_info().currsize:
+        _parent().close()
+    if os.environ.pop(_OWNER) == str(os.getpid()):
+        rmtree(os.environ.pop(_FOLDER))
 
 
 class _Parent:
@@ -174,6 +179,9 @@ class _Parent:
             if not address.exists():
                 _start_parent(address)
         self._socket.connect(str(address))
+
+    def close(self) -> None:
+        self._socket.close()
 
     def ask(self, request: Mapping[str, Any], streams: Sequence[int] = ()) -> int:
         with self._asking:
@@ -255,6 +263,8 @@ class _Server:
 
 def _become(command: Sequence[str], environment: Mapping[str, str], folder: str) -> None:
     """Turn into the command, whose exit is that of this process."""
+    # Its place is found by the environment that it stands before, which is about to be another.
+    setproctitle(" ".join([sys.executable, "-m", *command]))
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)

@@ -31,7 +31,7 @@ def run(
 
 
 def stepback(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return warm.stepback(*arguments, env=os.environ | environment)
+    return run(sys.executable, "-m", warm.STEPBACK, *arguments, **environment)
 
 
 def test_solve_prints_the_steps_and_the_cost(server: str) -> None:

@@ -23,7 +23,7 @@ def in_a_terminal(*arguments: str) -> tuple[int, str]:
     """Run the command with a pseudo-terminal as its output; gives its status and what it wrote."""
     leader, follower = pty.openpty()
     environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
-    process = warm.start(
+    process = warm.cold(
         warm.STEPBACK, *arguments, stdout=follower, stderr=follower, env=environment
     )
     os.close(follower)

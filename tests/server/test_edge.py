@@ -18,6 +18,7 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import EngineUnavailable, OwnedEngine
 from stepback_server.gateway.keys import new_key
 from stepback_server.settings import Settings
+from tests.asgi import NO_JOBS
 from tests.conftest import CHECKPOINT, SERVED
 from tests.server.search.scripted import END, ScriptedEngine
 
@@ -196,7 +197,7 @@ def test_a_full_queue_is_not_ready_for_a_search_and_is_for_traffic() -> None:
 
     async def run() -> list[httpx.Response]:
         engine = ScriptedEngine(lambda request, index: (END,), delay=0.2)
-        settings = Settings(max_searches=1, max_queued=0)
+        settings = Settings(max_searches=1, max_queued=0, database_url=NO_JOBS)
         app = create_app(settings, Checkpoint.open(CHECKPOINT), lambda: engine)
         async with (
             app.router.lifespan_context(app),

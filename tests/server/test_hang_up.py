@@ -18,7 +18,7 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import OnSample, SampleRequest
 from stepback_server.settings import Settings
 from stepback_server.solve.batch import BatchRun
-from tests.asgi import listening
+from tests.asgi import NO_JOBS, listening
 from tests.conftest import CHECKPOINT
 from tests.server.search.scripted import ScriptedEngine
 
@@ -47,7 +47,7 @@ async def controller(quick: int) -> AsyncGenerator[httpx.AsyncClient]:
     """A controller over real HTTP, and a caller of it."""
     checkpoint = Checkpoint.open(CHECKPOINT)
     engine = FirstAlone(checkpoint.codec.tokens.end_id, quick)
-    app = create_app(Settings(), checkpoint, lambda: engine)
+    app = create_app(Settings(database_url=NO_JOBS), checkpoint, lambda: engine)
     config = uvicorn.Config(app, http=PatientProtocol, log_config=None)
     with listening(config, force_exit=True) as port:
         address = f"http://127.0.0.1:{port}"

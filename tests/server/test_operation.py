@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
@@ -123,7 +124,14 @@ def test_metrics_count_results_refusals_and_the_engine(server: str) -> None:
 
 
 def serve(*flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return warm.stepback("serve", *flags, env=os.environ | environment)
+    return subprocess.run(
+        [sys.executable, "-m", warm.STEPBACK, "serve", *flags],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from stepback_core.schemas import StopReason
 from stepback_server.app import create_app
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.settings import Settings
+from tests.asgi import NO_JOBS
 from tests.conftest import CHECKPOINT
 from tests.server.search.scripted import ScriptedEngine
 
@@ -40,7 +41,7 @@ def with_house(scenario: Callable[[House], Coroutine[Any, Any, None]]) -> None:
         checkpoint = Checkpoint.open(CHECKPOINT)
         end = checkpoint.codec.tokens.end_id
         engine = ScriptedEngine(lambda request, index: (end,), delay=0.02)
-        app = create_app(Settings(), checkpoint, lambda: engine)
+        app = create_app(Settings(database_url=NO_JOBS), checkpoint, lambda: engine)
         async with (
             app.router.lifespan_context(app),
             httpx.AsyncClient(

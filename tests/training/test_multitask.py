@@ -37,6 +37,10 @@ batch_tokens = 2048
 """
 
 
+FEW_TOKENS = 300
+"""A model that was trained so shortly spends all that it is allowed."""
+
+
 def run(*arguments: str | Path) -> None:
     done = warm.stepback(*arguments)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -53,7 +57,7 @@ def write_traces(path: Path) -> list[str]:
 def check_the_picture(url: str, path: Path) -> None:
     """`stepback solve` draws the maze, however far an untrained model gets in it."""
     path.write_text(GENERATORS["maze"].checker.example.model_dump_json())
-    asked = "--problem", path, "--url", url, "--breadth", "2"
+    asked = "--problem", path, "--url", url, "--breadth", "2", "--tokens", str(FEW_TOKENS)
     done = warm.stepback("solve", "--task", "maze", *asked)
     assert done.returncode in (0, 1), done.stderr
     assert "#########\n#   #" in done.stdout and "tokens" in done.stdout
@@ -84,8 +88,8 @@ def test_one_model_for_several_tasks_from_data_to_answers(tmp_path: Path) -> Non
     with controller(tmp_path / "log.txt", folder) as url, Client(url) as client:
         for name in checkpoint.manifest.tasks:
             problem = next(GENERATORS[name].stream(Split.TEST_SEEN, Random(1)))
-            result = client.solve(problem, breadth=2)
+            result = client.solve(problem, breadth=2, tokens=FEW_TOKENS)
             assert result.usage.generated_tokens > 0
         check_the_picture(url, tmp_path / "maze.json")
-        result = client.solve(prompt=prompts[0], breadth=2)
+        result = client.solve(prompt=prompts[0], breadth=2, tokens=FEW_TOKENS)
         assert result.status in (Status.UNVERIFIED, Status.UNSOLVED)

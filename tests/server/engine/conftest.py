@@ -116,6 +116,7 @@ def fleet(
     environment = light_environment | {
         "STEPBACK_PORT": str(port),
         "STEPBACK_MODEL": str(CHECKPOINT),
+        "STEPBACK_DATABASE_URL": f"sqlite:///{log.with_suffix('.db')}",
         "STEPBACK_ENGINE_URLS": ",".join(each.url for each in servers),
         # A slow machine must not end a search that a test wants whole.
         "STEPBACK_BUDGET_SECONDS": "800",

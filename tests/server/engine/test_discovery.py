@@ -144,8 +144,9 @@ def resolved_controller(addresses: Path, port_of_engines: int, log: Path) -> Ite
         "STEPBACK_ENGINE_URLS": f"dns+http://{NAME}:{port_of_engines}",
     }
     command = "tests.server.engine.resolved_controller", str(addresses)
+    # It replaces how names are resolved before anything is imported.
     with log.open("w") as output:
-        process = warm.start(*command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+        process = warm.cold(*command, cwd=ROOT, env=environment, stdout=output, stderr=output)
     try:
         wait_until_ready(f"http://127.0.0.1:{port}", process, log)
         yield f"http://127.0.0.1:{port}"

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from tests import warm
 from tests.conftest import controller
 from tests.server.observability.collector import Collector, attributes, collecting
 
@@ -45,7 +46,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     log = tmp_path_factory.mktemp("observed") / "log.txt"
     with pytest.MonkeyPatch.context() as environment, collecting() as (collector, endpoint):
         environment.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
-        with controller(log, log_format="json") as url:
+        # vLLM reads how it shall write its log as it is imported.
+        with controller(log, begin=warm.cold, log_format="json") as url:
             seen = Seen(*_ask(url), collector, "")
         # It has stopped, so it has sent and written everything.
         seen.log = Path(log).read_text()

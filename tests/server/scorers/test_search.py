@@ -296,7 +296,9 @@ def test_a_server_lists_its_scorers_and_forwards_no_callers_key(
     async def ask(url: str) -> tuple[httpx.Response, httpx.Response, httpx.Response]:
         path = tmp_path / "scorers.toml"
         path.write_text(f'[mine]\nurl = "{url}"')
-        settings = Settings.model_validate({"checkers_file": path, "keys": line})
+        settings = Settings.model_validate(
+            {"checkers_file": path, "keys": line, "database_url": ""}
+        )
         app = create_app(settings, checkpoint, lambda: writing(checkpoint, [RIGHT]))
         transport = httpx.ASGITransport(app)
         headers = {"Authorization": f"Bearer {key}"}
