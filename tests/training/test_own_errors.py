@@ -263,7 +263,7 @@ def test_a_task_that_no_model_knows_is_refused(knows_countdown: str, tmp_path: P
 
 def test_what_cannot_be_collected_is_refused(server: str, tmp_path: Path) -> None:
     out = tmp_path / "errors.jsonl"
-    assert collect(server, out, *HOT, "--problems", "12").returncode == 0
+    assert collect(server, out, *HOT, "--problems", "4").returncode == 0
     assert out.stat().st_size
     for flags, status, message in (
         (["--problems", "1", "--seed", "1"], 2, "was begun with"),
@@ -283,7 +283,7 @@ def test_what_cannot_be_collected_is_refused(server: str, tmp_path: Path) -> Non
     assert list(read_model_errors(foreign))
     whole = out.read_bytes()
     write(out)
-    assert collect(server, out, *HOT, "--problems", "12").returncode == 0
+    assert collect(server, out, *HOT, "--problems", "4").returncode == 0
     assert out.read_bytes() == whole
 
 

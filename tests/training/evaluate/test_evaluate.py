@@ -82,13 +82,13 @@ def test_a_killed_evaluation_goes_on_to_the_same_outcomes(
     server: str, whole: Path, tmp_path: Path
 ) -> None:
     out, journal = tmp_path / "killed.json", tmp_path / "killed.jsonl"
-    process = warm.start(*command(server, out), stderr=subprocess.DEVNULL)
+    process = warm.start(*command(server, out, "--no-picture"), stderr=subprocess.DEVNULL)
     wait_for(journal, PROBLEMS + 3, process)
     process.kill()
     process.wait()
     before = outcomes(journal)
     assert not out.exists() and len(before) < 2 * PROBLEMS * len(SETTINGS)
-    done = run(server, out)
+    done = run(server, out, "--no-picture")
     assert done.returncode == 0, done.stderr
     after = outcomes(journal)
     # What was there was not asked again, and nothing is there twice.
