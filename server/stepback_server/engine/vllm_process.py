@@ -8,8 +8,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from stepback_server.engine.base import (
@@ -145,16 +145,19 @@ class ChildEngine:
     async def check(self) -> None:
         if self._process.has_ended:
             raise await self._explained(EngineUnavailable("vLLM's server has ended"))
-        try:
+        async with self._explaining(_DYING_SECONDS):
             await self._replica.check()
-        except EngineUnavailable as error:
-            raise await self._explained(error, _DYING_SECONDS) from error
 
     async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
-        try:
+        async with self._explaining():
             await self._replica.sample(request, stop, deliver)
+
+    @asynccontextmanager
+    async def _explaining(self, patience: float = 0.0) -> AsyncGenerator[None]:
+        try:
+            yield
         except EngineUnavailable as error:
-            raise await self._explained(error) from error
+            raise await self._explained(error, patience) from error
 
     async def _explained(
         self, error: EngineUnavailable, patience: float = 0.0
@@ -168,10 +171,12 @@ class ChildEngine:
         return EngineUnavailable.of_death(death)
 
     async def running(self) -> int:
-        return await self._replica.running()
+        async with self._explaining(_DYING_SECONDS):
+            return await self._replica.running()
 
     async def progress(self) -> int:
-        return await self._replica.progress()
+        async with self._explaining(_DYING_SECONDS):
+            return await self._replica.progress()
 
     async def reload(self, checkpoint: Path) -> bool:
         return await self._replica.reload(checkpoint)

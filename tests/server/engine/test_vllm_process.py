@@ -27,7 +27,7 @@ from stepback_server.engine.death import Death
 from stepback_server.engine.handshake import ExpectedServer
 from stepback_server.engine.remote import RemoteEngine
 from stepback_server.engine.supervisor import HealthCheckConfig, Supervisor, canary
-from stepback_server.engine.vllm_process import ChildEngine, Serve, VllmLauncher
+from stepback_server.engine.vllm_process import ChildEngine, Serve, ServerProcess, VllmLauncher
 from stepback_server.settings import Settings
 from tests import warm
 from tests.conftest import CHECKPOINT, children, cores_below, free_port, title, wait_until_ok
@@ -217,6 +217,28 @@ def test_a_server_whose_core_dies_says_of_which_signal(
         sign.unlink()
 
     supervised(launcher, url, scenario)
+
+
+class Gone:
+    """What is left of a server that has ended: an address that nobody answers."""
+
+    version = "0"
+
+    async def progress(self) -> int:
+        raise EngineUnavailable("it cannot be reached")
+
+    check = running = progress
+
+
+@pytest.mark.parametrize("asked", ["check", "running", "progress"])
+def test_whatever_notices_an_end_names_its_signal(asked: str) -> None:
+    process = ServerProcess(meet_an_illegal_instruction, ["0"])
+    engine = ChildEngine(Gone(), process)  # pyright: ignore[reportArgumentType]
+    try:
+        with pytest.raises(EngineUnavailable, match="killed by SIGILL"):
+            asyncio.run(getattr(engine, asked)())
+    finally:
+        process.kill()
 
 
 def test_a_start_that_is_given_up_leaves_nothing_behind() -> None:

@@ -1,0 +1,191 @@
+"""Commands of the project in processes that have imported torch and vLLM before they begin.
+
+Nearly all of a start is imports, and the suite starts a hundred processes. Here a process imports
+them once, before it has a thread, and forks one that runs `python -m MODULE ...` whenever a test
+asks. That is a process like any other: it has its own environment, folder and streams, it gets
+signals, and it leaves an exit status. A command begins cold outside a run of tests, and where the
+order of a start is what is tested.
+"""
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from fcntl import LOCK_EX, flock
+from functools import cache
+from pathlib import Path
+from shutil import rmtree
+from tempfile import TemporaryFile, mkdtemp
+from typing import IO, Any, TypedDict, Unpack
+
+STEPBACK = "stepback_client.cli"
+"""The module of the command `stepback`."""
+_ROOT = Path(__file__).parents[2]
+# Where the processes of a run meet, and which of them the run ends with.
+_FOLDER, _OWNER = "WARM_FOLDER", "WARM_OWNER"
+LONGEST_REQUEST = 1 << 18
+"""Bytes of a command and its environment."""
+_RUN_SECONDS = 500
+
+
+class Process:
+    """A running command, as `subprocess.Popen` has it."""
+
+    def __init__(self, pid: int, command: Sequence[str]) -> None:
+        self.pid = pid
+        self.args = command
+        self.returncode: int | None = None
+        # Its number is nobody else's until its status is collected.
+        self._handle = os.pidfd_open(pid)
+        self._collecting = threading.Lock()
+
+    def poll(self) -> int | None:
+        return self._collect(0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        status = self._collect(timeout)
+        if status is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        return status
+
+    def _collect(self, timeout: float | None) -> int | None:
+        with self._collecting:
+            if self.returncode is None:
+                poll = select.poll()
+                poll.register(self._handle, select.POLLIN)
+                if poll.poll(None if timeout is None else timeout * 1000):
+                    self.returncode = _parent().ask({"collect": self.pid})
+                    os.close(self._handle)
+            return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+Running = Process | subprocess.Popen[bytes]
+Stream = IO[Any] | int
+
+
+class Surroundings(TypedDict, total=False):
+    """What a command is given beside its words. What is left out is as in this process."""
+
+    env: Mapping[str, str]
+    cwd: Path
+    stdout: Stream
+    stderr: Stream
+
+
+def start(*command: str | Path, **given: Unpack[Surroundings]) -> Running:
+    """Start `python -m` with this command. No stream can be a pipe."""
+    if _FOLDER not in os.environ:
+        return cold(*command, **given)
+    words = [str(word) for word in command]
+    request = {
+        "command": words,
+        "environment": dict(given.get("env", os.environ)),
+        "folder": str(given.get("cwd", Path.cwd())),
+    }
+    with open(os.devnull, "r+b") as nowhere:
+        streams = [nowhere.fileno()]
+        for stream in (given.get("stdout", 1), given.get("stderr", 2)):
+            if stream == subprocess.STDOUT:
+                streams.append(streams[1])
+            elif stream == subprocess.DEVNULL:
+                streams.append(nowhere.fileno())
+            else:
+                streams.append(stream if isinstance(stream, int) else stream.fileno())
+        return Process(_parent().ask(request, streams), ["python", "-m", *words])
+
+
+def cold(*command: str | Path, **given: Unpack[Surroundings]) -> subprocess.Popen[bytes]:
+    """Start it as a new Python."""
+    return subprocess.Popen([sys.executable, "-m", *map(str, command)], **given)
+
+
+def run(*command: str | Path, **given: Unpack[Surroundings]) -> subprocess.CompletedProcess[str]:
+    """Run it to its end, and read what it printed."""
+    with TemporaryFile("w+") as out, TemporaryFile("w+") as err:
+        process = start(*command, **given | {"stdout": out, "stderr": err})
+        try:
+            status = process.wait(_RUN_SECONDS)
+        finally:
+            process.kill()
+            process.wait()
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(process.args, status, out.read(), err.read())
+
+
+def stepback(
+    *command: str | Path, **given: Unpack[Surroundings]
+) -> subprocess.CompletedProcess[str]:
+    """Run `stepback` with this command."""
+    return run(STEPBACK, *command, **given)
+
+
+def begin() -> None:
+    """From now on let commands begin warm, in this process and in those that it starts."""
+    os.environ |= {_FOLDER: mkdtemp(prefix="warm-"), _OWNER: str(os.getpid())}
+
+
+def end() -> None:
+    """Undo `begin`. What runs goes on."""
+    if _parent.cache_info().currsize:
+        _parent().close()
+    if os.environ.pop(_OWNER) == str(os.getpid()):
+        rmtree(os.environ.pop(_FOLDER))
+
+
+class _Parent:
+    """The process that has imported all and forks the commands, seen from here."""
+
+    def __init__(self, folder: Path) -> None:
+        self._asking = threading.Lock()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        address = folder / "socket"
+        # All of a run ask one process, which the first of them starts.
+        with (folder / "lock").open("w") as lock:
+            flock(lock, LOCK_EX)
+            if not address.exists():
+                _start_parent(address)
+        self._socket.connect(str(address))
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def ask(self, request: Mapping[str, Any], streams: Sequence[int] = ()) -> int:
+        with self._asking:
+            socket.send_fds(self._socket, [json.dumps(request).encode()], streams)
+            answer = self._socket.recv(LONGEST_REQUEST)
+        assert answer, "the process that forks commands has ended"
+        return int(answer)
+
+
+@cache
+def _parent() -> _Parent:
+    return _Parent(Path(os.environ[_FOLDER]))
+
+
+def _start_parent(address: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(address))
+        listener.listen()
+        descriptor = listener.fileno()
+        command = [sys.executable, "-m", "tests.warm.forking", str(descriptor), os.environ[_OWNER]]
+        # It ends with the run, so nobody waits for it.
+        parent = subprocess.Popen(command, pass_fds=[descriptor], cwd=_ROOT)
+        parent.returncode = 0

@@ -1,0 +1,122 @@
+"""The process that imports torch and vLLM once, and forks each command of a run of tests.
+
+    python -m tests.warm.forking LISTENER OWNER
+
+The descriptor of its socket, and the process with which the run ends.
+"""
+
+import importlib
+import json
+import os
+import runpy
+import selectors
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from setproctitle import setproctitle
+
+from stepback_server.engine.fork_server import MODULES
+from stepback_server.engine.orphan import without_threads
+from stepback_server.gc_tuning import tune_gc
+from tests.warm import LONGEST_REQUEST
+
+_COMMANDS = (
+    "stepback_server.app",
+    "stepback_server.commands.serve",
+    "stepback_training.cli",
+    "stepback_training.train.sft",
+)
+
+
+class Server:
+    """Forks and collects as it is asked, until the run is over."""
+
+    def __init__(self, listener: socket.socket, owner: int) -> None:
+        self._listener = listener
+        self._owner = os.pidfd_open(owner)
+        self._selector = selectors.DefaultSelector()
+        for each in (self._owner, listener):
+            self._selector.register(each, selectors.EVENT_READ)
+
+    def serve(self) -> dict[str, Any] | None:
+        """Serve until the end, and return nothing. In the process of a command return that."""
+        while True:
+            for key, _ in self._selector.select():
+                if key.fd == self._owner:
+                    return None
+                if key.fileobj is self._listener:
+                    self._selector.register(self._listener.accept()[0], selectors.EVENT_READ)
+                elif (asked := self._answer(key.fileobj)) is not None:
+                    return asked
+
+    def _answer(self, asking: Any) -> dict[str, Any] | None:
+        text, streams, _, _ = socket.recv_fds(asking, LONGEST_REQUEST, 3)
+        if not text:
+            self._selector.unregister(asking)
+            asking.close()
+            return None
+        request: dict[str, Any] = json.loads(text)
+        if "collect" in request:
+            _, status = os.waitpid(request["collect"], 0)
+            asking.send(str(os.waitstatus_to_exitcode(status)).encode())
+            return None
+        pid = os.fork()
+        if pid == 0:
+            self._close()
+            for number, stream in enumerate(streams):
+                os.dup2(stream, number)
+        for stream in streams:
+            os.close(stream)
+        if pid == 0:
+            return request
+        asking.send(str(pid).encode())
+        return None
+
+    def _close(self) -> None:
+        """Leave a command nothing of this."""
+        sockets = [key.fileobj for key in self._selector.get_map().values()]
+        self._selector.close()
+        os.close(self._owner)
+        for each in sockets:
+            if isinstance(each, socket.socket):
+                each.close()
+
+
+def _become(command: Sequence[str], environment: Mapping[str, str], folder: str) -> None:
+    """Turn into the command, whose exit is that of this process."""
+    # Its place is found by the environment that it stands before, which is about to be another.
+    setproctitle(" ".join([sys.executable, "-m", *command]))
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    module, *arguments = command
+    sys.argv[1:] = arguments
+    # As of a new Python, which this one's path began with, too.
+    sys.path[0] = folder
+    sys.path[1:1] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
+    importlib.invalidate_caches()
+    # Else Python warns that what it runs has been imported.
+    sys.modules.pop(module, None)
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _main() -> None:
+    listener, owner = map(int, sys.argv[1:])
+    _import_all()
+    request = Server(socket.socket(fileno=listener), owner).serve()
+    if request is not None:
+        _become(**request)
+
+
+def _import_all() -> None:
+    with without_threads():
+        for module in (*MODULES, *_COMMANDS):
+            importlib.import_module(module)
+    assert len(os.listdir("/proc/self/task")) == 1, "a process with threads cannot be forked"
+    tune_gc()
+
+
+if __name__ == "__main__":
+    _main()
