@@ -32,8 +32,6 @@ SERVED = Manifest.read(CHECKPOINT).name
 """The name that the bundled checkpoint is served by."""
 
 prepare_environment(cpu=True)
-# Tests import torch and vLLM: without this the collector takes a sixth of the suite's CPU time.
-tune_gc()
 
 _ENGINE_FIXTURES = {"server", "loadable", "servers", "fleet"}
 _SLOW_MODULES = {
@@ -69,6 +67,8 @@ _SLOW_MODULES = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Tests import torch and vLLM: without this the collector takes a sixth of the suite's CPU time.
+    tune_gc()
     # Not in xdist's processes: they take part in the run of the one that starts them.
     if not hasattr(config, "workerinput"):
         warm.begin()

@@ -5,6 +5,8 @@
 The descriptor of its socket, and the process with which the run ends.
 """
 
+import atexit
+import gc
 import importlib
 import json
 import os
@@ -116,6 +118,8 @@ def _import_all() -> None:
             importlib.import_module(module)
     assert len(os.listdir("/proc/self/task")) == 1, "a process with threads cannot be forked"
     tune_gc()
+    # Extensions complain at the exit of what nobody has collected.
+    atexit.register(gc.unfreeze)
 
 
 if __name__ == "__main__":
