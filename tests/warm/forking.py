@@ -21,6 +21,7 @@ from setproctitle import setproctitle
 
 from stepback_server.engine.fork_server import MODULES
 from stepback_server.engine.orphan import without_threads
+from stepback_server.engine.vllm_environment import prepare_environment
 from stepback_server.gc_tuning import tune_gc
 from tests.warm import LONGEST_REQUEST
 
@@ -113,6 +114,9 @@ def _main() -> None:
 
 
 def _import_all() -> None:
+    # More threads than one begin as a library is loaded.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    prepare_environment(cpu=True)
     with without_threads():
         for module in (*MODULES, *_COMMANDS):
             importlib.import_module(module)
