@@ -111,10 +111,13 @@ def free_port() -> int:
 
 
 def start_controller(
-    log: Path, model: Path = CHECKPOINT, begin: Any = warm.start, **settings: object
+    log: Path,
+    model: Path = CHECKPOINT,
+    start: Any = warm.start,
+    **settings: object,
 ) -> tuple[warm.Running, str]:
     """Start a controller as a user does; gives the process and its URL, before it is ready.
-    `begin` is `warm.start` or `warm.cold`."""
+    `start` is `warm.start` or `warm.cold`."""
     port = free_port()
     environment = os.environ | {
         "STEPBACK_PORT": str(port),
@@ -124,7 +127,7 @@ def start_controller(
         **{f"STEPBACK_{name.upper()}": str(value) for name, value in settings.items()},
     }
     with log.open("w") as output:
-        process = begin(warm.STEPBACK, "serve", env=environment, stdout=output, stderr=output)
+        process = start(warm.STEPBACK, "serve", env=environment, stdout=output, stderr=output)
     return process, f"http://127.0.0.1:{port}"
 
 
@@ -150,10 +153,13 @@ def started_controller(log: Path, **settings: object) -> Iterator[Controller]:
 
 @contextmanager
 def controller(
-    log: Path, model: Path = CHECKPOINT, begin: Any = warm.start, **settings: object
+    log: Path,
+    model: Path = CHECKPOINT,
+    start: Any = warm.start,
+    **settings: object,
 ) -> Iterator[str]:
     """A controller that is ready; stopped at the end."""
-    process, url = start_controller(log, model, begin, **settings)
+    process, url = start_controller(log, model, start, **settings)
     try:
         wait_until_ready(url, process, log)
         yield url

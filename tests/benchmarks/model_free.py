@@ -236,7 +236,12 @@ def _draw(task: Generator[Any], split: Split, count: int) -> list[BaseModel]:
 
 def _of_file(given: argparse.Namespace) -> Iterator[Problems]:
     read = ProblemFile.read(given.file, GENERATORS["deduction"], Columns(question=given.question))
-    yield given.file.stem, [each.problem for each in read.questions][: given.problems]
+    asked = [each.problem for each in read.questions][: given.problems]
+    for each in asked:
+        graph = Graph.of(DeductionProblem.model_validate(each))
+        both = graph.reachable([graph.subject]).issuperset(graph.answers)
+        assert not both, f"{graph.subject}: its sentences lead to both answers"
+    yield given.file.stem, asked
 
 
 def main() -> int:

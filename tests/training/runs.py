@@ -31,6 +31,11 @@ def finish(command: list[str]) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+def finish_in_a_new_python(command: list[str]) -> None:
+    """Its hash seed is another, as forks of one process have none."""
+    assert warm.cold(*command).wait(timeout=500) == 0
+
+
 def last_step(run: Path) -> int:
     found = resumable(run / "checkpoints")
     return int(found[-1].name.rpartition("-")[2]) if found else 0

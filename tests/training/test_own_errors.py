@@ -246,8 +246,8 @@ def test_a_collection_goes_on_where_it_was_cut_short(server: str, tmp_path: Path
     recipe.write_text(
         'name = "own"\n[data]\nsamples = 200\n[scratch]\n[train]\nlearning_rate = 1e-3\n'
     )
-    own = "--errors-from", whole, "--errors-share", "1.0"
-    done = warm.stepback("data", "--recipe", recipe, "--out", tmp_path / "samples.jsonl", *own)
+    taught = "--errors-from", whole, "--errors-share", "1.0"
+    done = warm.stepback("data", "--recipe", recipe, "--out", tmp_path / "samples.jsonl", *taught)
     assert done.returncode == 0, done.stderr
     own = {(*error.prefix, error.wrong_step) for error in errors}
     wrong = [s for s in read_samples(tmp_path / "samples.jsonl") if s.wrong_steps]

@@ -29,6 +29,7 @@ from tests.conftest import ROOT, controller
 from tests.training.runs import (
     assert_same,
     finish,
+    finish_in_a_new_python,
     last_step,
     make_base_model,
     read_tensors,
@@ -95,7 +96,7 @@ def test_a_run_ends_in_a_checkpoint_that_transformers_loads(tmp_path: Path, samp
 def test_a_run_killed_twice_resumes_to_the_same_weights(tmp_path: Path, samples: Path) -> None:
     recipe = write_recipe(tmp_path)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    finish(train_command(recipe, samples, whole))
+    finish_in_a_new_python(train_command(recipe, samples, whole))
     command = train_command(recipe, samples, killed)
     for step in (10, 25):
         train_until(step, command, killed, signal.SIGKILL)

@@ -3,8 +3,8 @@
 Nearly all of a start is imports, and the suite starts a hundred processes. Here a process imports
 them once, before it has a thread, and forks one that runs `python -m MODULE ...` whenever a test
 asks. That is a process like any other: it has its own environment, folder and streams, it gets
-signals, and it leaves an exit status. A command begins cold outside a run of tests, and where the
-order of a start is what is tested.
+signals, and it leaves an exit status. A command begins cold outside a run of tests, and where a
+test is about what a new Python does: the order of a start, what it loads, what is read at import.
 """
 
 import json
@@ -32,6 +32,10 @@ _FOLDER, _OWNER = "WARM_FOLDER", "WARM_OWNER"
 LONGEST_REQUEST = 1 << 18
 """Bytes of a command and its environment."""
 _RUN_SECONDS = 500
+# The first question waits until all is imported.
+_ANSWER_SECONDS = 500
+# As it is before any test changes it.
+_ENVIRONMENT = dict(os.environ)
 
 
 class Process:
@@ -55,14 +59,15 @@ class Process:
         return status
 
     def _collect(self, timeout: float | None) -> int | None:
-        with self._collecting:
-            if self.returncode is None:
-                poll = select.poll()
-                poll.register(self._handle, select.POLLIN)
-                if poll.poll(None if timeout is None else timeout * 1000):
-                    self.returncode = _parent().ask({"collect": self.pid})
-                    os.close(self._handle)
-            return self.returncode
+        if self.returncode is None:
+            ended = select.poll()
+            ended.register(self._handle, select.POLLIN)
+            if ended.poll(None if timeout is None else max(0.0, timeout) * 1000):
+                with self._collecting:
+                    if self.returncode is None:
+                        self.returncode = _ask({"collect": self.pid})
+                        os.close(self._handle)
+        return self.returncode
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
@@ -108,7 +113,7 @@ def start(*command: str | Path, **given: Unpack[Surroundings]) -> Running:
                 streams.append(nowhere.fileno())
             else:
                 streams.append(stream if isinstance(stream, int) else stream.fileno())
-        return Process(_parent().ask(request, streams), ["python", "-m", *words])
+        return Process(_ask(request, streams), ["python", "-m", *words])
 
 
 def cold(*command: str | Path, **given: Unpack[Surroundings]) -> subprocess.Popen[bytes]:
@@ -144,40 +149,32 @@ def begin() -> None:
 
 def end() -> None:
     """Undo `begin`. What runs goes on."""
-    if _parent.cache_info().currsize:
-        _parent().close()
     if os.environ.pop(_OWNER) == str(os.getpid()):
         rmtree(os.environ.pop(_FOLDER))
 
 
-class _Parent:
-    """The process that has imported all and forks the commands, seen from here."""
-
-    def __init__(self, folder: Path) -> None:
-        self._asking = threading.Lock()
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        address = folder / "socket"
-        # All of a run ask one process, which the first of them starts.
-        with (folder / "lock").open("w") as lock:
-            flock(lock, LOCK_EX)
-            if not address.exists():
-                _start_parent(address)
-        self._socket.connect(str(address))
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def ask(self, request: Mapping[str, Any], streams: Sequence[int] = ()) -> int:
-        with self._asking:
-            socket.send_fds(self._socket, [json.dumps(request).encode()], streams)
-            answer = self._socket.recv(LONGEST_REQUEST)
-        assert answer, "the process that forks commands has ended"
-        return int(answer)
+def _ask(request: Mapping[str, Any], streams: Sequence[int] = ()) -> int:
+    """Ask the process that forks. Each question has a connection of its own, so that none that is
+    broken off leaves its answer to another."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking:
+        asking.settimeout(_ANSWER_SECONDS)
+        asking.connect(str(_parent()))
+        socket.send_fds(asking, [json.dumps(request).encode()], streams)
+        answer = asking.recv(LONGEST_REQUEST)
+    assert answer, f"the process that forks commands refused {request.get('command')}"
+    return int(answer)
 
 
 @cache
-def _parent() -> _Parent:
-    return _Parent(Path(os.environ[_FOLDER]))
+def _parent() -> Path:
+    """Its address. All of a run ask one process, which the first of them starts."""
+    folder = Path(os.environ[_FOLDER])
+    address = folder / "socket"
+    with (folder / "lock").open("w") as lock:
+        flock(lock, LOCK_EX)
+        if not address.exists():
+            _start_parent(address)
+    return address
 
 
 def _start_parent(address: Path) -> None:
@@ -187,5 +184,5 @@ def _start_parent(address: Path) -> None:
         descriptor = listener.fileno()
         command = [sys.executable, "-m", "tests.warm.forking", str(descriptor), os.environ[_OWNER]]
         # It ends with the run, so nobody waits for it.
-        parent = subprocess.Popen(command, pass_fds=[descriptor], cwd=_ROOT)
+        parent = subprocess.Popen(command, pass_fds=[descriptor], cwd=_ROOT, env=_ENVIRONMENT)
         parent.returncode = 0

@@ -12,6 +12,7 @@ import json
 import os
 import runpy
 import selectors
+import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -55,26 +56,24 @@ class Server:
                     return asked
 
     def _answer(self, asking: Any) -> dict[str, Any] | None:
-        text, streams, _, _ = socket.recv_fds(asking, LONGEST_REQUEST, 3)
-        if not text:
-            self._selector.unregister(asking)
-            asking.close()
-            return None
-        request: dict[str, Any] = json.loads(text)
-        if "collect" in request:
-            _, status = os.waitpid(request["collect"], 0)
-            asking.send(str(os.waitstatus_to_exitcode(status)).encode())
-            return None
-        pid = os.fork()
-        if pid == 0:
-            self._close()
-            for number, stream in enumerate(streams):
-                os.dup2(stream, number)
-        for stream in streams:
-            os.close(stream)
-        if pid == 0:
-            return request
-        asking.send(str(pid).encode())
+        """Answer the one question of a connection. In the process of a command return that."""
+        self._selector.unregister(asking)
+        with asking:
+            try:
+                text, streams, _, _ = socket.recv_fds(asking, LONGEST_REQUEST, 3)
+                request: dict[str, Any] = json.loads(text)
+                if "collect" in request:
+                    answer = os.waitstatus_to_exitcode(os.waitpid(request["collect"], 0)[1])
+                elif (answer := os.fork()) == 0:
+                    self._close()
+                    _take(streams)
+                    return request
+                for stream in streams:
+                    os.close(stream)
+                asking.send(str(answer).encode())
+            # Of this connection alone: others ask on.
+            except (OSError, ValueError) as error:
+                print(f"a test's command: {error!r}", file=sys.stderr)
         return None
 
     def _close(self) -> None:
@@ -85,6 +84,13 @@ class Server:
         for each in sockets:
             if isinstance(each, socket.socket):
                 each.close()
+
+
+def _take(streams: Sequence[int]) -> None:
+    """Make them the standard streams."""
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
 
 
 def _become(command: Sequence[str], environment: Mapping[str, str], folder: str) -> None:
@@ -107,9 +113,12 @@ def _become(command: Sequence[str], environment: Mapping[str, str], folder: str)
 
 def _main() -> None:
     listener, owner = map(int, sys.argv[1:])
+    # It outlives Ctrl-C, which all of a run get: those who end then still ask.
+    interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)
     _import_all()
     request = Server(socket.socket(fileno=listener), owner).serve()
     if request is not None:
+        signal.signal(signal.SIGINT, interrupted)
         _become(**request)
 
 

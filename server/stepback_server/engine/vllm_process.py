@@ -145,7 +145,7 @@ class ChildEngine:
     async def check(self) -> None:
         if self._process.has_ended:
             raise await self._explained(EngineUnavailable("vLLM's server has ended"))
-        async with self._explaining(_DYING_SECONDS):
+        async with self._explaining():
             await self._replica.check()
 
     async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
@@ -153,11 +153,11 @@ class ChildEngine:
             await self._replica.sample(request, stop, deliver)
 
     @asynccontextmanager
-    async def _explaining(self, patience: float = 0.0) -> AsyncGenerator[None]:
+    async def _explaining(self) -> AsyncGenerator[None]:
         try:
             yield
         except EngineUnavailable as error:
-            raise await self._explained(error, patience) from error
+            raise await self._explained(error, _DYING_SECONDS) from error
 
     async def _explained(
         self, error: EngineUnavailable, patience: float = 0.0
@@ -171,11 +171,11 @@ class ChildEngine:
         return EngineUnavailable.of_death(death)
 
     async def running(self) -> int:
-        async with self._explaining(_DYING_SECONDS):
+        async with self._explaining():
             return await self._replica.running()
 
     async def progress(self) -> int:
-        async with self._explaining(_DYING_SECONDS):
+        async with self._explaining():
             return await self._replica.progress()
 
     async def reload(self, checkpoint: Path) -> bool:

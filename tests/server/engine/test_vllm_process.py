@@ -224,19 +224,22 @@ class Gone:
 
     version = "0"
 
-    async def progress(self) -> int:
+    async def sample(self, *_: object) -> None:
         raise EngineUnavailable("it cannot be reached")
 
-    check = running = progress
+    check = running = progress = sample
 
 
-@pytest.mark.parametrize("asked", ["check", "running", "progress"])
-def test_whatever_notices_an_end_names_its_signal(asked: str) -> None:
+@pytest.mark.parametrize(
+    ("asked", "given"),
+    [("check", ()), ("running", ()), ("progress", ()), ("sample", (None, None, None))],
+)
+def test_whatever_notices_an_end_names_its_signal(asked: str, given: tuple[None, ...]) -> None:
     process = ServerProcess(meet_an_illegal_instruction, ["0"])
     engine = ChildEngine(Gone(), process)  # pyright: ignore[reportArgumentType]
     try:
         with pytest.raises(EngineUnavailable, match="killed by SIGILL"):
-            asyncio.run(getattr(engine, asked)())
+            asyncio.run(getattr(engine, asked)(*given))
     finally:
         process.kill()
 

@@ -64,13 +64,13 @@ class Controllers:
     folder: Path
     processes: list[warm.Running] = field(default_factory=list)
 
-    def start(self, begin: Any = warm.start, **settings: Any) -> tuple[warm.Running, str]:
+    def start(self, start: Any = warm.start, **settings: Any) -> tuple[warm.Running, str]:
         """Start one that is ready."""
         log = self.folder / f"{len(self.processes)}.txt"
         given: dict[str, Any] = {"lease_seconds": 2, "grace_seconds": 0.2}
         given |= {"database_url": f"sqlite:///{self.folder}/jobs.db"}
         process, url = start_controller(
-            log, begin=begin, engine_urls=self.engine, **(given | settings)
+            log, start=start, engine_urls=self.engine, **(given | settings)
         )
         self.processes.append(process)
         wait_until_ready(url, process, log)

@@ -124,7 +124,7 @@ def test_the_jobs_of_another_key_do_not_exist(controllers: Controllers, tmp_path
 
 
 def test_a_server_without_jobs_never_loads_their_database(controllers: Controllers) -> None:
-    process, url = controllers.start(begin=warm.cold)
+    process, url = controllers.start(start=warm.cold)
     assert httpx.post(f"{url}/solve", json=BODY, timeout=300).status_code == 200
     loaded = Path(f"/proc/{process.pid}/maps").read_text()
     assert "sqlalchemy" not in loaded and "_sqlite3" not in loaded

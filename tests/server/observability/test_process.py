@@ -47,7 +47,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     with pytest.MonkeyPatch.context() as environment, collecting() as (collector, endpoint):
         environment.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
         # vLLM reads how it shall write its log as it is imported.
-        with controller(log, begin=warm.cold, log_format="json") as url:
+        with controller(log, start=warm.cold, log_format="json") as url:
             seen = Seen(*_ask(url), collector, "")
         # It has stopped, so it has sent and written everything.
         seen.log = Path(log).read_text()
