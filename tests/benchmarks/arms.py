@@ -52,6 +52,18 @@ SEARCHES: dict[str, dict[str, Any]] = {
 }
 
 
+def searches_at(temperature: float | None, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Some of `SEARCHES`, in their order. Samples of another temperature have it in their names."""
+    found = {name: options for name, options in SEARCHES.items() if name in names}
+    if temperature is None:
+        return found
+    hot = {"temperature": temperature}
+    return {
+        **{name: options for name, options in found.items() if name == "greedy"},
+        **{f"{n} at {temperature:g}": o | hot for n, o in found.items() if n != "greedy"},
+    }
+
+
 def train_arm(given: argparse.Namespace, arm: str, seed: int) -> Path:
     """Train an arm, or go on with it; returns its checkpoint."""
     folder = given.out / f"{arm}-{seed}"
@@ -89,8 +101,7 @@ async def ask_arm(given: argparse.Namespace, arm: str, seed: int, model: Path) -
                 f"{name}, {budget}", arm, options | {"budget": {"tokens": budget}}, problems, seed
             )
             for budget in given.budgets
-            for name, options in SEARCHES.items()
-            if name in given.searches
+            for name, options in searches_at(given.temperature, given.searches).items()
         ]
     finally:
         await engine.close(kill=False)
@@ -133,6 +144,7 @@ def main() -> int:
     parser.add_argument("--problems", type=int, default=500)
     parser.add_argument("--searches", type=lambda text: text.split(","), default=list(SEARCHES))
     parser.add_argument("--budgets", type=whole_numbers, default=[40, 160, 640])
+    parser.add_argument("--temperature", type=float, help="of all samples; their own if left out")
     parser.add_argument("--in-flight", type=int, default=16)
     given = parser.parse_args()
     rows: dict[tuple[str, int], list[Row]] = {}

@@ -27,7 +27,7 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_training.evaluate.problem_file import Columns, ProblemFile
 from stepback_training.generators import GENERATORS, ErrorKind, Generator, Split
 from stepback_training.generators.first_error import first_mistake
-from tests.benchmarks.arms import SEARCHES, report, whole_numbers
+from tests.benchmarks.arms import SEARCHES, report, searches_at, whole_numbers
 from tests.benchmarks.measuring import FINAL_SEED, task_problems
 from tests.benchmarks.probe import auc
 from tests.benchmarks.solving import BlindRowSolver, Row, start_engine
@@ -75,12 +75,12 @@ async def ask(given: argparse.Namespace) -> list[Row]:
             await solver.row(
                 f"{name}, {budget}",
                 "blind",
-                SEARCHES[name] | {"budget": {"tokens": budget}, "tree": True},
+                options | {"budget": {"tokens": budget}, "tree": True},
                 problems,
                 0,
             )
             for budget in given.budgets
-            for name in given.searches
+            for name, options in searches_at(given.temperature, given.searches).items()
         ]
     finally:
         await engine.close(kill=False)
@@ -113,6 +113,7 @@ def main() -> int:
     parser.add_argument("--problems", type=int, default=300)
     parser.add_argument("--searches", type=_searches, default=list(SEARCHES))
     parser.add_argument("--budgets", type=whole_numbers, default=[160])
+    parser.add_argument("--temperature", type=float, help="of all samples; their own if left out")
     parser.add_argument("--in-flight", type=int, default=16)
     given = parser.parse_args()
     rows = asyncio.run(ask(given))
