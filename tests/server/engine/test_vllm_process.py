@@ -238,6 +238,10 @@ def test_whatever_notices_an_end_names_its_signal(asked: str, given: tuple[None,
     process = ServerProcess(meet_an_illegal_instruction, ["0"])
     engine = ChildEngine(Gone(), process)  # pyright: ignore[reportArgumentType]
     try:
+        # On a slow machine it takes longer to begin than an end is waited for.
+        deadline = time.monotonic() + 300
+        while not process.has_ended and time.monotonic() < deadline:
+            time.sleep(0.02)
         with pytest.raises(EngineUnavailable, match="killed by SIGILL"):
             asyncio.run(getattr(engine, asked)(*given))
     finally:
