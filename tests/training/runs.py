@@ -21,7 +21,7 @@ from tests import warm
 
 
 def train_command(recipe: Path, samples: Path, run: Path) -> list[str]:
-    """What follows `python -m`."""
+    """The words after `python -m`."""
     flags = ["--recipe", recipe, "--data", samples, "--out", run]
     return [warm.STEPBACK, "train", *map(str, flags)]
 
@@ -32,7 +32,7 @@ def finish(command: list[str]) -> None:
 
 
 def finish_in_a_new_python(command: list[str]) -> None:
-    """Its hash seed is another, as forks of one process have none."""
+    """Run it to its end with a hash seed of its own: forks of one process share theirs."""
     assert warm.cold(*command).wait(timeout=500) == 0
 
 

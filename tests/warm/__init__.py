@@ -86,7 +86,7 @@ Stream = IO[Any] | int
 
 
 class Surroundings(TypedDict, total=False):
-    """What a command is given beside its words. What is left out is as in this process."""
+    """Environment, folder and streams of a command. Each that is left out is this process's."""
 
     env: Mapping[str, str]
     cwd: Path

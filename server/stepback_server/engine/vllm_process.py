@@ -143,9 +143,9 @@ class ChildEngine:
         self.version = replica.version
 
     async def check(self) -> None:
-        if self._process.has_ended:
-            raise await self._explained(EngineUnavailable("vLLM's server has ended"))
         async with self._explaining():
+            if self._process.has_ended:
+                raise EngineUnavailable("vLLM's server has ended")
             await self._replica.check()
 
     async def sample(self, request: SampleRequest, stop: asyncio.Event, deliver: OnSample) -> None:
@@ -154,21 +154,16 @@ class ChildEngine:
 
     @asynccontextmanager
     async def _explaining(self) -> AsyncGenerator[None]:
+        """Raise the server's death where it is the reason for an error, or else that error."""
         try:
             yield
         except EngineUnavailable as error:
-            raise await self._explained(error, _DYING_SECONDS) from error
-
-    async def _explained(
-        self, error: EngineUnavailable, patience: float = 0.0
-    ) -> EngineUnavailable:
-        """The server's death where it is the reason for an error, or else that error."""
-        deadline = time.monotonic() + patience
-        while (death := await asyncio.to_thread(self._process.death)) is None:
-            if time.monotonic() >= deadline:
-                return error
-            await asyncio.sleep(_POLL_SECONDS)
-        return EngineUnavailable.of_death(death)
+            deadline = time.monotonic() + _DYING_SECONDS
+            while (death := await asyncio.to_thread(self._process.death)) is None:
+                if time.monotonic() >= deadline:
+                    raise
+                await asyncio.sleep(_POLL_SECONDS)
+            raise EngineUnavailable.of_death(death) from error
 
     async def running(self) -> int:
         async with self._explaining():

@@ -220,7 +220,7 @@ def test_a_server_whose_core_dies_says_of_which_signal(
 
 
 class Gone:
-    """What is left of a server that has ended: an address that nobody answers."""
+    """A server that has ended: nobody answers at its address."""
 
     version = "0"
 

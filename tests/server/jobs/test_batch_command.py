@@ -14,7 +14,7 @@ from tests.conftest import CHECKPOINT
 from tests.server.jobs.conftest import BODY, wait_for
 
 COMMAND: list[str | Path] = [warm.STEPBACK, "batch"]
-"""What follows `python -m`."""
+"""The words after `python -m`."""
 
 
 def written(path: Path) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ SETTINGS = [
 
 
 def command(url: str, out: Path, *changes: str) -> list[str]:
-    """What follows `python -m`."""
+    """The words after `python -m`."""
     return [warm.STEPBACK, "evaluate", "--url", url, "--out", str(out), *PLAN, *changes]
 
 
