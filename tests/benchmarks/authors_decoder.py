@@ -43,16 +43,18 @@ _REACHED = "Goal Reached!"
 class TheirFormat:
     """The checkpoint's tokenizer, speaking the text format that their decoder reads."""
 
-    def __init__(self, tokenizer: Any, prompt: str) -> None:
+    def __init__(self, tokenizer: Any, prompt: str, marker: str) -> None:
         self._tokenizer = tokenizer
         self._prompt = prompt
+        self._marker = marker
         self.eos_token_id = tokenizer.eos_token_id
 
     def decode(self, ids: Any, *, skip_special_tokens: bool) -> str:
-        body = [id for id in map(int, ids) if id != self._tokenizer.pad_token_id]
-        text = self._tokenizer.decode(body, skip_special_tokens=skip_special_tokens)
-        text = text.replace(self._prompt, self._prompt + _RESPONSE, 1)
-        return text.replace(self._tokenizer.eos_token, _REACHED)
+        text = self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+        text, end, _ = text.partition(self._tokenizer.eos_token)
+        # Here an end closes each text; there it is written where no marker stands before it.
+        reached = _REACHED if end and self._marker not in text else ""
+        return text.replace(self._prompt, self._prompt + _RESPONSE, 1) + reached
 
     def batch_decode(self, rows: Any, *, skip_special_tokens: bool) -> list[str]:
         return [self.decode(row, skip_special_tokens=skip_special_tokens) for row in rows]
@@ -65,9 +67,9 @@ class TheirFormat:
 class Counted:
     """The model, counting the tokens of every generation."""
 
-    def __init__(self, model: Any, pad: int) -> None:
+    def __init__(self, model: Any, end: int) -> None:
         self._model = model
-        self._pad = pad
+        self._end = end
         self.generated = self.forwarded = 0
 
     def eval(self) -> None:
@@ -77,12 +79,18 @@ class Counted:
         self.forwarded += ids.numel()
         return self._model(ids)
 
-    def generate(self, *, tokenizer: Any, pad_token_id: int, input_ids: Any, **options: Any) -> Any:
-        made = self._model.generate(input_ids=input_ids, pad_token_id=self._pad, **options)
+    def generate(self, *, tokenizer: Any, input_ids: Any, **options: Any) -> Any:
+        made = self._model.generate(input_ids=input_ids, **options)
         new = made.sequences[:, input_ids.shape[1] :]
-        self.generated += int((new != self._pad).sum())
+        self.generated += int(_before_padding(new, self._end).sum())
         self.forwarded += new.numel() + input_ids.numel()
         return made
+
+
+def _before_padding(ids: torch.Tensor, end: int) -> torch.Tensor:
+    """Mark the tokens up to the first end: they fill the rest of a row with ends."""
+    ends = ids == end
+    return ends.cumsum(-1) - ends.long() == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +98,7 @@ class Decoded:
     """Result of the authors' decoder on one problem."""
 
     chosen: bool
+    likeliest: bool
     any_right: bool
     generated: int
     forwarded: int
@@ -113,16 +122,27 @@ class Theirs:
     def solve(self, problem: CountdownProblem) -> Decoded:
         framed = self._checkpoint.codec.grammar.frame(TASK.checker.prompt(problem))
         ids = self._tokenizer(framed, return_tensors="pt").input_ids
-        model = Counted(self._model, self._tokenizer.pad_token_id)
-        decoder = self._decoder(model, TheirFormat(self._tokenizer, framed))
+        model = Counted(self._model, self._tokenizer.eos_token_id)
+        marker = self._checkpoint.codec.grammar.marker
+        decoder = self._decoder(model, TheirFormat(self._tokenizer, framed, marker))
         longest = ids.shape[1] + self._checkpoint.longest_answer(TASK.name)
         chosen = decoder.decode(ids, max_length=longest, **self._rounds)
-        texts = [text for _, text, _ in decoder.candidate_outputs or []]
-        right = [self._is_right(problem, text) for text in texts]
+        found = decoder.candidate_outputs or []
+        right = [self._is_right(problem, text) for _, text, _ in found]
+        scores = [self._likelihood(candidate[0], ids.shape[1]) for candidate, _, _ in found]
+        likeliest = bool(found) and right[scores.index(max(scores))]
         one = chosen is not None and self._is_right(
             problem, decoder.tokenizer.decode(chosen[0], skip_special_tokens=False)
         )
-        return Decoded(one, any(right), model.generated, model.forwarded)
+        return Decoded(one, likeliest, any(right), model.generated, model.forwarded)
+
+    @torch.no_grad()
+    def _likelihood(self, ids: torch.Tensor, prompt: int) -> float:
+        """Mean log-probability of a candidate's tokens, its first end included."""
+        new = ids[prompt:]
+        logprobs = self._model(ids[None]).logits[0, prompt - 1 : -1].log_softmax(-1)
+        own = logprobs.gather(-1, new[:, None])[:, 0]
+        return float(own[_before_padding(new, self._tokenizer.eos_token_id)].mean())
 
     def _is_right(self, problem: CountdownProblem, text: str) -> bool:
         """Apply the strict checker to the text before the first end."""
@@ -148,11 +168,13 @@ def _decode_all(theirs: Theirs, asked: Sequence[CountdownProblem], kept: Path) -
 
 def _show(decoded: Sequence[Decoded]) -> None:
     chosen = Share.count([each.chosen for each in decoded])
+    likeliest = Share.count([each.likeliest for each in decoded])
     found = Share.count([each.any_right for each in decoded])
     generated = sum(each.generated for each in decoded) / len(decoded)
     forwarded = sum(each.forwarded for each in decoded) / len(decoded)
     print(f"their decoder: {generated:,.0f} generated, {forwarded:,.0f} forwarded a problem")
-    for name, share in (("its own choice", chosen), ("any candidate", found)):
+    shares = {"own choice": chosen, "likeliest candidate": likeliest, "any candidate": found}
+    for name, share in shares.items():
         print(f"  {name}: {share.percent:.1f} ({share.low:.1f} to {share.high:.1f}) %")
 
 
