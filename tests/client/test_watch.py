@@ -16,6 +16,7 @@ from tests import warm
 from tests.client.test_command_line import stepback
 
 PROBLEM = ["3", "5", "7", "25", "--target", "41", "--seed", "3", "--select", "perplexity"]
+LIMITED = [*PROBLEM, "--tokens", "500"]
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
@@ -38,7 +39,7 @@ def in_a_terminal(*arguments: str) -> tuple[int, str]:
 
 
 def test_a_terminal_shows_the_tree_in_place_and_leaves_it_there(server: str) -> None:
-    status, written = in_a_terminal("solve", *PROBLEM, "--watch", "--url", server)
+    status, written = in_a_terminal("solve", *LIMITED, "--watch", "--url", server)
     assert status in (0, 1), written
     shown = COLOURS.sub("", written).replace("\r", "")
     assert "\x1b[?25l" in written, "the cursor is hidden while the tree is redrawn"
@@ -48,7 +49,7 @@ def test_a_terminal_shows_the_tree_in_place_and_leaves_it_there(server: str) -> 
 
 
 def test_a_pipe_gets_plain_lines(server: str) -> None:
-    done = stepback("solve", *PROBLEM, "--watch", "--url", server)
+    done = stepback("solve", *LIMITED, "--watch", "--url", server)
     assert "\x1b" not in done.stdout
     first, *lines = done.stdout.splitlines()
     assert first.startswith("started s-") and "best_first" in first
@@ -58,7 +59,7 @@ def test_a_pipe_gets_plain_lines(server: str) -> None:
 
 
 def test_watching_fails_as_solving_does(server: str) -> None:
-    refused = stepback("solve", *PROBLEM, "--watch", "--url", server, "--breadth", "1000")
+    refused = stepback("solve", *LIMITED, "--watch", "--url", server, "--breadth", "1000")
     assert refused.returncode == 2
     [line] = refused.stderr.splitlines()
     assert "breadth" in line

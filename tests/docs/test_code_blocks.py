@@ -17,6 +17,7 @@ import yaml
 
 from stepback_server.scorers.config import read_entries
 from stepback_training.config.data import DataRecipe
+from tests import warm
 from tests.docs.blocks import PAGES, ROOT, Block, blocks
 
 _URL = "http://127.0.0.1:8000"
@@ -69,11 +70,10 @@ def test_what_a_console_block_types_runs(block: Block, server: str, tmp_path: Pa
 
 
 def _run(page: str, command: list[str], folder: Path, server: str) -> None:
-    binaries = str(Path(sys.executable).parent)
     run = subprocess.run(
         command,
         cwd=folder,
-        env=os.environ | {"PATH": f"{binaries}:{os.environ['PATH']}", "STEPBACK_URL": server},
+        env=os.environ | {"PATH": warm.search_path(), "STEPBACK_URL": server},
         capture_output=True,
         text=True,
         timeout=500,

@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tests import warm
+
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+# What a notebook starts begins warm.
+_WARM = f"import sys\nsys.executable = {warm.python()!r}"
 
 
 def code(notebook: Path) -> str:
@@ -22,7 +26,7 @@ def code(notebook: Path) -> str:
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(notebook: Path, server: str, tmp_path: Path) -> None:
     run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code(notebook)],
+        [sys.executable, "-W", "error", "-c", f"{_WARM}\n{code(notebook)}"],
         cwd=tmp_path,
         env=os.environ | {"STEPBACK_URL": server, "NOTEBOOK_FOLDER": str(tmp_path)},
         capture_output=True,
@@ -67,11 +71,10 @@ def test_readmes_traces_become_a_checkpoint_by_its_commands(tmp_path: Path) -> N
     whole = (ROOT / "training/recipes/traces.toml").read_text(encoding="utf-8")
     # Enough to see that a checkpoint comes of it; a whole training is the notebook's.
     recipe.write_text(whole.replace("samples = 8_000", "samples = 400"))
-    binaries = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     run = subprocess.run(
         ["bash", "-euc", f"{data}\n{train}"],
         cwd=tmp_path,
-        env=os.environ | {"PATH": binaries},
+        env=os.environ | {"PATH": warm.search_path()},
         capture_output=True,
         text=True,
         timeout=800,

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from stepback_core.errors import InvalidInput
 from stepback_core.manifest import Manifest
 from stepback_training.bases.source import BaseSource
+from tests import warm
 from tests.conftest import ROOT, controller
 from tests.training.test_bases import CHATML, FRAME, byte_level
 
@@ -104,8 +104,7 @@ def test_six_commands_lead_from_a_package_to_an_answer(tmp_path: Path) -> None:
     recipe = tmp_path / "training/recipes/smollm2.toml"
     recipe.parent.mkdir(parents=True)
     recipe.write_text(re.sub(r"tokens = 40_000", "tokens = 6_000", RECIPE.read_text()))
-    binaries = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = os.environ | {"PATH": binaries, "PYTHONPATH": str(package.parent)}
+    environment = os.environ | {"PATH": warm.search_path(), "PYTHONPATH": str(package.parent)}
     for command in ours:
         run(command, tmp_path, environment)
     model = tmp_path / "run/model"

@@ -86,10 +86,12 @@ Stream = IO[Any] | int
 
 
 class Surroundings(TypedDict, total=False):
-    """Environment, folder and streams of a command. Each that is left out is this process's."""
+    """Environment, folder and streams of a command. Each that is left out is this process's, but
+    for its input, which is empty."""
 
     env: Mapping[str, str]
     cwd: Path
+    stdin: Stream
     stdout: Stream
     stderr: Stream
 
@@ -105,8 +107,9 @@ def start(*command: str | Path, **given: Unpack[Surroundings]) -> Running:
         "folder": str(given.get("cwd", Path.cwd())),
     }
     with open(os.devnull, "r+b") as nowhere:
-        streams = [nowhere.fileno()]
-        for stream in (given.get("stdout", 1), given.get("stderr", 2)):
+        streams = list[int]()
+        asked = (given.get("stdin", nowhere), given.get("stdout", 1), given.get("stderr", 2))
+        for stream in asked:
             if stream == subprocess.STDOUT:
                 streams.append(streams[1])
             elif stream == subprocess.DEVNULL:
@@ -142,9 +145,29 @@ def stepback(
     return run(STEPBACK, *command, **given)
 
 
+def python() -> str:
+    """The executable that begins `-m MODULE ...` warm, for what starts processes of its own."""
+    return str(_binaries() / "python")
+
+
+def search_path() -> str:
+    """PATH with a `python` and a `stepback` that begin warm."""
+    own = (_binaries(), Path(sys.executable).parent)
+    return os.pathsep.join([*map(str, own), os.environ["PATH"]])
+
+
+def _binaries() -> Path:
+    return Path(os.environ[_FOLDER]) if _FOLDER in os.environ else Path(sys.executable).parent
+
+
 def begin() -> None:
     """From now on let commands begin warm, in this process and in those that it starts."""
-    os.environ |= {_FOLDER: mkdtemp(prefix="warm-"), _OWNER: str(os.getpid())}
+    folder = Path(mkdtemp(prefix="warm-"))
+    os.environ |= {_FOLDER: str(folder), _OWNER: str(os.getpid())}
+    for name, words in (("python", '"$@"'), ("stepback", f'-m {STEPBACK} "$@"')):
+        script = folder / name
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{_ROOT}/tests/warm/python.py" {words}\n')
+        script.chmod(0o755)
 
 
 def end() -> None:

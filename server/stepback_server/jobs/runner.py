@@ -87,6 +87,8 @@ class Runner:
         """Claim nothing more, wait so long for what is in flight, give the rest back. Answers that
         there are by then are written, unless the database is gone."""
         self._is_stopping = True
+        # Those that were claimed as the stop began find a server that takes no more searches.
+        self._tries.stop()
         with suppress(TimeoutError):
             async with asyncio.timeout(_SECONDS_TO_WRITE), self._claiming:
                 pass

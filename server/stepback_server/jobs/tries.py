@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from typing import TypeVar
 
 from stepback_server.errors import engine_lost
@@ -25,13 +25,18 @@ class Tries:
         self._suspects = 0
         self._no_suspects = asyncio.Event()
         self._no_suspects.set()
+        self._stopped = asyncio.Event()
+
+    def stop(self) -> None:
+        """Make no second tries any more: a job that has to wait for one is another process's."""
+        self._stopped.set()
 
     async def until_answered(
         self, ask: Callable[[], Awaitable[T]], *, may_leave: bool = False
     ) -> T:
         """Ask until there is an answer. Raises ApiError where engines were lost with it three
-        times, and what `ask` raises besides NotNow. `may_leave`: NotNow too, where the job's key
-        has to wait, and others need not."""
+        times, what `ask` raises besides NotNow, and NotNow after `stop`. `may_leave`: NotNow too,
+        where the job's key has to wait, and others need not."""
         losses = 0
         while losses < MOST_LOSSES:
             async with self._place(losses):
@@ -42,14 +47,22 @@ class Tries:
                     if may_leave and later.is_for_key and not losses:
                         raise
                     losses += later.is_loss
-                    seconds = min(later.seconds, _LONGEST_WAIT)
+                    why = later
                     if later.is_loss:
                         # Within the lock: who came next would meet the same dead engine, before its
                         # supervisor has seen that.
-                        await asyncio.sleep(seconds)
+                        await self._pause(later)
                         continue
-            await asyncio.sleep(seconds)
+            await self._pause(why)
         raise engine_lost(losses)
+
+    async def _pause(self, later: NotNow) -> None:
+        """Wait before another try. Raises what was to be waited for where there will be none."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(later.seconds, _LONGEST_WAIT)):
+                await self._stopped.wait()
+        if self._stopped.is_set():
+            raise later
 
     def _place(self, losses: int) -> AbstractAsyncContextManager[None]:
         if not losses:

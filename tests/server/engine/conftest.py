@@ -14,17 +14,17 @@ import pytest
 
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.commands.engine import server_flags
-from stepback_server.engine.vllm_process import SERVER
 from stepback_server.settings import Settings
 from tests import warm
 from tests.conftest import CHECKPOINT, ROOT, cores_below, free_port, wait_until_ok, wait_until_ready
 
+_SERVER = "tests.server.engine.vllm_server"
 _HEAVY = ("torch", "vllm", "triton", "functorch", "stepback", "__editable__")
 
 
 class VllmServer:
-    """A vLLM server on a port of its own, as somebody else may run it: with the flags that
-    `stepback engine` gives it, and nobody who would replace it."""
+    """A vLLM server on a port of its own, with the flags that `stepback engine` gives it, and nobody
+    who would replace it."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
@@ -36,7 +36,7 @@ class VllmServer:
         settings = Settings.read({}, ["--port", str(self._port)])
         flags = self.flags(settings, Checkpoint.open(CHECKPOINT))
         with self._log.open("a") as output:
-            self.process = warm.start(SERVER, *flags, stdout=output, stderr=output)
+            self.process = warm.start(_SERVER, *flags, stdout=output, stderr=output)
 
     @staticmethod
     def flags(settings: Settings, checkpoint: Checkpoint) -> list[str]:

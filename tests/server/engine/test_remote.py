@@ -127,6 +127,7 @@ def test_a_tree_stays_on_one_replica(client: Client, fleet: Fleet) -> None:
             PROBLEM,
             strategy="self_backtracking",
             select="perplexity",
+            breadth=8,
             backtracks=2,
             seed=number,
         )

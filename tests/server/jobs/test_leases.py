@@ -51,14 +51,15 @@ def test_a_batch_survives_a_controller_that_is_killed_three_times(
 def test_a_controller_that_stops_in_order_pays_no_line_twice(controllers: Controllers) -> None:
     with httpx.Client(base_url=controllers.engine, timeout=300) as engine:
         before = engine.get("/told").json()["searches"]
-        process, url = controllers.start(batch_searches=IN_FLIGHT, grace_seconds=120)
+        process, url = controllers.start(batch_searches=IN_FLIGHT, grace_seconds=600)
         id = _begin_all(url)
         for stop in range(2):
             with httpx.Client(base_url=url, timeout=300) as client:
                 _wait_for_answers(client, id, (stop + 1) * LINES // 4)
             process.terminate()
+            # Long before its grace is over: what is in flight ends, and nothing else is waited for.
             process.wait(timeout=300)
-            process, url = controllers.start(batch_searches=IN_FLIGHT, grace_seconds=120)
+            process, url = controllers.start(batch_searches=IN_FLIGHT, grace_seconds=600)
         with httpx.Client(base_url=url, timeout=300) as client:
             batch = batch_in(client, id, BatchStatus.COMPLETED)
         assert batch["request_counts"] == {"total": LINES, "completed": LINES, "failed": 0}

@@ -73,3 +73,23 @@ def test_second_tries_are_made_side_by_side() -> None:
         assert answers == ["answer"] * 3
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("stops_first", [True, False])
+def test_no_second_try_is_waited_for_after_a_stop(stops_first: bool) -> None:
+    async def scenario() -> None:
+        tries, asked = Tries(), asyncio.Event()
+
+        async def ask() -> str:
+            asked.set()
+            raise NotNow(3600)
+
+        if stops_first:
+            tries.stop()
+        waiting = asyncio.create_task(tries.until_answered(ask))
+        await asked.wait()
+        tries.stop()
+        with pytest.raises(NotNow):
+            await waiting
+
+    asyncio.run(scenario())

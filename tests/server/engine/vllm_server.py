@@ -1,0 +1,13 @@
+"""vLLM's server as a test starts it: its core is forked, and so begins in half the time.
+
+    python -m tests.server.engine.vllm_server FLAGS
+"""
+
+import runpy
+
+from stepback_server.engine.fork_server import start_fork_server
+from stepback_server.engine.vllm_process import SERVER
+
+if __name__ == "__main__":
+    start_fork_server()
+    runpy.run_module(SERVER, run_name="__main__", alter_sys=True)

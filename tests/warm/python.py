@@ -1,0 +1,28 @@
+"""A `python -m MODULE ...` that begins warm, for what starts its own processes: shells, notebooks."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).parents[2])
+
+from tests import warm  # noqa: E402 - found by the line above
+
+
+def main() -> int:
+    option, *command = sys.argv[1:]
+    if option != "-m":
+        os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+    process = warm.start(*command, stdin=0)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: process.send_signal(signal.Signals(number)))
+    status = process.wait()
+    if status < 0:
+        signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
