@@ -97,7 +97,7 @@ def test_metrics_count_results_refusals_and_the_engine(server: str) -> None:
         lines = httpx.get(f"{server}/metrics", timeout=300).text.splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(metric))
 
-    body = {"task": "countdown", "problem": {"numbers": [3, 5], "target": 15}}
+    body = {"task": "countdown", "problem": {"numbers": [4, 16, 25, 82], "target": 95}}
     before = [
         count(m)
         for m in (

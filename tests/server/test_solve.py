@@ -205,7 +205,9 @@ def test_scores_are_the_models_own_log_probabilities(client: Client) -> None:
     model = AutoModelForCausalLM.from_pretrained(CHECKPOINT, dtype=cpu_dtype("auto"))
     grammar = Manifest.read(CHECKPOINT).grammar
     codec = TraceCodec.of(grammar, AutoTokenizer.from_pretrained(CHECKPOINT))
-    result = client.solve(PROBLEM, select="perplexity", temperature=1.3, candidates=8, seed=2)
+    result = client.solve(
+        PROBLEM, select="perplexity", temperature=1.3, candidates=8, tokens=600, seed=2
+    )
     assert result.candidates
     for candidate in result.candidates:
         prompt = codec.encode_prompt(CHECKER.prompt(PROBLEM))
@@ -366,5 +368,5 @@ def test_searches_side_by_side_keep_their_own_options(server: str) -> None:
 
 
 def test_scores_are_finite(client: Client) -> None:
-    result = client.solve(PROBLEM, select="perplexity", candidates=1024)
-    assert all(math.isfinite(candidate.score) for candidate in result.candidates)
+    result = client.solve(PROBLEM, select="perplexity", candidates=1024, tokens=600)
+    assert result.candidates and all(math.isfinite(each.score) for each in result.candidates)

@@ -166,7 +166,9 @@ def begin() -> None:
     os.environ |= {_FOLDER: str(folder), _OWNER: str(os.getpid())}
     for name, words in (("python", '"$@"'), ("stepback", f'-m {STEPBACK} "$@"')):
         script = folder / name
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{_ROOT}/tests/warm/python.py" {words}\n')
+        script.write_text(
+            f'#!/bin/sh\nexec "{sys.executable}" "{_ROOT}/tests/warm/python.py" {words}\n'
+        )
         script.chmod(0o755)
 
 

@@ -100,6 +100,7 @@ def _become(command: Sequence[str], environment: Mapping[str, str], folder: str)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    _open_streams(environment.get("PYTHONIOENCODING", ""))
     module, *arguments = command
     sys.argv[1:] = arguments
     # As of a new Python, which this one's path began with, too.
@@ -117,6 +118,15 @@ def _become(command: Sequence[str], environment: Mapping[str, str], folder: str)
     except BaseException as error:
         sys.excepthook(type(error), error, error.__traceback__)
     _exit(status)
+
+
+def _open_streams(wanted: str) -> None:
+    """Open the streams as a new Python does: those of this one were files of another kind."""
+    encoding, _, errors = wanted.partition(":")
+    rest: dict[str, Any] = {"encoding": encoding or "utf-8", "closefd": False}
+    sys.stdin = open(0, errors=errors or "strict", **rest)  # noqa: SIM115
+    sys.stdout = open(1, "w", errors=errors or "strict", **rest)  # noqa: SIM115
+    sys.stderr = open(2, "w", errors="backslashreplace", buffering=1, **rest)  # noqa: SIM115
 
 
 def _status_of(end: SystemExit) -> int:

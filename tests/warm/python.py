@@ -1,4 +1,4 @@
-"""A `python -m MODULE ...` that begins warm, for what starts its own processes: shells, notebooks."""
+"""Python whose `-m MODULE ...` begins warm, for shells and notebooks of the tests."""
 
 import os
 import signal

@@ -23,8 +23,8 @@ _HEAVY = ("torch", "vllm", "triton", "functorch", "stepback", "__editable__")
 
 
 class VllmServer:
-    """A vLLM server on a port of its own, with the flags that `stepback engine` gives it, and nobody
-    who would replace it."""
+    """A vLLM server on a port of its own, with the flags of `stepback engine`, and nobody who would
+    replace it."""
 
     def __init__(self, log: Path) -> None:
         self._log = log

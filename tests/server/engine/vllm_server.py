@@ -1,6 +1,6 @@
 """vLLM's server as a test starts it: its core is forked, and so begins in half the time.
 
-    python -m tests.server.engine.vllm_server FLAGS
+python -m tests.server.engine.vllm_server FLAGS
 """
 
 import runpy
