@@ -20,6 +20,7 @@ from stepback_training.data.samples import write_samples
 from stepback_training.train.checkpoint import resumable
 from stepback_training.train.lora import add_adapter
 from stepback_training.train.sft import train
+from tests import warm
 from tests.conftest import ROOT, children, descendants, free_port
 from tests.deploy.cluster import SLURM_SCRIPT, slurm_environment
 from tests.training.runs import last_step, make_base_model, read_tensors, train_command
@@ -75,11 +76,13 @@ def alone(recipe: Path, samples: Path, tmp_path_factory: pytest.TempPathFactory)
     return run
 
 
-def launch_command(recipe: Path, samples: Path, run: Path) -> list[str]:
+def launch_command(
+    recipe: Path, samples: Path, run: Path, python: str = sys.executable
+) -> list[str]:
     """The same run in two processes, as docs/base-models.md launches it."""
     config = ROOT / "training/recipes/accelerate/cpu2.yaml"
     rest = train_command(recipe, samples, run)
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    launch = [python, "-m", "accelerate.commands.launch", "--config_file", str(config)]
     return [*launch, "--main_process_port", str(free_port()), "-m", *rest]
 
 
@@ -103,7 +106,7 @@ def test_two_processes_killed_and_resumed_are_one_process(
     kill_one_of_two(launch_command(recipe, samples, run), run, past=9)
     assert not (run / "model").exists(), "it ended before it was killed"
     resumed_from = last_step(run)
-    with launched(launch_command(recipe, samples, run)) as process:
+    with launched(launch_command(recipe, samples, run, warm.python())) as process:
         _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said[-3000:]
     assert last_step(run) == last_step(alone) > resumed_from >= 9
@@ -137,8 +140,9 @@ def test_slurms_script_trains_over_two_nodes_as_one_process_does(
         ACCELERATE_CONFIG=str(config),
         MAIN_PORT=str(free_port()),
     )
-    folder = Path(sys.executable).parent
-    environment["PATH"] = f"{folder}{os.pathsep}{environment['PATH']}"
+    # Its own scontrol and srun come first.
+    own, _, _ = environment["PATH"].partition(os.pathsep)
+    environment["PATH"] = os.pathsep.join([own, warm.search_path()])
     with launched(["bash", str(SLURM_SCRIPT)], environment) as process:
         _, said = process.communicate(timeout=600)
     assert process.returncode == 0, said[-3000:]
@@ -150,15 +154,21 @@ def test_slurms_script_trains_over_two_nodes_as_one_process_does(
 def launched(
     command: list[str], environment: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[str]]:
-    """A launch, of which nothing is left at the end."""
+    """A launch, of which nothing is left at the end. Its workers begin warm where it does."""
     quiet, pipe = subprocess.DEVNULL, subprocess.PIPE
+    environment = dict(environment or os.environ)
+    if command[0] != sys.executable:
+        environment["PYTHON_EXEC"] = warm.python()
     with subprocess.Popen(
         command, env=environment, stdout=quiet, stderr=pipe, text=True
     ) as process:
         try:
             yield process
         finally:
-            # A launcher that is killed leaves its processes behind.
+            # A killed launcher leaves its processes behind, and what begins warm is no child.
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(60)
             for started in descendants(process.pid):
                 with suppress(ProcessLookupError):
                     os.kill(started, signal.SIGKILL)
@@ -180,7 +190,8 @@ def kill_one_of_two(command: list[str], run: Path, *, past: int) -> None:
 @pytest.mark.timeout(900)
 def test_a_refusal_of_the_main_process_ends_all(recipe: Path, tmp_path: Path) -> None:
     """None waits for a process that has gone, and the reason is said once."""
-    with launched(launch_command(recipe, tmp_path / "nowhere.jsonl", tmp_path / "run")) as process:
+    nowhere, run = tmp_path / "nowhere.jsonl", tmp_path / "run"
+    with launched(launch_command(recipe, nowhere, run, warm.python())) as process:
         _, said = process.communicate(timeout=300)
     assert process.returncode != 0
     assert said.count("stepback train: ") == 1

@@ -26,9 +26,15 @@ from typing import IO, Any, TypedDict, Unpack
 
 STEPBACK = "stepback_client.cli"
 """The module of the command `stepback`."""
+_EXECUTABLES = {
+    "python": None,
+    "stepback": STEPBACK,
+    "accelerate": "accelerate.commands.accelerate_cli",
+}
 _ROOT = Path(__file__).parents[2]
 # Where the processes of a run meet, and which of them the run ends with.
 _FOLDER, _OWNER = "WARM_FOLDER", "WARM_OWNER"
+_LOG = "log.txt"
 LONGEST_REQUEST = 1 << 18
 """Bytes of a command and its environment."""
 _RUN_SECONDS = 500
@@ -151,7 +157,7 @@ def python() -> str:
 
 
 def search_path() -> str:
-    """PATH with a `python` and a `stepback` that begin warm."""
+    """PATH with a `python`, a `stepback` and an `accelerate` that begin warm."""
     own = (_binaries(), Path(sys.executable).parent)
     return os.pathsep.join([*map(str, own), os.environ["PATH"]])
 
@@ -164,7 +170,8 @@ def begin() -> None:
     """From now on let commands begin warm, in this process and in those that it starts."""
     folder = Path(mkdtemp(prefix="warm-"))
     os.environ |= {_FOLDER: str(folder), _OWNER: str(os.getpid())}
-    for name, words in (("python", '"$@"'), ("stepback", f'-m {STEPBACK} "$@"')):
+    for name, module in _EXECUTABLES.items():
+        words = f'-m {module} "$@"' if module else '"$@"'
         script = folder / name
         script.write_text(
             f'#!/bin/sh\nexec "{sys.executable}" "{_ROOT}/tests/warm/python.py" {words}\n'
@@ -186,7 +193,7 @@ def _ask(request: Mapping[str, Any], streams: Sequence[int] = ()) -> int:
         asking.connect(str(_parent()))
         socket.send_fds(asking, [json.dumps(request).encode()], streams)
         answer = asking.recv(LONGEST_REQUEST)
-    assert answer, f"the process that forks commands refused {request.get('command')}"
+    assert answer, f"no {request.get('command')}: {Path(os.environ[_FOLDER], _LOG).read_text()}"
     return int(answer)
 
 
@@ -208,6 +215,17 @@ def _start_parent(address: Path) -> None:
         listener.listen()
         descriptor = listener.fileno()
         command = [sys.executable, "-m", "tests.warm.forking", str(descriptor), os.environ[_OWNER]]
+        # Not the streams of who happens to ask first: they may be pipes that somebody reads to
+        # their end.
+        with (address.parent / _LOG).open("w") as log:
+            parent = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[descriptor],
+                cwd=_ROOT,
+                env=_ENVIRONMENT,
+            )
         # It ends with the run, so nobody waits for it.
-        parent = subprocess.Popen(command, pass_fds=[descriptor], cwd=_ROOT, env=_ENVIRONMENT)
         parent.returncode = 0

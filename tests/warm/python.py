@@ -11,10 +11,12 @@ from tests import warm  # noqa: E402 - found by the line above
 
 
 def main() -> int:
-    option, *command = sys.argv[1:]
-    if option != "-m":
-        os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
-    process = warm.start(*command, stdin=0)
+    words = sys.argv[1:]
+    if words[:1] == ["-u"]:
+        del words[0]
+    if words[:1] != ["-m"]:
+        os.execv(sys.executable, [sys.executable, *words])
+    process = warm.start(*words[1:], stdin=0)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: process.send_signal(signal.Signals(number)))
     status = process.wait()
