@@ -10,6 +10,9 @@ transformers are untouched; as in their evaluation one problem is decoded at a t
 `max_length` of 50 counts the prompt too: here it is the prompt and the longest answer of the task.
 Problems that are done are kept in --out, each decoded from a seed of its own.
 
+Their decoder chooses by the sum of the scores of equal candidates. Beside that stands the likeliest
+of its candidates, by the mean log-probability of their own tokens, as ours is chosen.
+
 *Generated* counts what each returned beam has up to its end. *Forwarded* counts what the model ran:
 every beam at every step, and once more the scoring of all beams. Then our searches spend as many
 generated tokens on the same problems.

@@ -87,7 +87,8 @@ def two_servers(folder: Path) -> Iterator[tuple[VllmServer, VllmServer]]:
             each.stop()
 
 
-@pytest.fixture(scope="session")
+# They end with the tests of this folder: a server that waits takes a twentieth of a core.
+@pytest.fixture(scope="package")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[VllmServer, VllmServer]]:
     with two_servers(tmp_path_factory.mktemp("vllm")) as both:
         yield both
@@ -105,7 +106,7 @@ def light_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str
     return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def fleet(
     servers: tuple[VllmServer, VllmServer],
     light_environment: dict[str, str],

@@ -28,13 +28,14 @@ def wait_for(found: Callable[[], Any], seconds: float = 300.0) -> Any:
     return value
 
 
-@pytest.fixture(scope="session")
+# They end with the tests of this folder: a controller that waits takes a twentieth of a core.
+@pytest.fixture(scope="package")
 def cluster() -> Iterator[Postgres]:
     with postgres() as started:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of the engine."""
     with answering_engine(tmp_path_factory.mktemp("answering"), SECONDS_PER_SAMPLE) as url:
@@ -94,7 +95,7 @@ def controllers(engine: str, tmp_path: Path) -> Iterator[Controllers]:
     started.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def jobs_server(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A client of one controller for the tests that only ask; it is open to all."""
     started = Controllers(engine, tmp_path_factory.mktemp("jobs"))
