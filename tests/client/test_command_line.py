@@ -30,8 +30,11 @@ def run(
     )
 
 
-def stepback(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return run(sys.executable, "-m", warm.STEPBACK, *arguments, **environment)
+def stepback(
+    *arguments: str, encoding: str = "utf-8", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONIOENCODING": encoding} | environment
+    return warm.run(warm.STEPBACK, *arguments, encoding=encoding, env=environment)
 
 
 def test_solve_prints_the_steps_and_the_cost(server: str) -> None:

@@ -275,7 +275,7 @@ def test_many_seeded_searches_at_once_leave_the_engine_alive(server: str) -> Non
             return await asyncio.gather(
                 *(
                     client.solve(
-                        problem, strategy="best_of_n", breadth=64, widening=False, seed=number
+                        problem, strategy="best_of_n", breadth=32, widening=False, seed=number
                     )
                     for number, problem in enumerate(held_out(16))
                 )
@@ -355,7 +355,7 @@ def test_searches_side_by_side_keep_their_own_options(server: str) -> None:
                         select="perplexity",
                         candidates=1024,
                     )
-                    for number in range(40)
+                    for number in range(20)
                 )
             )
 

@@ -130,9 +130,14 @@ def cold(*command: str | Path, **given: Unpack[Surroundings]) -> subprocess.Pope
     return subprocess.Popen([sys.executable, "-m", *map(str, command)], **given)
 
 
-def run(*command: str | Path, **given: Unpack[Surroundings]) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: str | Path, encoding: str = "utf-8", **given: Unpack[Surroundings]
+) -> subprocess.CompletedProcess[str]:
     """Run it to its end, and read what it printed."""
-    with TemporaryFile("w+") as out, TemporaryFile("w+") as err:
+    with (
+        TemporaryFile("w+", encoding=encoding) as out,
+        TemporaryFile("w+", encoding=encoding) as err,
+    ):
         process = start(*command, **given | {"stdout": out, "stderr": err})
         try:
             status = process.wait(_RUN_SECONDS)

@@ -22,6 +22,7 @@ from tests.server.engine.conftest import Fleet, VllmServer
 
 CHECKER = TASKS["countdown"]
 PROBLEM = CountdownProblem(numbers=[3, 5, 7, 25], target=41)
+BREADTH = 12
 EXPECTED = ExpectedServer(model=SERVED, context_tokens=256, api_key=None, connections=8)
 
 
@@ -126,9 +127,9 @@ def test_a_tree_stays_on_one_replica(client: Client, fleet: Fleet) -> None:
         result = client.solve(
             PROBLEM,
             strategy="self_backtracking",
+            sampling="independent",
             select="perplexity",
-            breadth=8,
-            backtracks=2,
+            breadth=BREADTH,
             seed=number,
         )
         after = [each.metric("vllm:generation_tokens_total") for each in fleet.servers]
@@ -231,7 +232,7 @@ def solve_side_by_side(fleet: Fleet, fault: Callable[[], None]) -> list[SolveRes
                         strategy="self_backtracking",
                         # Each sample is a request: a beam's turn to the marker would cost none.
                         sampling="independent",
-                        breadth=24,
+                        breadth=BREADTH,
                         seed=number,
                         select="perplexity",
                         tree=True,
@@ -251,7 +252,7 @@ def assert_all_correct(results: list[SolveResult]) -> None:
     for result, problem in zip(results, held_out(32), strict=True):
         assert result.stop_reason == "exhausted"
         # Every sample of every round, with those that were lost made up for.
-        assert result.tree and len(result.tree) % 24 == 1
+        assert result.tree and len(result.tree) % BREADTH == 1
         assert result.usage.engine_requests >= len(result.tree) - 1
         assert result.answer is not None
         assert CHECKER.check(problem, result.answer.steps).strict == (result.status == "solved")
