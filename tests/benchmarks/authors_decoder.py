@@ -13,8 +13,9 @@ Problems that are done are kept in --out, each decoded from a seed of its own.
 Their decoder chooses by the sum of the scores of equal candidates. Beside that stands the likeliest
 of its candidates, by the mean log-probability of their own tokens, as ours is chosen.
 
-*Generated* counts what each returned beam has up to its end. *Forwarded* counts what the model ran:
-every beam at every step, and once more the scoring of all beams. Then our searches spend as many
+*Generated* counts what each returned beam has up to its end. *Forwarded* is a lower
+bound of what the model ran: the prompt once a round, though each beam reads it, every beam at every
+step of the longest, and once more the scoring of all beams. Then our searches spend as many
 generated tokens on the same problems.
 """
 

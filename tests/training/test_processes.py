@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,8 @@ row_tokens = 128
 micro_rows = 2
 checkpoint_every = 9
 """
+WARM_WORKERS = os.environ | {"PYTHON_EXEC": warm.python()}
+"""The environment of a launch whose workers begin warm."""
 # fmt: off
 LOSSES = [
     4.592, 4.160, 3.381, 2.923, 2.790, 2.641, 2.550, 2.522, 2.482, 2.442, 2.453,
@@ -106,7 +108,7 @@ def test_two_processes_killed_and_resumed_are_one_process(
     kill_one_of_two(launch_command(recipe, samples, run), run, past=9)
     assert not (run / "model").exists(), "it ended before it was killed"
     resumed_from = last_step(run)
-    with launched(launch_command(recipe, samples, run, warm.python())) as process:
+    with launched(launch_command(recipe, samples, run, warm.python()), WARM_WORKERS) as process:
         _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said[-3000:]
     assert last_step(run) == last_step(alone) > resumed_from >= 9
@@ -143,6 +145,7 @@ def test_slurms_script_trains_over_two_nodes_as_one_process_does(
     # Its own scontrol and srun come first.
     own, _, _ = environment["PATH"].partition(os.pathsep)
     environment["PATH"] = os.pathsep.join([own, warm.search_path()])
+    environment["PYTHON_EXEC"] = warm.python()
     with launched(["bash", str(SLURM_SCRIPT)], environment) as process:
         _, said = process.communicate(timeout=600)
     assert process.returncode == 0, said[-3000:]
@@ -152,27 +155,25 @@ def test_slurms_script_trains_over_two_nodes_as_one_process_does(
 
 @contextmanager
 def launched(
-    command: list[str], environment: dict[str, str] | None = None
+    command: list[str], environment: Mapping[str, str] = os.environ
 ) -> Iterator[subprocess.Popen[str]]:
-    """A launch, of which nothing is left at the end. Its workers begin warm where it does."""
+    """A launch, of which nothing is left at the end."""
     quiet, pipe = subprocess.DEVNULL, subprocess.PIPE
-    environment = dict(environment or os.environ)
-    if command[0] != sys.executable:
-        environment["PYTHON_EXEC"] = warm.python()
     with subprocess.Popen(
         command, env=environment, stdout=quiet, stderr=pipe, text=True
     ) as process:
         try:
             yield process
         finally:
-            # A killed launcher leaves its processes behind, and what begins warm is no child.
-            process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(60)
-            for started in descendants(process.pid):
-                with suppress(ProcessLookupError):
-                    os.kill(started, signal.SIGKILL)
-            process.kill()
+            # A killed launcher leaves its processes behind. What begins warm is no child of theirs,
+            # and gets the first of these signals from who started it.
+            left = [process.pid, *descendants(process.pid)]
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                for started in left:
+                    with suppress(ProcessLookupError):
+                        os.kill(started, number)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(60)
 
 
 def kill_one_of_two(command: list[str], run: Path, *, past: int) -> None:
@@ -191,7 +192,7 @@ def kill_one_of_two(command: list[str], run: Path, *, past: int) -> None:
 def test_a_refusal_of_the_main_process_ends_all(recipe: Path, tmp_path: Path) -> None:
     """None waits for a process that has gone, and the reason is said once."""
     nowhere, run = tmp_path / "nowhere.jsonl", tmp_path / "run"
-    with launched(launch_command(recipe, nowhere, run, warm.python())) as process:
+    with launched(launch_command(recipe, nowhere, run, warm.python()), WARM_WORKERS) as process:
         _, said = process.communicate(timeout=300)
     assert process.returncode != 0
     assert said.count("stepback train: ") == 1

@@ -34,14 +34,12 @@ _EXECUTABLES = {
 _ROOT = Path(__file__).parents[2]
 # Where the processes of a run meet, and which of them the run ends with.
 _FOLDER, _OWNER = "WARM_FOLDER", "WARM_OWNER"
-_LOG = "log.txt"
+_LOG, _ENVIRONMENT = "log.txt", "environment.json"
 LONGEST_REQUEST = 1 << 18
 """Bytes of a command and its environment."""
 _RUN_SECONDS = 500
 # The first question waits until all is imported.
 _ANSWER_SECONDS = 500
-# As it is before any test changes it.
-_ENVIRONMENT = dict(os.environ)
 
 
 class Process:
@@ -105,7 +103,7 @@ class Surroundings(TypedDict, total=False):
 def start(*command: str | Path, **given: Unpack[Surroundings]) -> Running:
     """Start `python -m` with this command. No stream can be a pipe."""
     if _FOLDER not in os.environ:
-        return cold(*command, **given)
+        return cold(*command, **Surroundings(stdin=subprocess.DEVNULL) | given)
     words = [str(word) for word in command]
     request = {
         "command": words,
@@ -174,6 +172,8 @@ def _binaries() -> Path:
 def begin() -> None:
     """From now on let commands begin warm, in this process and in those that it starts."""
     folder = Path(mkdtemp(prefix="warm-"))
+    # As it is before any test changes it.
+    (folder / _ENVIRONMENT).write_text(json.dumps(dict(os.environ)))
     os.environ |= {_FOLDER: str(folder), _OWNER: str(os.getpid())}
     for name, module in _EXECUTABLES.items():
         words = f'-m {module} "$@"' if module else '"$@"'
@@ -230,7 +230,7 @@ def _start_parent(address: Path) -> None:
                 stderr=log,
                 pass_fds=[descriptor],
                 cwd=_ROOT,
-                env=_ENVIRONMENT,
+                env=json.loads((address.parent / _ENVIRONMENT).read_text()),
             )
         # It ends with the run, so nobody waits for it.
         parent.returncode = 0

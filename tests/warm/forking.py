@@ -33,6 +33,9 @@ _COMMANDS = (
     "stepback_training.train.sft",
 )
 
+_NOT_WRITTEN = 120
+"""Python's status where the last output could not be written."""
+
 
 class Server:
     """Forks and collects as it is asked, until the run is over."""
@@ -117,6 +120,8 @@ def _become(command: Sequence[str], environment: Mapping[str, str], folder: str)
         status = _status_of(end)
     except BaseException as error:
         sys.excepthook(type(error), error, error.__traceback__)
+        if isinstance(error, KeyboardInterrupt):
+            status = -signal.SIGINT
     _exit(status)
 
 
@@ -140,13 +145,17 @@ def _status_of(end: SystemExit) -> int:
 def _exit(status: int) -> NoReturn:
     """End in the order of Python, without its last part. That takes every module down, and so
     copies all the memory that the processes share: three seconds of a core for each command."""
-    try:
-        threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue]
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-    finally:
-        os._exit(status & 0xFF)
+    wait_for_threads: Any = vars(threading)["_shutdown"]
+    for last in (wait_for_threads, atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush):
+        try:
+            last()
+        except BaseException as error:
+            sys.excepthook(type(error), error, error.__traceback__)
+            status = status or _NOT_WRITTEN
+    if status < 0:
+        signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    os._exit(status & 0xFF)
 
 
 def _main() -> None:

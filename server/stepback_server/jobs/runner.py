@@ -158,6 +158,9 @@ class Runner:
         answer: JobAnswer | NotNow | None = None
         try:
             answer = await self._answer_always(job)
+            if self._is_stopping and isinstance(answer, NotNow):
+                # Given back by `stop`, with the lease.
+                return
             await self._writer.write(job, answer)
         except asyncio.CancelledError:
             # An answer is paid for: given back now, the job would be paid for again. To write it

@@ -51,17 +51,18 @@ class Tries:
                     if later.is_loss:
                         # Within the lock: who came next would meet the same dead engine, before its
                         # supervisor has seen that.
-                        await self._pause(later)
+                        await self._pause(later, losses)
                         continue
-            await self._pause(why)
+            await self._pause(why, losses)
         raise engine_lost(losses)
 
-    async def _pause(self, later: NotNow) -> None:
+    async def _pause(self, later: NotNow, losses: int) -> None:
         """Wait before another try. Raises what was to be waited for where there will be none."""
         with suppress(TimeoutError):
             async with asyncio.timeout(min(later.seconds, _LONGEST_WAIT)):
                 await self._stopped.wait()
-        if self._stopped.is_set():
+        # After the last loss there is an answer, and a stop does not take it back.
+        if self._stopped.is_set() and losses < MOST_LOSSES:
             raise later
 
     def _place(self, losses: int) -> AbstractAsyncContextManager[None]:

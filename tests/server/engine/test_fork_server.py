@@ -1,10 +1,11 @@
 """Cores that are forked from a process which has imported vLLM."""
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 from stepback_server.engine.fork_server import are_loaded
-from tests import warm
 
 _CONTROLLER = """
 import os, signal, sys, threading, time
@@ -74,8 +75,11 @@ if __name__ == "__main__":
 
 
 def test_a_core_has_vllm_and_this_moments_environment_and_streams(tmp_path: Path) -> None:
-    (tmp_path / "started.py").write_text(_CONTROLLER)
-    done = warm.run("started", cwd=tmp_path)
+    script = tmp_path / "controller.py"
+    script.write_text(_CONTROLLER)
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=500, check=False
+    )
     assert done.returncode == 0, done.stderr
     said = "asked as of the start True"
     # The streams are passed on, and their last lines are kept.

@@ -3,11 +3,11 @@
 python -m tests.server.engine.vllm_server FLAGS
 """
 
-import runpy
+import sys
 
 from stepback_server.engine.fork_server import start_fork_server
-from stepback_server.engine.vllm_process import SERVER
+from stepback_server.engine.vllm_process import serve_vllm
 
 if __name__ == "__main__":
     start_fork_server()
-    runpy.run_module(SERVER, run_name="__main__", alter_sys=True)
+    serve_vllm(sys.argv[1:])

@@ -6,7 +6,7 @@ import pytest
 
 from stepback_server.errors import ApiError
 from stepback_server.jobs.job import NotNow
-from stepback_server.jobs.tries import Tries
+from stepback_server.jobs.tries import MOST_LOSSES, Tries
 
 pytestmark = pytest.mark.timeout(60)
 LOST = NotNow(0, is_loss=True)
@@ -71,6 +71,24 @@ def test_second_tries_are_made_side_by_side() -> None:
 
         answers = await asyncio.gather(*(until_answered() for _ in range(3)))
         assert answers == ["answer"] * 3
+
+    asyncio.run(scenario())
+
+
+def test_a_stop_does_not_take_back_what_the_last_loss_decided() -> None:
+    async def scenario() -> None:
+        tries, losses = Tries(), 0
+
+        async def ask() -> str:
+            nonlocal losses
+            losses += 1
+            if losses == MOST_LOSSES:
+                tries.stop()
+            raise LOST
+
+        with pytest.raises(ApiError) as refused:
+            await tries.until_answered(ask)
+        assert refused.value.body.error.code == "engine_lost"
 
     asyncio.run(scenario())
 
