@@ -137,7 +137,7 @@ def _open_streams(wanted: str) -> None:
 def _status_of(end: SystemExit) -> int:
     """The exit status, as Python has it."""
     if end.code is None or isinstance(end.code, int):
-        return end.code or 0
+        return (end.code or 0) & 0xFF
     print(end.code, file=sys.stderr)
     return 1
 
@@ -155,7 +155,7 @@ def _exit(status: int) -> NoReturn:
     if status < 0:
         signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
-    os._exit(status & 0xFF)
+    os._exit(status)
 
 
 def _main() -> None:
