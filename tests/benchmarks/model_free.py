@@ -64,7 +64,7 @@ class Rules:
 
 
 def random_paths(rules: Rules, rng: Random, most: int) -> int | None:
-    """Tokens until a random legal path reaches the goal; None where they are more than `most`."""
+    """Tokens until a random legal path reaches the goal; None if it takes more than `most`."""
     spent = 0
     while spent < most:
         state = rules.start
@@ -78,7 +78,7 @@ def random_paths(rules: Rules, rng: Random, most: int) -> int | None:
 
 
 def depth_first(rules: Rules, rng: Random, most: int, *, shuffled: bool = True) -> int | None:
-    """Tokens until a depth-first search reaches the goal; None where they are more than `most`."""
+    """Tokens until a depth-first search reaches the goal; None if it takes more than `most`."""
     seen = {rules.start}
     stack: list[Iterator[Move]] = [_ordered(rules, rules.start, rng, shuffled=shuffled)]
     spent = 0

@@ -49,7 +49,7 @@ def test_an_impossible_problem_is_unsolved_and_not_an_error(client: Client) -> N
 
 
 def test_usage_adds_up(client: Client) -> None:
-    """Counted anew from the tree: in this vocabulary each character is a token."""
+    """Counted again from the tree: in this vocabulary each character is a token."""
     result = client.solve(
         PROBLEM,
         strategy="self_backtracking",
@@ -196,7 +196,7 @@ def assert_published_rule(result: SolveResult, breadth: int, backtracks: int) ->
 
 
 def test_scores_are_the_models_own_log_probabilities(client: Client) -> None:
-    """Against a forward pass of plain transformers, with the steps encoded anew."""
+    """Against a forward pass of plain transformers, with the steps encoded again."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -157,7 +157,7 @@ def test_slurms_script_trains_over_two_nodes_as_one_process_does(
 def launched(
     command: list[str], environment: Mapping[str, str] = os.environ
 ) -> Iterator[subprocess.Popen[str]]:
-    """A launch, of which nothing is left at the end."""
+    """A launch that leaves no process behind."""
     quiet, pipe = subprocess.DEVNULL, subprocess.PIPE
     with subprocess.Popen(
         command, env=environment, stdout=quiet, stderr=pipe, text=True
