@@ -24,7 +24,7 @@ from stepback_core.tasks import CountdownProblem
 from stepback_server.engine.vllm_environment import prepare_environment
 from stepback_server.gc_tuning import tune_gc
 from stepback_training.generators import GENERATORS, Split
-from tests import warm
+from tests import certificates, warm
 
 ROOT = Path(__file__).parents[1]
 CHECKPOINT = ROOT / "models/multitask-10m"
@@ -32,6 +32,7 @@ SERVED = Manifest.read(CHECKPOINT).name
 """The name that the bundled checkpoint is served by."""
 
 prepare_environment(cpu=True)
+certificates.read_once()
 
 _ENGINE_FIXTURES = {"server", "loadable", "servers", "fleet"}
 _SLOW_MODULES = {

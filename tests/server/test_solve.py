@@ -28,18 +28,6 @@ def client(server: str) -> Iterator[Client]:
         yield client
 
 
-def test_it_solves_held_out_problems_with_answers_that_the_checker_accepts(client: Client) -> None:
-    solved = 0
-    for problem in held_out(20):
-        result = client.solve(problem, seed=1)
-        assert result.answer is not None
-        verdict = CHECKER.check(problem, result.answer.steps)
-        assert verdict.strict == result.answer.verified == (result.status == "solved")
-        solved += bool(verdict.strict)
-    # The model card claims at least 70 %; fewer than 10 of 20 then has a chance below 2 %.
-    assert solved >= 10
-
-
 def test_an_impossible_problem_is_unsolved_and_not_an_error(client: Client) -> None:
     result = client.solve(
         CountdownProblem(numbers=[1, 1], target=99), strategy="best_of_n", breadth=4
@@ -91,6 +79,7 @@ def test_one_sample_at_a_time_with_the_same_seed_gives_the_same_tree_twenty_time
             breadth=1,
             select=Select.PERPLEXITY,
             temperature=1.5,
+            tokens=200,
             tree=True,
         )
         assert result.answer is not None and result.tree is not None
@@ -101,14 +90,17 @@ def test_one_sample_at_a_time_with_the_same_seed_gives_the_same_tree_twenty_time
     assert all(once() == first for _ in range(20))
 
 
-def test_best_first_search_drops_illegal_steps_and_ends_at_the_first_right_answer(
+def test_held_out_problems_are_solved_by_legal_steps_and_the_search_ends_at_the_first_right_answer(
     client: Client,
 ) -> None:
     solved = 0
     for problem in held_out(20):
-        result = client.solve(problem, tree=True)
+        result = client.solve(problem, tree=True, seed=1)
         assert result.strategy == "best_first"
         assert result.usage.generated_tokens <= 32 * 66
+        assert result.answer is not None
+        verdict = CHECKER.check(problem, result.answer.steps)
+        assert verdict.strict == result.answer.verified == (result.status == "solved")
         assert result.tree is not None
         trace = {0: list[str]()}
         for node in result.tree[1:]:
@@ -118,7 +110,7 @@ def test_best_first_search_drops_illegal_steps_and_ends_at_the_first_right_answe
             assert all(
                 CHECKER.check_step(problem, kept[:at], kept[at]) is None for at in range(len(kept))
             )
-        if result.answer and result.answer.verified:
+        if result.answer.verified:
             assert result.stop_reason == "solved"
             assert result.answer.steps in trace.values()
             solved += 1
@@ -140,7 +132,7 @@ def test_a_real_search_follows_the_published_rule(
     client: Client, breadth: int, backtracks: int
 ) -> None:
     rolled_back = 0
-    for problem in held_out(8):
+    for problem in held_out(4):
         result = client.solve(
             problem,
             breadth=breadth,

@@ -7,13 +7,15 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from stepback_server.checkpoint import Checkpoint
+from stepback_server.commands.engine import server_flags
+from stepback_server.settings import Settings
+from tests import warm
 from tests.conftest import CHECKPOINT, free_port, title, wait_until_ok
 
 _PROBE = """
@@ -46,17 +48,13 @@ def probe(tmp_path: Path) -> dict[str, str]:
         "PYTHONPATH": str(package),
         "PROBE_FOLDER": str(tmp_path / "asked"),
         "PROBE_ENDS": "",
+        "STEPBACK_DATABASE_URL": f"sqlite:///{tmp_path}/jobs.db",
     }
 
 
-def run(command: str, log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def run(log: Path, environment: Mapping[str, str], *command: str) -> warm.Running:
     with log.open("w") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "stepback_client.cli", command],
-            env=environment,
-            stdout=output,
-            stderr=output,
-        )
+        return warm.start(*command, env=environment, stdout=output, stderr=output)
 
 
 def small_model(folder: Path) -> Path:
@@ -84,9 +82,9 @@ def test_the_process_that_runs_a_small_model_asks_for_amx_before_it_serves(
     tmp_path: Path, probe: dict[str, str]
 ) -> None:
     log, port = tmp_path / "log.txt", free_port()
-    model = small_model(tmp_path / "model")
-    environment = probe | {"STEPBACK_MODEL": str(model), "STEPBACK_PORT": str(port)}
-    process = run("engine", log, environment)
+    checkpoint = Checkpoint.open(small_model(tmp_path / "model"))
+    flags = server_flags(Settings.read({}, ["--port", str(port)]), checkpoint)
+    process = run(log, probe, "tests.server.engine.vllm_server", *flags)
     try:
         wait_until_ok(f"http://127.0.0.1:{port}/health", process, log)
         asked = {int(each.name) for each in (tmp_path / "asked").iterdir()}
@@ -103,7 +101,7 @@ def test_an_embedded_engine_that_dies_thrice_by_a_signal_ends_the_controller_by_
 ) -> None:
     log, port = tmp_path / "log.txt", free_port()
     environment = probe | {"PROBE_ENDS": "SIGILL", "STEPBACK_PORT": str(port)}
-    process = run("serve", log, environment)
+    process = run(log, environment, warm.STEPBACK, "serve")
     try:
         assert process.wait(timeout=500) == 1
     finally:

@@ -1,11 +1,11 @@
 """Cores that are forked from a process which has imported vLLM."""
 
+import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 from stepback_server.engine.fork_server import are_loaded
+from tests import warm
 
 _CONTROLLER = """
 import os, signal, sys, threading, time
@@ -75,11 +75,9 @@ if __name__ == "__main__":
 
 
 def test_a_core_has_vllm_and_this_moments_environment_and_streams(tmp_path: Path) -> None:
-    script = tmp_path / "controller.py"
-    script.write_text(_CONTROLLER)
-    done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, timeout=500, check=False
-    )
+    (tmp_path / "controller_of_cores.py").write_text(_CONTROLLER)
+    path = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = warm.run("controller_of_cores", env=path)
     assert done.returncode == 0, done.stderr
     said = "asked as of the start True"
     # The streams are passed on, and their last lines are kept.

@@ -17,12 +17,12 @@ from stepback_core.tasks import TASKS
 from stepback_server.engine.base import EngineError, EngineUnavailable, Sample, SampleRequest
 from stepback_server.engine.handshake import ExpectedServer
 from stepback_server.engine.remote import RemoteEngine
-from tests.conftest import CHECKPOINT, SERVED, held_out
+from tests.conftest import CHECKPOINT, SERVED, cores_below, held_out
 from tests.server.engine.conftest import Fleet, VllmServer
 
 CHECKER = TASKS["countdown"]
 PROBLEM = CountdownProblem(numbers=[3, 5, 7, 25], target=41)
-BREADTH = 12
+BREADTH = 6
 EXPECTED = ExpectedServer(model=SERVED, context_tokens=256, api_key=None, connections=8)
 
 
@@ -59,13 +59,12 @@ def test_the_controller_needs_neither_torch_nor_vllm(light_environment: dict[str
 
 def test_it_solves_held_out_problems(client: Client) -> None:
     solved = 0
-    for problem in held_out(20):
+    for problem in held_out(10):
         result = client.solve(problem, seed=1)
         assert result.answer is not None
         assert CHECKER.check(problem, result.answer.steps).strict == (result.status == "solved")
         solved += result.status == "solved"
-    # As in the test of the embedded engine.
-    assert solved >= 10
+    assert solved >= 7
 
 
 @pytest.mark.parametrize("strategy", ["best_first", "self_backtracking", "best_of_n"])
@@ -85,7 +84,7 @@ def test_one_sample_at_a_time_with_the_same_seed_gives_the_same_tree(
 
 def test_greedy_answers_are_those_of_the_embedded_engine(client: Client, server: str) -> None:
     with Client(server) as embedded:
-        for problem in held_out(10):
+        for problem in held_out(5):
             here = client.solve(problem, strategy="greedy", tree=True)
             there = embedded.solve(problem, strategy="greedy", tree=True)
             assert here.tree and there.tree
@@ -134,7 +133,7 @@ def test_a_tree_stays_on_one_replica(client: Client, fleet: Fleet) -> None:
         )
         after = [each.metric("vllm:generation_tokens_total") for each in fleet.servers]
         grown = [b - a for a, b in zip(before, after, strict=True)]
-        assert max(grown) >= result.usage.generated_tokens > 100
+        assert max(grown) >= result.usage.generated_tokens > 50
         # A canary every three seconds, and one that was under way.
         assert min(grown) <= 2 + (time.monotonic() - started) / 3
         homes.add(grown.index(max(grown)))
@@ -168,6 +167,15 @@ def test_the_likeliest_tokens_are_told_at_every_position(
     # A sampled token may lie outside the four likeliest.
     hot = asyncio.run(sample(2.0, 8))
     assert {len(others) for each in hot for others in each.alternatives} == {3, 4}
+
+
+def test_one_thread_of_an_engine_polls_for_its_groups(
+    servers: tuple[VllmServer, VllmServer],
+) -> None:
+    """Each wakes a hundred times a second, whatever the engine does."""
+    [core] = cores_below(servers[0].process.pid)
+    threads = [each.read_text() for each in Path(f"/proc/{core}/task").glob("*/comm")]
+    assert threads.count("gloo_tcp_loop\n") == 1
 
 
 # --- what is refused at the start ---

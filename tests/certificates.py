@@ -1,0 +1,27 @@
+"""The certificates of authorities, read once for all of a process.
+
+httpx reads them for every client and every `httpx.get`: a thirtieth of a second of a core, and the
+suite asks thousands of times, mostly while it waits for a server.
+"""
+
+import functools
+import ssl
+
+import httpx
+from httpx._transports import default
+
+_usual = functools.cache(httpx.create_ssl_context)
+
+
+def read_once() -> None:
+    """Let the clients of this process that ask for nothing else share them."""
+
+    def context(
+        verify: ssl.SSLContext | str | bool = True, cert: None = None, trust_env: bool = True
+    ) -> ssl.SSLContext:
+        if verify is True and cert is None:
+            return _usual(trust_env=trust_env)
+        return httpx.create_ssl_context(verify=verify, cert=cert, trust_env=trust_env)
+
+    # A name that httpx keeps to itself.
+    vars(default)["create_ssl_context"] = context
