@@ -23,5 +23,4 @@ def read_once() -> None:
             return _usual(trust_env=trust_env)
         return httpx.create_ssl_context(verify=verify, cert=cert, trust_env=trust_env)
 
-    # A name that httpx keeps to itself.
-    vars(default)["create_ssl_context"] = context
+    setattr(default, "create_ssl_context", context)  # noqa: B010 - httpx keeps the name to itself
