@@ -75,6 +75,12 @@ def pytest_configure(config: pytest.Config) -> None:
         warm.begin()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(specs: list[Any]) -> None:
+    for spec in specs:
+        spec.python = warm.python_of_code()
+
+
 def pytest_unconfigure() -> None:
     warm.end()
 

@@ -216,22 +216,22 @@ Problems = tuple[str, Sequence[BaseModel]]
 
 
 def _drawn(given: argparse.Namespace) -> Iterator[Problems]:
+    def draw(task: Generator[Any], split: Split, count: int) -> list[BaseModel]:
+        return list(islice(task.stream(split, Random(given.seed)), count))
+
     for split in (Split.TEST_SEEN, Split.TEST_NEW):
         name = split.removeprefix("test_")
-        yield f"Countdown, {name}", _draw(GENERATORS["countdown"], split, given.problems)
+        yield f"Countdown, {name}", draw(GENERATORS["countdown"], split, given.problems)
     for numbers in filter(None, given.numbers.split(",")):
         sized = GENERATORS["countdown"].with_options({"numbers": int(numbers)})
         for split in (Split.TEST_SEEN, Split.TEST_NEW):
             name = f"Countdown of {numbers}, {split.removeprefix('test_')}"
-            yield name, _draw(sized, split, given.problems)
-    yield "mazes", _draw(GENERATORS["maze"], Split.TEST_SEEN, given.problems)
-    yield "Sudoku 4x4", _draw(GENERATORS["sudoku"], Split.TEST_SEEN, given.problems)
-    nine = GENERATORS["sudoku"].with_options({"size": 9, "givens": [30, 50]})
-    yield "Sudoku 9x9", _draw(nine, Split.TEST_SEEN, given.sudoku9)
-
-
-def _draw(task: Generator[Any], split: Split, count: int) -> list[BaseModel]:
-    return list(islice(task.stream(split, Random(FINAL_SEED)), count))
+            yield name, draw(sized, split, given.problems)
+    yield "mazes", draw(GENERATORS["maze"], Split.TEST_SEEN, given.problems)
+    yield "Sudoku 4x4", draw(GENERATORS["sudoku"], Split.TEST_SEEN, given.problems)
+    if given.sudoku9:
+        nine = GENERATORS["sudoku"].with_options({"size": 9, "givens": [30, 50]})
+        yield "Sudoku 9x9", draw(nine, Split.TEST_SEEN, given.sudoku9)
 
 
 def _of_file(given: argparse.Namespace) -> Iterator[Problems]:
@@ -249,12 +249,15 @@ def main() -> int:
     parser.add_argument("--problems", type=int, default=1000, help="of each kind")
     parser.add_argument("--numbers", default="2,3,5,6", help="other sizes of Countdown")
     parser.add_argument("--sudoku9", type=int, default=150, help="puzzles of 9x9")
+    parser.add_argument("--seed", type=int, default=FINAL_SEED, help="of the problems")
+    parser.add_argument("--budgets", help="in tokens, with commas between them")
     parser.add_argument("--file", type=Path, help="questions of deduction")
     parser.add_argument("--question", help="the column of the question")
     parser.add_argument("--model", type=Path, default=CHECKPOINT, help="whose tokenizer counts")
     given = parser.parse_args()
     cost = step_costs(given.model)
-    budgets = (40, 160, 640) if given.file else BUDGETS
+    usual = (40, 160, 640) if given.file else BUDGETS
+    budgets = tuple(map(int, given.budgets.split(","))) if given.budgets else usual
     heads = [f"{budget:,}" for budget in budgets]
     print(f"| task | solver | {' | '.join(heads)} | mean | median |")
     print("| --- " * (len(heads) + 4) + "|")

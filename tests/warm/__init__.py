@@ -31,6 +31,8 @@ _EXECUTABLES = {
     "stepback": STEPBACK,
     "accelerate": "accelerate.commands.accelerate_cli",
 }
+CODE = "--code"
+"""First argument of `python.py` where it is for code."""
 _ROOT = Path(__file__).parents[2]
 # Where the processes of a run meet, and which of them the run ends with.
 _FOLDER, _OWNER = "WARM_FOLDER", "WARM_OWNER"
@@ -104,7 +106,11 @@ def start(*command: str | Path, **given: Unpack[Surroundings]) -> Running:
     """Start `python -m` with this command. No stream can be a pipe."""
     if _FOLDER not in os.environ:
         return cold(*command, **Surroundings(stdin=subprocess.DEVNULL) | given)
-    words = [str(word) for word in command]
+    return start_python("-m", *map(str, command), **given)
+
+
+def start_python(*words: str, **given: Unpack[Surroundings]) -> Process:
+    """Start `python` with `-m MODULE ...` or `-c CODE ...`, in a run of tests."""
     request = {
         "command": words,
         "environment": dict(given.get("env", os.environ)),
@@ -120,7 +126,7 @@ def start(*command: str | Path, **given: Unpack[Surroundings]) -> Running:
                 streams.append(nowhere.fileno())
             else:
                 streams.append(stream if isinstance(stream, int) else stream.fileno())
-        return Process(_ask(request, streams), ["python", "-m", *words])
+        return Process(_ask(request, streams), ["python", *words])
 
 
 def cold(*command: str | Path, **given: Unpack[Surroundings]) -> subprocess.Popen[bytes]:
@@ -157,6 +163,12 @@ def stepback(
 def python() -> str:
     """The executable that begins `-m MODULE ...` warm, for what starts processes of its own."""
     return str(_binaries() / "python")
+
+
+def python_of_code() -> str:
+    """The command whose `-c CODE ...` begins warm. That inherits the standard streams alone, which
+    is too little for the processes of `multiprocessing`."""
+    return f"{python()} {CODE}"
 
 
 def search_path() -> str:

@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any, NoReturn
 
 from setproctitle import setproctitle
@@ -99,22 +100,23 @@ def _take(streams: Sequence[int]) -> None:
 def _become(command: Sequence[str], environment: Mapping[str, str], folder: str) -> NoReturn:
     """Turn into the command, and end as it does."""
     # Its place is found by the environment that it stands before, which is about to be another.
-    setproctitle(" ".join([sys.executable, "-m", *command]))
+    setproctitle(" ".join([sys.executable, *command]))
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
     _open_streams(environment.get("PYTHONIOENCODING", ""))
-    module, *arguments = command
-    sys.argv[1:] = arguments
+    option, what, *arguments = command
+    sys.argv = [option, *arguments]
     # As of a new Python, which this one's path began with, too.
     sys.path[0] = folder
     sys.path[1:1] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     importlib.invalidate_caches()
-    # Else Python warns that what it runs has been imported.
-    sys.modules.pop(module, None)
     status = 1
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if option == "-c":
+            _run_code(what)
+        else:
+            _run_module(what)
         status = 0
     except SystemExit as end:
         status = _status_of(end)
@@ -123,6 +125,17 @@ def _become(command: Sequence[str], environment: Mapping[str, str], folder: str)
         if isinstance(error, KeyboardInterrupt):
             status = -signal.SIGINT
     _exit(status)
+
+
+def _run_module(name: str) -> None:
+    # Else Python warns that what it runs has been imported.
+    sys.modules.pop(name, None)
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+def _run_code(text: str) -> None:
+    main = sys.modules["__main__"] = ModuleType("__main__")
+    exec(compile(text, "<string>", "exec"), vars(main))
 
 
 def _open_streams(wanted: str) -> None:

@@ -1,4 +1,5 @@
-"""Python whose `-m MODULE ...` begins warm, for shells and notebooks of the tests."""
+"""Python whose `-m MODULE ...` begins warm, for shells and notebooks of the tests; behind `--code`
+its `-c CODE ...`, for the processes that share the tests."""
 
 import os
 import signal
@@ -16,16 +17,20 @@ _PASSED_ON = (signal.SIGINT, signal.SIGTERM)
 
 def main() -> int:
     words = sys.argv[1:]
+    begins_warm = "-m"
+    if words[:1] == [warm.CODE]:
+        begins_warm = "-c"
+        del words[0]
     if words[:1] == ["-u"]:
         # Its output comes at its end, which no test here minds.
         del words[0]
-    if words[:1] != ["-m"]:
+    if words[:1] != [begins_warm]:
         os.execv(sys.executable, [sys.executable, *words])
     # What comes before the command begins is for the command, too.
     early = list[int]()
     for number in _PASSED_ON:
         signal.signal(number, lambda number, _: early.append(number))
-    process = warm.start(*words[1:], stdin=0)
+    process = warm.start_python(*words, stdin=0)
     handle = os.pidfd_open(process.pid)
 
     def pass_on(number: int, _: Any) -> None:
