@@ -5,12 +5,18 @@ suite asks thousands of times, mostly while it waits for a server.
 """
 
 import functools
+import os
 import ssl
 
 import httpx
 from httpx._transports import default
 
-_usual = functools.cache(httpx.create_ssl_context)
+_NAMED_BY = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+@functools.cache
+def _usual(trust_env: bool, *_files: str | None) -> ssl.SSLContext:
+    return httpx.create_ssl_context(trust_env=trust_env)
 
 
 def read_once() -> None:
@@ -20,7 +26,7 @@ def read_once() -> None:
         verify: ssl.SSLContext | str | bool = True, cert: None = None, trust_env: bool = True
     ) -> ssl.SSLContext:
         if verify is True and cert is None:
-            return _usual(trust_env=trust_env)
+            return _usual(trust_env, *map(os.environ.get, _NAMED_BY))
         return httpx.create_ssl_context(verify=verify, cert=cert, trust_env=trust_env)
 
     setattr(default, "create_ssl_context", context)  # noqa: B010 - httpx keeps the name to itself
