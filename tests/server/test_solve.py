@@ -79,7 +79,7 @@ def test_one_sample_at_a_time_with_the_same_seed_gives_the_same_tree_twenty_time
             breadth=1,
             select=Select.PERPLEXITY,
             temperature=1.5,
-            tokens=200,
+            tokens=120,
             tree=True,
         )
         assert result.answer is not None and result.tree is not None

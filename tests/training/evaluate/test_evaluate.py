@@ -15,7 +15,7 @@ from stepback_training.evaluate.cli import evaluate
 from tests import warm
 from tests.conftest import SERVED, free_port
 
-PROBLEMS = 3
+PROBLEMS = 2
 # One problem in flight: the engine's batches, and so their rounding, are the same each time.
 PLAN = (
     "--problems", str(PROBLEMS), "--strategies", "greedy,best_of_n,best_first",
