@@ -36,7 +36,8 @@ def ask(*requests: tuple[str, str, dict[str, Any]], **settings: Any) -> list[htt
     """Requests, one after another, to a server whose engine cannot be reached."""
 
     async def run() -> list[httpx.Response]:
-        app = create_app(Settings(**settings), Checkpoint.open(CHECKPOINT), unreachable)
+        given: dict[str, Any] = {"database_url": NO_JOBS} | settings
+        app = create_app(Settings(**given), Checkpoint.open(CHECKPOINT), unreachable)
         async with (
             app.router.lifespan_context(app),
             httpx.AsyncClient(

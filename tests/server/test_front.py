@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 from starlette.responses import StreamingResponse
 
 from stepback_core.errors import InvalidInput
@@ -18,6 +19,7 @@ from stepback_server.api.middleware import HeadAsGet
 from stepback_server.app import create_app
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.settings import Settings
+from tests.asgi import NO_JOBS
 from tests.conftest import CHECKPOINT
 from tests.server.test_edge import SEARCH, ask, unreachable
 
@@ -104,8 +106,11 @@ def test_a_byte_order_mark_before_a_body_is_passed_over() -> None:
         ("POST", "/v1/chat/completions"),
     ],
 )
-def test_errors_of_v1_are_spelled_as_openais_clients_read_them(method: str, path: str) -> None:
-    [answer] = ask((method, path, {"json": {}}))
+def test_errors_of_v1_are_spelled_as_openais_clients_read_them(
+    tmp_path: Path, method: str, path: str
+) -> None:
+    jobs = SecretStr(f"sqlite:///{tmp_path}/jobs.db")
+    [answer] = ask((method, path, {"json": {}}), database_url=jobs)
     error = answer.json()["error"]
     assert set(error) == {"type", "message", "param", "code"}
     expected = "not_found" if answer.status_code == 404 else "invalid_request_error"
@@ -271,7 +276,7 @@ def test_a_misspelt_setting_is_still_refused(variable: str, value: str) -> None:
 
 def test_a_defect_is_an_error_that_the_page_can_read() -> None:
     async def run() -> httpx.Response:
-        settings: dict[str, Any] = {"cors_origins": PAGE}
+        settings: dict[str, Any] = {"cors_origins": PAGE, "database_url": NO_JOBS}
         app = create_app(Settings(**settings), Checkpoint.open(CHECKPOINT), unreachable)
 
         async def broken(_: Any) -> Any:

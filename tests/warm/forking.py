@@ -24,6 +24,7 @@ from setproctitle import setproctitle
 from stepback_server.engine.fork_server import MODULES
 from stepback_server.engine.orphan import without_threads
 from stepback_server.engine.vllm_environment import prepare_environment
+from stepback_server.engine.vllm_process import SERVER
 from stepback_server.gc_tuning import tune_gc
 from tests.warm import LONGEST_REQUEST
 
@@ -32,6 +33,7 @@ _COMMANDS = (
     "stepback_server.commands.serve",
     "stepback_training.cli",
     "stepback_training.train.sft",
+    SERVER,
 )
 
 _NOT_WRITTEN = 120

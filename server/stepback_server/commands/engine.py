@@ -13,11 +13,12 @@ from collections.abc import Mapping, Sequence
 from stepback_core.errors import InvalidInput
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.context import with_context
+from stepback_server.engine.fork_server import start_fork_server
 from stepback_server.engine.handshake import ExpectedServer
 from stepback_server.engine.supervisor import HealthCheckConfig, Supervisor, canary
 from stepback_server.engine.vllm_environment import prepare_environment_for
 from stepback_server.engine.vllm_options import as_flags, engine_options
-from stepback_server.engine.vllm_process import VllmLauncher, serve_vllm
+from stepback_server.engine.vllm_process import SERVER, VllmLauncher, serve_vllm
 from stepback_server.observability.logs import VLLM_JSON, configure_logs
 from stepback_server.observability.tracing import leave_out_missing_propagators
 from stepback_server.setting_values import in_our_words
@@ -44,6 +45,8 @@ def engine(arguments: Sequence[str]) -> int:
         os.environ["VLLM_API_KEY"] = expected.api_key
     flags, url = server_flags(settings, checkpoint), own_url(settings.host, settings.port)
     on_cpu = settings.device == "cpu"
+    if on_cpu:
+        start_fork_server(SERVER)
     launcher = VllmLauncher(serve_vllm, flags, url, expected, fork_cores=on_cpu)
     end_id = checkpoint.codec.tokens.end_id
     supervisor = Supervisor(launcher.start, canary(end_id), patience(os.environ), name=url)

@@ -53,10 +53,6 @@ def serve(arguments: Sequence[str]) -> int:
         return 2
 
 
-def _end(number: int, _: object) -> None:
-    sys.exit(128 + number)
-
-
 def _prepare_cores() -> None:
     """Start the fork server, before anything starts a thread. It takes seconds before the port is
     opened, and saves more of them."""
@@ -64,10 +60,7 @@ def _prepare_cores() -> None:
 
     # The keys have just been read.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    # The first process of a container gets no signal that it has no handler for.
-    signal.signal(signal.SIGTERM, _end)
     start_fork_server()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _serve(settings: Settings) -> int:

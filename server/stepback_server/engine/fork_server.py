@@ -1,12 +1,13 @@
-"""A fork server for vLLM's cores: a process that has imported vLLM, and forks a core when asked.
+"""A fork server: a process that has imported vLLM, and forks vLLM's processes when asked.
 
 vLLM starts its core as a new Python, which imports all of vLLM a second time: half of a start. Here
 the controller imports it once, before it has a thread, and forks a process that waits. Every core
-is forked from there, the first and those that replace it. It is Python's own fork server
+is forked from there, the first and those that replace it. So is every server that `stepback engine`
+keeps, which has a fork server of its own for its cores. It is Python's own
 (`multiprocessing.forkserver`), but for how it begins.
 
-For an engine in the controller's process, on a CPU of Linux: a device's driver may not survive a
-fork. Where there is no fork server a core starts as vLLM has it.
+On a CPU of Linux: a device's driver may not survive a fork. Where there is no fork server a process
+starts as vLLM has it.
 """
 
 import importlib
@@ -21,7 +22,7 @@ import threading
 from contextlib import suppress
 from multiprocessing import popen_forkserver
 from multiprocessing.connection import wait
-from multiprocessing.context import BaseContext, ForkServerContext, ForkServerProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd
 from pathlib import Path
@@ -49,22 +50,31 @@ _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 # Python starts its fork server with the first process that it is asked for. This one is started
 # here, and handed to it; no public function does that.
 _python: Any = vars(multiprocessing.forkserver)["_forkserver"]
+_started = list[int]()
+"""The fork server of this process, once there is one."""
 
 
-def start_fork_server() -> None:
-    """Import vLLM and fork the server; blocks for seconds. Call it before anything starts a thread,
-    and after `prepare_environment`. Where it cannot be, it says so in the log, and cores start
-    without."""
+def start_fork_server(*more: str) -> None:
+    """Import vLLM, and more modules, and fork the server; blocks for seconds. Call it before
+    anything starts a thread, and after `prepare_environment`. Where it cannot be, it says so in the
+    log, and processes start without."""
     if sys.platform != "linux":
         return
+    # The first process of a container gets no signal that it has no handler for.
+    before = signal.signal(signal.SIGTERM, _end)
     # What is not installed is named when the engine starts.
     with without_threads(), suppress(ModuleNotFoundError):
-        for module in MODULES:
+        for module in (*MODULES, *more):
             importlib.import_module(module)
         try:
             _fork()
         except OSError as error:
             _log.warning("no fork server, so an engine takes longer to start: %s", error)
+    signal.signal(signal.SIGTERM, before)
+
+
+def _end(number: int, _: object) -> None:
+    sys.exit(128 + number)
 
 
 def _fork() -> None:
@@ -87,7 +97,8 @@ def _fork() -> None:
     _python._forkserver_address = address
     _python._forkserver_alive_fd = writer
     _python._forkserver_pid = pid
-    _start_cores_there(pid)
+    _started[:] = [pid]
+    _start_cores_there()
 
 
 def _listen() -> tuple[socket.socket, str]:
@@ -124,20 +135,26 @@ def _serve(controller: int, listener: int, alive: int) -> None:
         os._exit(status)
 
 
-def _start_cores_there(server: int) -> None:
+def _start_cores_there() -> None:
     # vLLM knows of no third way beside fork and spawn, and asks this function alone.
     vllm_processes: Any = importlib.import_module("vllm.v1.engine.utils")
     without = vllm_processes.get_mp_context
+    vllm_processes.get_mp_context = lambda: _CoreContext() if _can_fork() else without()
 
-    def context() -> BaseContext:
-        if not _lives(server):
-            _log.warning("the fork server has ended: an engine takes longer to start")
-            return without()
-        if not are_loaded(os.environ.get("LD_PRELOAD", "")):
-            return without()
-        return _CoreContext()
 
-    vllm_processes.get_mp_context = context
+def server_context() -> "_ServerContext | SpawnContext":
+    """How a server of vLLM's is started: forked if it can be, or else as a new Python. Its target
+    calls `die_with_new_parent` once it has forked what it will."""
+    return _ServerContext() if _can_fork() else multiprocessing.get_context("spawn")
+
+
+def _can_fork() -> bool:
+    if not _started:
+        return False
+    if not _lives(*_started):
+        _log.warning("the fork server has ended: an engine takes longer to start")
+        return False
+    return are_loaded(os.environ.get("LD_PRELOAD", ""))
 
 
 def _lives(child: int) -> bool:
@@ -177,9 +194,9 @@ class _Popen(popen_forkserver.Popen):
             return -signal.SIGKILL
 
 
-class _CoreProcess(ForkServerProcess):
-    """A core with the environment and the standard streams that this process has at its start, as
-    if it were a child of it."""
+class _ServerProcess(ForkServerProcess):
+    """One with the environment and the standard streams that this process has at its start, as if
+    it were a child of it."""
 
     _environment: dict[str, str]
     _streams: list[Any]
@@ -205,8 +222,21 @@ class _CoreProcess(ForkServerProcess):
         # Else the server would live as long as its cores.
         with suppress(OSError):
             os.close(_python._forkserver_alive_fd)
-        die_with_new_parent()
+        self._end_with_parent()
         super().run()
+
+    def _end_with_parent(self) -> None:
+        # No thread watches yet: it is about to fork.
+        be_killed_with_parent()
+
+
+class _CoreProcess(_ServerProcess):
+    def _end_with_parent(self) -> None:
+        die_with_new_parent()
+
+
+class _ServerContext(ForkServerContext):
+    Process = _ServerProcess
 
 
 class _CoreContext(ForkServerContext):

@@ -1,7 +1,6 @@
 """vLLM's server as a child process: the engine that `stepback engine` keeps alive."""
 
 import asyncio
-import multiprocessing
 import os
 import runpy
 import signal
@@ -20,9 +19,9 @@ from stepback_server.engine.base import (
 )
 from stepback_server.engine.core_processes import CoreProcesses
 from stepback_server.engine.death import Death, cause_of, core_report, failed_cores, reported_cause
-from stepback_server.engine.fork_server import start_fork_server
+from stepback_server.engine.fork_server import server_context, start_fork_server
 from stepback_server.engine.handshake import ExpectedServer
-from stepback_server.engine.orphan import die_with_parent
+from stepback_server.engine.orphan import die_with_new_parent
 from stepback_server.engine.output import Output
 from stepback_server.engine.remote import RemoteEngine
 
@@ -52,6 +51,8 @@ def serve_vllm(flags: Sequence[str]) -> None:
     sys.argv = [SERVER, *flags]
     dtype = sys.argv.index("--dtype") + 1
     sys.argv[dtype] = supported_dtype(sys.argv[dtype])
+    # Else Python warns that what it runs has been imported.
+    sys.modules.pop(SERVER, None)
     runpy.run_module(SERVER, run_name="__main__", alter_sys=True)
 
 
@@ -60,8 +61,8 @@ class ServerProcess:
     outlives this process."""
 
     def __init__(self, serve: Serve, flags: Sequence[str], *, fork_cores: bool = False) -> None:
-        # Not forked: the supervisor has threads and an event loop.
-        self._process = multiprocessing.get_context("spawn").Process(
+        # Not forked from here: the supervisor has threads and an event loop.
+        self._process = server_context().Process(
             target=_serve_alone, args=(serve, flags, fork_cores), name="server"
         )
         self._output = Output()
@@ -120,7 +121,7 @@ def _serve_alone(serve: Serve, flags: Sequence[str], fork_cores: bool) -> None:
     os.setsid()
     if fork_cores:
         start_fork_server()
-    die_with_parent()
+    die_with_new_parent()
     threading.Thread(target=_report_core, name="core-report", daemon=True).start()
     serve(flags)
 

@@ -340,7 +340,7 @@ def test_vllms_server_with_a_stopped_core_is_replaced_and_dies_with_the_command(
 
 
 def core_below(pid: int) -> int:
-    [core] = cores_below(server_below(pid))
+    [core] = cores_below(pid)
     return core
 
 
