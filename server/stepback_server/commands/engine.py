@@ -32,11 +32,12 @@ def engine(arguments: Sequence[str]) -> int:
     first server does not start."""
     try:
         settings = _with_port(read_settings(arguments, command="engine"))
+        # First: a checkpoint's tokenizer would start threads, beside which nothing can be forked.
+        prepare_environment_for(settings, VLLM_JSON if settings.log_format == "json" else None)
         checkpoint = with_context(Checkpoint.open(settings.model), settings)
     except InvalidInput as error:
         print(f"stepback engine: {error}", file=sys.stderr)
         return 2
-    prepare_environment_for(settings, VLLM_JSON if settings.log_format == "json" else None)
     configure_logs(settings.log_level, settings.log_format)
     leave_out_missing_propagators(os.environ)
     expected = ExpectedServer.of(checkpoint, settings)
