@@ -308,6 +308,28 @@ def test_a_port_that_is_taken_is_refused() -> None:
     assert refused.stderr.startswith("stepback engine: STEPBACK_HOST, STEPBACK_PORT: cannot listen")
 
 
+_COUNTS = """
+import os, sys
+from stepback_server.commands import engine as command
+
+def count(*_):
+    print(len(os.listdir("/proc/self/task")))
+    sys.exit()
+
+command.start_fork_server = count
+command.engine(["--port", "0"])
+"""
+
+
+def test_the_command_has_one_thread_when_it_is_about_to_fork() -> None:
+    """In a new Python: where vLLM is imported before, a tokenizer starts no threads."""
+    plain = {name: at for name, at in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
+    done = subprocess.run(
+        [sys.executable, "-c", _COUNTS], env=plain, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "1\n", done.stderr
+
+
 @pytest.mark.timeout(900)
 def test_vllms_server_with_a_stopped_core_is_replaced_and_dies_with_the_command(
     tmp_path: Path,
