@@ -16,6 +16,9 @@ demo: $(INSTALLED)   ## start, solve a few held-out problems, stop
 serve: $(INSTALLED)  ## the controller on 127.0.0.1:8000
 	$(BIN)/stepback serve
 
+# Else each of a hundred processes would compile our sources anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 # A start of an engine keeps a core busy, and many tests wait: four processes suit two cores. A file
 # stays in one process, since its tests share an engine.
 WORKERS := 4

@@ -1,6 +1,6 @@
 """Solvers without a model, with the same checker, under budgets in token equivalents.
 
-    python -m tests.benchmarks.model_free [--problems 1000] [--sudoku9 150]
+    python -m tests.benchmarks.model_free [--problems 1000] [--sudoku9 150] [--budgets 40,160]
     python -m tests.benchmarks.model_free --file prosqa_valid.json --question question --model DIR
 
 The second one asks questions of deduction from a file, and counts in that model's tokens. No
@@ -257,7 +257,7 @@ def main() -> int:
     given = parser.parse_args()
     cost = step_costs(given.model)
     usual = (40, 160, 640) if given.file else BUDGETS
-    budgets = tuple(map(int, given.budgets.split(","))) if given.budgets else usual
+    budgets = tuple(sorted(map(int, given.budgets.split(",")))) if given.budgets else usual
     heads = [f"{budget:,}" for budget in budgets]
     print(f"| task | solver | {' | '.join(heads)} | mean | median |")
     print("| --- " * (len(heads) + 4) + "|")

@@ -114,6 +114,7 @@ def test_held_out_problems_are_solved_by_legal_steps_and_the_search_ends_at_the_
             assert result.stop_reason == "solved"
             assert result.answer.steps in trace.values()
             solved += 1
+    # The model card has 99 %.
     assert solved >= 15
 
 
@@ -132,6 +133,7 @@ def test_a_real_search_follows_the_published_rule(
     client: Client, breadth: int, backtracks: int
 ) -> None:
     rolled_back = 0
+    # Some of these are rolled back to.
     for problem in held_out(8)[4:]:
         result = client.solve(
             problem,
@@ -269,11 +271,11 @@ def test_many_seeded_searches_at_once_leave_the_engine_alive(server: str) -> Non
                     client.solve(
                         problem, strategy="best_of_n", breadth=32, widening=False, seed=number
                     )
-                    for number, problem in enumerate(held_out(16))
+                    for number, problem in enumerate(held_out(8))
                 )
             )
 
-    assert len(asyncio.run(all_at_once())) == 16
+    assert len(asyncio.run(all_at_once())) == 8
     with Client(server) as client:
         assert client.ready().restarts == 0
 

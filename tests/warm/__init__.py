@@ -1,4 +1,5 @@
-"""Commands of the project in processes that have imported torch and vLLM before they begin.
+"""Commands of the project in processes that have imported torch and vLLM before they begin; and so
+the processes in which xdist runs the tests.
 
 Nearly all of a start is imports, and the suite starts a hundred processes. Here a process imports
 them once, before it has a thread, and forks one that runs `python -m MODULE ...` whenever a test

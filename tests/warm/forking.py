@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any, NoReturn
@@ -33,6 +34,7 @@ _COMMANDS = (
     "stepback_server.commands.serve",
     "stepback_training.cli",
     "stepback_training.train.sft",
+    "stepback_server.jobs.lifecycle",
     SERVER,
 )
 
@@ -188,7 +190,9 @@ def _import_all() -> None:
     # More threads than one begin as a library is loaded.
     os.environ["OMP_NUM_THREADS"] = "1"
     prepare_environment(cpu=True)
-    with without_threads():
+    with without_threads(), warnings.catch_warnings():
+        # What ours warn of is an error, as in the processes that import them under pytest.
+        warnings.filterwarnings("error", module="stepback_")
         for module in (*MODULES, *_COMMANDS):
             importlib.import_module(module)
     assert len(os.listdir("/proc/self/task")) == 1, "a process with threads cannot be forked"

@@ -28,8 +28,8 @@ _log = logging.getLogger(__name__)
 
 
 def engine(arguments: Sequence[str]) -> int:
-    """Keep a vLLM server until SIGINT or SIGTERM. Returns 0, 2 for bad settings, or 1 where the
-    first server does not start."""
+    """Keep a vLLM server until SIGINT or SIGTERM. Returns 0, 2 for bad settings, 1 where the first
+    server does not start, or 130 where SIGINT comes before it is started."""
     try:
         settings = _with_port(read_settings(arguments, command="engine"))
         # First: a checkpoint's tokenizer would start threads, beside which nothing can be forked.
@@ -47,7 +47,10 @@ def engine(arguments: Sequence[str]) -> int:
     flags, url = server_flags(settings, checkpoint), own_url(settings.host, settings.port)
     on_cpu = settings.device == "cpu"
     if on_cpu:
-        start_fork_server(SERVER)
+        try:
+            start_fork_server(SERVER)
+        except KeyboardInterrupt:  # before `keep` looks out for it
+            return 128 + signal.SIGINT
     launcher = VllmLauncher(serve_vllm, flags, url, expected, fork_cores=on_cpu)
     end_id = checkpoint.codec.tokens.end_id
     supervisor = Supervisor(launcher.start, canary(end_id), patience(os.environ), name=url)

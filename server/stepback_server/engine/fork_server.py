@@ -3,7 +3,7 @@
 vLLM starts its core as a new Python, which imports all of vLLM a second time: half of a start. Here
 the controller imports it once, before it has a thread, and forks a process that waits. Every core
 is forked from there, the first and those that replace it. So is every server that `stepback engine`
-keeps, which has a fork server of its own for its cores. It is Python's own
+keeps, which has a fork server of its own for its cores. A fork server is Python's own
 (`multiprocessing.forkserver`), but for how it begins.
 
 On a CPU of Linux: a device's driver may not survive a fork. Where there is no fork server a process
@@ -50,27 +50,31 @@ _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 # Python starts its fork server with the first process that it is asked for. This one is started
 # here, and handed to it; no public function does that.
 _python: Any = vars(multiprocessing.forkserver)["_forkserver"]
-_started = list[int]()
-"""The fork server of this process, once there is one."""
+_server: int | None = None
+"""The fork server of this process."""
 
 
-def start_fork_server(*more: str) -> None:
-    """Import vLLM, and more modules, and fork the server; blocks for seconds. Call it before
-    anything starts a thread, and after `prepare_environment`. Where it cannot be, it says so in the
-    log, and processes start without."""
+def start_fork_server(*to_run: str) -> None:
+    """Import vLLM, and what its processes are to run, and fork the server; blocks for seconds. Call
+    it before anything starts a thread, and after `prepare_environment`. Where it cannot be, it says
+    so in the log, and processes start without."""
     if sys.platform != "linux":
         return
     # The first process of a container gets no signal that it has no handler for.
     before = signal.signal(signal.SIGTERM, _end)
-    # What is not installed is named when the engine starts.
-    with without_threads(), suppress(ModuleNotFoundError):
-        for module in (*MODULES, *more):
-            importlib.import_module(module)
-        try:
+    try:
+        # What is not installed is named when the engine starts.
+        with without_threads(), suppress(ModuleNotFoundError):
+            for module in (*MODULES, *to_run):
+                importlib.import_module(module)
+            for module in to_run:
+                # It runs as the main module. Python warns where that has been imported.
+                del sys.modules[module]
             _fork()
-        except OSError as error:
-            _log.warning("no fork server, so an engine takes longer to start: %s", error)
-    signal.signal(signal.SIGTERM, before)
+    except (ImportError, OSError) as error:
+        _log.warning("no fork server, so an engine takes longer to start: %s", error)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _end(number: int, _: object) -> None:
@@ -97,7 +101,8 @@ def _fork() -> None:
     _python._forkserver_address = address
     _python._forkserver_alive_fd = writer
     _python._forkserver_pid = pid
-    _started[:] = [pid]
+    global _server
+    _server = pid
     _start_cores_there()
 
 
@@ -144,14 +149,14 @@ def _start_cores_there() -> None:
 
 def server_context() -> "_ServerContext | SpawnContext":
     """How a server of vLLM's is started: forked if it can be, or else as a new Python. Its target
-    calls `die_with_new_parent` once it has forked what it will."""
+    calls `die_with_parent` once it has forked what it will."""
     return _ServerContext() if _can_fork() else multiprocessing.get_context("spawn")
 
 
 def _can_fork() -> bool:
-    if not _started:
+    if _server is None:
         return False
-    if not _lives(*_started):
+    if not _lives(_server):
         _log.warning("the fork server has ended: an engine takes longer to start")
         return False
     return are_loaded(os.environ.get("LD_PRELOAD", ""))
@@ -194,8 +199,8 @@ class _Popen(popen_forkserver.Popen):
             return -signal.SIGKILL
 
 
-class _ServerProcess(ForkServerProcess):
-    """One with the environment and the standard streams that this process has at its start, as if
+class _ForkedProcess(ForkServerProcess):
+    """A process with the environment and the standard streams that this one has at its start, as if
     it were a child of it."""
 
     _environment: dict[str, str]
@@ -219,20 +224,21 @@ class _ServerProcess(ForkServerProcess):
         os.environ.update(self._environment)
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
-        # Else the server would live as long as its cores.
+        # Else the fork server would live as long as what it forked.
         with suppress(OSError):
             os.close(_python._forkserver_alive_fd)
         self._end_with_parent()
         super().run()
 
     def _end_with_parent(self) -> None:
-        # No thread watches yet: it is about to fork.
-        be_killed_with_parent()
-
-
-class _CoreProcess(_ServerProcess):
-    def _end_with_parent(self) -> None:
         die_with_new_parent()
+
+
+class _ServerProcess(_ForkedProcess):
+    """Of vLLM's server, which is about to fork and may have no thread yet."""
+
+    def _end_with_parent(self) -> None:
+        be_killed_with_parent()
 
 
 class _ServerContext(ForkServerContext):
@@ -240,4 +246,4 @@ class _ServerContext(ForkServerContext):
 
 
 class _CoreContext(ForkServerContext):
-    Process = _CoreProcess
+    Process = _ForkedProcess

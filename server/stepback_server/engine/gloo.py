@@ -8,12 +8,13 @@ two per cent of a core for nothing. gloo lets groups share a device.
 import functools
 import logging
 import os
-from datetime import timedelta
 from typing import Any
 
 _log = logging.getLogger(__name__)
 # torch's own: the network interfaces to use, with commas between them.
 _INTERFACES = "GLOO_SOCKET_IFNAME"
+# A store, the rank and the size.
+_GIVEN = 3
 
 
 @functools.cache
@@ -37,15 +38,14 @@ def share_gloo_device() -> None:
             return [gloo.create_default_device()]
         return [gloo.create_device(interface=name) for name in names.split(",")]
 
-    def share(
-        self: Any, store: Any, rank: int, size: int, *rest: Any, timeout: timedelta | None = None
-    ) -> None:
-        if rest or timeout is None:
-            return begin(self, store, rank, size, *rest)
-        options = gloo._Options()
-        options._devices = devices()
-        options._threads = 2 * len(options._devices)
-        options._timeout = timeout
-        begin(self, store, rank, size, options)
+    # As torch calls it; what is asked for in another way has devices of its own.
+    def share(self: Any, *given: Any, **named: Any) -> None:
+        if named.keys() == {"timeout"} and len(given) == _GIVEN:
+            options = gloo._Options()
+            options._devices = devices()
+            options._threads = 2 * len(options._devices)
+            options._timeout = named.pop("timeout")
+            given = (*given, options)
+        begin(self, *given, **named)
 
     gloo.__init__ = share

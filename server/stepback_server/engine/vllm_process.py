@@ -21,7 +21,7 @@ from stepback_server.engine.core_processes import CoreProcesses
 from stepback_server.engine.death import Death, cause_of, core_report, failed_cores, reported_cause
 from stepback_server.engine.fork_server import server_context, start_fork_server
 from stepback_server.engine.handshake import ExpectedServer
-from stepback_server.engine.orphan import die_with_new_parent
+from stepback_server.engine.orphan import die_with_parent
 from stepback_server.engine.output import Output
 from stepback_server.engine.remote import RemoteEngine
 
@@ -51,8 +51,6 @@ def serve_vllm(flags: Sequence[str]) -> None:
     sys.argv = [SERVER, *flags]
     dtype = sys.argv.index("--dtype") + 1
     sys.argv[dtype] = supported_dtype(sys.argv[dtype])
-    # Else Python warns that what it runs has been imported.
-    sys.modules.pop(SERVER, None)
     runpy.run_module(SERVER, run_name="__main__", alter_sys=True)
 
 
@@ -121,7 +119,7 @@ def _serve_alone(serve: Serve, flags: Sequence[str], fork_cores: bool) -> None:
     os.setsid()
     if fork_cores:
         start_fork_server()
-    die_with_new_parent()
+    die_with_parent()
     threading.Thread(target=_report_core, name="core-report", daemon=True).start()
     serve(flags)
 

@@ -87,7 +87,7 @@ def two_servers(folder: Path) -> Iterator[tuple[VllmServer, VllmServer]]:
             each.stop()
 
 
-# They end with the tests of this folder: a server that waits takes a twentieth of a core.
+# They end with the tests of this folder: a server that waits takes some of a core.
 @pytest.fixture(scope="package")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[VllmServer, VllmServer]]:
     with two_servers(tmp_path_factory.mktemp("vllm")) as both:

@@ -46,11 +46,16 @@ def test_two_processes_sum_over_every_group_with_one_device_for_each_interface(
     }
     logs = [tmp_path / f"{rank}.txt" for rank in (0, 1)]
     running = list[warm.Running]()
-    for rank, log in enumerate(logs):
-        with log.open("w") as output:
-            words = ("a_rank", str(rank))
-            running.append(warm.start(*words, env=environment, stdout=output, stderr=output))
-    statuses = [each.wait(300) for each in running]
+    try:
+        for rank, log in enumerate(logs):
+            with log.open("w") as output:
+                words = ("a_rank", str(rank))
+                running.append(warm.start(*words, env=environment, stdout=output, stderr=output))
+        statuses = [each.wait(300) for each in running]
+    finally:
+        for each in running:
+            each.kill()
+            each.wait()
     written = [log.read_text() for log in logs]
     assert statuses == [0, 0], written
     # 1 + 2, and that doubled by each further group of two.

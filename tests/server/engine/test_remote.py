@@ -64,6 +64,7 @@ def test_it_solves_held_out_problems(client: Client) -> None:
         assert result.answer is not None
         assert CHECKER.check(problem, result.answer.steps).strict == (result.status == "solved")
         solved += result.status == "solved"
+    # The model card has 99 %.
     assert solved >= 7
 
 

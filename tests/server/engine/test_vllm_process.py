@@ -30,7 +30,15 @@ from stepback_server.engine.supervisor import HealthCheckConfig, Supervisor, can
 from stepback_server.engine.vllm_process import ChildEngine, Serve, ServerProcess, VllmLauncher
 from stepback_server.settings import Settings
 from tests import warm
-from tests.conftest import CHECKPOINT, children, cores_below, free_port, title, wait_until_ok
+from tests.conftest import (
+    CHECKPOINT,
+    children,
+    cores_below,
+    descendants,
+    free_port,
+    title,
+    wait_until_ok,
+)
 
 EXPECTED = ExpectedServer(model="m", context_tokens=16, api_key=None, connections=4)
 SERVERS = ("spawn_main", "VLLM::Server")
@@ -350,11 +358,18 @@ def test_vllms_server_with_a_stopped_core_is_replaced_and_dies_with_the_command(
         assert core != first and not lives(first)
         expected = ExpectedServer.of(Checkpoint.open(CHECKPOINT), Settings.read({}))
         assert RemoteEngine.connect(url, expected).version != "unknown"
+        # Each server and each core was forked: none has imported vLLM anew.
+        family = descendants(command.pid)
+        titles = [title(each) for each in family]
+        for name, count in (("VLLM::ForkServer", 2), ("VLLM::Server", 1), ("spawn_main", 0)):
+            assert sum(name in each for each in titles) == count, titles
+        said = log.read_text()
+        assert "no fork server" not in said and "found in sys.modules" not in said
         command.kill()
         command.wait()
         deadline = time.monotonic() + 300
-        while lives(core):
-            assert time.monotonic() < deadline, "the engine core outlives the command"
+        while any(map(lives, family)):
+            assert time.monotonic() < deadline, "a process outlives the command"
             time.sleep(0.05)
     finally:
         command.kill()

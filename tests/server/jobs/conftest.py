@@ -28,7 +28,7 @@ def wait_for(found: Callable[[], Any], seconds: float = 300.0) -> Any:
     return value
 
 
-# They end with the tests of this folder: a controller that waits takes a twentieth of a core.
+# They end with the tests of this folder: a controller that waits takes some of a core.
 @pytest.fixture(scope="package")
 def cluster() -> Iterator[Postgres]:
     with postgres() as started:
