@@ -235,7 +235,7 @@ class _ForkedProcess(ForkServerProcess):
 
 
 class _ServerProcess(_ForkedProcess):
-    """Of vLLM's server, which is about to fork and may have no thread yet."""
+    """A process of vLLM's server. It is about to fork, and may have no thread yet."""
 
     def _end_with_parent(self) -> None:
         be_killed_with_parent()
