@@ -55,9 +55,10 @@ _server: int | None = None
 
 
 def start_fork_server(*to_run: str) -> None:
-    """Import vLLM, and what its processes are to run, and fork the server; blocks for seconds. Call
-    it before anything starts a thread, and after `prepare_environment`. Where it cannot be, it says
-    so in the log, and processes start without."""
+    """Import vLLM and what its processes are to run, and fork the server. It takes seconds.
+
+    Call it in the main thread, before anything starts another, and after `prepare_environment`.
+    Where there can be no fork server, the log says so, and processes start without."""
     if sys.platform != "linux":
         return
     # The first process of a container gets no signal that it has no handler for.
