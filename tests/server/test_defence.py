@@ -147,7 +147,7 @@ def test_the_command_takes_its_key_from_the_environment(
 def test_tokens_a_minute_end_in_429_that_says_when(guarded: Guarded) -> None:
     started = time.monotonic()
     with Client(guarded.url, api_key=guarded.keys["carol"], retry=ONCE) as client:
-        result = client.solve(PROBLEM, select="perplexity", breadth=32)
+        result = client.solve(PROBLEM, select="perplexity", breadth=32, tokens=400)
         assert result.usage.generated_tokens > 320
         with pytest.raises(Overloaded) as refusal:
             client.solve(PROBLEM)

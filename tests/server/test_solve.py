@@ -79,7 +79,7 @@ def test_one_sample_at_a_time_with_the_same_seed_gives_the_same_tree_twenty_time
             breadth=1,
             select=Select.PERPLEXITY,
             temperature=1.5,
-            tokens=120,
+            tokens=60,
             tree=True,
         )
         assert result.answer is not None and result.tree is not None
@@ -94,7 +94,7 @@ def test_held_out_problems_are_solved_by_legal_steps_and_the_search_ends_at_the_
     client: Client,
 ) -> None:
     solved = 0
-    for problem in held_out(20):
+    for problem in held_out(12):
         result = client.solve(problem, tree=True, seed=1)
         assert result.strategy == "best_first"
         assert result.usage.generated_tokens <= 32 * 66
@@ -115,7 +115,7 @@ def test_held_out_problems_are_solved_by_legal_steps_and_the_search_ends_at_the_
             assert result.answer.steps in trace.values()
             solved += 1
     # The model card has 99 %.
-    assert solved >= 15
+    assert solved >= 9
 
 
 def test_best_first_search_of_a_bare_prompt_looks_for_breadth_answers(client: Client) -> None:

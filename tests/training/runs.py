@@ -48,7 +48,7 @@ def train_until(step: int, command: list[str], run: Path, number: signal.Signals
         deadline = time.monotonic() + 300
         while last_step(run) < step:
             assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.005)
+            time.sleep(0.02)
         os.kill(process.pid, number)
     finally:
         process.kill()

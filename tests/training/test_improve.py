@@ -345,7 +345,7 @@ def kill_once(given: list[str], reached: Any, log: Path) -> None:
         deadline = time.monotonic() + 300
         while not reached():
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
-            time.sleep(0.002)
+            time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
     finally:
         process.kill()

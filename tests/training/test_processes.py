@@ -182,7 +182,7 @@ def kill_one_of_two(command: list[str], run: Path, *, past: int) -> None:
         deadline = time.monotonic() + 300
         while last_step(run) < past:
             assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.005)
+            time.sleep(0.02)
         os.kill(children(process.pid)[-1], signal.SIGKILL)
         process.communicate(timeout=300)
         assert process.returncode != 0

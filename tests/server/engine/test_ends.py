@@ -39,14 +39,14 @@ class Served:
         deadline = time.monotonic() + LONGEST_SECONDS
         while at_work := await self.gauge(http):
             assert time.monotonic() < deadline, f"{at_work} after {LONGEST_SECONDS} s"
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
 
     async def was_seen(self, http: httpx.AsyncClient, call: Call) -> bool:
         """Wait for an engine to be at work, or for the answer."""
         while not call.done():
             if await self.gauge(http):
                 return not call.done()
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.03)
         return False
 
 

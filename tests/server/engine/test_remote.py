@@ -42,7 +42,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
+        time.sleep(0.1)
 
 
 # --- sampling ---
@@ -59,13 +59,13 @@ def test_the_controller_needs_neither_torch_nor_vllm(light_environment: dict[str
 
 def test_it_solves_held_out_problems(client: Client) -> None:
     solved = 0
-    for problem in held_out(10):
+    for problem in held_out(6):
         result = client.solve(problem, seed=1)
         assert result.answer is not None
         assert CHECKER.check(problem, result.answer.steps).strict == (result.status == "solved")
         solved += result.status == "solved"
     # The model card has 99 %.
-    assert solved >= 7
+    assert solved >= 4
 
 
 @pytest.mark.parametrize("strategy", ["best_first", "self_backtracking", "best_of_n"])

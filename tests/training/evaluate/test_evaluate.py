@@ -20,14 +20,14 @@ PROBLEMS = 2
 PLAN = (
     "--problems", str(PROBLEMS), "--strategies", "greedy,best_of_n,best_first",
     "--breadths", "2", "--backtracks", "0", "--in-flight", "1", "--seed", "5",
-    "--budget-tokens", "150",
+    "--budget-tokens", "80",
 )  # fmt: skip
 SETTINGS = [
-    "greedy tokens<=150",
-    "best_of_n N=2 tokens<=150",
-    "best_of_n N=2 tokens<=150 until verified",
-    "best_first N=2 tokens<=150",
-    "best_first N=2 tokens<=150 until verified",
+    "greedy tokens<=80",
+    "best_of_n N=2 tokens<=80",
+    "best_of_n N=2 tokens<=80 until verified",
+    "best_first N=2 tokens<=80",
+    "best_first N=2 tokens<=80 until verified",
 ]
 
 
@@ -51,7 +51,7 @@ def wait_for(journal: Path, lines: int, process: warm.Running) -> None:
     deadline = time.monotonic() + 300
     while len(outcomes(journal)) < lines:
         assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
+        time.sleep(0.03)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def whole(server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "whole.json"
     done = run(server, out)
     assert done.returncode == 0, done.stderr
-    assert "| setting |" in done.stdout and "| greedy tokens<=150 | seen |" in done.stdout
+    assert "| setting |" in done.stdout and "| greedy tokens<=80 | seen |" in done.stdout
     return out
 
 
