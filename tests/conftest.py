@@ -78,7 +78,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(specs: list[Any]) -> None:
     for spec in specs:
-        spec.python = warm.python_of_code()
+        if spec.popen:
+            spec.python = warm.python_of_code()
 
 
 def pytest_unconfigure() -> None:
