@@ -6,8 +6,17 @@ from random import Random
 import pytest
 
 from stepback_core.tasks import CountdownProblem, DeductionProblem, MazeProblem, SudokuProblem
+from stepback_core.tasks.deduction.checker import Deduction
+from stepback_core.tasks.deduction.proof import Direction
 from stepback_training.generators import GENERATORS, Split
-from tests.benchmarks.model_free import depth_first, random_paths, rules_of, step_costs
+from tests.benchmarks.dead_ends import count
+from tests.benchmarks.model_free import (
+    deduction_rules,
+    depth_first,
+    random_paths,
+    rules_of,
+    step_costs,
+)
 
 MOST = 10_000
 
@@ -42,6 +51,21 @@ def test_the_only_way_of_a_deduction_costs_its_sentences_and_its_answer() -> Non
     rules = rules_of(problem, length)
     wanted = sum(length(step) for step in [*facts, "Sally is a rompus."]) + 1
     assert random_paths(rules, Random(0), MOST) == depth_first(rules, Random(0), MOST) == wanted
+
+
+def test_from_the_answers_a_deduction_costs_the_same_sentences_the_other_way_round() -> None:
+    facts = ["Sally is a gerpus.", "Every gerpus is a rompus."]
+    problem = DeductionProblem(facts=facts, question="Is Sally a rompus or a hilpus?")
+    rules = deduction_rules(problem, length, Direction.BACKWARD)
+    wanted = sum(length(step) for step in [*facts, "Sally is a rompus."]) + 1
+    assert random_paths(rules, Random(0), MOST) == depth_first(rules, Random(0), MOST) == wanted
+
+
+def test_dead_ends_are_counted_among_the_legal_steps_of_each_place() -> None:
+    """Forward `Sally is a lempus.` and `Every gerpus is a lempus.` lead nowhere."""
+    problem = Deduction.example
+    assert count(problem, Direction.FORWARD) == (4, 6, 2)
+    assert count(problem, Direction.BACKWARD) == (9, 10, 0)
 
 
 def test_what_has_no_solution_is_given_up() -> None:

@@ -32,8 +32,8 @@ from stepback_core.tasks import CountdownProblem, DeductionProblem, MazeProblem,
 from stepback_core.tasks.cells import Cell, cell_name
 from stepback_core.tasks.countdown.arithmetic import State
 from stepback_core.tasks.countdown.arithmetic import moves as equations
-from stepback_core.tasks.deduction.checker import Place
 from stepback_core.tasks.deduction.graph import Graph, write_sentence
+from stepback_core.tasks.deduction.proof import Direction, Place, moves
 from stepback_core.tasks.maze.paths import GOAL, START, find, move_between, read_ways
 from stepback_core.tasks.sudoku.grid import Grid, candidates, digits_in
 from stepback_training.evaluate.problem_file import Columns, ProblemFile
@@ -107,7 +107,7 @@ def rules_of(problem: BaseModel, cost: Callable[[str], int], *, narrowest: bool 
     if isinstance(problem, MazeProblem):
         return _maze(problem, cost)
     if isinstance(problem, DeductionProblem):
-        return _deduction(problem, cost)
+        return deduction_rules(problem, cost)
     assert isinstance(problem, SudokuProblem)
     return _sudoku(problem, cost, narrowest=narrowest)
 
@@ -135,24 +135,20 @@ def _maze(problem: MazeProblem, cost: Callable[[str], int]) -> Rules:
     return Rules((find(problem.rows, START),), following, lambda way: way[-1] == goal, cost)
 
 
-def _deduction(problem: DeductionProblem, cost: Callable[[str], int]) -> Rules:
+def deduction_rules(
+    problem: DeductionProblem,
+    cost: Callable[[str], int],
+    direction: Direction = Direction.FORWARD,
+) -> Rules:
     graph = Graph.of(problem)
 
     def following(place: Place) -> list[Move]:
-        if place.is_answered:
-            return []
-        steps = [(place.node, concept) for concept in graph.after(place.node)]
-        if place.node in graph.answers:
-            steps.append((graph.subject, place.node))
         return [
-            (
-                write_sentence(step),
-                Place(step[1], is_answered=step[0] == graph.subject and step[1] in graph.answers),
-            )
-            for step in steps
+            (write_sentence(sentence), after) for sentence, after in moves(graph, place, direction)
         ]
 
-    return Rules(Place(graph.subject), following, lambda place: place.is_answered, cost)
+    start = Place.before_the_first_step(graph)
+    return Rules(start, following, lambda place: place.is_answered, cost)
 
 
 def _sudoku(problem: SudokuProblem, cost: Callable[[str], int], *, narrowest: bool) -> Rules:
@@ -203,6 +199,15 @@ def measure(
         "random legal steps": [random_paths(r, Random(n), most) for n, r in enumerate(rules)],
         "depth-first": [depth_first(r, Random(n), most) for n, r in enumerate(rules)],
     }
+    questions = [problem for problem in asked if isinstance(problem, DeductionProblem)]
+    if questions:
+        back = [deduction_rules(problem, cost, Direction.BACKWARD) for problem in questions]
+        found["random legal steps, backward"] = [
+            random_paths(r, Random(n), most) for n, r in enumerate(back)
+        ]
+        found["depth-first, backward"] = [
+            depth_first(r, Random(n), most) for n, r in enumerate(back)
+        ]
     if isinstance(asked[0], SudokuProblem):
         narrow = [rules_of(problem, cost, narrowest=True) for problem in asked]
         found["depth-first, narrowest cell"] = [

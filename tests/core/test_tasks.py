@@ -21,6 +21,7 @@ VARIANTS: dict[str, Generator[Any]] = {
     "deduction, as large as ProsQA's": GENERATORS["deduction"].with_options(
         {"concepts": (15, 24), "names": (2, 4), "steps": (3, 6)}
     ),
+    "deduction, backward": GENERATORS["deduction"].with_options({"direction": "backward"}),
     "maze, small and perfect": GENERATORS["maze"].with_options(
         {"smallest": 3, "largest": 4, "loops": 0}
     ),

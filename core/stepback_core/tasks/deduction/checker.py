@@ -8,28 +8,27 @@
              Sally is a sterpus.          (the answer, once the steps have led to it)
              A dead end: Every gerpus is a lempus. It is legal, and leads to neither answer.
 
+    or, backward from the answers, the same sentences the other way round:
+             Every wumpus is a hilpus.
+             Max is a wumpus.             (another name: the other answer is next)
+             Every rompus is a sterpus.
+             Every gerpus is a rompus.
+             Sally is a gerpus.
+             Sally is a sterpus.
+
 The task is that of ProsQA (arXiv 2412.06769), whose questions and steps it can read.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from stepback_core.tasks.base import Checker, Reason, Verdict
-from stepback_core.tasks.deduction.graph import Graph, is_name, read_sentence, write_sentence
+from stepback_core.tasks.deduction.graph import Graph, read_sentence, write_sentence
 from stepback_core.tasks.deduction.problem import (
     EXAMPLE_FACTS,
     EXAMPLE_QUESTION,
     DeductionProblem,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """The place that legal steps have reached."""
-
-    node: str
-    """The subject at first, then the concept of the last step."""
-    is_answered: bool = False
+from stepback_core.tasks.deduction.proof import Place, can_finish, enter, follow
 
 
 class Deduction(Checker[DeductionProblem]):
@@ -69,7 +68,7 @@ class Deduction(Checker[DeductionProblem]):
     def can_finish(self, problem: DeductionProblem, steps: Sequence[str]) -> bool:
         graph = Graph.of(problem)
         place = follow(graph, steps)
-        return isinstance(place, Place) and graph.leads_to_an_answer(place.node)
+        return isinstance(place, Place) and can_finish(graph, place)
 
     def shortest_answer(self, problem: DeductionProblem) -> list[str]:
         """The sentences of the shortest way; none where they lead to neither answer."""
@@ -81,35 +80,6 @@ class Deduction(Checker[DeductionProblem]):
         return [write_sentence(each) for each in said]
 
     def state_key(self, problem: DeductionProblem, steps: Sequence[str]) -> Place | None:
-        """The concept that the steps have led to, however they did."""
+        """The place that the steps have led to, however they did."""
         place = follow(Graph.of(problem), steps)
         return place if isinstance(place, Place) else None
-
-
-def follow(graph: Graph, steps: Sequence[str]) -> Place | Reason:
-    """Return the place that the steps reach, or why one of them is illegal."""
-    place = Place(graph.subject)
-    for step in steps:
-        after = enter(graph, place, step)
-        if isinstance(after, Reason):
-            return after
-        place = after
-    return place
-
-
-def enter(graph: Graph, place: Place, step: str) -> Place | Reason:
-    """Return the place after a step, or why the step is illegal."""
-    sentence = read_sentence(step)
-    if sentence is None:
-        return Reason.MALFORMED_STEP
-    node, concept = sentence
-    is_answer = node == graph.subject and concept in graph.answers
-    if is_answer and concept == place.node and not place.is_answered:
-        return Place(concept, is_answered=True)
-    if not graph.states(sentence):
-        # A name is what the steps have shown, too; only an answer may say so again.
-        is_shown = is_name(node) and node == graph.subject and concept == place.node
-        return Reason.UNCONNECTED if is_shown else Reason.UNSTATED
-    if node != place.node or place.is_answered:
-        return Reason.UNCONNECTED
-    return Place(concept, is_answered=is_answer)

@@ -43,6 +43,10 @@ class Graph:
         """One fact of a node, from one sentence."""
         return self.edges.get(node, ())
 
+    def before(self, concept: str) -> tuple[str, ...]:
+        """Names and concepts that are this one by a sentence each, in the order of `edges`."""
+        return tuple(node for node, after in self.edges.items() if concept in after)
+
     def states(self, sentence: Sentence) -> bool:
         return sentence[1] in self.after(sentence[0])
 

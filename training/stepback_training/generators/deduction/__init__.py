@@ -5,9 +5,10 @@ from itertools import islice, pairwise
 from random import Random
 from typing import Any
 
-from stepback_core.tasks.deduction.checker import Deduction, Place, follow
-from stepback_core.tasks.deduction.graph import Graph, write_sentence
+from stepback_core.tasks.deduction.checker import Deduction
+from stepback_core.tasks.deduction.graph import Graph, is_name, write_sentence
 from stepback_core.tasks.deduction.problem import DeductionProblem
+from stepback_core.tasks.deduction.proof import Direction, Place, follow
 from stepback_training.generators.base import ErrorKind, Generator, Split, is_test_input
 from stepback_training.generators.deduction.errors import (
     believe,
@@ -55,8 +56,12 @@ class DeductionGenerator(Generator[DeductionProblem]):
             yield from (problem for problem in drawn if self.split(problem) is split)
 
     def reference_paths(self, problem: DeductionProblem) -> list[list[str]]:
-        """The shortest first, each with the answer at its end."""
+        """The shortest first, each with the answer at its end. Backward there is one: from the
+        answers in the order of the question, each the shortest way to a name."""
         graph = Graph.of(problem)
+        if self._options.direction is Direction.BACKWARD:
+            steps = _steps_backward(graph)
+            return [steps] if steps else []
         return [_steps(graph, way) for way in islice(_ways(graph), _MOST_PATHS)]
 
     def wrong_step(
@@ -67,26 +72,35 @@ class DeductionGenerator(Generator[DeductionProblem]):
         if not isinstance(place, Place):
             raise ValueError(f"the prefix {list(prefix)} is not legal: {place}")
         if kind is ErrorKind.EXPLORATION:
-            return exploration_error(graph, place, rng)
+            return exploration_error(graph, place, self._options.direction, rng)
         if kind is ErrorKind.COMPUTATIONAL:
-            return computational_error(graph, place, rng)
+            return computational_error(graph, place, self._options.direction, rng)
         return rule_violation(graph, place, rng)
 
     def follow_up(self, problem: DeductionProblem, steps: Sequence[str], rng: Random) -> str | None:
         graph = Graph.of(problem)
-        return follow_up(graph, believe(graph, steps), rng)
+        place = believe(graph, steps, self._options.direction)
+        return follow_up(graph, place, self._options.direction, rng)
 
     def false_claim(
         self, problem: DeductionProblem, steps: Sequence[str], rng: Random
     ) -> str | None:
         graph = Graph.of(problem)
-        return false_claim(graph, believe(graph, steps), rng)
+        return false_claim(graph, believe(graph, steps, self._options.direction), rng)
 
 
 def _steps(graph: Graph, way: Sequence[str]) -> list[str]:
-    steps = [write_sentence(sentence) for sentence in pairwise(way)]
+    """A way's sentences, and the answer, unless the only sentence is the answer."""
+    return _with_answer(graph, way, _sentences(way))
+
+
+def _with_answer(graph: Graph, way: Sequence[str], steps: list[str]) -> list[str]:
     answer = write_sentence((graph.subject, way[-1]))
     return steps if steps == [answer] else [*steps, answer]
+
+
+def _sentences(way: Sequence[str]) -> list[str]:
+    return [write_sentence(sentence) for sentence in pairwise(way)]
 
 
 def _ways(graph: Graph) -> Iterator[list[str]]:
@@ -101,3 +115,28 @@ def _ways(graph: Graph) -> Iterator[list[str]]:
             for after in graph.after(way[-1])
             if after not in way and graph.leads_to_an_answer(after)
         ]
+
+
+def _steps_backward(graph: Graph) -> list[str]:
+    """A proof from the answers; empty if they are not the subject's."""
+    steps: list[str] = []
+    shown = graph.reachable([graph.subject])
+    for answer in graph.answers:
+        if answer in shown:
+            way = _way_back(graph, answer, to_subject=True)
+            return steps + _with_answer(graph, way, _sentences(way)[::-1])
+        # None of it where no name is this answer: nothing could follow.
+        steps += _sentences(_way_back(graph, answer, to_subject=False))[::-1]
+    return []
+
+
+def _way_back(graph: Graph, answer: str, *, to_subject: bool) -> list[str]:
+    """The shortest way from a name to an answer; empty if there is none."""
+    pending, seen = [[answer]], {answer}
+    for way in pending:
+        if way[0] == graph.subject or (is_name(way[0]) and not to_subject):
+            return way
+        new = [before for before in graph.before(way[0]) if before not in seen]
+        seen.update(new)
+        pending += [[before, *way] for before in new]
+    return []

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stepback_core.tasks.deduction.graph import write_sentence
 from stepback_core.tasks.deduction.problem import DeductionProblem
+from stepback_core.tasks.deduction.proof import Direction
 
 _Count = Annotated[int, Field(ge=4, le=100)]
 _Names = Annotated[int, Field(ge=2, le=6)]
@@ -41,6 +42,9 @@ class DeductionOptions(BaseModel):
     names: tuple[_Names, _Names] = (2, 3)
     steps: tuple[_Steps, _Steps] = (3, 5)
     """The fewest and the most sentences of the shortest path, the answer left out."""
+    direction: Direction = Direction.FORWARD
+    """From where the paths are written that training is shown: `forward` from the name, `backward`
+    from the answers."""
     questions: int = Field(default=1, ge=1, le=32)
     """The most training questions about the same sentences. Tests have one."""
 

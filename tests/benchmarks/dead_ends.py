@@ -1,0 +1,68 @@
+"""How many legal steps of deduction are dead ends, forward from the name and backward.
+
+    python -m tests.benchmarks.dead_ends --file prosqa_valid.json --question question
+    python -m tests.benchmarks.dead_ends --options '{"concepts": [15, 24]}' [--problems 300]
+
+Of every place from which legal steps still lead to an answer: how many legal steps it has, and
+how many of them leave no way to an answer. A place counts once, whatever ways lead to it.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from stepback_core.tasks import DeductionProblem
+from stepback_core.tasks.deduction.graph import Graph
+from stepback_core.tasks.deduction.proof import Direction, Place, can_finish, moves
+from stepback_training.evaluate.problem_file import Columns, ProblemFile
+from stepback_training.generators import GENERATORS, Split
+from tests.benchmarks.measuring import FINAL_SEED, task_problems
+
+
+def count(problem: DeductionProblem, direction: Direction) -> tuple[int, int, int]:
+    """Places with a way to an answer, legal steps from there, and dead ends among these."""
+    graph = Graph.of(problem)
+    pending = [Place.before_the_first_step(graph)]
+    seen = set(pending)
+    legal = dead = 0
+    for place in pending:
+        for _, after in moves(graph, place, direction):
+            legal += 1
+            if not can_finish(graph, after):
+                dead += 1
+            elif after not in seen and not after.is_answered:
+                seen.add(after)
+                pending.append(after)
+    return len(seen), legal, dead
+
+
+def report(problems: Iterable[DeductionProblem]) -> None:
+    asked = list(problems)
+    print("| direction | legal steps a place | dead ends, % of them |\n| --- | --- | --- |")
+    for direction in Direction:
+        counted = [count(problem, direction) for problem in asked]
+        places, legal, dead = (sum(column) for column in zip(*counted, strict=True))
+        print(f"| {direction} | {legal / places:.1f} | {100 * dead / legal:.1f} ({dead}/{legal}) |")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--file", type=Path, help="questions; drawn ones if left out")
+    parser.add_argument("--question", help="the column of the question")
+    parser.add_argument("--options", type=json.loads, default={}, help="of the task, in JSON")
+    parser.add_argument("--problems", type=int, default=300)
+    given = parser.parse_args()
+    task = GENERATORS["deduction"].with_options(given.options)
+    if given.file is None:
+        asked = task_problems(task, Split.TEST_SEEN, given.problems, FINAL_SEED)
+    else:
+        read = ProblemFile.read(given.file, task, Columns(question=given.question))
+        asked = [question.problem for question in read.questions][: given.problems]
+    report(DeductionProblem.model_validate(problem) for problem in asked)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
