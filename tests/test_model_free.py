@@ -10,13 +10,7 @@ from stepback_core.tasks.deduction.checker import Deduction
 from stepback_core.tasks.deduction.proof import Direction
 from stepback_training.generators import GENERATORS, Split
 from tests.benchmarks.dead_ends import count
-from tests.benchmarks.model_free import (
-    deduction_rules,
-    depth_first,
-    random_paths,
-    rules_of,
-    step_costs,
-)
+from tests.benchmarks.model_free import depth_first, measure, random_paths, rules_of, step_costs
 
 MOST = 10_000
 
@@ -56,9 +50,23 @@ def test_the_only_way_of_a_deduction_costs_its_sentences_and_its_answer() -> Non
 def test_from_the_answers_a_deduction_costs_the_same_sentences_the_other_way_round() -> None:
     facts = ["Sally is a gerpus.", "Every gerpus is a rompus."]
     problem = DeductionProblem(facts=facts, question="Is Sally a rompus or a hilpus?")
-    rules = deduction_rules(problem, length, Direction.BACKWARD)
+    rules = rules_of(problem, length, direction=Direction.BACKWARD)
     wanted = sum(length(step) for step in [*facts, "Sally is a rompus."]) + 1
     assert random_paths(rules, Random(0), MOST) == depth_first(rules, Random(0), MOST) == wanted
+
+
+def test_sentences_that_go_round_in_a_circle_are_left_at_the_limit() -> None:
+    """Backward from `b` there is no other way."""
+    facts = ["Every a is a b.", "Every b is an a.", "Sally is a c."]
+    problem = DeductionProblem(facts=facts, question="Is Sally a b or a c?")
+    found = measure([problem] * 8, length, MOST)
+    assert set(found) == {
+        f"{solver}{way}"
+        for solver in ("random legal steps", "depth-first")
+        for way in ("", ", backward")
+    }
+    assert None in found["random legal steps, backward"]
+    assert all(found["depth-first, backward"])
 
 
 def test_dead_ends_are_counted_among_the_legal_steps_of_each_place() -> None:

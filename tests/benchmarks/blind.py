@@ -16,7 +16,6 @@ import asyncio
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +23,10 @@ from pydantic import BaseModel
 
 from stepback_core.schemas import SolveResult
 from stepback_server.checkpoint import Checkpoint
-from stepback_training.evaluate.problem_file import Columns, ProblemFile
-from stepback_training.generators import GENERATORS, ErrorKind, Generator, Split
+from stepback_training.generators import GENERATORS, ErrorKind
 from stepback_training.generators.first_error import first_mistake
 from tests.benchmarks.arms import SEARCHES, report, searches_at, whole_numbers
-from tests.benchmarks.measuring import FINAL_SEED, task_problems
+from tests.benchmarks.measuring import asked_or_drawn
 from tests.benchmarks.probe import auc
 from tests.benchmarks.solving import BlindRowSolver, Row, start_engine
 
@@ -54,19 +52,11 @@ class LookingRowSolver(BlindRowSolver):
         return dict(by_kind)
 
 
-def questions(given: argparse.Namespace, task: Generator[BaseModel]) -> Sequence[BaseModel]:
-    """Problems of the file, or drawn ones."""
-    if given.file is None:
-        return task_problems(task, Split.TEST_SEEN, given.problems, FINAL_SEED)
-    read = ProblemFile.read(given.file, task, Columns(question=given.question))
-    return [question.problem for question in read.questions][: given.problems]
-
-
 async def ask(given: argparse.Namespace) -> list[Row]:
     """Ask every search under every budget."""
     checkpoint = Checkpoint.open(given.model)
     task = GENERATORS[given.task].with_options(given.options)
-    problems = questions(given, task)
+    problems = asked_or_drawn(task, given.problems, given.file, given.question)
     engine = start_engine(checkpoint, given.in_flight)
     try:
         limit = asyncio.Semaphore(given.in_flight)

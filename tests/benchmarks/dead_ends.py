@@ -10,22 +10,23 @@ how many of them leave no way to an answer. A place counts once, whatever ways l
 import argparse
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from stepback_core.tasks import DeductionProblem
 from stepback_core.tasks.deduction.graph import Graph
 from stepback_core.tasks.deduction.proof import Direction, Place, can_finish, moves
-from stepback_training.evaluate.problem_file import Columns, ProblemFile
-from stepback_training.generators import GENERATORS, Split
-from tests.benchmarks.measuring import FINAL_SEED, task_problems
+from stepback_training.generators import GENERATORS
+from tests.benchmarks.measuring import asked_or_drawn
 
 
 def count(problem: DeductionProblem, direction: Direction) -> tuple[int, int, int]:
     """Places with a way to an answer, legal steps from there, and dead ends among these."""
     graph = Graph.of(problem)
-    pending = [Place.before_the_first_step(graph)]
-    seen = set(pending)
+    start = Place.before_the_first_step(graph)
+    pending, seen = [start], {start}
+    if not can_finish(graph, start):
+        raise ValueError(f"no way leads from {graph.subject} to an answer: {problem.question}")
     legal = dead = 0
     for place in pending:
         for _, after in moves(graph, place, direction):
@@ -38,8 +39,7 @@ def count(problem: DeductionProblem, direction: Direction) -> tuple[int, int, in
     return len(seen), legal, dead
 
 
-def report(problems: Iterable[DeductionProblem]) -> None:
-    asked = list(problems)
+def report(asked: Sequence[DeductionProblem]) -> None:
     print("| direction | legal steps a place | dead ends, % of them |\n| --- | --- | --- |")
     for direction in Direction:
         counted = [count(problem, direction) for problem in asked]
@@ -55,12 +55,8 @@ def main() -> int:
     parser.add_argument("--problems", type=int, default=300)
     given = parser.parse_args()
     task = GENERATORS["deduction"].with_options(given.options)
-    if given.file is None:
-        asked = task_problems(task, Split.TEST_SEEN, given.problems, FINAL_SEED)
-    else:
-        read = ProblemFile.read(given.file, task, Columns(question=given.question))
-        asked = [question.problem for question in read.questions][: given.problems]
-    report(DeductionProblem.model_validate(problem) for problem in asked)
+    asked = asked_or_drawn(task, given.problems, given.file, given.question)
+    report([DeductionProblem.model_validate(problem) for problem in asked])
     return 0
 
 

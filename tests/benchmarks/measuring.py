@@ -1,12 +1,14 @@
 """The held-out problems that the benchmarks share."""
 
 from itertools import islice
+from pathlib import Path
 from random import Random
 from typing import Any
 
 from pydantic import BaseModel
 
 from stepback_core.tasks import CountdownProblem
+from stepback_training.evaluate.problem_file import Columns, ProblemFile
 from stepback_training.generators import GENERATORS, Generator, Split
 
 TASK = GENERATORS["countdown"]
@@ -24,6 +26,16 @@ def problems(kind: Split, count: int, seed: int = DEVELOPMENT_SEED) -> list[Coun
 def task_problems(task: Generator[Any], kind: Split, count: int, seed: int) -> list[BaseModel]:
     """The same of any task, in the size that its options name."""
     return list(islice(task.stream(kind, Random(seed)), count))
+
+
+def asked_or_drawn(
+    task: Generator[Any], count: int, file: Path | None, question: str | None
+) -> list[BaseModel]:
+    """A file's first problems, by the column of their questions; final ones without a file."""
+    if file is None:
+        return task_problems(task, Split.TEST_SEEN, count, FINAL_SEED)
+    read = ProblemFile.read(file, task, Columns(question=question))
+    return [each.problem for each in read.questions][:count]
 
 
 def both_kinds(count: int, seed: int = DEVELOPMENT_SEED) -> list[CountdownProblem]:

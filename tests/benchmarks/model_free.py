@@ -6,6 +6,8 @@
 The second one asks questions of deduction from a file, and counts in that model's tokens. No
 answer needs a checker there: legal steps lead to the right one of the two answers alone.
 
+Deduction is asked in both directions: forward from the name, and backward from the answers.
+
 A step costs the tokens that the tokenizer writes it in, its separator among them; a path
 that is given to the checker costs one more, for its end. Two solvers for every task:
 
@@ -36,11 +38,10 @@ from stepback_core.tasks.deduction.graph import Graph, write_sentence
 from stepback_core.tasks.deduction.proof import Direction, Place, moves
 from stepback_core.tasks.maze.paths import GOAL, START, find, move_between, read_ways
 from stepback_core.tasks.sudoku.grid import Grid, candidates, digits_in
-from stepback_training.evaluate.problem_file import Columns, ProblemFile
 from stepback_training.generators import GENERATORS, Generator, Split
 from stepback_training.generators.sudoku.errors import step_of
 from stepback_training.sampling.statistics import wilson
-from tests.benchmarks.measuring import FINAL_SEED
+from tests.benchmarks.measuring import FINAL_SEED, asked_or_drawn
 from tests.conftest import CHECKPOINT
 
 BUDGETS = (125, 250, 500, 1000, 2100, 5400)
@@ -69,6 +70,8 @@ def random_paths(rules: Rules, rng: Random, most: int) -> int | None:
     while spent < most:
         state = rules.start
         while not rules.is_goal(state) and (following := rules.moves(state)):
+            if spent >= most:  # In a circle, for one.
+                return None
             step, state = rng.choice(following)
             spent += rules.cost(step)
         spent += _END
@@ -101,13 +104,19 @@ def _ordered(rules: Rules, state: Hashable, rng: Random, *, shuffled: bool) -> I
     return iter(rng.sample(following, len(following)) if shuffled else following)
 
 
-def rules_of(problem: BaseModel, cost: Callable[[str], int], *, narrowest: bool = False) -> Rules:
+def rules_of(
+    problem: BaseModel,
+    cost: Callable[[str], int],
+    *,
+    narrowest: bool = False,
+    direction: Direction = Direction.FORWARD,
+) -> Rules:
     if isinstance(problem, CountdownProblem):
         return _countdown(problem, cost)
     if isinstance(problem, MazeProblem):
         return _maze(problem, cost)
     if isinstance(problem, DeductionProblem):
-        return deduction_rules(problem, cost)
+        return _deduction(problem, cost, direction)
     assert isinstance(problem, SudokuProblem)
     return _sudoku(problem, cost, narrowest=narrowest)
 
@@ -135,10 +144,8 @@ def _maze(problem: MazeProblem, cost: Callable[[str], int]) -> Rules:
     return Rules((find(problem.rows, START),), following, lambda way: way[-1] == goal, cost)
 
 
-def deduction_rules(
-    problem: DeductionProblem,
-    cost: Callable[[str], int],
-    direction: Direction = Direction.FORWARD,
+def _deduction(
+    problem: DeductionProblem, cost: Callable[[str], int], direction: Direction
 ) -> Rules:
     graph = Graph.of(problem)
 
@@ -194,25 +201,17 @@ def measure(
     asked: Sequence[BaseModel], cost: Callable[[str], int], most: int = BUDGETS[-1]
 ) -> dict[str, list[int | None]]:
     """Token equivalents that each problem takes, by solver."""
-    rules = [rules_of(problem, cost) for problem in asked]
-    found = {
-        "random legal steps": [random_paths(r, Random(n), most) for n, r in enumerate(rules)],
-        "depth-first": [depth_first(r, Random(n), most) for n, r in enumerate(rules)],
-    }
-    questions = [problem for problem in asked if isinstance(problem, DeductionProblem)]
-    if questions:
-        back = [deduction_rules(problem, cost, Direction.BACKWARD) for problem in questions]
-        found["random legal steps, backward"] = [
-            random_paths(r, Random(n), most) for n, r in enumerate(back)
-        ]
-        found["depth-first, backward"] = [
-            depth_first(r, Random(n), most) for n, r in enumerate(back)
-        ]
+
+    def solved(solve: Callable[[Rules, Random, int], int | None], **how: Any) -> list[int | None]:
+        return [solve(rules_of(p, cost, **how), Random(n), most) for n, p in enumerate(asked)]
+
+    found = {"random legal steps": solved(random_paths), "depth-first": solved(depth_first)}
+    if isinstance(asked[0], DeductionProblem):
+        backward = {"direction": Direction.BACKWARD}
+        found["random legal steps, backward"] = solved(random_paths, **backward)
+        found["depth-first, backward"] = solved(depth_first, **backward)
     if isinstance(asked[0], SudokuProblem):
-        narrow = [rules_of(problem, cost, narrowest=True) for problem in asked]
-        found["depth-first, narrowest cell"] = [
-            depth_first(r, Random(n), most) for n, r in enumerate(narrow)
-        ]
+        found["depth-first, narrowest cell"] = solved(depth_first, narrowest=True)
     return found
 
 
@@ -240,8 +239,7 @@ def _drawn(given: argparse.Namespace) -> Iterator[Problems]:
 
 
 def _of_file(given: argparse.Namespace) -> Iterator[Problems]:
-    read = ProblemFile.read(given.file, GENERATORS["deduction"], Columns(question=given.question))
-    asked = [each.problem for each in read.questions][: given.problems]
+    asked = asked_or_drawn(GENERATORS["deduction"], given.problems, given.file, given.question)
     for each in asked:
         graph = Graph.of(DeductionProblem.model_validate(each))
         both = graph.reachable([graph.subject]).issuperset(graph.answers)

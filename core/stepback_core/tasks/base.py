@@ -31,7 +31,7 @@ class Reason(StrEnum):
     OCCUPIED = "occupied"
     """Sudoku: the cell has a digit already."""
     UNSTATED = "unstated"
-    """Deduction: no sentence says so, and the steps have not shown it."""
+    """Deduction: no sentence says so, and it is not the answer that the steps have shown."""
     UNCONNECTED = "unconnected"
     """Deduction: the sentence does not go on from where the steps have led."""
 

@@ -1,4 +1,4 @@
-"""Deduction in words: follow the sentences from a name to one of two answers.
+"""Deduction in words: follow the sentences from a name to one of two answers, or back from them.
 
     prompt   deduction: Sally is a gerpus. Every lempus is a yumpus. Every gerpus is a rompus.
              ... Is Sally a hilpus or a sterpus?

@@ -2,7 +2,8 @@
 
 Forward a proof goes from the question's name to an answer: each step begins with what the last one
 ended in. Backward it goes from an answer to the name: each step ends in what the last one began
-with. A proof that has come to another name begins once more, from the other answer.
+with. Either answer may come first. At another name the proof begins once more, from the answer that
+it has not begun from. One proof does not go both ways.
 """
 
 from collections.abc import Sequence
@@ -26,12 +27,13 @@ class Direction(StrEnum):
 class Place:
     """The place that legal steps have reached."""
 
-    node: str
-    """The subject at first, then what the last step ended in; backward what it began with."""
-    goal: str | None = None
-    """The answer that the steps go back from; None forward, and before the first step."""
+    node: str | None
+    """The subject at first, then what the last step ended in; backward what it began with. None
+    once a proof has come to another name: nothing goes on from there."""
+    origin: str | None = None
+    """The answer that the steps go back from; None forward, and where a proof may begin."""
     untried: tuple[str, ...] = ()
-    """Answers that a proof may still go back from; none forward."""
+    """Answers that a proof may still begin from; none forward."""
     is_answered: bool = False
 
     @classmethod
@@ -59,46 +61,47 @@ def enter(graph: Graph, place: Place, step: str) -> Place | Reason:
 
 
 def moves(graph: Graph, place: Place, direction: Direction) -> list[tuple[Sentence, Place]]:
-    """Every legal step of one direction, and the place after it."""
+    """Every legal step of one direction, and the place after it. To give an answer that is shown
+    is a step of the direction that has shown it."""
+    sentences: list[Sentence] = []
+    if direction is Direction.BACKWARD:
+        sentences += [(node, end) for end in ends(graph, place) for node in graph.before(end)]
+    elif place.node is not None and place.origin is None:
+        sentences += [(place.node, concept) for concept in graph.after(place.node)]
     shown = shown_answer(graph, place)
-    if shown is not None:
-        sentences = [(graph.subject, shown)]
-    elif direction is Direction.BACKWARD:
-        sentences = [(node, end) for end in ends(graph, place) for node in graph.before(end)]
-    else:
-        sentences = []
-    if direction is Direction.FORWARD:
-        sentences = [(place.node, concept) for concept in graph.after(place.node)] + sentences
+    if shown is not None and (place.origin is not None) == (direction is Direction.BACKWARD):
+        sentences.append((graph.subject, shown))
     found = [(sentence, _after(graph, place, sentence)) for sentence in sentences]
     return [(sentence, after) for sentence, after in found if isinstance(after, Place)]
 
 
 def ends(graph: Graph, place: Place) -> tuple[str, ...]:
     """What a step backward may end in here."""
-    if not is_name(place.node):
-        return () if place.goal is None else (place.node,)
-    return () if place.goal is not None and place.node == graph.subject else place.untried
+    if place.node is None or place.origin is None:
+        return place.untried
+    return () if place.node == graph.subject else (place.node,)
 
 
 def shown_answer(graph: Graph, place: Place) -> str | None:
     """The answer that the steps have led to, which is now to be given; None if there is none."""
     if place.is_answered:
         return None
-    if place.goal is not None:
-        return place.goal if place.node == graph.subject else None
+    if place.origin is not None:
+        return place.origin if place.node == graph.subject else None
     return place.node if place.node in graph.answers else None
 
 
 def can_finish(graph: Graph, place: Place) -> bool:
     """Tell if legal steps lead on to an answer."""
-    if place.goal is None:
+    if place.node is not None and place.origin is None:
         return graph.leads_to_an_answer(place.node)
     shown = graph.reachable([graph.subject])
     if place.node in shown:
         return True
-    # Another name must be come to, so that the proof can begin once more.
+    # Else a name must be come to, from which the proof can begin once more.
     names = [node for node in graph.edges if is_name(node)]
-    return not shown.isdisjoint(place.untried) and place.node in graph.reachable(names)
+    is_at_a_name = place.node is None or place.node in graph.reachable(names)
+    return is_at_a_name and not shown.isdisjoint(place.untried)
 
 
 def _after(graph: Graph, place: Place, sentence: Sentence) -> Place | Reason:
@@ -107,14 +110,18 @@ def _after(graph: Graph, place: Place, sentence: Sentence) -> Place | Reason:
         return Place(concept, is_answered=True)
     if not graph.states(sentence):
         # A name is what the steps have shown, too; only an answer may say so again.
-        is_shown = place.goal is None and node == graph.subject and concept == place.node
+        is_shown = place.origin is None and node == graph.subject and concept == place.node
         return Reason.UNCONNECTED if is_shown else Reason.UNSTATED
-    goes_on = place.goal is None and node == place.node
-    if place.is_answered or not (goes_on or concept in ends(graph, place)):
+    if place.is_answered:
         return Reason.UNCONNECTED
-    if node == graph.subject and concept in graph.answers:
+    if place.origin is None and node == place.node:
+        return Place(concept, is_answered=node == graph.subject and concept in graph.answers)
+    if concept not in ends(graph, place):
+        return Reason.UNCONNECTED
+    origin = place.origin or concept
+    if node == graph.subject and concept == origin:
         return Place(concept, is_answered=True)
-    if goes_on:
-        return Place(concept)
-    goal = concept if is_name(place.node) else place.goal
-    return Place(node, goal, tuple(each for each in place.untried if each != goal))
+    untried = tuple(answer for answer in place.untried if answer != origin)
+    if is_name(node) and node != graph.subject:
+        return Place(None, untried=untried)
+    return Place(node, origin, untried)

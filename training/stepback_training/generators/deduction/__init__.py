@@ -57,7 +57,8 @@ class DeductionGenerator(Generator[DeductionProblem]):
 
     def reference_paths(self, problem: DeductionProblem) -> list[list[str]]:
         """The shortest first, each with the answer at its end. Backward there is one: from the
-        answers in the order of the question, each the shortest way to a name."""
+        answers in their order, by the shortest way to a name; that from a right one to the
+        subject, and there it ends."""
         graph = Graph.of(problem)
         if self._options.direction is Direction.BACKWARD:
             steps = _steps_backward(graph)
@@ -91,16 +92,9 @@ class DeductionGenerator(Generator[DeductionProblem]):
 
 def _steps(graph: Graph, way: Sequence[str]) -> list[str]:
     """A way's sentences, and the answer, unless the only sentence is the answer."""
-    return _with_answer(graph, way, _sentences(way))
-
-
-def _with_answer(graph: Graph, way: Sequence[str], steps: list[str]) -> list[str]:
+    said = [write_sentence(sentence) for sentence in pairwise(way)]
     answer = write_sentence((graph.subject, way[-1]))
-    return steps if steps == [answer] else [*steps, answer]
-
-
-def _sentences(way: Sequence[str]) -> list[str]:
-    return [write_sentence(sentence) for sentence in pairwise(way)]
+    return said if said == [answer] else [*said, answer]
 
 
 def _ways(graph: Graph) -> Iterator[list[str]]:
@@ -118,23 +112,26 @@ def _ways(graph: Graph) -> Iterator[list[str]]:
 
 
 def _steps_backward(graph: Graph) -> list[str]:
-    """A proof from the answers; empty if they are not the subject's."""
-    steps: list[str] = []
+    """A proof from the answers in their order; empty if neither is the subject's."""
     shown = graph.reachable([graph.subject])
+    names = {node for node in graph.edges if is_name(node)}
+    steps: list[str] = []
     for answer in graph.answers:
+        # An answer that no name is has no way, and is not begun from.
+        way = _way_back(graph, answer, {graph.subject} if answer in shown else names)
+        said = [write_sentence(sentence) for sentence in pairwise(way)]
+        steps += reversed(said)
         if answer in shown:
-            way = _way_back(graph, answer, to_subject=True)
-            return steps + _with_answer(graph, way, _sentences(way)[::-1])
-        # None of it where no name is this answer: nothing could follow.
-        steps += _sentences(_way_back(graph, answer, to_subject=False))[::-1]
+            given = write_sentence((graph.subject, answer))
+            return steps if said == [given] else [*steps, given]
     return []
 
 
-def _way_back(graph: Graph, answer: str, *, to_subject: bool) -> list[str]:
-    """The shortest way from a name to an answer; empty if there is none."""
+def _way_back(graph: Graph, answer: str, starts: set[str]) -> list[str]:
+    """The shortest way from one of the starts to an answer; empty if there is none."""
     pending, seen = [[answer]], {answer}
     for way in pending:
-        if way[0] == graph.subject or (is_name(way[0]) and not to_subject):
+        if way[0] in starts:
             return way
         new = [before for before in graph.before(way[0]) if before not in seen]
         seen.update(new)

@@ -15,11 +15,11 @@ from stepback_core.tasks.deduction.proof import (
     shown_answer,
 )
 
-_SHARE_TOWARDS_AN_ANSWER = 0.5
+_SHARE_TOWARDS_THE_END = 0.5
 
 
 def exploration_error(graph: Graph, place: Place, direction: Direction, rng: Random) -> str | None:
-    """A sentence of the problem that leads to neither answer; None if there is none."""
+    """A legal sentence after which no answer can be shown; None if there is none."""
     found = moves(graph, place, direction)
     dead = [sentence for sentence, after in found if not can_finish(graph, after)]
     return write_sentence(rng.choice(dead)) if dead else None
@@ -29,16 +29,17 @@ def computational_error(
     graph: Graph, place: Place, direction: Direction, rng: Random
 ) -> str | None:
     """A wrong inference: what no sentence says of where the steps have led. Half of the time it
-    goes to where the goal is near: an answer, or backward the name."""
-    towards = _towards_the_goal(graph, direction, rng)
+    goes to where the proof's end is near; it may be true then, with steps left out."""
+    concepts = {concept for ahead in graph.edges.values() for concept in ahead}
     if direction is Direction.FORWARD:
-        concepts = {after for ahead in graph.edges.values() for after in ahead}
-        made = [(place.node, to) for to in sorted(concepts) if towards is None or to in towards]
+        made = [(place.node, to) for to in sorted(concepts) if place.node is not None]
     elif shown_answer(graph, place) is not None:
         made = [(graph.subject, answer) for answer in graph.answers]
     else:
-        nodes = [node for node in sorted(graph.edges) if towards is None or node in towards]
+        nodes = sorted({*graph.edges, *concepts})
         made = [(node, end) for end in ends(graph, place) for node in nodes if node != end]
+    if rng.random() < _SHARE_TOWARDS_THE_END:
+        made = _towards_the_end(graph, made, direction)
     return _refused(graph, place, made, Reason.UNSTATED, rng)
 
 
@@ -48,14 +49,14 @@ def rule_violation(graph: Graph, place: Place, rng: Random) -> str | None:
     return _refused(graph, place, sentences, Reason.UNCONNECTED, rng)
 
 
-def _towards_the_goal(graph: Graph, direction: Direction, rng: Random) -> set[str] | None:
-    """Where the goal is near, half of the time; else None, for anywhere."""
-    if rng.random() >= _SHARE_TOWARDS_AN_ANSWER:
-        return None
-    if direction is Direction.BACKWARD:
-        return graph.reachable([graph.subject])
-    nodes = {*graph.edges, *(after for ahead in graph.edges.values() for after in ahead)}
-    return {node for node in nodes if graph.leads_to_an_answer(node)}
+def _towards_the_end(
+    graph: Graph, sentences: Sequence[Sentence], direction: Direction
+) -> list[Sentence]:
+    """Those that go to where the proof's end is near: an answer, or backward the subject."""
+    if direction is Direction.FORWARD:
+        return [sentence for sentence in sentences if graph.leads_to_an_answer(sentence[1])]
+    near = graph.reachable([graph.subject])
+    return [sentence for sentence in sentences if sentence[0] in near]
 
 
 def _refused(
@@ -85,23 +86,22 @@ def _believed(graph: Graph, place: Place, said: Sentence, direction: Direction) 
         return Place(concept, is_answered=True)
     if direction is Direction.FORWARD:
         return Place(concept)
-    goal = place.goal or graph.answers[0]
-    return Place(node, goal, tuple(each for each in place.untried if each != goal))
+    # A step that ends in an answer begins from it; any other is taken to go on.
+    begun = concept if concept in place.untried else place.origin or graph.answers[0]
+    return Place(node, begun, tuple(each for each in place.untried if each != begun))
 
 
 def follow_up(graph: Graph, place: Place, direction: Direction, rng: Random) -> str | None:
-    """A sentence on from where wrong steps claim to be, half of the time towards the goal; None
-    if there is none, or an answer was given."""
+    """A sentence on from where wrong steps claim to be, half of the time towards the end; None if
+    there is none, or an answer was given."""
     if place.is_answered:
         return None
     shown = shown_answer(graph, place)
     if shown is not None:
         return write_sentence((graph.subject, shown))
     ahead = [sentence for sentence, _ in moves(graph, place, direction)]
-    towards = _towards_the_goal(graph, direction, rng)
-    if towards is not None:
-        new = 1 if direction is Direction.FORWARD else 0
-        ahead = [sentence for sentence in ahead if sentence[new] in towards] or ahead
+    if rng.random() < _SHARE_TOWARDS_THE_END:
+        ahead = _towards_the_end(graph, ahead, direction) or ahead
     return write_sentence(rng.choice(ahead)) if ahead else None
 
 

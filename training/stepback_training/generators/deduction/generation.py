@@ -33,7 +33,7 @@ Edges = dict[int, list[int]]
 
 
 class DeductionOptions(BaseModel):
-    """Sizes of the graphs."""
+    """Sizes of the graphs, and how paths and questions are drawn."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
