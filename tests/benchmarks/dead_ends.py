@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stepback_core.tasks import DeductionProblem
-from stepback_core.tasks.deduction.graph import Graph
+from stepback_core.tasks.deduction.graph import Graph, is_name
 from stepback_core.tasks.deduction.proof import Direction, Place, can_finish, moves
 from stepback_training.generators import GENERATORS
 from tests.benchmarks.measuring import asked_or_drawn
@@ -45,6 +45,16 @@ def report(asked: Sequence[DeductionProblem]) -> None:
         counted = [count(problem, direction) for problem in asked]
         places, legal, dead = (sum(column) for column in zip(*counted, strict=True))
         print(f"| {direction} | {legal / places:.1f} | {100 * dead / legal:.1f} ({dead}/{legal}) |")
+    shared = sum(map(is_right_for_another, asked))
+    print(f"\nright answers that another name leads to: {shared} of {len(asked)} questions")
+
+
+def is_right_for_another(problem: DeductionProblem) -> bool:
+    """Tell if sentences lead from another name, too, to an answer that the subject has."""
+    graph = Graph.of(problem)
+    others = [node for node in graph.edges if is_name(node) and node != graph.subject]
+    right = graph.reachable([graph.subject]).intersection(graph.answers)
+    return not right.isdisjoint(graph.reachable(others))
 
 
 def main() -> int:
