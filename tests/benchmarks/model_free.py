@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.model_free [--problems 1000] [--sudoku9 150] [--budgets 40,160]
     python -m tests.benchmarks.model_free --file prosqa_valid.json --question question --model DIR
+    python -m tests.benchmarks.model_free --deduction '{"concepts": [15, 24]}' --model DIR
 
-The second one asks questions of deduction from a file, and counts in that model's tokens. No
+The last two ask questions of deduction, from a file or drawn, and count in that model's tokens. No
 answer needs a checker there: legal steps lead to the right one of the two answers alone.
 
 Deduction is asked in both directions: forward from the name, and backward from the answers.
@@ -19,6 +20,7 @@ Neither knows more than the rules. Costs are by problem, so one run says what ea
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
@@ -238,13 +240,14 @@ def _drawn(given: argparse.Namespace) -> Iterator[Problems]:
         yield "Sudoku 9x9", draw(nine, Split.TEST_SEEN, given.sudoku9)
 
 
-def _of_file(given: argparse.Namespace) -> Iterator[Problems]:
-    asked = asked_or_drawn(GENERATORS["deduction"], given.problems, given.file, given.question)
+def _deductions(given: argparse.Namespace) -> Iterator[Problems]:
+    task = GENERATORS["deduction"].with_options(given.deduction or {})
+    asked = asked_or_drawn(task, given.problems, given.file, given.question)
     for each in asked:
         graph = Graph.of(DeductionProblem.model_validate(each))
         both = graph.reachable([graph.subject]).issuperset(graph.answers)
         assert not both, f"{graph.subject}: its sentences lead to both answers"
-    yield given.file.stem, asked
+    yield given.file.stem if given.file else task.name, asked
 
 
 def main() -> int:
@@ -256,15 +259,17 @@ def main() -> int:
     parser.add_argument("--budgets", help="in tokens, with commas between them")
     parser.add_argument("--file", type=Path, help="questions of deduction")
     parser.add_argument("--question", help="the column of the question")
+    parser.add_argument("--deduction", type=json.loads, help="options of drawn questions, in JSON")
     parser.add_argument("--model", type=Path, default=CHECKPOINT, help="whose tokenizer counts")
     given = parser.parse_args()
     cost = step_costs(given.model)
-    usual = (40, 160, 640) if given.file else BUDGETS
+    is_deduction = given.file is not None or given.deduction is not None
+    usual = (40, 160, 640) if is_deduction else BUDGETS
     budgets = tuple(sorted(map(int, given.budgets.split(",")))) if given.budgets else usual
     heads = [f"{budget:,}" for budget in budgets]
     print(f"| task | solver | {' | '.join(heads)} | mean | median |")
     print("| --- " * (len(heads) + 4) + "|")
-    for name, asked in _of_file(given) if given.file else _drawn(given):
+    for name, asked in _deductions(given) if is_deduction else _drawn(given):
         for solver, costs in measure(asked, cost, budgets[-1]).items():
             print(f"| {name} {table(solver, costs, budgets)}", flush=True)
     return 0

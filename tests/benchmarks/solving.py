@@ -16,7 +16,9 @@ from pydantic import BaseModel
 from stepback_core.schemas import Answer, SolveRequest, SolveResult
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine
+from stepback_server.engine.context import with_context
 from stepback_server.engine.embedded import EmbeddedEngine
+from stepback_server.engine.vllm_environment import prepare_environment_for
 from stepback_server.settings import Settings
 from stepback_server.solve.solver import Solver
 from stepback_training.generators import Generator
@@ -168,10 +170,14 @@ def _settings() -> Settings:
 
 def start_engine(checkpoint: Checkpoint, running: int | None = None) -> EmbeddedEngine:
     """Start vLLM on a CPU as a controller does, for `running` sequences at once if given."""
-    settings = Settings() if running is None else Settings(max_running=running)
-    return EmbeddedEngine.start(
-        checkpoint.folder, settings, context_tokens=checkpoint.context_tokens
-    )
+    # Base models of many layers fill the usual cache with the searches of a benchmark.
+    settings = Settings(model=checkpoint.folder, kv_cache_mib=1024)
+    if running is not None:
+        settings = settings.model_copy(update={"max_running": running})
+    # For the engine's own process: this one has imported torch.
+    prepare_environment_for(settings)
+    served = with_context(checkpoint, settings)
+    return EmbeddedEngine.start(served.folder, settings, context_tokens=served.context_tokens)
 
 
 def gflop(checkpoint: Checkpoint, tokens: float) -> float:

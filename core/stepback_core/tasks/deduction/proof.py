@@ -76,7 +76,7 @@ def moves(graph: Graph, place: Place, direction: Direction) -> list[tuple[Senten
 
 
 def ends(graph: Graph, place: Place) -> tuple[str, ...]:
-    """What a step backward may end in here."""
+    """Concepts that a step backward may end in here."""
     if place.node is None or place.origin is None:
         return place.untried
     return () if place.node == graph.subject else (place.node,)
