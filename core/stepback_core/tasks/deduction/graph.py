@@ -40,7 +40,7 @@ class Graph:
         return f"Is {self.subject} {one} or {other}?"
 
     def after(self, node: str) -> tuple[str, ...]:
-        """One fact of a node, from one sentence."""
+        """Concepts that a name or a concept is, by one sentence each."""
         return self.edges.get(node, ())
 
     def before(self, concept: str) -> tuple[str, ...]:

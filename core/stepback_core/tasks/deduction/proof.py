@@ -2,8 +2,8 @@
 
 Forward a proof goes from the question's name to an answer: each step begins with what the last one
 ended in. Backward it goes from an answer to the name: each step ends in what the last one began
-with. Either answer may come first. At another name the proof begins once more, from the answer that
-it has not begun from. One proof does not go both ways.
+with. Either answer may come first. At another name the proof may begin once more, from an answer
+that it has not begun from. One proof does not go both ways.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class Place:
 
     node: str | None
     """The subject at first, then what the last step ended in; backward what it began with. None
-    once a proof has come to another name: nothing goes on from there."""
+    once a proof has come to another name: it may only begin once more."""
     origin: str | None = None
     """The answer that the steps go back from; None forward, and where a proof may begin."""
     untried: tuple[str, ...] = ()

@@ -92,8 +92,8 @@ def _believed(graph: Graph, place: Place, said: Sentence, direction: Direction) 
 
 
 def follow_up(graph: Graph, place: Place, direction: Direction, rng: Random) -> str | None:
-    """A sentence on from where wrong steps claim to be, half of the time towards the end; None if
-    there is none, or an answer was given."""
+    """The answer, if wrong steps claim to have shown it; else a sentence on from where they claim
+    to be, half of the time towards the end. None if there is none, or an answer was given."""
     if place.is_answered:
         return None
     shown = shown_answer(graph, place)
@@ -106,7 +106,7 @@ def follow_up(graph: Graph, place: Place, direction: Direction, rng: Random) -> 
 
 
 def false_claim(graph: Graph, place: Place, rng: Random) -> str | None:
-    """An answer that the steps have not shown; None once an answer was given."""
+    """An answer that neither steps nor a sentence have shown; None once one was given."""
     if place.is_answered:
         return None
     stated = (shown_answer(graph, place), *graph.after(graph.subject))
