@@ -21,7 +21,7 @@ def length(step: str) -> int:
 
 
 def test_one_pair_of_numbers_costs_the_equations_that_were_tried() -> None:
-    """Of 2 and 1: 2+1=3, 2-1=1, 2*1=2 and 2/1=2, in the order of the rules."""
+    """The numbers 2 and 1 make 2+1=3, 2-1=1, 2*1=2 and 2/1=2, in the order of the rules."""
     rules = rules_of(CountdownProblem(numbers=[1, 2], target=1), length)
     assert depth_first(rules, Random(0), MOST, shuffled=False) == 2 * len("2+1=3\n") + 1
 

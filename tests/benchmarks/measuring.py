@@ -29,11 +29,15 @@ def task_problems(task: Generator[Any], kind: Split, count: int, seed: int) -> l
 
 
 def asked_or_drawn(
-    task: Generator[Any], count: int, file: Path | None, question: str | None
+    task: Generator[Any],
+    count: int,
+    file: Path | None,
+    question: str | None,
+    seed: int = FINAL_SEED,
 ) -> list[BaseModel]:
-    """A file's first problems, by the column of their questions; final ones without a file."""
+    """A file's first problems, by the column of their questions; without a file drawn ones."""
     if file is None:
-        return task_problems(task, Split.TEST_SEEN, count, FINAL_SEED)
+        return task_problems(task, Split.TEST_SEEN, count, seed)
     read = ProblemFile.read(file, task, Columns(question=question))
     return [each.problem for each in read.questions][:count]
 

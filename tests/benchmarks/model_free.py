@@ -242,7 +242,7 @@ def _drawn(given: argparse.Namespace) -> Iterator[Problems]:
 
 def _deductions(given: argparse.Namespace) -> Iterator[Problems]:
     task = GENERATORS["deduction"].with_options(given.deduction or {})
-    asked = asked_or_drawn(task, given.problems, given.file, given.question)
+    asked = asked_or_drawn(task, given.problems, given.file, given.question, given.seed)
     for each in asked:
         graph = Graph.of(DeductionProblem.model_validate(each))
         both = graph.reachable([graph.subject]).issuperset(graph.answers)

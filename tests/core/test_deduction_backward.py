@@ -139,12 +139,10 @@ def test_wrong_steps_are_gone_on_from_as_if_they_were_right(
 
 
 def test_every_word_may_stand_in_a_wrong_inference() -> None:
+    graph = Graph.of(PROBLEM)
+    start = Place.before_the_first_step(graph)
     made = {
-        computational_error(
-            Graph.of(PROBLEM), Place.before_the_first_step(graph), Direction.BACKWARD, Random(seed)
-        )
-        for graph in [Graph.of(PROBLEM)]
-        for seed in range(400)
+        computational_error(graph, start, Direction.BACKWARD, Random(seed)) for seed in range(400)
     }
     assert {"Every brimpus is a sterpus.", "Max is a hilpus.", "Sally is a sterpus."} <= made
 

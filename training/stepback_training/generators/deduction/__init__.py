@@ -92,9 +92,13 @@ class DeductionGenerator(Generator[DeductionProblem]):
 
 def _steps(graph: Graph, way: Sequence[str]) -> list[str]:
     """A way's sentences, and the answer, unless the only sentence is the answer."""
-    said = [write_sentence(sentence) for sentence in pairwise(way)]
+    said = _sentences(way)
     answer = write_sentence((graph.subject, way[-1]))
     return said if said == [answer] else [*said, answer]
+
+
+def _sentences(way: Sequence[str]) -> list[str]:
+    return [write_sentence(sentence) for sentence in pairwise(way)]
 
 
 def _ways(graph: Graph) -> Iterator[list[str]]:
@@ -117,13 +121,11 @@ def _steps_backward(graph: Graph) -> list[str]:
     names = {node for node in graph.edges if is_name(node)}
     steps: list[str] = []
     for answer in graph.answers:
-        # An answer that no name is has no way, and is not begun from.
-        way = _way_back(graph, answer, {graph.subject} if answer in shown else names)
-        said = [write_sentence(sentence) for sentence in pairwise(way)]
-        steps += reversed(said)
         if answer in shown:
-            given = write_sentence((graph.subject, answer))
-            return steps if said == [given] else [*steps, given]
+            *said, given = _steps(graph, _way_back(graph, answer, {graph.subject}))
+            return [*steps, *reversed(said), given]
+        # An answer that no name is has no way, and is not begun from.
+        steps += reversed(_sentences(_way_back(graph, answer, names)))
     return []
 
 
