@@ -7,9 +7,11 @@
 `arm_samples` says what the arms are. Every arm trains the recipe on as many tokens (`tokens`), by
 `stepback train`, on samples of its own. Then each is asked the same held-out questions as plain
 prompts, so that no search knows the task, under the same budgets of generated tokens. The checker
-only marks what was chosen. Last come paired tests (McNemar) of each search of B against the same
-search of each other arm: by the same rule, and the marker's choice against the other's best rule,
-which is picked on these very problems and so favours the other.
+only marks what was chosen, and *any* says how often some answer is right, which is what a checker
+finds. Last come paired tests (McNemar) of each search of B against the same search of each other
+arm: by the same rule, by the marker against the other's best rule, which is picked on these very
+problems and so favours the other, and by a checker. Under each budget each arm also has its best
+search and rule, picked on these problems for both.
 
 Trainings and rows that are done are kept in --out: the same command goes on after a kill.
 """
@@ -33,6 +35,7 @@ from tests.benchmarks.measuring import FINAL_SEED
 from tests.benchmarks.solving import RULES, BlindRowSolver, Row, start_engine
 
 _WIDE = {"breadth": 64, "temperature": 0.7}
+_SAID = {"checker": "any"}
 _ROUNDS = {"breadth": 8, "backtracks": 1, "temperature": 0.7}
 SEARCHES: dict[str, dict[str, Any]] = {
     "greedy": {"strategy": "greedy"},
@@ -108,27 +111,45 @@ async def ask_arm(given: argparse.Namespace, arm: str, seed: int, model: Path) -
 
 
 def report(rows: dict[tuple[str, int], list[Row]]) -> None:
-    """Print every row, then B against each other arm."""
-    print("| arm | seed | search, tokens | by | solved % (95 %) | generated |")
-    print("| --- " * 6 + "|")
+    """Print every row, B against each other arm in each search, and each at its best."""
+    print(f"| arm | seed | search, tokens | {' | '.join(RULES)} | any | generated | forwarded |")
+    print("| --- " * (len(RULES) + 6) + "|")
     for (arm, seed), found in rows.items():
         for row in found:
-            for rule in (*RULES, "checker"):
-                right = row.right(rule)
-                low, high = wilson(sum(right), len(right))
-                share = f"{100 * sum(right) / len(right):.1f} ({low:.0f} to {high:.0f})"
-                made = f"{row.mean('generated'):.0f}"
-                print(f"| {arm} | {seed} | {row.name} | {rule} | {share} | {made} |")
-    print("\n| seed | search, tokens | by | B against | points | p |")
+            shares = " | ".join(_share(row.right(rule)) for rule in (*RULES, "checker"))
+            tokens = f"{row.mean('generated'):.0f} | {row.mean('forwarded'):.0f}"
+            print(f"| {arm} | {seed} | {row.name} | {shares} | {tokens} |")
+    print("\n| seed | B | against | points | only B / only the other | p |")
     print("| --- " * 6 + "|")
     for (arm, seed), found in rows.items():
         if arm != "B" and ("B", seed) in rows:
-            for ours, theirs in zip(rows["B", seed], found, strict=True):
+            ours = rows["B", seed]
+            for mine, theirs in zip(ours, found, strict=True):
                 best = max(RULES, key=lambda rule: sum(theirs.right(rule)))
                 for rule, other in (*((rule, rule) for rule in RULES), ("marker", best)):
-                    pairs = Pairs.count(ours.right(rule), theirs.right(other))
-                    said = f"{pairs.points:+.1f} | {pairs.p:.2g}"
-                    print(f"| {seed} | {ours.name} | {rule} | {arm}, {other} | {said} |")
+                    _print_pair(seed, (mine, rule), arm, (theirs, other))
+                _print_pair(seed, (mine, "checker"), arm, (theirs, "checker"))
+            for budget in dict.fromkeys(row.budget for row in found):
+                _print_pair(seed, _best(ours, budget), arm, _best(found, budget))
+
+
+def _share(right: Sequence[bool]) -> str:
+    low, high = wilson(sum(right), len(right))
+    return f"{100 * sum(right) / len(right):.1f} ({low:.0f} to {high:.0f})"
+
+
+def _best(rows: Sequence[Row], budget: str) -> tuple[Row, str]:
+    """The search and rule that are most often right under a budget, on these very problems."""
+    choices = [(row, rule) for row in rows if row.budget == budget for rule in RULES]
+    return max(choices, key=lambda choice: sum(choice[0].right(choice[1])))
+
+
+def _print_pair(seed: int, ours: tuple[Row, str], arm: str, theirs: tuple[Row, str]) -> None:
+    (mine, rule), (other, rule_of_other) = ours, theirs
+    pairs = Pairs.count(mine.right(rule), other.right(rule_of_other))
+    against = f"{mine.name}, {_SAID.get(rule, rule)} | {arm}, {other.name}, "
+    counts = f"{pairs.points:+.1f} | {pairs.wins} / {pairs.losses} | {pairs.p:.2g}"
+    print(f"| {seed} | {against}{_SAID.get(rule_of_other, rule_of_other)} | {counts} |")
 
 
 def main() -> int:

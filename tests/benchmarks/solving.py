@@ -13,7 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from stepback_core.schemas import Answer, SolveRequest, SolveResult
+from stepback_core.preference import PREFERENCE
+from stepback_core.schemas import Answer, Select, SolveRequest, SolveResult
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine
 from stepback_server.engine.context import with_context
@@ -29,10 +30,8 @@ _SECONDS = 3600.0
 """More than a search takes beside others on a busy machine."""
 
 RULES: dict[str, Callable[[Answer], tuple[float, ...]]] = {
-    "perplexity": lambda answer: (answer.score,),
-    "vote": lambda answer: (answer.votes, answer.score),
-    "marker": lambda answer: (answer.confidence, answer.score),
-    "weighted_vote": lambda answer: (answer.weight, answer.score),
+    select.value: PREFERENCE[select]
+    for select in (Select.PERPLEXITY, Select.VOTE, Select.MARKER, Select.WEIGHTED_VOTE)
 }
 """Rules that choose an answer among all candidates of one search."""
 
@@ -64,6 +63,11 @@ class Row:
     name: str
     kind: str
     asked: list[Asked]
+
+    @property
+    def budget(self) -> str:
+        """The budget that its name ends in."""
+        return self.name.rpartition(", ")[2]
 
     def right(self, rule: str) -> list[bool]:
         return [each.right[rule] for each in self.asked]

@@ -234,9 +234,10 @@ class SolveRequest(RequestModel):
     `score` with a scorer, else `perplexity`.
 
     `perplexity`: the likeliest candidate a token. `marker`: the one with the greatest
-    `confidence`. `vote`: what most agree on; not for `best_first`, which writes nothing twice.
-    `weighted_vote`: the same, weighted by `confidence`. `verified`: one that the checker accepts,
-    which also ends the search. `score`: the one that the scorer likes best."""
+    `confidence`, where more than 0.997 is as good as 1. `vote`: what most agree on; not for
+    `best_first`, which writes nothing twice. `weighted_vote`: the same, weighted by `confidence`.
+    `verified`: one that the checker accepts, which also ends the search. `score`: the one that the
+    scorer likes best."""
     scorer: str | None = Field(default=None, min_length=1, max_length=64)
     """A scorer that the server's operator has named, as `/v1/models` lists them. Where there is a
     task too, an answer must pass both."""

@@ -61,8 +61,8 @@ class Answer(ResponseModel):
     votes: int = 1
     """Candidates that ended in this very answer."""
     confidence: float = 1.0
-    """1 - P(marker) where it is least: after one of the steps, or at the end. 0 would be a step
-    that the model is sure to take back."""
+    """The product of 1 - P(marker) after each of the steps, and at the end. 0 means that the model
+    is sure to take a step back."""
     weight: float = 1.0
     """The sum of its candidates' `confidence`: what `weighted_vote` counts."""
     token_ids: list[int] | None = None

@@ -5,7 +5,7 @@ forward pass, also where the model did not write the marker.
 """
 
 from collections.abc import Sequence
-from math import exp, inf
+from math import exp, inf, prod
 
 from stepback_core.trace import TokenGrammar
 from stepback_server.engine.base import Sample
@@ -42,6 +42,7 @@ def p_marker_after_steps(
 
 
 def confidence(after: Sequence[float | None]) -> float:
-    """Return the least 1 - P(marker) over the step ends and the end."""
-    # The least and no mean: one wrong step spoils an answer, however sure the others are.
-    return 1 - max((p for p in after if p is not None), default=0.0)
+    """Return the product of 1 - P(marker) over the step ends and the end."""
+    # A product and no mean: one wrong step spoils an answer, however sure the others are. And two
+    # doubtful steps are worse than one.
+    return prod(1 - p for p in after if p is not None)

@@ -167,7 +167,7 @@ class Branch:
         return p_marker_after_steps(grammar, self.ids, self.marker_logprobs)
 
     def confidence(self, grammar: TokenGrammar) -> float:
-        """Return the least 1 - P(marker) over the step ends and the end."""
+        """Return the product of 1 - P(marker) over the step ends and the end."""
         return confidence(self.p_marker_after_steps(grammar))
 
 

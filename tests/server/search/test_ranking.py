@@ -1,5 +1,7 @@
 """Ranking candidates."""
 
+import pytest
+
 from stepback_core.schemas import Outcome, Select
 from stepback_core.tasks import Reason
 from stepback_server.engine.base import Finish, Sample
@@ -88,3 +90,24 @@ def test_equal_answers_have_the_best_confidence_and_the_sum_of_them() -> None:
     )
     agreed = next(each.answer for each in ranked if each.answer.steps == [str(AGREED)])
     assert (agreed.confidence, agreed.weight, agreed.votes) == (0.75, 1.0, 2)
+
+
+@pytest.mark.parametrize(
+    ("doubts", "first"),
+    [
+        ({LIKELY: 0.0029, AGREED: 0.0, RIGHT: 1e-9}, LIKELY),
+        ({LIKELY: 0.0031, AGREED: 0.001, RIGHT: 0.0}, AGREED),
+    ],
+)
+def test_a_doubt_too_small_to_count_leaves_the_choice_to_likelihood(
+    doubts: dict[int, float], first: int
+) -> None:
+    ranked = rank(
+        BRANCHES,
+        Select.MARKER,
+        lambda b: [str(b.ids[0])],
+        "\n",
+        unknown,
+        lambda b: 1 - doubts[b.ids[0]],
+    )
+    assert ranked[0].branch.ids[0] == first

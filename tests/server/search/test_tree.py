@@ -35,7 +35,7 @@ def branch(
 def test_it_is_read_after_each_step_and_at_the_end() -> None:
     found = branch((A, NEWLINE, B, NEWLINE, END), {0: 0.9, 1: 0.9, 2: 0.1, 4: 0.3})
     assert found.p_marker_after_steps(GRAMMAR) == pytest.approx([0.1, 0.3])
-    assert found.confidence(GRAMMAR) == pytest.approx(0.7)
+    assert found.confidence(GRAMMAR) == pytest.approx(0.9 * 0.7)
 
 
 def test_a_last_step_without_separator_ends_where_the_text_does() -> None:
