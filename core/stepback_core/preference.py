@@ -5,8 +5,8 @@ from collections.abc import Callable
 from stepback_core.schemas import Answer, Select
 
 LEAST_DOUBT = 0.003
-"""1 - `confidence` up to which the marker says nothing: answers below it differ in likelihood
-alone. Chosen on development problems of Countdown, where 0.002 to 0.004 did about as well."""
+"""Answers with a `confidence` above 1 less this are ties under `marker`, which likelihood breaks.
+Below it the smallest difference decides. Chosen on development problems of Countdown."""
 
 
 def _liked(answer: Answer) -> float:
@@ -15,7 +15,7 @@ def _liked(answer: Answer) -> float:
 
 
 def _undoubted(answer: Answer) -> float:
-    """The confidence, below the doubt that counts."""
+    """The confidence, capped at 1 - LEAST_DOUBT."""
     return min(answer.confidence, 1 - LEAST_DOUBT)
 
 

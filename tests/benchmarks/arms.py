@@ -7,13 +7,18 @@
 `arm_samples` says what the arms are. Every arm trains the recipe on as many tokens (`tokens`), by
 `stepback train`, on samples of its own. Then each is asked the same held-out questions as plain
 prompts, so that no search knows the task, under the same budgets of generated tokens. The checker
-only marks what was chosen, and *any* says how often some answer is right, which is what a checker
-finds. Last come paired tests (McNemar) of each search of B against the same search of each other
-arm: by the same rule, by the marker against the other's best rule, which is picked on these very
-problems and so favours the other, and by a checker. Under each budget each arm also has its best
-search and rule, picked on these problems for both.
+only marks what was chosen. *Any* says how often some answer is right, which a checker would find.
 
-Trainings and rows that are done are kept in --out: the same command goes on after a kill.
+Last come paired tests (McNemar) of B against each other arm:
+
+- the same search and the same rule, and *any*
+- the same search: B by the marker, the other by its best rule
+- each search of B by the marker, and the other's best search and rule under the same budget
+
+The other's best is picked on these very problems, which favours the other.
+
+Trainings and rows that are done are kept in --out: the same command goes on after a kill. A row
+keeps verdicts, so take another folder after a change of a rule of choice.
 """
 
 import argparse
@@ -36,6 +41,7 @@ from tests.benchmarks.solving import RULES, BlindRowSolver, Row, start_engine
 
 _WIDE = {"breadth": 64, "temperature": 0.7}
 _SAID = {"checker": "any"}
+"""Rules that are printed by another name than their key in a row."""
 _ROUNDS = {"breadth": 8, "backtracks": 1, "temperature": 0.7}
 SEARCHES: dict[str, dict[str, Any]] = {
     "greedy": {"strategy": "greedy"},
@@ -119,18 +125,20 @@ def report(rows: dict[tuple[str, int], list[Row]]) -> None:
             shares = " | ".join(_share(row.right(rule)) for rule in (*RULES, "checker"))
             tokens = f"{row.mean('generated'):.0f} | {row.mean('forwarded'):.0f}"
             print(f"| {arm} | {seed} | {row.name} | {shares} | {tokens} |")
-    print("\n| seed | B | against | points | only B / only the other | p |")
-    print("| --- " * 6 + "|")
-    for (arm, seed), found in rows.items():
-        if arm != "B" and ("B", seed) in rows:
-            ours = rows["B", seed]
-            for mine, theirs in zip(ours, found, strict=True):
-                best = max(RULES, key=lambda rule: sum(theirs.right(rule)))
-                for rule, other in (*((rule, rule) for rule in RULES), ("marker", best)):
-                    _print_pair(seed, (mine, rule), arm, (theirs, other))
-                _print_pair(seed, (mine, "checker"), arm, (theirs, "checker"))
-            for budget in dict.fromkeys(row.budget for row in found):
-                _print_pair(seed, _best(ours, budget), arm, _best(found, budget))
+    compared = [key for key in rows if key[0] != "B" and ("B", key[1]) in rows]
+    if compared:
+        print("\n| seed | B | against | points | only B / only the other | p |")
+        print("| --- " * 6 + "|")
+    for arm, seed in compared:
+        found = rows[arm, seed]
+        ours = rows["B", seed]
+        for mine, theirs in zip(ours, found, strict=True):
+            best = max(RULES, key=lambda rule: sum(theirs.right(rule)))
+            alike = [(rule, rule) for rule in (*RULES, "checker")]
+            for rule, other in dict.fromkeys([*alike, ("marker", best)]):
+                _print_pair(seed, (mine, rule), arm, (theirs, other))
+        for mine in ours:
+            _print_pair(seed, (mine, "marker"), arm, _best(found, mine.budget))
 
 
 def _share(right: Sequence[bool]) -> str:

@@ -26,7 +26,7 @@ class Select(StrEnum):
     PERPLEXITY = "perplexity"
     """The candidate that the model finds likeliest per token."""
     MARKER = "marker"
-    """The candidate whose steps the model is least likely to take back; perplexity breaks ties."""
+    """The candidate with the greatest `confidence`; perplexity breaks ties, also above 0.997."""
     VOTE = "vote"
     """The answer that most candidates agree on; perplexity breaks ties."""
     WEIGHTED_VOTE = "weighted_vote"
@@ -234,7 +234,7 @@ class SolveRequest(RequestModel):
     `score` with a scorer, else `perplexity`.
 
     `perplexity`: the likeliest candidate a token. `marker`: the one with the greatest
-    `confidence`, where more than 0.997 is as good as 1. `vote`: what most agree on; not for
+    `confidence`; above 0.997 likelihood decides. `vote`: what most agree on; not for
     `best_first`, which writes nothing twice. `weighted_vote`: the same, weighted by `confidence`.
     `verified`: one that the checker accepts, which also ends the search. `score`: the one that the
     scorer likes best."""

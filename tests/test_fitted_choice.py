@@ -2,9 +2,10 @@
 
 from random import Random
 
+import pytest
 import torch
 
-from tests.benchmarks.choice_limit import Choice, FittedRule, by
+from tests.benchmarks.fitted_choice import Choice, FittedRule, by
 
 
 def _drawn(rng: Random) -> Choice:
@@ -21,6 +22,12 @@ def test_it_weighs_what_decides_and_no_more() -> None:
     assert first > second > 5 * abs(noise)
     asked = [_drawn(rng) for _ in range(200)]
     assert sum(map(rule.chooses_right, asked)) > 190 > sum(by((0,), each) for each in asked)
+
+
+def test_it_says_so_where_nothing_can_be_fitted() -> None:
+    one = Choice(torch.tensor([[1.0, 2.0]]), torch.tensor([True]))
+    with pytest.raises(ValueError, match="both right and wrong"):
+        FittedRule([one])
 
 
 def test_a_problem_without_an_answer_is_not_solved() -> None:

@@ -1,14 +1,15 @@
-"""How well could any rule choose without a checker? A rule that was fitted on right answers.
+"""How far does a fitted rule of choice get, beside those of a server?
 
-    python -m tests.benchmarks.choice_limit [--fitted-on 2000] [--problems 1000]
+    python -m tests.benchmarks.fitted_choice [--fitted-on 2000] [--problems 1000]
         [--temperatures 0.7,1.3] [--model models/multitask-10m] [--numbers 4]
 
-`select: marker` is one rule that reads the marker's probabilities. This asks how much they could
-give at most: a choice model (McFadden's conditional logit) weighs what is known of each distinct
-answer among the samples of `tests.benchmarks.marker`, and the weights that make right answers the
-likeliest choice on development problems choose on the final ones. A checker is needed to fit it, so
-it is no rule for a server. Printed is how much of the gap between likelihood and pass@N each rule
-closes.
+`select: marker` is one rule that reads the marker's probabilities. Could another one do better with
+them? A choice model (McFadden's conditional logit) weighs what is known of each distinct answer.
+Its weights make right answers the likeliest choice on development problems, and it chooses on the
+final ones. It is linear in what it reads, and so no upper bound. A checker is needed to fit it.
+
+The samples are those of `tests.benchmarks.marker`, given the same `--batch`. Printed is how much of
+the gap between likelihood and pass@N each rule closes, and McNemar's test against likelihood.
 """
 
 import argparse
@@ -33,7 +34,7 @@ from tests.benchmarks.measuring import DEVELOPMENT_SEED, FINAL_SEED, KINDS, TASK
 from tests.conftest import CHECKPOINT
 
 _LEAST_P = 1e-6
-"""P(marker) of a place where the engine does not name it."""
+"""Floor of P(marker) and of 1 - P(marker) before a logarithm."""
 _SHRINK = 1e-3
 """Weight of the squared weights in the fit, against the mean log-probability of right choices."""
 
@@ -54,17 +55,17 @@ class Choice:
 
 
 def _known(
-    branch: Branch, after: Sequence[float], equal: int, alike: Sequence[Branch]
+    branch: Branch, after: Sequence[float], sure: float, equal: int, alike: Sequence[Branch]
 ) -> list[float]:
-    """What a rule may read: the marker after each step, likelihood, votes, and samples that begin
-    alike."""
+    """What a rule may read: the marker after each step, the answer's confidence, likelihood, votes,
+    and samples that begin alike."""
     doubts = [max(p, _LEAST_P) for p in after] or [_LEAST_P]
     kept = [math.log(max(1 - p, _LEAST_P)) for p in after]
     ended_in_marker = sum(each.outcome is Outcome.BACKTRACK for each in alike)
     return [
         _score(branch),
-        # The product rule of `select: marker`.
-        min(sum(kept), math.log(1 - LEAST_DOUBT)),
+        # What `select: marker` compares.
+        math.log(max(min(sure, 1 - LEAST_DOUBT), _LEAST_P)),
         math.log(max(doubts)),
         math.log(doubts[0]),
         math.log(doubts[-1]),
@@ -102,7 +103,8 @@ def choice(checkpoint: Checkpoint, problem: BaseModel, samples: Sequence[Branch]
         best = max(group, key=_score)
         after = best.p_marker_after_steps(checkpoint.codec.tokens)
         told = [p for p in after if p is not None]
-        known.append(_known(best, told, len(group), beginnings[steps[:1]]))
+        sure = max(branch.confidence(checkpoint.codec.tokens) for branch in group)
+        known.append(_known(best, told, sure, len(group), beginnings[steps[:1]]))
     right = [TASK.checker.check(problem, steps).strict is True for steps in groups]
     return Choice(torch.tensor(known), torch.tensor(right, dtype=torch.bool))
 
@@ -111,10 +113,13 @@ class FittedRule:
     """The weights under which right answers were likeliest to be chosen."""
 
     def __init__(self, choices: Sequence[Choice]) -> None:
+        """Raises ValueError where no problem has both right and wrong answers."""
+        deciding = [each for each in choices if each.decides]
+        if not deciding:
+            raise ValueError("no problem has both right and wrong answers: sample more, or hotter")
         told = torch.cat([each.known for each in choices if len(each.right)])
         self._mean, self._scale = told.mean(0), told.std(0) + 1e-9
         self.weights = torch.zeros(told.shape[1], requires_grad=True)
-        deciding = [each for each in choices if each.decides]
         optimizer = torch.optim.LBFGS([self.weights], max_iter=200, line_search_fn="strong_wolfe")
 
         def loss() -> torch.Tensor:
@@ -191,6 +196,8 @@ def main() -> None:
     parser.add_argument("--numbers", type=int, default=4, help="of a problem")
     given = parser.parse_args()
     checkpoint = Checkpoint.open(given.model)
+    print("| targets | temperature | rule | right, % | of the gap | wins / losses | p |")
+    print("| --- " * 7 + "|")
     task = GENERATORS["countdown"].with_options({"numbers": given.numbers})
     for heat in map(float, given.temperatures.split(",")):
         learned = [
