@@ -117,7 +117,7 @@ async def ask_arm(given: argparse.Namespace, arm: str, seed: int, model: Path) -
 
 
 def report(rows: dict[tuple[str, int], list[Row]]) -> None:
-    """Print every row, B against each other arm in each search, and each at its best."""
+    """Print every row, then B against each other arm."""
     print(f"| arm | seed | search, tokens | {' | '.join(RULES)} | any | generated | forwarded |")
     print("| --- " * (len(RULES) + 6) + "|")
     for (arm, seed), found in rows.items():

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
@@ -18,12 +18,14 @@ from stepback_core.schemas import Answer, Select, SolveRequest, SolveResult
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine
 from stepback_server.engine.context import with_context
-from stepback_server.engine.embedded import EmbeddedEngine
 from stepback_server.engine.vllm_environment import prepare_environment_for
 from stepback_server.settings import Settings
 from stepback_server.solve.solver import Solver
 from stepback_training.generators import Generator
 from tests.benchmarks.counting import CountingEngine
+
+if TYPE_CHECKING:
+    from stepback_server.engine.embedded import EmbeddedEngine
 
 MOST_CANDIDATES = 1024
 _SECONDS = 3600.0
@@ -172,8 +174,11 @@ def _settings() -> Settings:
     return Settings(max_breadth=1024, budget_seconds=_SECONDS)
 
 
-def start_engine(checkpoint: Checkpoint, running: int | None = None) -> EmbeddedEngine:
+def start_engine(checkpoint: Checkpoint, running: int | None = None) -> "EmbeddedEngine":
     """Start vLLM on a CPU as a controller does, for `running` sequences at once if given."""
+    # Here, since it imports vLLM: rows are also read and reported without an engine.
+    from stepback_server.engine.embedded import EmbeddedEngine
+
     # Base models of many layers fill the usual cache with the searches of a benchmark.
     settings = Settings(model=checkpoint.folder, kv_cache_mib=1024)
     if running is not None:
