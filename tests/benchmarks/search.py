@@ -29,7 +29,8 @@ from stepback_training.generators import GENERATORS, Generator, Split
 from stepback_training.sampling.statistics import Pairs, wilson
 from tests.benchmarks.drawing import draw_costs
 from tests.benchmarks.measuring import DEVELOPMENT_SEED, FINAL_SEED, TASK, task_problems
-from tests.benchmarks.solving import BlindRowSolver, Row, RowSolver, gflop, start_engine
+from tests.benchmarks.rows import Row
+from tests.benchmarks.solving import BlindRowSolver, RowSolver, gflop, start_engine
 from tests.conftest import CHECKPOINT
 
 TEMPERATURE = 1.3

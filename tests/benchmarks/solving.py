@@ -6,76 +6,28 @@ Rows are asked side by side, so that the engine's batches stay full. So nothing 
 import asyncio
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel
 
-from stepback_core.preference import PREFERENCE
-from stepback_core.schemas import Answer, Select, SolveRequest, SolveResult
+from stepback_core.schemas import Answer, SolveRequest, SolveResult
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine
 from stepback_server.engine.context import with_context
+from stepback_server.engine.embedded import EmbeddedEngine
 from stepback_server.engine.vllm_environment import prepare_environment_for
 from stepback_server.settings import Settings
 from stepback_server.solve.solver import Solver
 from stepback_training.generators import Generator
 from tests.benchmarks.counting import CountingEngine
-
-if TYPE_CHECKING:
-    from stepback_server.engine.embedded import EmbeddedEngine
+from tests.benchmarks.rows import RULES, Asked, Row
 
 MOST_CANDIDATES = 1024
 _SECONDS = 3600.0
 """More than a search takes beside others on a busy machine."""
-
-RULES: dict[str, Callable[[Answer], tuple[float, ...]]] = {
-    select.value: PREFERENCE[select]
-    for select in (Select.PERPLEXITY, Select.VOTE, Select.MARKER, Select.WEIGHTED_VOTE)
-}
-"""Rules that choose an answer among all candidates of one search."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One problem under one request: which rules end in a right answer, and what it cost."""
-
-    right: dict[str, bool]
-    generated: int
-    prompted: int
-    """Tokens of all prompts that the engine was asked to continue."""
-    cached: int
-    requests: int
-    p_marker: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
-    """P(marker) after right steps ("right") and after each kind of first wrong step, where the
-    solver looks for it."""
-
-    @property
-    def forwarded(self) -> int:
-        """Tokens that went through the model: prompts that were not cached, and generated ones."""
-        return self.prompted - self.cached + self.generated
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One kind of request on one kind of problems, in their order."""
-
-    name: str
-    kind: str
-    asked: list[Asked]
-
-    @property
-    def budget(self) -> str:
-        """The budget that its name ends in."""
-        return self.name.rpartition(", ")[2]
-
-    def right(self, rule: str) -> list[bool]:
-        return [each.right[rule] for each in self.asked]
-
-    def mean(self, what: str) -> float:
-        return sum(getattr(each, what) for each in self.asked) / len(self.asked)
 
 
 class RowSolver:
@@ -174,11 +126,8 @@ def _settings() -> Settings:
     return Settings(max_breadth=1024, budget_seconds=_SECONDS)
 
 
-def start_engine(checkpoint: Checkpoint, running: int | None = None) -> "EmbeddedEngine":
+def start_engine(checkpoint: Checkpoint, running: int | None = None) -> EmbeddedEngine:
     """Start vLLM on a CPU as a controller does, for `running` sequences at once if given."""
-    # Here, since it imports vLLM: rows are also read and reported without an engine.
-    from stepback_server.engine.embedded import EmbeddedEngine
-
     # Base models of many layers fill the usual cache with the searches of a benchmark.
     settings = Settings(model=checkpoint.folder, kv_cache_mib=1024)
     if running is not None:

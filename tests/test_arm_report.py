@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.benchmarks.arms import report
-from tests.benchmarks.solving import RULES, Asked, Row
+from tests.benchmarks.arm_report import report
+from tests.benchmarks.rows import RULES, Asked, Row
 
 
 def _row(name: str, **right: str) -> Row:
