@@ -1,4 +1,4 @@
-"""How far does a fitted rule of choice get, beside those of a server?
+"""Compare a fitted rule of choice with likelihood and with the marker.
 
     python -m tests.benchmarks.fitted_choice [--fitted-on 2000] [--problems 1000]
         [--temperatures 0.7,1.3] [--model models/multitask-10m] [--numbers 4]
@@ -17,7 +17,6 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from pydantic import BaseModel
@@ -29,9 +28,8 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_server.search.tree import Branch
 from stepback_training.generators import GENERATORS
 from stepback_training.sampling.statistics import Pairs, wilson
-from tests.benchmarks.marker import Sampler
+from tests.benchmarks.marker import Sampler, add_sampling_options
 from tests.benchmarks.measuring import DEVELOPMENT_SEED, FINAL_SEED, KINDS, TASK, task_problems
-from tests.conftest import CHECKPOINT
 
 _LEAST_P = 1e-6
 """Floor of P(marker) and of 1 - P(marker) before a logarithm."""
@@ -44,7 +42,7 @@ class Choice:
     """The distinct answers to one problem, and which of them are right."""
 
     known: torch.Tensor
-    """What is known of each, shape (answers, `len(_known(...))`)."""
+    """Features of each answer, shape (answers, features): the numbers of `_known`."""
     right: torch.Tensor
     """Shape (answers,)."""
 
@@ -57,8 +55,8 @@ class Choice:
 def _known(
     branch: Branch, after: Sequence[float], sure: float, equal: int, alike: Sequence[Branch]
 ) -> list[float]:
-    """What a rule may read: the marker after each step, the answer's confidence, likelihood, votes,
-    and samples that begin alike."""
+    """Return the features of an answer: P(marker) after its steps, its confidence, likelihoods,
+    votes, and samples that begin alike."""
     doubts = [max(p, _LEAST_P) for p in after] or [_LEAST_P]
     kept = [math.log(max(1 - p, _LEAST_P)) for p in after]
     ended_in_marker = sum(each.outcome is Outcome.BACKTRACK for each in alike)
@@ -86,7 +84,7 @@ def _score(branch: Branch) -> float:
 
 
 _LIKELIHOOD, _MARKER = 0, 1
-"""Where `_known` has what the rules of a server read."""
+"""Columns of `_known`: the score, and the capped confidence."""
 
 
 def choice(checkpoint: Checkpoint, problem: BaseModel, samples: Sequence[Branch]) -> Choice:
@@ -188,12 +186,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A fitted rule of choice, beside the server's.")
     parser.add_argument("--fitted-on", type=int, default=2000, help="problems of each kind")
     parser.add_argument("--problems", type=int, default=1000, help="of each kind, to choose on")
-    parser.add_argument("--temperatures", default="0.7,1.3")
-    parser.add_argument("--breadth", type=int, default=16, help="N")
-    parser.add_argument("--batch", type=int, default=125, help="problems at once")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--model", type=Path, default=CHECKPOINT)
-    parser.add_argument("--numbers", type=int, default=4, help="of a problem")
+    add_sampling_options(parser, batch=125)
     given = parser.parse_args()
     checkpoint = Checkpoint.open(given.model)
     print("| targets | temperature | rule | right, % | of the gap | wins / losses | p |")

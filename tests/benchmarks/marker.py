@@ -242,15 +242,20 @@ def _collected(chosen: Sequence[Chosen], kind: str) -> np.ndarray:
     return np.asarray([p for each in chosen for p in each.p_marker.get(kind, ())])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Choosing without a checker, by several rules.")
-    parser.add_argument("--problems", type=int, default=1000, help="of each kind")
+def add_sampling_options(parser: argparse.ArgumentParser, batch: int) -> None:
+    """Add the flags of what is sampled, with a default for `--batch`."""
     parser.add_argument("--temperatures", default="0.7,1.3")
     parser.add_argument("--breadth", type=int, default=16, help="N")
-    parser.add_argument("--batch", type=int, default=32, help="problems at once")
+    parser.add_argument("--batch", type=int, default=batch, help="problems at once")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", type=Path, default=CHECKPOINT)
     parser.add_argument("--numbers", type=int, default=4, help="of a problem")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Choosing without a checker, by several rules.")
+    parser.add_argument("--problems", type=int, default=1000, help="of each kind")
+    add_sampling_options(parser, batch=32)
     options = parser.parse_args()
     checkpoint = Checkpoint.open(options.model)
     task = GENERATORS["countdown"].with_options({"numbers": options.numbers})
