@@ -37,9 +37,12 @@ class Tries:
         """Ask until there is an answer. Raises ApiError where engines were lost with it three
         times, what `ask` raises besides NotNow, and NotNow after `stop`. `may_leave`: NotNow too,
         where the job's key has to wait, and others need not."""
-        losses = 0
+        losses, why = 0, NotNow(0)
         while losses < MOST_LOSSES:
             async with self._place(losses):
+                if losses:
+                    # Whoever had the place may have kept it until a stop.
+                    self._go_on_unless_stopped(why, losses)
                 try:
                     return await ask()
                 except NotNow as later:
@@ -61,6 +64,9 @@ class Tries:
         with suppress(TimeoutError):
             async with asyncio.timeout(min(later.seconds, _LONGEST_WAIT)):
                 await self._stopped.wait()
+        self._go_on_unless_stopped(later, losses)
+
+    def _go_on_unless_stopped(self, later: NotNow, losses: int) -> None:
         # After the last loss there is an answer, and a stop does not take it back.
         if self._stopped.is_set() and losses < MOST_LOSSES:
             raise later

@@ -111,3 +111,36 @@ def test_no_second_try_is_waited_for_after_a_stop(stops_first: bool) -> None:
             await waiting
 
     asyncio.run(scenario())
+
+
+def test_a_stop_holds_for_a_try_that_waits_for_its_place() -> None:
+    async def scenario() -> None:
+        tries, asked, others = Tries(), 0, 0
+        again, go_on = asyncio.Event(), asyncio.Event()
+
+        async def first() -> str:
+            nonlocal asked
+            asked += 1
+            if asked < MOST_LOSSES:
+                raise LOST
+            again.set()
+            await go_on.wait()
+            return "answer"
+
+        async def second() -> str:
+            nonlocal others
+            others += 1
+            raise LOST
+
+        one = asyncio.create_task(tries.until_answered(first))
+        await again.wait()  # alone with the place
+        two = asyncio.create_task(tries.until_answered(second))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        tries.stop()
+        go_on.set()
+        answer, later = await asyncio.gather(one, two, return_exceptions=True)
+        assert (answer, others) == ("answer", 1)
+        assert isinstance(later, NotNow)
+
+    asyncio.run(scenario())
