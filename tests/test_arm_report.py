@@ -6,13 +6,14 @@ from tests.benchmarks.arm_report import report
 from tests.benchmarks.rows import RULES, Asked, Row
 
 
-def _row(name: str, **right: str) -> Row:
+def _row(name: str, budget: int = 40, **right: str) -> Row:
     """A row of three problems; each rule's marks are a letter each, `y` for right."""
     marks = {rule: right.get(rule, "nnn") for rule in (*RULES, "checker")}
     return Row(
-        name,
+        f"{name}, {budget}",
         "arm",
         [Asked({rule: marks[rule][at] == "y" for rule in marks}, 10, 20, 5, 1) for at in range(3)],
+        budget,
     )
 
 
@@ -20,8 +21,8 @@ def test_each_search_of_b_by_the_marker_meets_the_others_best(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     rows = {
-        ("A", 1): [_row("greedy, 40"), _row("best-of-N, 40", vote="ynn", checker="yyn")],
-        ("B", 1): [_row("greedy, 40"), _row("best-of-N, 40", marker="nyy", checker="yyy")],
+        ("A", 1): [_row("greedy"), _row("best-of-N", vote="ynn", checker="yyn")],
+        ("B", 1): [_row("greedy"), _row("best-of-N", marker="nyy", checker="yyy")],
     }
     report(rows)
     table, pairs = capsys.readouterr().out.strip().split("\n\n")
@@ -36,8 +37,8 @@ def test_each_search_of_b_by_the_marker_meets_the_others_best(
 def test_a_best_search_is_one_of_the_same_budget(capsys: pytest.CaptureFixture[str]) -> None:
     report(
         {
-            ("A", 1): [_row("greedy, 40", vote="ynn"), _row("greedy, 160", vote="yyy")],
-            ("B", 1): [_row("greedy, 40"), _row("greedy, 160")],
+            ("A", 1): [_row("greedy", vote="ynn"), _row("greedy", 160, vote="yyy")],
+            ("B", 1): [_row("greedy"), _row("greedy", 160)],
         }
     )
     pairs = capsys.readouterr().out.strip().split("\n\n")[1]
@@ -46,5 +47,5 @@ def test_a_best_search_is_one_of_the_same_budget(capsys: pytest.CaptureFixture[s
 
 
 def test_without_b_there_is_nothing_to_compare(capsys: pytest.CaptureFixture[str]) -> None:
-    report({("blind", 0): [_row("greedy, 40")]})
+    report({("blind", 0): [_row("greedy")]})
     assert "against" not in capsys.readouterr().out

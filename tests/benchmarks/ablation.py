@@ -31,8 +31,8 @@ from stepback_server.search.strategy import SearchStrategy
 from stepback_server.search.task_view import TaskView
 from stepback_server.search.tree import Branch
 from stepback_training.generators import Generator
-from stepback_training.sampling.statistics import Pairs, wilson
-from tests.benchmarks.measuring import KINDS, TASK, both_kinds
+from stepback_training.sampling.statistics import Pairs
+from tests.benchmarks.measuring import KINDS, TASK, both_kinds, share
 from tests.benchmarks.solving import start_engine
 from tests.conftest import CHECKPOINT
 
@@ -80,17 +80,16 @@ class Row:
         tokens = sum(each.spent.generated for each in self.searched) / count
         requests = sum(each.spent.requests for each in self.searched) / count
         size = count // len(KINDS)
-        solved = (_share(self.searched[at : at + size]) for at in range(0, count, size))
+        solved = (_solved(self.searched[at : at + size]) for at in range(0, count, size))
         return (
             f"| {self.name} | {self.budget} | {' | '.join(solved)} | {tokens:.0f} "
             f"| {requests:.1f} | {count / self.seconds:.1f} |"
         )
 
 
-def _share(searched: Sequence[Searched]) -> str:
+def _solved(searched: Sequence[Searched]) -> str:
     hits = sum(each.stop_reason == "solved" for each in searched)
-    low, high = wilson(hits, len(searched))
-    return f"{100 * hits / len(searched):.1f} ({low:.0f} to {high:.0f})"
+    return share(hits, len(searched))
 
 
 class Bench:

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from stepback_training.sampling.statistics import Pairs, wilson
+from stepback_training.sampling.statistics import Pairs
+from tests.benchmarks.measuring import share
 from tests.benchmarks.rows import RULES, Row
 
 _SAID = {"checker": "any"}
@@ -15,7 +16,8 @@ def report(rows: dict[tuple[str, int], list[Row]]) -> None:
     print("| --- " * (len(RULES) + 6) + "|")
     for (arm, seed), found in rows.items():
         for row in found:
-            shares = " | ".join(_share(row.right(rule)) for rule in (*RULES, "checker"))
+            right = (row.right(rule) for rule in (*RULES, "checker"))
+            shares = " | ".join(share(sum(each), len(each)) for each in right)
             tokens = f"{row.mean('generated'):.0f} | {row.mean('forwarded'):.0f}"
             print(f"| {arm} | {seed} | {row.name} | {shares} | {tokens} |")
     compared = [key for key in rows if key[0] != "B" and ("B", key[1]) in rows]
@@ -34,12 +36,7 @@ def report(rows: dict[tuple[str, int], list[Row]]) -> None:
             _print_pair(seed, (mine, "marker"), arm, _best(found, mine.budget))
 
 
-def _share(right: Sequence[bool]) -> str:
-    low, high = wilson(sum(right), len(right))
-    return f"{100 * sum(right) / len(right):.1f} ({low:.0f} to {high:.0f})"
-
-
-def _best(rows: Sequence[Row], budget: str) -> tuple[Row, str]:
+def _best(rows: Sequence[Row], budget: int | None) -> tuple[Row, str]:
     """The search and rule that are most often right under a budget, on these very problems."""
     choices = [(row, rule) for row in rows if row.budget == budget for rule in RULES]
     return max(choices, key=lambda choice: sum(choice[0].right(choice[1])))

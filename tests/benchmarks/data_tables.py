@@ -5,8 +5,7 @@ from typing import Any
 
 from stepback_training.collect_errors.first_error import Tally
 from stepback_training.generators import ErrorKind
-from stepback_training.sampling.statistics import wilson
-from tests.benchmarks.measuring import KINDS
+from tests.benchmarks.measuring import KINDS, share
 from tests.benchmarks.probe import LATE
 
 Found = dict[str, Any]
@@ -60,10 +59,5 @@ def _solved(found: Found, searches: Sequence[str]) -> list[str]:
     for search in searches:
         for kind in KINDS:
             result = found["searches"][search][kind]
-            cells.append(_percent(result["solved"], result["problems"]))
+            cells.append(share(result["solved"], result["problems"]))
     return cells
-
-
-def _percent(hits: int, total: int) -> str:
-    low, high = wilson(hits, total)
-    return f"{100 * hits / total:.1f} ({low:.0f} to {high:.0f})"

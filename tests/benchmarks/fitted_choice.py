@@ -27,9 +27,16 @@ from stepback_core.schemas import Outcome
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.search.tree import Branch
 from stepback_training.generators import GENERATORS
-from stepback_training.sampling.statistics import Pairs, wilson
+from stepback_training.sampling.statistics import Pairs
 from tests.benchmarks.marker import Sampler, add_sampling_options
-from tests.benchmarks.measuring import DEVELOPMENT_SEED, FINAL_SEED, KINDS, TASK, task_problems
+from tests.benchmarks.measuring import (
+    DEVELOPMENT_SEED,
+    FINAL_SEED,
+    KINDS,
+    TASK,
+    share,
+    task_problems,
+)
 
 _LEAST_P = 1e-6
 """Floor of P(marker) and of 1 - P(marker) before a logarithm."""
@@ -174,12 +181,11 @@ def report(kind: str, heat: float, fitted: FittedRule, found: Sequence[Choice]) 
     }
     gap = sum(right["any"]) - sum(right["likelihood"])
     for rule, hits in right.items():
-        low, high = wilson(sum(hits), len(hits))
         pairs = Pairs.count(hits, right["likelihood"])
-        share = f"{100 * sum(hits) / len(hits):.1f} ({low:.1f} to {high:.1f})"
+        solved = share(sum(hits), len(hits), 1)
         closed = f"{100 * (pairs.wins - pairs.losses) / gap:.0f} %" if gap else "no gap"
         tested = f"{pairs.wins} / {pairs.losses} | {pairs.p:.2g}"
-        print(f"| {kind} | {heat} | {rule} | {share} | {closed} | {tested} |", flush=True)
+        print(f"| {kind} | {heat} | {rule} | {solved} | {closed} | {tested} |", flush=True)
 
 
 def main() -> None:

@@ -36,8 +36,8 @@ from stepback_server.search.strategy import Expansion
 from stepback_server.search.tree import Branch, State
 from stepback_training.generators import GENERATORS, ErrorKind
 from stepback_training.generators.first_error import first_mistake
-from stepback_training.sampling.statistics import Pairs, wilson
-from tests.benchmarks.measuring import FINAL_SEED, KINDS, TASK, task_problems
+from stepback_training.sampling.statistics import Pairs
+from tests.benchmarks.measuring import FINAL_SEED, KINDS, TASK, share, task_problems
 from tests.benchmarks.probe import auc
 from tests.conftest import CHECKPOINT
 
@@ -215,9 +215,8 @@ def report(kind: str, temperature: float, chosen: Sequence[Chosen]) -> None:
     rules = ("greedy", *(select.value for select in RULES), "pass@N")
     right = {rule: [each.right[rule] for each in chosen] for rule in rules}
     for rule in rules:
-        low, high = wilson(sum(right[rule]), len(chosen))
-        share = 100 * sum(right[rule]) / len(chosen)
-        print(f"| {kind} | {temperature} | {rule} | {share:.1f} ({low:.1f} to {high:.1f}) |")
+        hits = share(sum(right[rule]), len(chosen), 1)
+        print(f"| {kind} | {temperature} | {rule} | {hits} |")
     pairs = Pairs.count(right["marker"], right["perplexity"])
     gap = sum(right["pass@N"]) - sum(right["perplexity"])
     closed = f"{100 * (pairs.wins - pairs.losses) / gap:.0f} %" if gap else "nothing"

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from stepback_core.tasks import CountdownProblem
 from stepback_training.evaluate.problem_file import Columns, ProblemFile
 from stepback_training.generators import GENERATORS, Generator, Split
+from stepback_training.sampling.statistics import wilson
 
 TASK = GENERATORS["countdown"]
 KINDS = (Split.TEST_SEEN, Split.TEST_NEW)
@@ -40,6 +41,12 @@ def asked_or_drawn(
         return task_problems(task, Split.TEST_SEEN, count, seed)
     read = ProblemFile.read(file, task, Columns(question=question))
     return [each.problem for each in read.questions][:count]
+
+
+def share(hits: int, total: int, digits: int = 0) -> str:
+    """A cell of a table: per cent of all, and its 95 % interval with so many decimals."""
+    low, high = wilson(hits, total)
+    return f"{100 * hits / total:.1f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def both_kinds(count: int, seed: int = DEVELOPMENT_SEED) -> list[CountdownProblem]:

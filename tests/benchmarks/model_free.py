@@ -42,8 +42,7 @@ from stepback_core.tasks.maze.paths import GOAL, START, find, move_between, read
 from stepback_core.tasks.sudoku.grid import Grid, candidates, digits_in
 from stepback_training.generators import GENERATORS, Generator, Split
 from stepback_training.generators.sudoku.errors import step_of
-from stepback_training.sampling.statistics import wilson
-from tests.benchmarks.measuring import FINAL_SEED, asked_or_drawn
+from tests.benchmarks.measuring import FINAL_SEED, asked_or_drawn, share
 from tests.conftest import CHECKPOINT
 
 BUDGETS = (125, 250, 500, 1000, 2100, 5400)
@@ -192,8 +191,7 @@ def table(name: str, costs: Sequence[int | None], budgets: Sequence[int] = BUDGE
     cells: list[str] = []
     for budget in budgets:
         solved = sum(cost is not None and cost <= budget for cost in costs)
-        low, high = wilson(solved, len(costs))
-        cells.append(f"{100 * solved / len(costs):.1f} ({low:.0f} to {high:.0f})")
+        cells.append(share(solved, len(costs)))
     spent = [min(budgets[-1], cost or budgets[-1]) for cost in costs]
     middle = sorted(spent)[len(spent) // 2]
     return f"| {name} | {' | '.join(cells)} | {sum(spent) / len(spent):,.0f} | {middle:,} |"

@@ -40,11 +40,8 @@ class Row:
     name: str
     kind: str
     asked: list[Asked]
-
-    @property
-    def budget(self) -> str:
-        """The budget that its name ends in."""
-        return self.name.rpartition(", ")[2]
+    budget: int | None = None
+    """Generated tokens for each problem, where they are limited."""
 
     def right(self, rule: str) -> list[bool]:
         return [each.right[rule] for each in self.asked]

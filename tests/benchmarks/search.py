@@ -26,9 +26,9 @@ from typing import Any
 
 from stepback_server.checkpoint import Checkpoint
 from stepback_training.generators import GENERATORS, Generator, Split
-from stepback_training.sampling.statistics import Pairs, wilson
+from stepback_training.sampling.statistics import Pairs
 from tests.benchmarks.drawing import draw_costs
-from tests.benchmarks.measuring import DEVELOPMENT_SEED, FINAL_SEED, TASK, task_problems
+from tests.benchmarks.measuring import DEVELOPMENT_SEED, FINAL_SEED, TASK, share, task_problems
 from tests.benchmarks.rows import Row
 from tests.benchmarks.solving import BlindRowSolver, RowSolver, gflop, start_engine
 from tests.conftest import CHECKPOINT
@@ -184,16 +184,11 @@ def table(rows: Iterable[tuple[Run, Row]], rules: Sequence[str], checkpoint: Che
         for rule in rules:
             lines.append(
                 f"| {run.name} | {run.budget:,} | {row.kind} | {rule} "
-                f"| {_percent(row.right(rule))} | {row.mean('generated'):.0f} "
+                f"| {share(sum(row.right(rule)), len(row.asked), 1)} | {row.mean('generated'):.0f} "
                 f"| {row.mean('forwarded'):.0f} | {row.mean('cached'):.0f} "
                 f"| {gflop(checkpoint, row.mean('forwarded')):.1f} |"
             )
     return "\n".join(lines)
-
-
-def _percent(right: Sequence[bool]) -> str:
-    low, high = wilson(sum(right), len(right))
-    return f"{100 * sum(right) / len(right):.1f} ({low:.1f} to {high:.1f})"
 
 
 def against(rows: Sequence[tuple[Run, Row]], name: str, rule: str) -> str:

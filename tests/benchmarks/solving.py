@@ -58,15 +58,17 @@ class RowSolver:
     ) -> Row:
         """A row, asked only where no earlier process has kept it."""
         file = self._kept / f"{name}-{kind}-{len(problems)}-{seed}.json".replace(" ", "_")
+        budget = options.get("budget", {}).get("tokens")
         if file.exists():
-            return Row(name, kind, [Asked(**each) for each in json.loads(file.read_text())])
+            kept = [Asked(**each) for each in json.loads(file.read_text())]
+            return Row(name, kind, kept, budget)
         asked = await asyncio.gather(
             *(self._ask(problem, n, options) for n, problem in enumerate(problems))
         )
         print(f"done: {name} ({kind})", file=sys.stderr, flush=True)
         self._kept.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps([asdict(each) for each in asked]))
-        return Row(name, kind, list(asked))
+        return Row(name, kind, list(asked), budget)
 
     async def _ask(self, problem: BaseModel, number: int, options: dict[str, Any]) -> Asked:
         request = SolveRequest.model_validate(

@@ -15,7 +15,7 @@ from stepback_core.schemas import Answer, Outcome, SolveResult, TreeNode
 ROOT = 0
 DEFAULT_LIMIT = 60
 """Branches that a picture shows before it folds."""
-_LEAST_DOUBT = 0.01
+_LEAST_SHOWN = 0.01
 
 
 class Mark(StrEnum):
@@ -120,7 +120,7 @@ class Outline:
 
 def doubt(p_marker: float | None) -> str:
     """P(marker) after a step, as it is shown: nothing below one percent."""
-    return "" if p_marker is None or p_marker < _LEAST_DOUBT else f" ({p_marker:.0%})"
+    return "" if p_marker is None or p_marker < _LEAST_SHOWN else f" ({p_marker:.0%})"
 
 
 def tally(marks: Mapping[Mark, int]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from stepback_training.sampling.statistics import Pairs, wilson
+from tests.benchmarks.measuring import share
 from tests.benchmarks.peers.rows import BASE_WITH, BASE_WITHOUT, PeerRow
 
 
@@ -70,7 +71,7 @@ def _line(each: Measured, base: Measured) -> str:
     else:
         per_token = 10 / each.generated
         shown = (
-            f"{100 * hits / count:.1f} ({low:.1f} to {high:.1f}) | {each.generated:.0f} "
+            f"{share(hits, count, 1)} | {each.generated:.0f} "
             f"| {each.forwarded:.0f} | {per_token * 100 * hits / count:.1f} "
             f"({per_token * low:.1f} to {per_token * high:.1f}) | {_speed(each, base)}"
         )
