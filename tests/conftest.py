@@ -203,30 +203,6 @@ def held_out(count: int) -> list[CountdownProblem]:
     return list(islice(GENERATORS["countdown"].stream(Split.TEST_SEEN, Random(5)), count))
 
 
-def children(pid: int) -> list[int]:
-    """The processes that any thread of a process has started."""
-    lists = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for text in lists for child in text.read_text().split()]
-
-
-def descendants(pid: int) -> list[int]:
-    """Its children, theirs, and so on."""
-    return [each for child in children(pid) for each in (child, *descendants(child))]
-
-
-def title(pid: int) -> str:
-    """Return what `ps` shows of a process, or nothing where it has gone."""
-    try:
-        return Path(f"/proc/{pid}/comm").read_text() + Path(f"/proc/{pid}/cmdline").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-
-
-def cores_below(pid: int) -> list[int]:
-    """The engine cores that a process has."""
-    return [each for each in descendants(pid) if "EngineCore" in title(each)]
-
-
 @pytest.fixture(scope="session")
 def reload_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder from which the controller of the whole run takes new weights. A test that loads some

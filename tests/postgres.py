@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import children, free_port
+from tests.conftest import free_port
+from tests.process_tree import children
 
 _USER = "nobody"
 """PostgreSQL refuses to run as root."""

@@ -10,7 +10,8 @@ from stepback_core.tasks.deduction.checker import Deduction
 from stepback_core.tasks.deduction.proof import Direction
 from stepback_training.generators import GENERATORS, Split
 from tests.benchmarks.dead_ends import count
-from tests.benchmarks.model_free import depth_first, measure, random_paths, rules_of, step_costs
+from tests.benchmarks.model_free import depth_first, measure, random_paths, step_costs
+from tests.benchmarks.task_rules import rules_of
 
 MOST = 10_000
 

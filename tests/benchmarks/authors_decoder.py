@@ -36,7 +36,8 @@ from stepback_core.tasks import CountdownProblem
 from stepback_server.checkpoint import Checkpoint
 from stepback_training.sampling.statistics import Share
 from tests.benchmarks.measuring import FINAL_SEED, TASK, both_kinds
-from tests.benchmarks.search import Run, table
+from tests.benchmarks.search import table
+from tests.benchmarks.search_runs import Run
 from tests.benchmarks.solving import RowSolver, start_engine
 from tests.conftest import CHECKPOINT
 

@@ -29,7 +29,8 @@ from stepback_client import AsyncClient
 from stepback_training.generators import Split
 from tests.benchmarks.measuring import TASK
 from tests.benchmarks.processes import cpu_seconds
-from tests.conftest import cores_below, start_controller, wait_until_ready
+from tests.conftest import start_controller, wait_until_ready
+from tests.process_tree import cores_below
 from tests.progress import clock
 
 PARTS = {

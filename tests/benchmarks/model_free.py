@@ -23,7 +23,6 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -32,37 +31,17 @@ from typing import Any
 from pydantic import BaseModel
 from transformers import AutoTokenizer
 
-from stepback_core.tasks import CountdownProblem, DeductionProblem, MazeProblem, SudokuProblem
-from stepback_core.tasks.cells import Cell, cell_name
-from stepback_core.tasks.countdown.arithmetic import State
-from stepback_core.tasks.countdown.arithmetic import moves as equations
-from stepback_core.tasks.deduction.graph import Graph, write_sentence
-from stepback_core.tasks.deduction.proof import Direction, Place, moves
-from stepback_core.tasks.maze.paths import GOAL, START, find, move_between, read_ways
-from stepback_core.tasks.sudoku.grid import Grid, candidates, digits_in
+from stepback_core.tasks import DeductionProblem, SudokuProblem
+from stepback_core.tasks.deduction.graph import Graph
+from stepback_core.tasks.deduction.proof import Direction
 from stepback_training.generators import GENERATORS, Generator, Split
-from stepback_training.generators.sudoku.errors import step_of
 from tests.benchmarks.measuring import FINAL_SEED, asked_or_drawn, share
+from tests.benchmarks.task_rules import Move, Rules, rules_of
 from tests.conftest import CHECKPOINT
 
 BUDGETS = (125, 250, 500, 1000, 2100, 5400)
 _END = 1
 """Tokens of the end of an answer."""
-
-Move = tuple[str, Hashable]
-"""A legal step and the state after it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """One problem as a tree of states."""
-
-    start: Hashable
-    moves: Callable[[Any], list[Move]]
-    """Every legal step from a state; none where a path ends."""
-    is_goal: Callable[[Any], bool]
-    cost: Callable[[str], int]
-    """Tokens of a step."""
 
 
 def random_paths(rules: Rules, rng: Random, most: int) -> int | None:
@@ -103,74 +82,6 @@ def depth_first(rules: Rules, rng: Random, most: int, *, shuffled: bool = True) 
 def _ordered(rules: Rules, state: Hashable, rng: Random, *, shuffled: bool) -> Iterator[Move]:
     following = rules.moves(state)
     return iter(rng.sample(following, len(following)) if shuffled else following)
-
-
-def rules_of(
-    problem: BaseModel,
-    cost: Callable[[str], int],
-    *,
-    narrowest: bool = False,
-    direction: Direction = Direction.FORWARD,
-) -> Rules:
-    if isinstance(problem, CountdownProblem):
-        return _countdown(problem, cost)
-    if isinstance(problem, MazeProblem):
-        return _maze(problem, cost)
-    if isinstance(problem, DeductionProblem):
-        return _deduction(problem, cost, direction)
-    assert isinstance(problem, SudokuProblem)
-    return _sudoku(problem, cost, narrowest=narrowest)
-
-
-def _countdown(problem: CountdownProblem, cost: Callable[[str], int]) -> Rules:
-    def following(state: State) -> list[Move]:
-        return list(equations(state))
-
-    goal = (problem.target,)
-    return Rules(tuple(sorted(problem.numbers)), following, lambda state: state == goal, cost)
-
-
-def _maze(problem: MazeProblem, cost: Callable[[str], int]) -> Rules:
-    """A state is the way so far: a cell may not be entered twice."""
-    ways, goal = read_ways(problem.rows), find(problem.rows, GOAL)
-
-    def following(way: tuple[Cell, ...]) -> list[Move]:
-        here = way[-1]
-        return [
-            (move_between(here, cell) + cell_name(cell), (*way, cell))
-            for cell in ways[here]
-            if cell not in way
-        ]
-
-    return Rules((find(problem.rows, START),), following, lambda way: way[-1] == goal, cost)
-
-
-def _deduction(
-    problem: DeductionProblem, cost: Callable[[str], int], direction: Direction
-) -> Rules:
-    graph = Graph.of(problem)
-
-    def following(place: Place) -> list[Move]:
-        return [
-            (write_sentence(sentence), after) for sentence, after in moves(graph, place, direction)
-        ]
-
-    start = Place.before_the_first_step(graph)
-    return Rules(start, following, lambda place: place.is_answered, cost)
-
-
-def _sudoku(problem: SudokuProblem, cost: Callable[[str], int], *, narrowest: bool) -> Rules:
-    def following(grid: Grid) -> list[Move]:
-        masks = candidates(grid)
-        if not masks:
-            return []
-        place = min(masks, key=lambda p: masks[p].bit_count()) if narrowest else min(masks)
-        return [
-            (step_of(grid, place, digit), (*grid[:place], digit, *grid[place + 1 :]))
-            for digit in digits_in(masks[place])
-        ]
-
-    return Rules(problem.grid, following, lambda grid: 0 not in grid, cost)
 
 
 def step_costs(model: Path = CHECKPOINT) -> Callable[[str], int]:

@@ -9,8 +9,9 @@ from pathlib import Path
 import httpx
 
 from stepback_server.gc_tuning import tune_gc
-from tests.conftest import cores_below, start_controller, wait_until_ready
+from tests.conftest import start_controller, wait_until_ready
 from tests.probing import answer_times
+from tests.process_tree import cores_below
 from tests.server.engine.conftest import VllmServer
 
 _TICKS = os.sysconf("SC_CLK_TCK")

@@ -24,7 +24,8 @@ import httpx
 from stepback_client import AsyncClient, CountdownProblem
 from stepback_training.generators import GENERATORS, Split
 from tests.benchmarks.processes import series
-from tests.conftest import CHECKPOINT, cores_below, start_controller, wait_until_ready
+from tests.conftest import CHECKPOINT, start_controller, wait_until_ready
+from tests.process_tree import cores_below
 from tests.progress import counted
 
 ROWS: list[dict[str, int]] = [

@@ -20,14 +20,11 @@ from tests import warm
 from tests.conftest import (
     CHECKPOINT,
     Controller,
-    children,
-    cores_below,
-    descendants,
     start_controller,
     started_controller,
-    title,
     wait_until_ready,
 )
+from tests.process_tree import children, cores_below, descendants, title
 from tests.server.test_stream import until_a_candidate
 from tests.server.weights import greedy, other_weights
 

@@ -23,10 +23,10 @@ from tests.conftest import (
     CHECKPOINT,
     SERVED,
     Controller,
-    descendants,
     started_controller,
     wait_until_ready,
 )
+from tests.process_tree import descendants
 from tests.server.test_stream import until_a_candidate
 
 

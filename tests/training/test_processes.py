@@ -21,8 +21,9 @@ from stepback_training.train.checkpoint import resumable
 from stepback_training.train.lora import add_adapter
 from stepback_training.train.sft import train
 from tests import warm
-from tests.conftest import ROOT, children, descendants, free_port
+from tests.conftest import ROOT, free_port
 from tests.deploy.cluster import SLURM_SCRIPT, slurm_environment
+from tests.process_tree import children, descendants
 from tests.training.runs import last_step, make_base_model, read_tensors, train_command
 
 RECIPE = """

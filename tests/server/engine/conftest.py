@@ -16,7 +16,8 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_server.commands.engine import server_flags
 from stepback_server.settings import Settings
 from tests import warm
-from tests.conftest import CHECKPOINT, ROOT, cores_below, free_port, wait_until_ok, wait_until_ready
+from tests.conftest import CHECKPOINT, ROOT, free_port, wait_until_ok, wait_until_ready
+from tests.process_tree import cores_below
 
 _SERVER = "tests.server.engine.vllm_server"
 _HEAVY = ("torch", "vllm", "triton", "functorch", "stepback", "__editable__")

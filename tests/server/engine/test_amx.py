@@ -16,7 +16,8 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_server.commands.engine import server_flags
 from stepback_server.settings import Settings
 from tests import warm
-from tests.conftest import CHECKPOINT, free_port, title, wait_until_ok
+from tests.conftest import CHECKPOINT, free_port, wait_until_ok
+from tests.process_tree import title
 
 _PROBE = """
 import multiprocessing, os, pathlib, signal, sys, torch

@@ -17,7 +17,8 @@ from stepback_core.tasks import TASKS
 from stepback_server.engine.base import EngineError, EngineUnavailable, Sample, SampleRequest
 from stepback_server.engine.handshake import ExpectedServer
 from stepback_server.engine.remote import RemoteEngine
-from tests.conftest import CHECKPOINT, SERVED, cores_below, held_out
+from tests.conftest import CHECKPOINT, SERVED, held_out
+from tests.process_tree import cores_below
 from tests.server.engine.conftest import Fleet, VllmServer
 
 CHECKER = TASKS["countdown"]

@@ -32,13 +32,10 @@ from stepback_server.settings import Settings
 from tests import warm
 from tests.conftest import (
     CHECKPOINT,
-    children,
-    cores_below,
-    descendants,
     free_port,
-    title,
     wait_until_ok,
 )
+from tests.process_tree import children, cores_below, descendants, title
 
 EXPECTED = ExpectedServer(model="m", context_tokens=16, api_key=None, connections=4)
 SERVERS = ("spawn_main", "VLLM::Server")
