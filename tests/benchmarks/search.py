@@ -129,7 +129,7 @@ def _label(task: str, kind: Split) -> str:
 
 def _runs(given: argparse.Namespace) -> list[Run]:
     budgets = [int(budget) for budget in given.budgets.split(",")]
-    return PARTS[given.part](budgets)
+    return PARTS[given.part].runs(budgets)
 
 
 def draw(rows: Sequence[tuple[Run, Row]], out: Path) -> None:
@@ -143,14 +143,6 @@ def draw(rows: Sequence[tuple[Run, Row]], out: Path) -> None:
     )
 
 
-_BUDGETS = {
-    "summary": "8",
-    "temperature": "250,1000",
-    "checker": "125,250,500,1000,2100",
-    "choice": "4,16",
-    "marker": "250,1000",
-    "sizes": "2000",
-}
 _SIZES = {f"{n} numbers": TASK.with_options({"numbers": n}) for n in range(2, 7)}
 
 
@@ -166,7 +158,7 @@ def _tasks(part: str, checkpoint: Checkpoint, numbers: int | None) -> dict[str, 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", choices=_BUDGETS, default="checker")
+    parser.add_argument("--part", choices=PARTS, default="checker")
     parser.add_argument("--problems", type=int, default=300, help="of each kind")
     parser.add_argument("--budgets", help="token budgets; of `choice` and `summary`, N")
     parser.add_argument("--numbers", type=int, choices=range(2, 7), help="Countdown of so many")
@@ -176,7 +168,7 @@ def main() -> int:
     given = parser.parse_args()
     checkpoint = Checkpoint.open(given.model)
     given.tasks = _tasks(given.part, checkpoint, given.numbers)
-    given.budgets = given.budgets or _BUDGETS[given.part]
+    given.budgets = given.budgets or PARTS[given.part].budgets
     seed = DEVELOPMENT_SEED if given.part == "temperature" else FINAL_SEED
     rows = asyncio.run(measure(_runs(given), given, checkpoint, seed))
     rules = ["perplexity", "vote", "marker", "weighted_vote", _CHECKER]

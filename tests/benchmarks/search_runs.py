@@ -145,12 +145,20 @@ def size_runs(budgets: Sequence[int]) -> list[Run]:
     return listed
 
 
-PARTS: dict[str, Callable[[Sequence[int]], list[Run]]] = {
-    "summary": summary_runs,
-    "temperature": temperature_runs,
-    "checker": checker_runs,
-    "choice": choice_runs,
-    "marker": marker_runs,
-    "sizes": size_runs,
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Runs of one part, and the budgets or numbers of samples that they have where none is said."""
+
+    runs: Callable[[Sequence[int]], list[Run]]
+    budgets: str
+    """Whole numbers, between commas."""
+
+
+PARTS = {
+    "summary": Part(summary_runs, "8"),
+    "temperature": Part(temperature_runs, "250,1000"),
+    "checker": Part(checker_runs, "125,250,500,1000,2100"),
+    "choice": Part(choice_runs, "4,16"),
+    "marker": Part(marker_runs, "250,1000"),
+    "sizes": Part(size_runs, "2000"),
 }
-"""Runs of a part, by its budgets or numbers of samples."""

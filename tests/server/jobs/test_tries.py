@@ -113,34 +113,38 @@ def test_no_second_try_is_waited_for_after_a_stop(stops_first: bool) -> None:
     asyncio.run(scenario())
 
 
-def test_a_stop_holds_for_a_try_that_waits_for_its_place() -> None:
+@pytest.mark.parametrize(("losses", "others"), [(2, 1), (1, 2)])
+def test_a_stop_holds_for_a_try_that_waits_for_its_place(losses: int, others: int) -> None:
+    # A last try makes others wait, and waits itself while an earlier one lasts.
     async def scenario() -> None:
-        tries, asked, others = Tries(), 0, 0
-        again, go_on = asyncio.Event(), asyncio.Event()
+        tries, go_on = Tries(), asyncio.Event()
+        asked = {"holder": 0, "waiter": 0}
 
-        async def first() -> str:
-            nonlocal asked
-            asked += 1
-            if asked < MOST_LOSSES:
+        async def holder() -> str:
+            asked["holder"] += 1
+            if asked["holder"] <= losses:
                 raise LOST
-            again.set()
             await go_on.wait()
             return "answer"
 
-        async def second() -> str:
-            nonlocal others
-            others += 1
+        async def waiter() -> str:
+            asked["waiter"] += 1
             raise LOST
 
-        one = asyncio.create_task(tries.until_answered(first))
-        await again.wait()  # alone with the place
-        two = asyncio.create_task(tries.until_answered(second))
-        for _ in range(100):
-            await asyncio.sleep(0)
+        async def all_that_can_happen() -> None:
+            for _ in range(100):
+                await asyncio.sleep(0)
+
+        first = asyncio.create_task(tries.until_answered(holder))
+        await all_that_can_happen()
+        second = asyncio.create_task(tries.until_answered(waiter))
+        await all_that_can_happen()
         tries.stop()
+        await all_that_can_happen()
+        assert not second.done()  # It waits for its place, and not for a second to pass.
         go_on.set()
-        answer, later = await asyncio.gather(one, two, return_exceptions=True)
-        assert (answer, others) == ("answer", 1)
-        assert isinstance(later, NotNow)
+        answer, later = await asyncio.gather(first, second, return_exceptions=True)
+        assert answer == "answer" and isinstance(later, NotNow)
+        assert asked == {"holder": losses + 1, "waiter": others}
 
     asyncio.run(scenario())
