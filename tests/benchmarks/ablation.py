@@ -32,7 +32,7 @@ from stepback_server.search.task_view import TaskView
 from stepback_server.search.tree import Branch
 from stepback_training.generators import Generator
 from stepback_training.sampling.statistics import Pairs
-from tests.benchmarks.measuring import KINDS, TASK, both_kinds, share
+from tests.benchmarks.measuring import KINDS, TASK, both_kinds, share, whole_numbers
 from tests.benchmarks.solving import start_engine
 from tests.conftest import CHECKPOINT
 
@@ -93,7 +93,7 @@ def _solved(searched: Sequence[Searched]) -> str:
 
 
 class Bench:
-    """Searches over one engine, so many in flight."""
+    """Searches over one engine, several in flight at once."""
 
     def __init__(
         self, engine: Engine, checkpoint: Checkpoint, in_flight: int, task: Generator[Any] = TASK
@@ -167,7 +167,7 @@ async def measure_all(given: argparse.Namespace) -> None:
         heads = "search | budget | seen % (95 %) | new % (95 %) | tokens | requests | problems/s"
         print(f"| {heads} | lost | won | p |", "| --- " * 10 + "|", sep="\n")
         asked = both_kinds(given.problems)
-        for budget in map(int, given.budgets.split(",")):
+        for budget in given.budgets:
             whole: Row | None = None
             for name, make in strategies.items():
                 if whole and not re.search(given.only, name):
@@ -182,7 +182,7 @@ async def measure_all(given: argparse.Namespace) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--problems", type=int, default=300, help="of each kind")
-    parser.add_argument("--budgets", default="250,500")
+    parser.add_argument("--budgets", type=whole_numbers, default=[250, 500])
     parser.add_argument("--in-flight", type=int, default=32)
     parser.add_argument("--only", default="", help="rows besides the first whose name matches")
     asyncio.run(measure_all(parser.parse_args()))

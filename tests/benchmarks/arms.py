@@ -36,7 +36,7 @@ from stepback_training.config import Recipe
 from stepback_training.generators import GENERATORS, Split
 from tests.benchmarks.arm_report import report
 from tests.benchmarks.arm_samples import ARMS, arm_samples, write_arm
-from tests.benchmarks.measuring import FINAL_SEED
+from tests.benchmarks.measuring import FINAL_SEED, whole_numbers
 from tests.benchmarks.rows import Row
 from tests.benchmarks.solving import BlindRowSolver, start_engine
 
@@ -142,11 +142,6 @@ def main() -> int:
 
 def _names(text: str) -> Sequence[str]:
     return [name for name in text.split(",") if name in ARMS]
-
-
-def whole_numbers(text: str) -> Sequence[int]:
-    """Read the numbers of a flag, between commas."""
-    return [int(number) for number in text.split(",")]
 
 
 if __name__ == "__main__":

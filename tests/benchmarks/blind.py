@@ -26,8 +26,8 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_training.generators import GENERATORS, ErrorKind
 from stepback_training.generators.first_error import first_mistake
 from tests.benchmarks.arm_report import report
-from tests.benchmarks.arms import SEARCHES, searches_at, whole_numbers
-from tests.benchmarks.measuring import asked_or_drawn
+from tests.benchmarks.arms import SEARCHES, searches_at
+from tests.benchmarks.measuring import asked_or_drawn, whole_numbers
 from tests.benchmarks.probe import auc
 from tests.benchmarks.rows import Row
 from tests.benchmarks.solving import BlindRowSolver, start_engine

@@ -1,5 +1,6 @@
 """The held-out problems that the benchmarks share."""
 
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -44,9 +45,14 @@ def asked_or_drawn(
 
 
 def share(hits: int, total: int, digits: int = 0) -> str:
-    """A cell of a table: per cent of all, and its 95 % interval with so many decimals."""
+    """A cell of a table: per cent of all. Its 95 % interval has `digits` decimals."""
     low, high = wilson(hits, total)
     return f"{100 * hits / total:.1f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def whole_numbers(text: str) -> Sequence[int]:
+    """Read the numbers of a flag, between commas."""
+    return [int(number) for number in text.split(",")]
 
 
 def both_kinds(count: int, seed: int = DEVELOPMENT_SEED) -> list[CountdownProblem]:

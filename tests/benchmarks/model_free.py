@@ -35,7 +35,7 @@ from stepback_core.tasks import DeductionProblem, SudokuProblem
 from stepback_core.tasks.deduction.graph import Graph
 from stepback_core.tasks.deduction.proof import Direction
 from stepback_training.generators import GENERATORS, Generator, Split
-from tests.benchmarks.measuring import FINAL_SEED, asked_or_drawn, share
+from tests.benchmarks.measuring import FINAL_SEED, asked_or_drawn, share, whole_numbers
 from tests.benchmarks.task_rules import Move, Rules, rules_of
 from tests.conftest import CHECKPOINT
 
@@ -165,7 +165,7 @@ def main() -> int:
     parser.add_argument("--numbers", default="2,3,5,6", help="other sizes of Countdown")
     parser.add_argument("--sudoku9", type=int, default=150, help="puzzles of 9x9")
     parser.add_argument("--seed", type=int, default=FINAL_SEED, help="of the problems")
-    parser.add_argument("--budgets", help="in tokens, with commas between them")
+    parser.add_argument("--budgets", type=whole_numbers, help="in tokens, with commas between them")
     of_deduction = parser.add_mutually_exclusive_group()
     of_deduction.add_argument("--file", type=Path, help="questions of deduction")
     of_deduction.add_argument("--deduction", type=json.loads, help="options of drawn ones, in JSON")
@@ -175,7 +175,7 @@ def main() -> int:
     cost = step_costs(given.model)
     is_deduction = given.file is not None or given.deduction is not None
     usual = (40, 160, 640) if is_deduction else BUDGETS
-    budgets = tuple(sorted(map(int, given.budgets.split(",")))) if given.budgets else usual
+    budgets = tuple(sorted(given.budgets)) if given.budgets else usual
     heads = [f"{budget:,}" for budget in budgets]
     print(f"| task | solver | {' | '.join(heads)} | mean | median |")
     print("| --- " * (len(heads) + 4) + "|")

@@ -27,7 +27,14 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_training.generators import GENERATORS, Generator, Split
 from stepback_training.sampling.statistics import Pairs
 from tests.benchmarks.drawing import draw_costs
-from tests.benchmarks.measuring import DEVELOPMENT_SEED, FINAL_SEED, TASK, share, task_problems
+from tests.benchmarks.measuring import (
+    DEVELOPMENT_SEED,
+    FINAL_SEED,
+    TASK,
+    share,
+    task_problems,
+    whole_numbers,
+)
 from tests.benchmarks.rows import Row
 from tests.benchmarks.search_runs import PARTS, Run
 from tests.benchmarks.solving import BlindRowSolver, RowSolver, gflop, start_engine
@@ -127,11 +134,6 @@ def _label(task: str, kind: Split) -> str:
     return f"{task}, {target}" if task in _SIZES else task
 
 
-def _runs(given: argparse.Namespace) -> list[Run]:
-    budgets = [int(budget) for budget in given.budgets.split(",")]
-    return PARTS[given.part].runs(budgets)
-
-
 def draw(rows: Sequence[tuple[Run, Row]], out: Path) -> None:
     draw_costs(
         [
@@ -160,7 +162,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", choices=PARTS, default="checker")
     parser.add_argument("--problems", type=int, default=300, help="of each kind")
-    parser.add_argument("--budgets", help="token budgets; of `choice` and `summary`, N")
+    parser.add_argument(
+        "--budgets", type=whole_numbers, help="token budgets; of `choice` and `summary`, N"
+    )
     parser.add_argument("--numbers", type=int, choices=range(2, 7), help="Countdown of so many")
     parser.add_argument("--in-flight", type=int, default=192)
     parser.add_argument("--model", type=Path, default=CHECKPOINT)
@@ -168,9 +172,9 @@ def main() -> int:
     given = parser.parse_args()
     checkpoint = Checkpoint.open(given.model)
     given.tasks = _tasks(given.part, checkpoint, given.numbers)
-    given.budgets = given.budgets or PARTS[given.part].budgets
+    part = PARTS[given.part]
     seed = DEVELOPMENT_SEED if given.part == "temperature" else FINAL_SEED
-    rows = asyncio.run(measure(_runs(given), given, checkpoint, seed))
+    rows = asyncio.run(measure(part.runs(given.budgets or part.budgets), given, checkpoint, seed))
     rules = ["perplexity", "vote", "marker", "weighted_vote", _CHECKER]
     print(table(rows, rules if given.part in ("choice", "summary") else [_CHECKER], checkpoint))
     if given.part in ("checker", "marker"):

@@ -1,4 +1,4 @@
-"""What each part of `search` asks for."""
+"""The runs of `search`, part by part."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -150,15 +150,14 @@ class Part:
     """Runs of one part, and the budgets or numbers of samples that they have where none is said."""
 
     runs: Callable[[Sequence[int]], list[Run]]
-    budgets: str
-    """Whole numbers, between commas."""
+    budgets: Sequence[int]
 
 
 PARTS = {
-    "summary": Part(summary_runs, "8"),
-    "temperature": Part(temperature_runs, "250,1000"),
-    "checker": Part(checker_runs, "125,250,500,1000,2100"),
-    "choice": Part(choice_runs, "4,16"),
-    "marker": Part(marker_runs, "250,1000"),
-    "sizes": Part(size_runs, "2000"),
+    "summary": Part(summary_runs, [8]),
+    "temperature": Part(temperature_runs, [250, 1000]),
+    "checker": Part(checker_runs, [125, 250, 500, 1000, 2100]),
+    "choice": Part(choice_runs, [4, 16]),
+    "marker": Part(marker_runs, [250, 1000]),
+    "sizes": Part(size_runs, [2000]),
 }

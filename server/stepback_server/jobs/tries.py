@@ -37,10 +37,10 @@ class Tries:
         """Ask until there is an answer. Raises ApiError where engines were lost with it three
         times, what `ask` raises besides NotNow, and NotNow after `stop`. `may_leave`: NotNow too,
         where the job's key has to wait, and others need not."""
-        losses, why = 0, NotNow(0)
+        losses, why = 0, None
         while losses < MOST_LOSSES:
             async with self._place(losses):
-                if losses:
+                if why:
                     # Whoever had the place may have kept it until a stop.
                     self._go_on_unless_stopped(why, losses)
                 try:
