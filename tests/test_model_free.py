@@ -8,6 +8,7 @@ import pytest
 from stepback_core.tasks import CountdownProblem, DeductionProblem, MazeProblem, SudokuProblem
 from stepback_core.tasks.deduction.checker import Deduction
 from stepback_core.tasks.deduction.proof import Direction
+from stepback_core.tasks.knights.checker import Knights
 from stepback_training.generators import GENERATORS, Split
 from tests.benchmarks.dead_ends import count
 from tests.benchmarks.model_free import depth_first, measure, random_paths, step_costs
@@ -73,8 +74,10 @@ def test_sentences_that_go_round_in_a_circle_are_left_at_the_limit() -> None:
 def test_dead_ends_are_counted_among_the_legal_steps_of_each_place() -> None:
     """Forward `Sally is a lempus.` and `Every gerpus is a lempus.` lead nowhere."""
     problem = Deduction.example
-    assert count(problem, Direction.FORWARD) == (4, 6, 2)
-    assert count(problem, Direction.BACKWARD) == (9, 10, 0)
+    assert count(rules_of(problem, length)) == (4, 6, 2)
+    assert count(rules_of(problem, length, direction=Direction.BACKWARD)) == (9, 10, 0)
+    # Legal and wrong are A- and, after A+, B+.
+    assert count(rules_of(Knights.example, length)) == (4, 6, 2)
 
 
 def test_what_has_no_solution_is_given_up() -> None:
@@ -90,7 +93,7 @@ def test_a_limit_is_kept() -> None:
     assert random_paths(rules, Random(1), whole) == whole
 
 
-@pytest.mark.parametrize("name", ["countdown", "deduction", "maze", "sudoku"])
+@pytest.mark.parametrize("name", [*GENERATORS])
 def test_depth_first_solves_whatever_the_generator_draws(name: str) -> None:
     task = GENERATORS[name]
     asked = list(islice(task.stream(Split.TEST_SEEN, Random(1)), 10))

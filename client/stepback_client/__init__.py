@@ -56,7 +56,13 @@ from stepback_core.schemas import (
     Usage,
     Version,
 )
-from stepback_core.tasks import CountdownProblem, MazeProblem, SudokuProblem
+from stepback_core.tasks import (
+    CountdownProblem,
+    DeductionProblem,
+    KnightsProblem,
+    MazeProblem,
+    SudokuProblem,
+)
 
 __all__ = [
     "DEFAULT_TIMEOUT",
@@ -70,10 +76,12 @@ __all__ = [
     "CandidateEvent",
     "Client",
     "CountdownProblem",
+    "DeductionProblem",
     "ErrorDetail",
     "ErrorType",
     "InvalidKey",
     "InvalidRequest",
+    "KnightsProblem",
     "MazeProblem",
     "Model",
     "ModelList",

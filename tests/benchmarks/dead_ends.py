@@ -1,52 +1,86 @@
-"""How many legal steps of deduction are dead ends, forward from the name and backward.
+"""How many legal steps of a task are dead ends; of deduction in both directions.
 
     python -m tests.benchmarks.dead_ends --file prosqa_valid.json --question question
     python -m tests.benchmarks.dead_ends --options '{"concepts": [15, 24]}' [--problems 300]
+    python -m tests.benchmarks.dead_ends --task knights
 
-Of every place from which legal steps still lead to an answer: how many legal steps it has, and
-how many of them leave no way to an answer. A place counts once, whatever ways lead to it.
+Of every state from which legal steps still lead to an answer: how many legal steps it has, and
+how many of them leave no way to an answer. A state counts once, whatever ways lead to it.
+`tests.benchmarks.task_rules` says which legal steps there are: of knights those about the first
+person who has no role.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
+
+from pydantic import BaseModel
 
 from stepback_core.tasks import DeductionProblem
 from stepback_core.tasks.deduction.graph import Graph, is_name
-from stepback_core.tasks.deduction.proof import Direction, Place, can_finish, moves
+from stepback_core.tasks.deduction.proof import Direction
 from stepback_training.generators import GENERATORS
 from tests.benchmarks.measuring import asked_or_drawn
+from tests.benchmarks.task_rules import Rules, rules_of
 
 
-def count(problem: DeductionProblem, direction: Direction) -> tuple[int, int, int]:
-    """Places with a way to an answer, legal steps from there, and dead ends among these."""
-    graph = Graph.of(problem)
-    start = Place.before_the_first_step(graph)
-    pending, seen = [start], {start}
-    if not can_finish(graph, start):
-        raise ValueError(f"no way leads from {graph.subject} to an answer: {problem.question}")
-    legal = dead = 0
-    for place in pending:
-        for _, after in moves(graph, place, direction):
-            legal += 1
-            if not can_finish(graph, after):
-                dead += 1
-            elif after not in seen and not after.is_answered:
-                seen.add(after)
-                pending.append(after)
-    return len(seen), legal, dead
+def count(rules: Rules) -> tuple[int, int, int]:
+    """States with a way to an answer, legal steps from there, and dead ends among these."""
+    after = _states(rules)
+    good = _leading_to(filter(rules.is_goal, after), after)
+    if rules.start not in good:
+        raise ValueError("no way leads from the start to an answer")
+    open_states = [state for state in good if not rules.is_goal(state)]
+    legal = sum(len(after[state]) for state in open_states)
+    dead = sum(each not in good for state in open_states for each in after[state])
+    return len(open_states), legal, dead
 
 
-def report(asked: Sequence[DeductionProblem]) -> None:
-    print("| direction | legal steps a place | dead ends, % of them |\n| --- | --- | --- |")
-    for direction in Direction:
-        counted = [count(problem, direction) for problem in asked]
-        places, legal, dead = (sum(column) for column in zip(*counted, strict=True))
-        print(f"| {direction} | {legal / places:.1f} | {100 * dead / legal:.1f} ({dead}/{legal}) |")
-    shared = sum(map(is_right_for_another, asked))
-    print(f"\nright answers that another name leads to: {shared} of {len(asked)} questions")
+def _states(rules: Rules) -> dict[Hashable, list[Hashable]]:
+    """Every state that legal steps reach, with those that follow it; none follows a goal."""
+    found: dict[Hashable, list[Hashable]] = {}
+    pending = [rules.start]
+    while pending:
+        state = pending.pop()
+        if state not in found:
+            moves = [] if rules.is_goal(state) else rules.moves(state)
+            found[state] = [following for _, following in moves]
+            pending += found[state]
+    return found
+
+
+def _leading_to(
+    goals: Iterable[Hashable], after: Mapping[Hashable, Sequence[Hashable]]
+) -> set[Hashable]:
+    """The goals, and every state from which legal steps lead to one."""
+    before = defaultdict[Hashable, list[Hashable]](list)
+    for state, following in after.items():
+        for each in following:
+            before[each].append(state)
+    found = set(goals)
+    pending = list(found)
+    while pending:
+        new = [state for state in before[pending.pop()] if state not in found]
+        found.update(new)
+        pending += new
+    return found
+
+
+def report(asked: Sequence[BaseModel]) -> None:
+    """Print a row for each way to write the answers."""
+    print("| direction | legal steps a state | dead ends, % of them |\n| --- | --- | --- |")
+    is_deduction = isinstance(asked[0], DeductionProblem)
+    for direction in Direction if is_deduction else (Direction.FORWARD,):
+        counted = [count(rules_of(problem, len, direction=direction)) for problem in asked]
+        states, legal, dead = (sum(column) for column in zip(*counted, strict=True))
+        print(f"| {direction} | {legal / states:.1f} | {100 * dead / legal:.1f} ({dead}/{legal}) |")
+    questions = [problem for problem in asked if isinstance(problem, DeductionProblem)]
+    if questions:
+        shared = sum(map(is_right_for_another, questions))
+        print(f"\nright answers that another name leads to: {shared} of {len(questions)} questions")
 
 
 def is_right_for_another(problem: DeductionProblem) -> bool:
@@ -59,14 +93,14 @@ def is_right_for_another(problem: DeductionProblem) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--task", default="deduction")
     parser.add_argument("--file", type=Path, help="questions; drawn ones if left out")
     parser.add_argument("--question", help="the column of the question")
     parser.add_argument("--options", type=json.loads, default={}, help="of the task, in JSON")
     parser.add_argument("--problems", type=int, default=300)
     given = parser.parse_args()
-    task = GENERATORS["deduction"].with_options(given.options)
-    asked = asked_or_drawn(task, given.problems, given.file, given.question)
-    report([DeductionProblem.model_validate(problem) for problem in asked])
+    task = GENERATORS[given.task].with_options(given.options)
+    report(asked_or_drawn(task, given.problems, given.file, given.question))
     return 0
 
 

@@ -14,7 +14,9 @@ that is given to the checker costs one more, for its end. Two solvers for every 
 
 random        random legal steps from the start, again and again, until the checker accepts a path
 depth-first   every legal step in turn, in random order, each state once; for Sudoku in the first
-              empty cell, or in the narrowest one, with the digits that conflict with nothing
+              empty cell, or in the narrowest one, with the digits that conflict with nothing;
+              for knights about the first person without a role, or first about one whose role
+              follows at once
 
 Neither knows more than the rules. Costs are by problem, so one run says what each budget solves.
 """
@@ -31,7 +33,7 @@ from typing import Any
 from pydantic import BaseModel
 from transformers import AutoTokenizer
 
-from stepback_core.tasks import DeductionProblem, SudokuProblem
+from stepback_core.tasks import DeductionProblem, KnightsProblem, SudokuProblem
 from stepback_core.tasks.deduction.graph import Graph
 from stepback_core.tasks.deduction.proof import Direction
 from stepback_training.generators import GENERATORS, Generator, Split
@@ -123,6 +125,8 @@ def measure(
         found["depth-first, backward"] = solved(depth_first, **backward)
     if isinstance(asked[0], SudokuProblem):
         found["depth-first, narrowest cell"] = solved(depth_first, narrowest=True)
+    if isinstance(asked[0], KnightsProblem):
+        found["depth-first, what follows first"] = solved(depth_first, narrowest=True)
     return found
 
 

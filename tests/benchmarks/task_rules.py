@@ -6,14 +6,23 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from stepback_core.tasks import CountdownProblem, DeductionProblem, MazeProblem, SudokuProblem
+from stepback_core.tasks import (
+    CountdownProblem,
+    DeductionProblem,
+    KnightsProblem,
+    MazeProblem,
+    SudokuProblem,
+)
 from stepback_core.tasks.cells import Cell, cell_name
 from stepback_core.tasks.countdown.arithmetic import State
 from stepback_core.tasks.countdown.arithmetic import moves as equations
 from stepback_core.tasks.deduction.graph import Graph, write_sentence
 from stepback_core.tasks.deduction.proof import Direction, Place, moves
+from stepback_core.tasks.knights.checker import write_step
+from stepback_core.tasks.knights.statements import people_of
 from stepback_core.tasks.maze.paths import GOAL, START, find, move_between, read_ways
 from stepback_core.tasks.sudoku.grid import Grid, candidates, digits_in
+from stepback_training.generators.knights.generation import next_person, possible
 from stepback_training.generators.sudoku.errors import step_of
 
 Move = tuple[str, Hashable]
@@ -45,6 +54,8 @@ def rules_of(
         return _maze(problem, cost)
     if isinstance(problem, DeductionProblem):
         return _deduction(problem, cost, direction)
+    if isinstance(problem, KnightsProblem):
+        return _knights(problem, cost, narrowest=narrowest)
     assert isinstance(problem, SudokuProblem)
     return _sudoku(problem, cost, narrowest=narrowest)
 
@@ -84,6 +95,24 @@ def _deduction(
 
     start = Place.before_the_first_step(graph)
     return Rules(start, following, lambda place: place.is_answered, cost)
+
+
+def _knights(problem: KnightsProblem, cost: Callable[[str], int], *, narrowest: bool) -> Rules:
+    statements = problem.read
+    people = people_of(statements)
+
+    def following(known: frozenset[tuple[str, bool]]) -> list[Move]:
+        roles = dict(known)
+        first = next((person for person in people if person not in roles), None)
+        person = next_person(statements, roles) if narrowest else first
+        if person is None:
+            return []
+        return [
+            (write_step(person, role), known | {(person, role)})
+            for role in possible(statements, roles, person)
+        ]
+
+    return Rules(frozenset(), following, lambda known: len(known) == len(people), cost)
 
 
 def _sudoku(problem: SudokuProblem, cost: Callable[[str], int], *, narrowest: bool) -> Rules:

@@ -43,6 +43,10 @@ def test_the_numbers_may_come_in_any_order() -> None:
         "maze:Aa-Zz:A6B6",
         "maze:Aa-Ab:A2B",
         "maze:Aa-Ba:A28Bff",
+        "knights:",
+        "knights:A:B-,",
+        "knights:A:B=B",
+        "knights:A:B-;B:A+",
         "chess:e4",
     ],
 )

@@ -22,6 +22,7 @@ VARIANTS: dict[str, Generator[Any]] = {
         {"concepts": (15, 24), "names": (2, 4), "steps": (3, 6)}
     ),
     "deduction, backward": GENERATORS["deduction"].with_options({"direction": "backward"}),
+    "knights, of eight people": GENERATORS["knights"].with_options({"people": (8, 8)}),
     "maze, small and perfect": GENERATORS["maze"].with_options(
         {"smallest": 3, "largest": 4, "loops": 0}
     ),
@@ -41,6 +42,10 @@ ILLEGAL = {
     "deduction": {
         ErrorKind.COMPUTATIONAL: {Reason.UNSTATED},
         ErrorKind.RULE_VIOLATION: {Reason.UNCONNECTED},
+    },
+    "knights": {
+        ErrorKind.COMPUTATIONAL: {Reason.CONTRADICTION},
+        ErrorKind.RULE_VIOLATION: {Reason.REPEATED},
     },
     "maze": {
         ErrorKind.COMPUTATIONAL: {Reason.WRONG_CELL},

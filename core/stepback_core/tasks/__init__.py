@@ -7,6 +7,8 @@ from stepback_core.tasks.countdown.checker import Countdown
 from stepback_core.tasks.countdown.problem import CountdownProblem
 from stepback_core.tasks.deduction.checker import Deduction
 from stepback_core.tasks.deduction.problem import DeductionProblem
+from stepback_core.tasks.knights.checker import Knights
+from stepback_core.tasks.knights.problem import KnightsProblem
 from stepback_core.tasks.maze.checker import Maze
 from stepback_core.tasks.maze.problem import MazeProblem
 from stepback_core.tasks.registry import Registry
@@ -17,6 +19,7 @@ TASKS: Registry[Checker[Any]] = Registry(
     {
         "countdown": Countdown(),
         "deduction": Deduction(),
+        "knights": Knights(),
         "maze": Maze(),
         "sudoku": Sudoku(),
     }
@@ -28,6 +31,7 @@ __all__ = [
     "Checker",
     "CountdownProblem",
     "DeductionProblem",
+    "KnightsProblem",
     "MazeProblem",
     "Reason",
     "SudokuProblem",

@@ -34,6 +34,10 @@ class Reason(StrEnum):
     """Deduction: no sentence says so, and it is not the answer that the steps have shown."""
     UNCONNECTED = "unconnected"
     """Deduction: the sentence does not go on from where the steps have led."""
+    CONTRADICTION = "contradiction"
+    """Knights: a statement, all of whose people have roles, would not fit them."""
+    REPEATED = "repeated"
+    """Knights: the person has a role already."""
 
 
 @dataclass(frozen=True, slots=True)

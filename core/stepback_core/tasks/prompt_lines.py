@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from stepback_core.tasks import TASKS
 from stepback_core.tasks.cells import Cell, parse_cell
+from stepback_core.tasks.knights.statements import read_signs, write_words
 from stepback_core.tasks.maze.paths import GOAL, MOVES, OPEN, START, WALL
 
 _COUNTDOWN = re.compile(r"countdown:(\d{1,2}(?:,\d{1,2}){1,5})=(\d{1,3})", re.ASCII)
@@ -51,6 +52,13 @@ def _read_deduction(text: str) -> dict[str, Any] | None:
     return {"facts": re.findall(r"[^ .][^.]*\.", found[1]), "question": found[2]}
 
 
+def _read_knights(text: str) -> dict[str, Any] | None:
+    statements = list(map(read_signs, text.partition(":")[2].split(",")))
+    if None in statements:
+        return None
+    return {"statements": [write_words(each) for each in statements if each is not None]}
+
+
 def _read_maze(text: str) -> dict[str, Any] | None:
     found = _MAZE.fullmatch(text)
     if found is None:
@@ -84,6 +92,7 @@ def _open_sides(digit: int) -> list[Cell]:
 _READERS: Mapping[str, Callable[[str], dict[str, Any] | None]] = {
     "countdown": _read_countdown,
     "deduction": _read_deduction,
+    "knights": _read_knights,
     "maze": _read_maze,
     "sudoku": _read_sudoku,
 }

@@ -56,6 +56,14 @@ def test_a_grid_is_one_cell_of_a_csv(tmp_path: Path, cell: str) -> None:
     assert task.checker.prompt(question.problem) == task.checker.prompt(task.checker.example)
 
 
+def test_statements_of_knights_are_one_cell_of_a_csv(tmp_path: Path) -> None:
+    task = GENERATORS["knights"]
+    text = " ".join(task.checker.example.statements)
+    path = written(tmp_path, "islands.csv", f"puzzle,solution\n{text},?\n")
+    [question] = ProblemFile.read(path, task, Columns(statements="puzzle")).questions
+    assert question.problem == task.checker.example
+
+
 def test_line_ends_of_other_kinds_may_stand_inside_of_a_record(tmp_path: Path) -> None:
     """A line separator (U+2028) in a string of JSON, a form feed in a cell."""
     line = json.dumps({"numbers": [1, 2, 3, 4], "goal": 24, "note": "\u2028"}, ensure_ascii=False)

@@ -57,12 +57,18 @@ def read_plan(given: argparse.Namespace) -> tuple[Plan, list[Question]]:
 def _read_file(given: argparse.Namespace, task: Generator[Any]) -> ProblemFile | None:
     """The problems of `--file`, where there is one. Raises ValueError."""
     columns = Columns(
-        numbers=given.numbers, target=given.target, grid=given.grid, question=given.question
+        numbers=given.numbers,
+        target=given.target,
+        grid=given.grid,
+        question=given.question,
+        statements=given.statements,
     )
     if given.file is not None:
         return ProblemFile.read(given.file, task, columns, given.rows)
     if columns.named or given.rows:
-        raise ValueError("file: --numbers, --target, --grid, --question and --rows are of --file")
+        raise ValueError(
+            "file: --numbers, --target, --grid, --question, --statements and --rows are of --file"
+        )
     return None
 
 
@@ -98,6 +104,9 @@ def parser() -> argparse.ArgumentParser:
     add("--target", metavar="COLUMN", help="of the file; or one target for all, as 24")
     add("--grid", metavar="COLUMN", help="of the file: a maze or a Sudoku, its rows divided by /")
     add("--question", metavar="COLUMN", help="of the file: sentences of deduction and a question")
+    add(
+        "--statements", metavar="COLUMN", help="of the file: what people say, of knights and knaves"
+    )
     add("--strategies", type=_list_of(Strategy), metavar="NAME,...",
         default=_STRATEGIES,
         help=f"{','.join(_STRATEGIES)} if left out")  # fmt: skip

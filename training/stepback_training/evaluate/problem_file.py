@@ -44,6 +44,7 @@ class Columns:
     target: str | None = None
     grid: str | None = None
     question: str | None = None
+    statements: str | None = None
 
     @property
     def named(self) -> dict[str, str]:
@@ -53,6 +54,7 @@ class Columns:
             "target": self.target,
             "rows": self.grid,
             "question": self.question,
+            "statements": self.statements,
         }
         return {field: column for field, column in fields.items() if column is not None}
 
@@ -174,8 +176,8 @@ def _problems(
 ) -> list[BaseModel]:
     if not columns.named and path.suffix.lower() == ".csv":
         raise InvalidInput(
-            f"{path}: name its columns: --numbers and --target, or --grid, or --question; "
-            f"it has {', '.join(records[0][1])}"
+            f"{path}: name its columns: --numbers and --target, or --grid, --question or "
+            f"--statements; it has {', '.join(records[0][1])}"
         )
     _check_columns(path, records[0][1], columns)
     problems: list[BaseModel] = []
@@ -206,7 +208,12 @@ def _fields(record: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
         return dict(record)
     if columns.question is not None:
         return _question(record.get(columns.question))
-    readers = {"numbers": _numbers, "target": _target, "rows": _rows}
+    readers = {
+        "numbers": _numbers,
+        "target": _target,
+        "rows": _rows,
+        "statements": _statements,
+    }
     return {
         field: readers[field](record.get(column, column)) for field, column in columns.named.items()
     }
@@ -218,6 +225,10 @@ def _question(cell: Any) -> dict[str, Any]:
     if not sentences or not sentences[-1].endswith("?"):
         raise ValueError(f"question: {cell!r} is no sentences with a question at their end")
     return {"facts": sentences[:-1], "question": sentences[-1]}
+
+
+def _statements(cell: Any) -> Any:
+    return _SENTENCE.findall(cell) if isinstance(cell, str) else cell
 
 
 def _numbers(cell: Any) -> Any:

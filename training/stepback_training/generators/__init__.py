@@ -6,6 +6,7 @@ from stepback_core.tasks.registry import Registry
 from stepback_training.generators.base import ErrorKind, Generator, Split, is_test_input
 from stepback_training.generators.countdown import CountdownGenerator
 from stepback_training.generators.deduction import DeductionGenerator
+from stepback_training.generators.knights import KnightsGenerator
 from stepback_training.generators.maze import MazeGenerator
 from stepback_training.generators.sudoku import SudokuGenerator
 
@@ -13,6 +14,7 @@ GENERATORS: Registry[Generator[Any]] = Registry(
     {
         "countdown": CountdownGenerator(),
         "deduction": DeductionGenerator(),
+        "knights": KnightsGenerator(),
         "maze": MazeGenerator(),
         "sudoku": SudokuGenerator(),
     }

@@ -9,7 +9,9 @@ from pydantic import BaseModel
 from stepback_core.tasks import Checker, Reason
 from stepback_training.generators.base import ErrorKind
 
-_COMPUTATIONAL = frozenset({Reason.WRONG_ARITHMETIC, Reason.WRONG_CELL, Reason.UNSTATED})
+_COMPUTATIONAL = frozenset(
+    {Reason.WRONG_ARITHMETIC, Reason.WRONG_CELL, Reason.UNSTATED, Reason.CONTRADICTION}
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,137 @@
+"""Knights and knaves: who tells the truth, and who lies? Everybody is given one role or the other.
+
+A says C is a knave.                     prompt   knights:A:C-,B:D+,C:A=D,D:A-|B+
+B says D is a knight.                    steps    A+    (A is a knight)
+C says A and D are alike.                         C-    (C is a knave)
+D says A is a knave or B is a knight.             D-
+                                                  B-
+                                         A dead end: A- is legal, and cannot be finished.
+
+A step may name anybody who has no role yet. It is refused where a statement, all of whose people
+have roles then, does not fit: a knight's would be false, or a knave's true.
+"""
+
+import re
+from collections.abc import Sequence
+
+from stepback_core.tasks.base import Checker, Reason, Verdict
+from stepback_core.tasks.knights.problem import EXAMPLE, KnightsProblem
+from stepback_core.tasks.knights.statements import (
+    Roles,
+    Statement,
+    is_contradicted,
+    people_of,
+    solutions,
+    write_signs,
+)
+
+_STEP = re.compile(r"([A-Z])([+-])", re.ASCII)
+
+
+class Knights(Checker[KnightsProblem]):
+    """The task of knights and knaves; see the module for its rules."""
+
+    name = "knights"
+    problem_type = KnightsProblem
+    example = KnightsProblem(statements=EXAMPLE)
+
+    def prompt(self, problem: KnightsProblem) -> str:
+        return f"{self.name}:{','.join(map(write_signs, problem.read))}"
+
+    def check(self, problem: KnightsProblem, steps: Sequence[str]) -> Verdict:
+        """Any way to give roles to all that fits every statement is right."""
+        statements = problem.read
+        roles = _follow(statements, steps)
+        if isinstance(roles, Reason):
+            return Verdict.of(roles)
+        # Every step was legal, so no statement is broken.
+        return Verdict.of(None if _are_all_known(statements, roles) else Reason.NOT_REACHED)
+
+    def claims_goal(self, problem: KnightsProblem, steps: Sequence[str]) -> bool:
+        """Everybody has a role, right or wrong."""
+        return _are_all_known(problem.read, believe(steps))
+
+    def check_step(
+        self, problem: KnightsProblem, prefix: Sequence[str], step: str
+    ) -> Reason | None:
+        statements = problem.read
+        after = _enter(statements, replay(statements, prefix), step)
+        return after if isinstance(after, Reason) else None
+
+    def can_finish(self, problem: KnightsProblem, steps: Sequence[str]) -> bool:
+        statements = problem.read
+        roles = _follow(statements, steps)
+        return not isinstance(roles, Reason) and any(True for _ in solutions(statements, roles))
+
+    def shortest_answer(self, problem: KnightsProblem) -> list[str]:
+        """Everybody takes a step, whatever the role."""
+        return [write_step(person, True) for person in people_of(problem.read)]
+
+    def state_key(
+        self, problem: KnightsProblem, steps: Sequence[str]
+    ) -> frozenset[tuple[str, bool]] | None:
+        """The roles, in whatever order they were given."""
+        roles = _follow(problem.read, steps)
+        return None if isinstance(roles, Reason) else frozenset(roles.items())
+
+    def picture(self, problem: KnightsProblem, steps: Sequence[str]) -> str:
+        """A line for each person, with the role or `?`."""
+        statements = problem.read
+        roles: dict[str, bool] = {}
+        for step in steps:
+            after = _enter(statements, roles, step)
+            if isinstance(after, Reason):
+                break
+            roles = after
+        words = {True: "knight", False: "knave", None: "?"}
+        return "\n".join(f"{person} {words[roles.get(person)]}" for person in people_of(statements))
+
+
+def write_step(person: str, role: bool) -> str:
+    return person + "-+"[role]
+
+
+def read_step(text: str) -> tuple[str, bool] | None:
+    """The person and the role of a step; None for any other text."""
+    found = _STEP.fullmatch(text)
+    return None if found is None else (found[1], found[2] == "+")
+
+
+def believe(steps: Sequence[str]) -> dict[str, bool]:
+    """The roles that the steps claim, the last one of each person."""
+    return dict(read for step in steps if (read := read_step(step)) is not None)
+
+
+def replay(statements: Sequence[Statement], steps: Sequence[str]) -> dict[str, bool]:
+    """The roles after a legal prefix. Raises ValueError where it is not legal."""
+    roles = _follow(statements, steps)
+    if isinstance(roles, Reason):
+        raise ValueError(f"the prefix {list(steps)} is not legal: {roles}")
+    return roles
+
+
+def _follow(statements: Sequence[Statement], steps: Sequence[str]) -> dict[str, bool] | Reason:
+    """The roles after the steps, or why one of them is illegal."""
+    roles: dict[str, bool] = {}
+    for step in steps:
+        after = _enter(statements, roles, step)
+        if isinstance(after, Reason):
+            return after
+        roles = after
+    return roles
+
+
+def _enter(statements: Sequence[Statement], roles: Roles, step: str) -> dict[str, bool] | Reason:
+    """The roles after a step, or why it is illegal."""
+    read = read_step(step)
+    if read is None or read[0] not in people_of(statements):
+        return Reason.MALFORMED_STEP
+    person, role = read
+    if person in roles:
+        return Reason.REPEATED
+    after = {**roles, person: role}
+    return Reason.CONTRADICTION if is_contradicted(statements, after, person) else after
+
+
+def _are_all_known(statements: Sequence[Statement], roles: Roles) -> bool:
+    return all(person in roles for person in people_of(statements))

@@ -1,0 +1,58 @@
+"""Knights and knaves: the schema that callers write."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+
+from stepback_core.tasks.knights.statements import Statement, people_of, read_words
+
+EXAMPLE = [
+    "A says C is a knave.",
+    "B says D is a knight.",
+    "C says A and D are alike.",
+    "D says A is a knave or B is a knight.",
+]
+_MOST_PEOPLE = 12
+_LONGEST = 60
+
+
+class KnightsProblem(BaseModel):
+    """A puzzle as what its people say: knights tell the truth, and knaves lie."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
+
+    statements: list[Annotated[str, StringConstraints(max_length=_LONGEST)]] = Field(
+        min_length=1, max_length=36, examples=[EXAMPLE]
+    )
+    """What people say, in one of four forms: `A says B is a knave.`, `A says B is a knave or C is a
+    knight.`, `A says B and C are alike.`, `A says B and C differ.` For `or` there may be `and`.
+    People are single capital letters, at most 12 of them."""
+
+    @field_validator("statements")
+    @classmethod
+    def _are_statements(cls, statements: list[str]) -> list[str]:
+        read: list[Statement] = []
+        for number, text in enumerate(statements, start=1):
+            statement = read_words(text)
+            if statement is None:
+                raise ValueError(
+                    f"statement {number} is {text!r}, and not of the form 'A says B is a knave.', "
+                    "'A says B is a knave or C is a knight.' (or 'and'), "
+                    "'A says B and C are alike.' or 'A says B and C differ.'"
+                )
+            spoken_of = [person for person, _ in statement.said]
+            if len(set(spoken_of)) < len(spoken_of):
+                raise ValueError(f"statement {number} speaks of {spoken_of[0]} twice: {text!r}")
+            read.append(statement)
+        people = people_of(read)
+        if len(people) > _MOST_PEOPLE:
+            raise ValueError(f"there are {len(people)} people, and at most {_MOST_PEOPLE} may be")
+        return statements
+
+    @property
+    def read(self) -> list[Statement]:
+        """The statements as parts."""
+        found = map(read_words, self.statements)
+        return [statement for statement in found if statement is not None]

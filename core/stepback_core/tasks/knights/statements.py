@@ -1,0 +1,145 @@
+"""Statements of knights and knaves: what each one says, and when it breaks the rules.
+
+A statement is written in words (`A says B is a knave or C is a knight.`) and, for a model, in signs
+(`A:B-|C+`): `+` is a knight, `-` a knave, `=` alike, `#` different, `|` or, `&` and.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+Roles = Mapping[str, bool]
+"""People whose roles are known: true for a knight."""
+
+_PERSON = "[A-Z]"
+_ROLE = f"({_PERSON}) is a (knight|knave)"
+_WORDS = re.compile(
+    rf"({_PERSON}) says "
+    rf"(?:{_ROLE}(?: (and|or) {_ROLE})?|({_PERSON}) and ({_PERSON}) (are alike|differ))\.",
+    re.ASCII,
+)
+_SIGNS = re.compile(
+    rf"({_PERSON}):"
+    rf"(?:({_PERSON})([+-])(?:([&|])({_PERSON})([+-]))?|({_PERSON})([=#])({_PERSON}))",
+    re.ASCII,
+)
+
+
+class Form(StrEnum):
+    """How a statement joins what it says, by its sign."""
+
+    ROLE = ""
+    AND = "&"
+    OR = "|"
+    ALIKE = "="
+    DIFFER = "#"
+
+
+_JOINED_BY = {"and": Form.AND, "or": Form.OR, "are alike": Form.ALIKE, "differ": Form.DIFFER}
+_ROLES_IN_WORDS = {True: "a knight", False: "a knave"}
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A sentence in which one person speaks of one or two."""
+
+    speaker: str
+    form: Form
+    said: tuple[tuple[str, bool], ...]
+    """Each person spoken of, and the role that the speaker gives; it means nothing if the two are
+    said to be alike or to differ."""
+
+    @property
+    def people(self) -> tuple[str, ...]:
+        """The speaker and those spoken of."""
+        return (self.speaker, *(person for person, _ in self.said))
+
+    def fits(self, roles: Roles) -> bool:
+        """Tell if a knight's statement is true and a knave's false; needs a role for each of its
+        people."""
+        return self._is_true(roles) == roles[self.speaker]
+
+    def _is_true(self, roles: Roles) -> bool:
+        if self.form in (Form.ALIKE, Form.DIFFER):
+            one, other = (roles[person] for person, _ in self.said)
+            return (one == other) == (self.form is Form.ALIKE)
+        parts = [roles[person] == role for person, role in self.said]
+        return any(parts) if self.form is Form.OR else all(parts)
+
+
+def read_words(text: str) -> Statement | None:
+    """Read a sentence; None if it is no statement."""
+    found = _WORDS.fullmatch(text)
+    if found is None:
+        return None
+    speaker, one, role, joined, other, other_role, left, right, compared = found.groups()
+    if compared:
+        return Statement(speaker, _JOINED_BY[compared], ((left, True), (right, True)))
+    said = [(one, role == "knight")]
+    if joined:
+        said.append((other, other_role == "knight"))
+    return Statement(speaker, _JOINED_BY.get(joined, Form.ROLE), tuple(said))
+
+
+def read_signs(text: str) -> Statement | None:
+    """Read what `write_signs` writes; None for any other text."""
+    found = _SIGNS.fullmatch(text)
+    if found is None:
+        return None
+    speaker, one, role, joined, other, other_role, left, compared, right = found.groups()
+    if compared:
+        return Statement(speaker, Form(compared), ((left, True), (right, True)))
+    said = [(one, role == "+")]
+    if joined:
+        said.append((other, other_role == "+"))
+    return Statement(speaker, Form(joined or ""), tuple(said))
+
+
+def write_words(statement: Statement) -> str:
+    parts = [f"{person} is {_ROLES_IN_WORDS[role]}" for person, role in statement.said]
+    people = " and ".join(person for person, _ in statement.said)
+    said = {
+        Form.ROLE: parts[0],
+        Form.AND: " and ".join(parts),
+        Form.OR: " or ".join(parts),
+        Form.ALIKE: f"{people} are alike",
+        Form.DIFFER: f"{people} differ",
+    }
+    return f"{statement.speaker} says {said[statement.form]}."
+
+
+def write_signs(statement: Statement) -> str:
+    if statement.form in (Form.ALIKE, Form.DIFFER):
+        said = statement.form.join(person for person, _ in statement.said)
+    else:
+        said = statement.form.join(person + "-+"[role] for person, role in statement.said)
+    return f"{statement.speaker}:{said}"
+
+
+def people_of(statements: Sequence[Statement]) -> list[str]:
+    """Everybody who speaks or is spoken of, in the order of their names."""
+    return sorted({person for statement in statements for person in statement.people})
+
+
+def is_contradicted(statements: Sequence[Statement], roles: Roles, person: str) -> bool:
+    """Tell if a statement of a person or about one, all of whose people have roles, does not fit
+    them."""
+    return any(
+        not statement.fits(roles)
+        for statement in statements
+        if person in statement.people and all(each in roles for each in statement.people)
+    )
+
+
+def solutions(statements: Sequence[Statement], roles: Roles) -> Iterator[dict[str, bool]]:
+    """Every way to give roles to the rest so that all statements fit. Those that the given roles
+    decide must fit already."""
+    rest = [person for person in people_of(statements) if person not in roles]
+    if not rest:
+        yield dict(roles)
+        return
+    for role in (True, False):
+        more = {**roles, rest[0]: role}
+        if not is_contradicted(statements, more, rest[0]):
+            yield from solutions(statements, more)

@@ -1,0 +1,163 @@
+"""Knights and knaves: statements in words and signs, the reason of each refusal, and the split."""
+
+from itertools import product
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from stepback_core.tasks import TASKS, KnightsProblem, Reason
+from stepback_core.tasks.knights.statements import (
+    Statement,
+    people_of,
+    read_signs,
+    read_words,
+    solutions,
+    write_signs,
+    write_words,
+)
+from stepback_training.generators import GENERATORS, Split
+from stepback_training.generators.knights.form import renamed_form
+
+TASK = GENERATORS["knights"]
+CHECKER = TASKS["knights"]
+PROBLEM: KnightsProblem = CHECKER.example
+PATH = ["A+", "C-", "D-", "B-"]
+seeds = st.integers(0, 10_000)
+
+
+def draw(seed: int, **options: Any) -> KnightsProblem:
+    return next(TASK.with_options(options).stream(Split.TRAIN, Random(seed)))
+
+
+def test_the_example_reads_as_documented() -> None:
+    assert CHECKER.prompt(PROBLEM) == "knights:A:C-,B:D+,C:A=D,D:A-|B+"
+    assert TASK.reference_paths(PROBLEM)[0] == PATH
+    assert CHECKER.picture(PROBLEM, PATH[:2]) == "A knight\nB ?\nC knave\nD ?"
+
+
+def test_a_wrong_role_shows_only_later() -> None:
+    assert CHECKER.check_step(PROBLEM, [], "A-") is None
+    assert not CHECKER.can_finish(PROBLEM, ["A-"])
+
+
+@pytest.mark.parametrize(
+    ("steps", "reason"),
+    [
+        ([], Reason.NOT_REACHED),
+        (PATH[:-1], Reason.NOT_REACHED),
+        (["A+", "C+"], Reason.CONTRADICTION),
+        (["A-", "C-"], Reason.CONTRADICTION),
+        ([*PATH[:3], "B+"], Reason.CONTRADICTION),
+        (["A+", "A+"], Reason.REPEATED),
+        (["A+", "A-"], Reason.REPEATED),
+        ([*PATH, "A+"], Reason.REPEATED),
+        (["E+"], Reason.MALFORMED_STEP),
+        (["a+"], Reason.MALFORMED_STEP),
+        (["A"], Reason.MALFORMED_STEP),
+        (["A+ "], Reason.MALFORMED_STEP),
+    ],
+)
+def test_each_refusal_has_its_reason(steps: list[str], reason: Reason) -> None:
+    verdict = CHECKER.check(PROBLEM, steps)
+    assert (verdict.strict, verdict.lax, verdict.reason) == (False, False, reason)
+
+
+@pytest.mark.parametrize(
+    ("words", "signs", "true_for_a_knave"),
+    [
+        ("A says B is a knight.", "A:B+", False),
+        ("A says B is a knave.", "A:B-", True),
+        ("A says B is a knave and C is a knight.", "A:B-&C+", True),
+        ("A says B is a knight or C is a knave.", "A:B+|C-", False),
+        ("A says B and C are alike.", "A:B=C", False),
+        ("A says B and C differ.", "A:B#C", True),
+    ],
+)
+def test_each_form_is_read_and_means_what_it_says(
+    words: str, signs: str, true_for_a_knave: bool
+) -> None:
+    """With a knave for B, and a knight for C."""
+    statement = read_words(words)
+    assert statement is not None and statement == read_signs(signs)
+    assert (write_words(statement), write_signs(statement)) == (words, signs)
+    assert statement.fits({"A": True, "B": False, "C": True}) == true_for_a_knave
+    assert statement.fits({"A": False, "B": False, "C": True}) != true_for_a_knave
+
+
+@given(st.permutations(PATH))
+def test_every_order_leads_to_one_state(path: list[str]) -> None:
+    assert CHECKER.check(PROBLEM, path).strict
+    assert CHECKER.state_key(PROBLEM, path) == CHECKER.state_key(PROBLEM, PATH)
+
+
+def test_a_puzzle_with_two_solutions_takes_both() -> None:
+    problem = KnightsProblem(statements=["A says B is a knight.", "B says A is a knight."])
+    assert TASK.reference_paths(problem) == [["A+", "B+"], ["A-", "B-"]]
+
+
+def test_a_puzzle_without_a_solution_has_no_path() -> None:
+    problem = KnightsProblem(statements=["A says A is a knave."])
+    assert TASK.reference_paths(problem) == [] and not CHECKER.can_finish(problem, [])
+
+
+@settings(deadline=None, max_examples=30)
+@given(seeds)
+def test_the_solver_agrees_with_brute_force(seed: int) -> None:
+    statements = draw(seed).read
+    people = people_of(statements)
+    tried = (
+        dict(zip(people, roles, strict=True))
+        for roles in product((True, False), repeat=len(people))
+    )
+    fitting = [roles for roles in tried if all(each.fits(roles) for each in statements)]
+    assert fitting == list(solutions(statements, {}))
+    assert len(fitting) == 1
+
+
+@settings(deadline=None, max_examples=30)
+@given(seeds)
+def test_other_names_in_another_order_are_the_same_side_of_the_split(seed: int) -> None:
+    rng = Random(seed)
+    problem = draw(seed)
+    people = people_of(problem.read)
+    new = dict(zip(people, rng.sample("ABCDEFGHIJKL", len(people)), strict=True))
+    statements = [
+        Statement(
+            new[each.speaker],
+            each.form,
+            tuple((new[person], role) for person, role in rng.sample(each.said, len(each.said))),
+        )
+        for each in rng.sample(problem.read, len(problem.read))
+    ]
+    renamed = KnightsProblem(statements=[*map(write_words, statements)])
+    assert renamed_form(renamed.read) == renamed_form(problem.read)
+    assert TASK.split(renamed) is TASK.split(problem)
+
+
+def test_puzzles_that_differ_have_other_forms() -> None:
+    assert len({renamed_form(draw(seed).read) for seed in range(200)}) > 195
+
+
+@pytest.mark.parametrize(
+    ("statements", "message"),
+    [
+        ([], "at least 1 item"),
+        (["A is a knave."], "statement 1 is 'A is a knave.', and not of the form"),
+        (["A says B is a knave.", "B says that A lies."], "statement 2"),
+        (["A says B and B are alike."], "statement 1 speaks of B twice"),
+        ([f"{one} says A is a knave." for one in "BCDEFGHIJKLM"], "there are 13 people"),
+    ],
+)
+def test_what_is_no_puzzle_is_refused(statements: list[str], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        KnightsProblem(statements=statements)
+
+
+@pytest.mark.parametrize("options", [{"people": (2, 4)}, {"people": (6, 4)}, {"people": (4, 13)}])
+def test_sizes_that_cannot_be_drawn_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        TASK.with_options(options)
