@@ -98,7 +98,7 @@ def _deduction(
 
 
 def _knights(problem: KnightsProblem, cost: Callable[[str], int], *, narrowest: bool) -> Rules:
-    statements = problem.read
+    statements = problem.parsed
     people = people_of(statements)
 
     def following(known: frozenset[tuple[str, bool]]) -> list[Move]:

@@ -107,7 +107,7 @@ def test_a_puzzle_without_a_solution_has_no_path() -> None:
 @settings(deadline=None, max_examples=30)
 @given(seeds)
 def test_the_solver_agrees_with_brute_force(seed: int) -> None:
-    statements = draw(seed).read
+    statements = draw(seed).parsed
     people = people_of(statements)
     tried = (
         dict(zip(people, roles, strict=True))
@@ -123,7 +123,7 @@ def test_the_solver_agrees_with_brute_force(seed: int) -> None:
 def test_other_names_in_another_order_are_the_same_side_of_the_split(seed: int) -> None:
     rng = Random(seed)
     problem = draw(seed)
-    people = people_of(problem.read)
+    people = people_of(problem.parsed)
     new = dict(zip(people, rng.sample("ABCDEFGHIJKL", len(people)), strict=True))
     statements = [
         Statement(
@@ -131,15 +131,15 @@ def test_other_names_in_another_order_are_the_same_side_of_the_split(seed: int) 
             each.form,
             tuple((new[person], role) for person, role in rng.sample(each.said, len(each.said))),
         )
-        for each in rng.sample(problem.read, len(problem.read))
+        for each in rng.sample(problem.parsed, len(problem.parsed))
     ]
     renamed = KnightsProblem(statements=[*map(write_words, statements)])
-    assert renamed_form(renamed.read) == renamed_form(problem.read)
+    assert renamed_form(renamed.parsed) == renamed_form(problem.parsed)
     assert TASK.split(renamed) is TASK.split(problem)
 
 
 def test_puzzles_that_differ_have_other_forms() -> None:
-    assert len({renamed_form(draw(seed).read) for seed in range(200)}) > 195
+    assert len({renamed_form(draw(seed).parsed) for seed in range(200)}) > 195
 
 
 @pytest.mark.parametrize(

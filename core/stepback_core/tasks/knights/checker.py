@@ -36,11 +36,11 @@ class Knights(Checker[KnightsProblem]):
     example = KnightsProblem(statements=EXAMPLE)
 
     def prompt(self, problem: KnightsProblem) -> str:
-        return f"{self.name}:{','.join(map(write_signs, problem.read))}"
+        return f"{self.name}:{','.join(map(write_signs, problem.parsed))}"
 
     def check(self, problem: KnightsProblem, steps: Sequence[str]) -> Verdict:
         """Any way to give roles to all that fits every statement is right."""
-        statements = problem.read
+        statements = problem.parsed
         roles = _follow(statements, steps)
         if isinstance(roles, Reason):
             return Verdict.of(roles)
@@ -49,34 +49,34 @@ class Knights(Checker[KnightsProblem]):
 
     def claims_goal(self, problem: KnightsProblem, steps: Sequence[str]) -> bool:
         """Everybody has a role, right or wrong."""
-        return _are_all_known(problem.read, believe(steps))
+        return _are_all_known(problem.parsed, believe(steps))
 
     def check_step(
         self, problem: KnightsProblem, prefix: Sequence[str], step: str
     ) -> Reason | None:
-        statements = problem.read
+        statements = problem.parsed
         after = _enter(statements, replay(statements, prefix), step)
         return after if isinstance(after, Reason) else None
 
     def can_finish(self, problem: KnightsProblem, steps: Sequence[str]) -> bool:
-        statements = problem.read
+        statements = problem.parsed
         roles = _follow(statements, steps)
         return not isinstance(roles, Reason) and any(True for _ in solutions(statements, roles))
 
     def shortest_answer(self, problem: KnightsProblem) -> list[str]:
         """Everybody takes a step, whatever the role."""
-        return [write_step(person, True) for person in people_of(problem.read)]
+        return [write_step(person, True) for person in people_of(problem.parsed)]
 
     def state_key(
         self, problem: KnightsProblem, steps: Sequence[str]
     ) -> frozenset[tuple[str, bool]] | None:
         """The roles, in whatever order they were given."""
-        roles = _follow(problem.read, steps)
+        roles = _follow(problem.parsed, steps)
         return None if isinstance(roles, Reason) else frozenset(roles.items())
 
     def picture(self, problem: KnightsProblem, steps: Sequence[str]) -> str:
         """A line for each person, with the role or `?`."""
-        statements = problem.read
+        statements = problem.parsed
         roles: dict[str, bool] = {}
         for step in steps:
             after = _enter(statements, roles, step)

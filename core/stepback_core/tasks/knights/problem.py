@@ -26,7 +26,7 @@ class KnightsProblem(BaseModel):
     statements: list[Annotated[str, StringConstraints(max_length=_LONGEST)]] = Field(
         min_length=1, max_length=36, examples=[EXAMPLE]
     )
-    """What people say, in one of four forms: `A says B is a knave.`, `A says B is a knave or C is a
+    """Sentences of four forms: `A says B is a knave.`, `A says B is a knave or C is a
     knight.`, `A says B and C are alike.`, `A says B and C differ.` For `or` there may be `and`.
     People are single capital letters, at most 12 of them."""
 
@@ -52,7 +52,7 @@ class KnightsProblem(BaseModel):
         return statements
 
     @property
-    def read(self) -> list[Statement]:
-        """The statements as parts."""
+    def parsed(self) -> list[Statement]:
+        """The statements, read."""
         found = map(read_words, self.statements)
         return [statement for statement in found if statement is not None]

@@ -12,18 +12,20 @@ from enum import StrEnum
 Roles = Mapping[str, bool]
 """People whose roles are known: true for a knight."""
 
-_PERSON = "[A-Z]"
-_ROLE = f"({_PERSON}) is a (knight|knave)"
+_SPEAKER, _ONE, _OTHER = (f"(?P<{name}>[A-Z])" for name in ("speaker", "one", "other"))
+_LEFT, _RIGHT = (f"(?P<{name}>[A-Z])" for name in ("left", "right"))
+_ROLE, _OTHER_ROLE = (f" is a (?P<{name}>knight|knave)" for name in ("role", "other_role"))
 _WORDS = re.compile(
-    rf"({_PERSON}) says "
-    rf"(?:{_ROLE}(?: (and|or) {_ROLE})?|({_PERSON}) and ({_PERSON}) (are alike|differ))\.",
+    rf"{_SPEAKER} says (?:{_ONE}{_ROLE}(?: (?P<joined>and|or) {_OTHER}{_OTHER_ROLE})?|"
+    rf"{_LEFT} and {_RIGHT} (?P<compared>are alike|differ))\.",
     re.ASCII,
 )
 _SIGNS = re.compile(
-    rf"({_PERSON}):"
-    rf"(?:({_PERSON})([+-])(?:([&|])({_PERSON})([+-]))?|({_PERSON})([=#])({_PERSON}))",
+    rf"{_SPEAKER}:(?:{_ONE}(?P<role>[+-])(?:(?P<joined>[&|]){_OTHER}(?P<other_role>[+-]))?|"
+    rf"{_LEFT}(?P<compared>[=#]){_RIGHT})",
     re.ASCII,
 )
+_KNIGHT = ("knight", "+")
 
 
 class Form(StrEnum):
@@ -36,7 +38,13 @@ class Form(StrEnum):
     DIFFER = "#"
 
 
-_JOINED_BY = {"and": Form.AND, "or": Form.OR, "are alike": Form.ALIKE, "differ": Form.DIFFER}
+_FORMS = {
+    **{form.value: form for form in Form},
+    "and": Form.AND,
+    "or": Form.OR,
+    "are alike": Form.ALIKE,
+    "differ": Form.DIFFER,
+}
 _ROLES_IN_WORDS = {True: "a knight", False: "a knave"}
 
 
@@ -70,30 +78,27 @@ class Statement:
 
 def read_words(text: str) -> Statement | None:
     """Read a sentence; None if it is no statement."""
-    found = _WORDS.fullmatch(text)
-    if found is None:
-        return None
-    speaker, one, role, joined, other, other_role, left, right, compared = found.groups()
-    if compared:
-        return Statement(speaker, _JOINED_BY[compared], ((left, True), (right, True)))
-    said = [(one, role == "knight")]
-    if joined:
-        said.append((other, other_role == "knight"))
-    return Statement(speaker, _JOINED_BY.get(joined, Form.ROLE), tuple(said))
+    return _read(_WORDS, text)
 
 
 def read_signs(text: str) -> Statement | None:
     """Read what `write_signs` writes; None for any other text."""
-    found = _SIGNS.fullmatch(text)
+    return _read(_SIGNS, text)
+
+
+def _read(pattern: re.Pattern[str], text: str) -> Statement | None:
+    found = pattern.fullmatch(text)
     if found is None:
         return None
-    speaker, one, role, joined, other, other_role, left, compared, right = found.groups()
-    if compared:
-        return Statement(speaker, Form(compared), ((left, True), (right, True)))
-    said = [(one, role == "+")]
-    if joined:
-        said.append((other, other_role == "+"))
-    return Statement(speaker, Form(joined or ""), tuple(said))
+    if found["compared"]:
+        said = [(found["left"], True), (found["right"], True)]
+    else:
+        said = [(found["one"], found["role"] in _KNIGHT)]
+        if found["joined"]:
+            said.append((found["other"], found["other_role"] in _KNIGHT))
+    return Statement(
+        found["speaker"], _FORMS[found["compared"] or found["joined"] or ""], tuple(said)
+    )
 
 
 def write_words(statement: Statement) -> str:

@@ -45,7 +45,7 @@ class KnightsGenerator(Generator[KnightsProblem]):
         return KnightsGenerator(KnightsOptions.model_validate(options))
 
     def split(self, problem: KnightsProblem) -> Split:
-        form = renamed_form(problem.read)
+        form = renamed_form(problem.parsed)
         return Split.TEST_SEEN if is_test_input(f"{self.name}:{form}") else Split.TRAIN
 
     def draw(self, rng: Random) -> KnightsProblem:
@@ -54,7 +54,7 @@ class KnightsGenerator(Generator[KnightsProblem]):
     def reference_paths(self, problem: KnightsProblem) -> list[list[str]]:
         """Every order is right. Given are that in which what follows at once is said first, and
         that of the names; for at most two solutions, where there is more than one."""
-        statements = problem.read
+        statements = problem.parsed
         found = first_solutions(statements, _MOST_SOLUTIONS)
         orders = [(roles, _order(statements, roles)) for roles in found]
         names = people_of(statements)
@@ -64,7 +64,7 @@ class KnightsGenerator(Generator[KnightsProblem]):
     def wrong_step(
         self, problem: KnightsProblem, prefix: Sequence[str], kind: ErrorKind, rng: Random
     ) -> str | None:
-        statements = problem.read
+        statements = problem.parsed
         roles = replay(statements, prefix)
         if kind is ErrorKind.EXPLORATION:
             return exploration_error(statements, roles, rng)
@@ -73,10 +73,10 @@ class KnightsGenerator(Generator[KnightsProblem]):
         return rule_violation(roles, rng)
 
     def follow_up(self, problem: KnightsProblem, steps: Sequence[str], rng: Random) -> str | None:
-        return follow_up(problem.read, believe(steps), rng)
+        return follow_up(problem.parsed, believe(steps), rng)
 
     def false_claim(self, problem: KnightsProblem, steps: Sequence[str], rng: Random) -> str | None:
-        return false_claim(problem.read, believe(steps), rng)
+        return false_claim(problem.parsed, believe(steps), rng)
 
 
 def _order(statements: Sequence[Statement], solution: Mapping[str, bool]) -> list[str]:
