@@ -102,8 +102,9 @@ def test_depth_first_solves_whatever_the_generator_draws(name: str) -> None:
     assert all(found)
 
 
-def test_the_narrowest_cell_needs_no_more_in_the_mean() -> None:
-    asked = list(islice(GENERATORS["sudoku"].stream(Split.TEST_SEEN, Random(2)), 40))
+@pytest.mark.parametrize("name", ["knights", "sudoku"])
+def test_the_narrowest_place_needs_no_more_in_the_mean(name: str) -> None:
+    asked = list(islice(GENERATORS[name].stream(Split.TEST_SEEN, Random(2)), 40))
     plain, narrow = (
         [depth_first(rules_of(p, length, narrowest=how), Random(3), MOST) or MOST for p in asked]
         for how in (False, True)

@@ -7,7 +7,7 @@
 Of every state from which legal steps still lead to an answer: how many legal steps it has, and
 how many of them leave no way to an answer. A state counts once, whatever ways lead to it.
 `tests.benchmarks.task_rules` says which legal steps there are: of knights those about the first
-person who has no role.
+person who has no role, of Sudoku those in the first empty cell.
 """
 
 import argparse
@@ -71,13 +71,13 @@ def _leading_to(
 
 def report(asked: Sequence[BaseModel]) -> None:
     """Print a row for each way to write the answers."""
-    print("| direction | legal steps a state | dead ends, % of them |\n| --- | --- | --- |")
-    is_deduction = isinstance(asked[0], DeductionProblem)
-    for direction in Direction if is_deduction else (Direction.FORWARD,):
+    print("| answers | legal steps a state | dead ends, % of them |\n| --- | --- | --- |")
+    questions = [problem for problem in asked if isinstance(problem, DeductionProblem)]
+    for direction in Direction if questions else (Direction.FORWARD,):
         counted = [count(rules_of(problem, len, direction=direction)) for problem in asked]
         states, legal, dead = (sum(column) for column in zip(*counted, strict=True))
-        print(f"| {direction} | {legal / states:.1f} | {100 * dead / legal:.1f} ({dead}/{legal}) |")
-    questions = [problem for problem in asked if isinstance(problem, DeductionProblem)]
+        answers = direction if questions else "all"
+        print(f"| {answers} | {legal / states:.1f} | {100 * dead / legal:.1f} ({dead}/{legal}) |")
     if questions:
         shared = sum(map(is_right_for_another, questions))
         print(f"\nright answers that another name leads to: {shared} of {len(questions)} questions")
@@ -93,8 +93,8 @@ def is_right_for_another(problem: DeductionProblem) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--task", default="deduction")
-    parser.add_argument("--file", type=Path, help="questions; drawn ones if left out")
+    parser.add_argument("--task", choices=[*GENERATORS], default="deduction")
+    parser.add_argument("--file", type=Path, help="questions of deduction; drawn ones if left out")
     parser.add_argument("--question", help="the column of the question")
     parser.add_argument("--options", type=json.loads, default={}, help="of the task, in JSON")
     parser.add_argument("--problems", type=int, default=300)

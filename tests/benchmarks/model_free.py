@@ -147,6 +147,7 @@ def _drawn(given: argparse.Namespace) -> Iterator[Problems]:
             name = f"Countdown of {numbers}, {split.removeprefix('test_')}"
             yield name, draw(sized, split, given.problems)
     yield "mazes", draw(GENERATORS["maze"], Split.TEST_SEEN, given.problems)
+    yield "knights", draw(GENERATORS["knights"], Split.TEST_SEEN, given.problems)
     yield "Sudoku 4x4", draw(GENERATORS["sudoku"], Split.TEST_SEEN, given.problems)
     if given.sudoku9:
         nine = GENERATORS["sudoku"].with_options({"size": 9, "givens": [30, 50]})

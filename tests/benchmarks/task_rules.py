@@ -35,7 +35,8 @@ class Rules:
 
     start: Hashable
     moves: Callable[[Any], list[Move]]
-    """Every legal step from a state; none where a path ends."""
+    """Legal steps that a solver tries from a state; none where a path ends. Every one;
+    but of Sudoku those in one cell, and of knights those about one person."""
     is_goal: Callable[[Any], bool]
     cost: Callable[[str], int]
     """Tokens of a step."""

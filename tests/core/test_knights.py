@@ -1,5 +1,6 @@
 """Knights and knaves: statements in words and signs, the reason of each refusal, and the split."""
 
+from collections.abc import Mapping
 from itertools import product
 from random import Random
 from typing import Any
@@ -19,7 +20,7 @@ from stepback_core.tasks.knights.statements import (
     write_signs,
     write_words,
 )
-from stepback_training.generators import GENERATORS, Split
+from stepback_training.generators import GENERATORS, ErrorKind, Split
 from stepback_training.generators.knights.form import renamed_form
 
 TASK = GENERATORS["knights"]
@@ -67,25 +68,27 @@ def test_each_refusal_has_its_reason(steps: list[str], reason: Reason) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "signs", "true_for_a_knave"),
+    ("words", "signs", "true_for"),
     [
-        ("A says B is a knight.", "A:B+", False),
-        ("A says B is a knave.", "A:B-", True),
-        ("A says B is a knave and C is a knight.", "A:B-&C+", True),
-        ("A says B is a knight or C is a knave.", "A:B+|C-", False),
-        ("A says B and C are alike.", "A:B=C", False),
-        ("A says B and C differ.", "A:B#C", True),
+        # Of B and C, whose roles are `++`, `+-`, `-+` and `--`, those that make it true.
+        ("A says B is a knight.", "A:B+", {"++", "+-"}),
+        ("A says B is a knave.", "A:B-", {"-+", "--"}),
+        ("A says B is a knave and C is a knight.", "A:B-&C+", {"-+"}),
+        ("A says B is a knight or C is a knave.", "A:B+|C-", {"++", "+-", "--"}),
+        ("A says B and C are alike.", "A:B=C", {"++", "--"}),
+        ("A says B and C differ.", "A:B#C", {"+-", "-+"}),
     ],
 )
 def test_each_form_is_read_and_means_what_it_says(
-    words: str, signs: str, true_for_a_knave: bool
+    words: str, signs: str, true_for: set[str]
 ) -> None:
-    """With a knave for B, and a knight for C."""
     statement = read_words(words)
     assert statement is not None and statement == read_signs(signs)
     assert (write_words(statement), write_signs(statement)) == (words, signs)
-    assert statement.fits({"A": True, "B": False, "C": True}) == true_for_a_knave
-    assert statement.fits({"A": False, "B": False, "C": True}) != true_for_a_knave
+    for b, c in product("+-", repeat=2):
+        roles = {"B": b == "+", "C": c == "+"}
+        assert statement.fits({"A": True, **roles}) == (b + c in true_for)
+        assert statement.fits({"A": False, **roles}) == (b + c not in true_for)
 
 
 @given(st.permutations(PATH))
@@ -118,6 +121,14 @@ def test_the_solver_agrees_with_brute_force(seed: int) -> None:
     assert len(fitting) == 1
 
 
+def turned(statement: Statement, new: Mapping[str, str], rng: Random) -> Statement:
+    """The same of other people, those spoken of in any order."""
+    order = rng.sample(range(len(statement.about)), len(statement.about))
+    about = tuple(new[statement.about[place]] for place in order)
+    roles = tuple(statement.roles[place] for place in order if statement.roles)
+    return Statement(new[statement.speaker], statement.form, about, roles)
+
+
 @settings(deadline=None, max_examples=30)
 @given(seeds)
 def test_other_names_in_another_order_are_the_same_side_of_the_split(seed: int) -> None:
@@ -126,16 +137,28 @@ def test_other_names_in_another_order_are_the_same_side_of_the_split(seed: int) 
     people = people_of(problem.parsed)
     new = dict(zip(people, rng.sample("ABCDEFGHIJKL", len(people)), strict=True))
     statements = [
-        Statement(
-            new[each.speaker],
-            each.form,
-            tuple((new[person], role) for person, role in rng.sample(each.said, len(each.said))),
-        )
-        for each in rng.sample(problem.parsed, len(problem.parsed))
+        turned(each, new, rng) for each in rng.sample(problem.parsed, len(problem.parsed))
     ]
     renamed = KnightsProblem(statements=[*map(write_words, statements)])
     assert renamed_form(renamed.parsed) == renamed_form(problem.parsed)
     assert TASK.split(renamed) is TASK.split(problem)
+
+
+def test_a_statement_that_is_said_again_changes_no_side() -> None:
+    for again in ["A says C is a knave.", "C says D and A are alike."]:
+        longer = KnightsProblem(statements=[*PROBLEM.statements, again])
+        assert renamed_form(longer.parsed) == renamed_form(PROBLEM.parsed)
+
+
+def test_an_invented_wrong_step_is_about_the_person_whose_turn_it_is() -> None:
+    """So that a marker learns which role is wrong, not who is named out of turn."""
+    for seed in range(60):
+        problem = draw(seed)
+        path = TASK.reference_paths(problem)[0]
+        for depth, right in enumerate(path):
+            for kind in (ErrorKind.EXPLORATION, ErrorKind.COMPUTATIONAL):
+                wrong = TASK.wrong_step(problem, path[:depth], kind, Random(seed))
+                assert wrong is None or (wrong[0] == right[0] and wrong != right)
 
 
 def test_puzzles_that_differ_have_other_forms() -> None:

@@ -53,10 +53,9 @@ def _read_deduction(text: str) -> dict[str, Any] | None:
 
 
 def _read_knights(text: str) -> dict[str, Any] | None:
-    statements = list(map(read_signs, text.partition(":")[2].split(",")))
-    if None in statements:
-        return None
-    return {"statements": [write_words(each) for each in statements if each is not None]}
+    read = [read_signs(each) for each in text.partition(":")[2].split(",")]
+    statements = [write_words(each) for each in read if each is not None]
+    return {"statements": statements} if len(statements) == len(read) else None
 
 
 def _read_maze(text: str) -> dict[str, Any] | None:

@@ -62,6 +62,9 @@ def test_statements_of_knights_are_one_cell_of_a_csv(tmp_path: Path) -> None:
     path = written(tmp_path, "islands.csv", f"puzzle,solution\n{text},?\n")
     [question] = ProblemFile.read(path, task, Columns(statements="puzzle")).questions
     assert question.problem == task.checker.example
+    path = written(tmp_path, "islands.csv", f"puzzle\n{text.removesuffix('.')}\n")
+    with pytest.raises(InvalidInput, match="statement 4 is 'D says A is a knave or B is a knight'"):
+        ProblemFile.read(path, task, Columns(statements="puzzle"))
 
 
 def test_line_ends_of_other_kinds_may_stand_inside_of_a_record(tmp_path: Path) -> None:

@@ -228,7 +228,8 @@ def _question(cell: Any) -> dict[str, Any]:
 
 
 def _statements(cell: Any) -> Any:
-    return _SENTENCE.findall(cell) if isinstance(cell, str) else cell
+    # Cut between sentences alone: what is no statement is left for the schema to refuse.
+    return re.split(r"(?<=\.)\s+", cell.strip()) if isinstance(cell, str) else cell
 
 
 def _numbers(cell: Any) -> Any:

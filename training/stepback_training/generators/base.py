@@ -20,7 +20,8 @@ class ErrorKind(StrEnum):
     EXPLORATION = "exploration"
     """A legal step after which the goal can no longer be reached."""
     COMPUTATIONAL = "computational"
-    """A step that is computed wrongly: an equation's result, the cell that a move leads to."""
+    """A step that is computed wrongly: an equation's result, the cell that a move leads to, a
+    role that contradicts a statement."""
     RULE_VIOLATION = "rule_violation"
     """A step that the rules forbid: an operand that is not available, a move through a wall."""
 

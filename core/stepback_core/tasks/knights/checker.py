@@ -26,6 +26,7 @@ from stepback_core.tasks.knights.statements import (
 )
 
 _STEP = re.compile(r"([A-Z])([+-])", re.ASCII)
+_IN_WORDS = {True: "knight", False: "knave", None: "?"}
 
 
 class Knights(Checker[KnightsProblem]):
@@ -41,11 +42,11 @@ class Knights(Checker[KnightsProblem]):
     def check(self, problem: KnightsProblem, steps: Sequence[str]) -> Verdict:
         """Any way to give roles to all that fits every statement is right."""
         statements = problem.parsed
-        roles = _follow(statements, steps)
-        if isinstance(roles, Reason):
-            return Verdict.of(roles)
-        # Every step was legal, so no statement is broken.
-        return Verdict.of(None if _are_all_known(statements, roles) else Reason.NOT_REACHED)
+        roles, reason = _follow(statements, steps)
+        # Where every step was legal, no statement is broken.
+        if reason is None and not _are_all_known(statements, roles):
+            reason = Reason.NOT_REACHED
+        return Verdict.of(reason)
 
     def claims_goal(self, problem: KnightsProblem, steps: Sequence[str]) -> bool:
         """Everybody has a role, right or wrong."""
@@ -60,8 +61,8 @@ class Knights(Checker[KnightsProblem]):
 
     def can_finish(self, problem: KnightsProblem, steps: Sequence[str]) -> bool:
         statements = problem.parsed
-        roles = _follow(statements, steps)
-        return not isinstance(roles, Reason) and any(True for _ in solutions(statements, roles))
+        roles, reason = _follow(statements, steps)
+        return reason is None and any(True for _ in solutions(statements, roles))
 
     def shortest_answer(self, problem: KnightsProblem) -> list[str]:
         """Everybody takes a step, whatever the role."""
@@ -71,20 +72,15 @@ class Knights(Checker[KnightsProblem]):
         self, problem: KnightsProblem, steps: Sequence[str]
     ) -> frozenset[tuple[str, bool]] | None:
         """The roles, in whatever order they were given."""
-        roles = _follow(problem.parsed, steps)
-        return None if isinstance(roles, Reason) else frozenset(roles.items())
+        roles, reason = _follow(problem.parsed, steps)
+        return frozenset(roles.items()) if reason is None else None
 
     def picture(self, problem: KnightsProblem, steps: Sequence[str]) -> str:
         """A line for each person, with the role or `?`."""
         statements = problem.parsed
-        roles: dict[str, bool] = {}
-        for step in steps:
-            after = _enter(statements, roles, step)
-            if isinstance(after, Reason):
-                break
-            roles = after
-        words = {True: "knight", False: "knave", None: "?"}
-        return "\n".join(f"{person} {words[roles.get(person)]}" for person in people_of(statements))
+        roles, _ = _follow(statements, steps)
+        people = people_of(statements)
+        return "\n".join(f"{person} {_IN_WORDS[roles.get(person)]}" for person in people)
 
 
 def write_step(person: str, role: bool) -> str:
@@ -104,21 +100,23 @@ def believe(steps: Sequence[str]) -> dict[str, bool]:
 
 def replay(statements: Sequence[Statement], steps: Sequence[str]) -> dict[str, bool]:
     """The roles after a legal prefix. Raises ValueError where it is not legal."""
-    roles = _follow(statements, steps)
-    if isinstance(roles, Reason):
-        raise ValueError(f"the prefix {list(steps)} is not legal: {roles}")
+    roles, reason = _follow(statements, steps)
+    if reason is not None:
+        raise ValueError(f"the prefix {list(steps)} is not legal: {reason}")
     return roles
 
 
-def _follow(statements: Sequence[Statement], steps: Sequence[str]) -> dict[str, bool] | Reason:
-    """The roles after the steps, or why one of them is illegal."""
+def _follow(
+    statements: Sequence[Statement], steps: Sequence[str]
+) -> tuple[dict[str, bool], Reason | None]:
+    """The roles as far as the steps are legal, and why they end before the last."""
     roles: dict[str, bool] = {}
     for step in steps:
         after = _enter(statements, roles, step)
         if isinstance(after, Reason):
-            return after
+            return roles, after
         roles = after
-    return roles
+    return roles, None
 
 
 def _enter(statements: Sequence[Statement], roles: Roles, step: str) -> dict[str, bool] | Reason:

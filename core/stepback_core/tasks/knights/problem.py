@@ -26,9 +26,9 @@ class KnightsProblem(BaseModel):
     statements: list[Annotated[str, StringConstraints(max_length=_LONGEST)]] = Field(
         min_length=1, max_length=36, examples=[EXAMPLE]
     )
-    """Sentences of four forms: `A says B is a knave.`, `A says B is a knave or C is a
-    knight.`, `A says B and C are alike.`, `A says B and C differ.` For `or` there may be `and`.
-    People are single capital letters, at most 12 of them."""
+    """Sentences of four forms. `A says B is a knave.` `A says B is a knave or C is a knight.` `A
+    says B and C are alike.` `A says B and C differ.` For `or` there may be `and`.
+    One of two or both make `or` true. People are single capital letters, at most 12 of them."""
 
     @field_validator("statements")
     @classmethod
@@ -42,9 +42,8 @@ class KnightsProblem(BaseModel):
                     "'A says B is a knave or C is a knight.' (or 'and'), "
                     "'A says B and C are alike.' or 'A says B and C differ.'"
                 )
-            spoken_of = [person for person, _ in statement.said]
-            if len(set(spoken_of)) < len(spoken_of):
-                raise ValueError(f"statement {number} speaks of {spoken_of[0]} twice: {text!r}")
+            if len({*statement.about}) < len(statement.about):
+                raise ValueError(f"statement {number} speaks of {statement.about[0]} twice")
             read.append(statement)
         people = people_of(read)
         if len(people) > _MOST_PEOPLE:
@@ -54,5 +53,10 @@ class KnightsProblem(BaseModel):
     @property
     def parsed(self) -> list[Statement]:
         """The statements, read."""
-        found = map(read_words, self.statements)
-        return [statement for statement in found if statement is not None]
+        return [_valid(text) for text in self.statements]
+
+
+def _valid(text: str) -> Statement:
+    statement = read_words(text)
+    assert statement is not None, text
+    return statement

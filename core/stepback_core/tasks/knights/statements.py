@@ -54,14 +54,20 @@ class Statement:
 
     speaker: str
     form: Form
-    said: tuple[tuple[str, bool], ...]
-    """Each person spoken of, and the role that the speaker gives; it means nothing if the two are
-    said to be alike or to differ."""
+    about: tuple[str, ...]
+    """Those who are spoken of, one or two."""
+    roles: tuple[bool, ...] = ()
+    """The role that the speaker gives each; none if two are said to be alike or to differ."""
 
     @property
     def people(self) -> tuple[str, ...]:
         """The speaker and those spoken of."""
-        return (self.speaker, *(person for person, _ in self.said))
+        return (self.speaker, *self.about)
+
+    @property
+    def said(self) -> list[tuple[str, bool]]:
+        """Each person with the role that is said; none if two are compared."""
+        return [*zip(self.about, self.roles, strict=True)] if self.roles else []
 
     def fits(self, roles: Roles) -> bool:
         """Tell if a knight's statement is true and a knave's false; needs a role for each of its
@@ -70,7 +76,7 @@ class Statement:
 
     def _is_true(self, roles: Roles) -> bool:
         if self.form in (Form.ALIKE, Form.DIFFER):
-            one, other = (roles[person] for person, _ in self.said)
+            one, other = (roles[person] for person in self.about)
             return (one == other) == (self.form is Form.ALIKE)
         parts = [roles[person] == role for person, role in self.said]
         return any(parts) if self.form is Form.OR else all(parts)
@@ -91,21 +97,19 @@ def _read(pattern: re.Pattern[str], text: str) -> Statement | None:
     if found is None:
         return None
     if found["compared"]:
-        said = [(found["left"], True), (found["right"], True)]
-    else:
-        said = [(found["one"], found["role"] in _KNIGHT)]
-        if found["joined"]:
-            said.append((found["other"], found["other_role"] in _KNIGHT))
-    return Statement(
-        found["speaker"], _FORMS[found["compared"] or found["joined"] or ""], tuple(said)
-    )
+        about = (found["left"], found["right"])
+        return Statement(found["speaker"], _FORMS[found["compared"]], about)
+    said = [(found["one"], found["role"]), (found["other"], found["other_role"])]
+    about = tuple(person for person, _ in said if person)
+    roles = tuple(role in _KNIGHT for _, role in said if role)
+    return Statement(found["speaker"], _FORMS[found["joined"] or ""], about, roles)
 
 
 def write_words(statement: Statement) -> str:
     parts = [f"{person} is {_ROLES_IN_WORDS[role]}" for person, role in statement.said]
-    people = " and ".join(person for person, _ in statement.said)
+    people = " and ".join(statement.about)
     said = {
-        Form.ROLE: parts[0],
+        Form.ROLE: "".join(parts),
         Form.AND: " and ".join(parts),
         Form.OR: " or ".join(parts),
         Form.ALIKE: f"{people} are alike",
@@ -115,11 +119,8 @@ def write_words(statement: Statement) -> str:
 
 
 def write_signs(statement: Statement) -> str:
-    if statement.form in (Form.ALIKE, Form.DIFFER):
-        said = statement.form.join(person for person, _ in statement.said)
-    else:
-        said = statement.form.join(person + "-+"[role] for person, role in statement.said)
-    return f"{statement.speaker}:{said}"
+    parts = [person + "-+"[role] for person, role in statement.said] or statement.about
+    return f"{statement.speaker}:{statement.form.join(parts)}"
 
 
 def people_of(statements: Sequence[Statement]) -> list[str]:

@@ -14,7 +14,7 @@ def renamed_form(graph: Graph) -> str:
 
 
 def _around(graph: Graph, colours: Colours) -> dict[str, list[str]]:
-    """Of each node its colour, and those of the nodes before and after it."""
+    """Give each node's colour, and those of the nodes before and after it."""
     ahead, behind = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
     for node, all_after in graph.edges.items():
         for after in all_after:

@@ -7,27 +7,29 @@ from stepback_core.tasks.knights.checker import write_step
 from stepback_core.tasks.knights.statements import Roles, Statement, people_of, solutions
 from stepback_training.generators.knights.generation import next_person, possible
 
-# Share of the errors about the person who would come next, where a model makes most of them.
-_SHARE_NEXT = 0.5
-
 
 def exploration_error(statements: Sequence[Statement], roles: Roles, rng: Random) -> str | None:
-    """A role without contradiction after which there is no solution; None if there is none."""
-    for person in _in_some_order(statements, roles, rng):
-        found = possible(statements, roles, person)
-        for role in rng.sample(found, len(found)):
-            if not any(True for _ in solutions(statements, {**roles, person: role})):
-                return write_step(person, role)
-    return None
+    """The next person's role that contradicts nothing and leaves no solution; None if there is
+    none."""
+    # About nobody else: a marker is to learn which role is wrong, not who is named out of turn.
+    person = next_person(statements, roles)
+    if person is None:
+        return None
+    dead = [
+        role
+        for role in possible(statements, roles, person)
+        if not any(True for _ in solutions(statements, {**roles, person: role}))
+    ]
+    return write_step(person, rng.choice(dead)) if dead else None
 
 
 def computational_error(statements: Sequence[Statement], roles: Roles, rng: Random) -> str | None:
-    """A role that contradicts a statement at once; None if there is none."""
-    for person in _in_some_order(statements, roles, rng):
-        refused = {True, False}.difference(possible(statements, roles, person))
-        if refused:
-            return write_step(person, rng.choice(sorted(refused)))
-    return None
+    """The next person's role that contradicts a statement at once; None if there is none."""
+    person = next_person(statements, roles)
+    if person is None:
+        return None
+    refused = {True, False}.difference(possible(statements, roles, person))
+    return write_step(person, rng.choice(sorted(refused))) if refused else None
 
 
 def rule_violation(roles: Roles, rng: Random) -> str | None:
@@ -36,13 +38,14 @@ def rule_violation(roles: Roles, rng: Random) -> str | None:
 
 
 def follow_up(statements: Sequence[Statement], roles: Roles, rng: Random) -> str | None:
-    """A role that contradicts nothing more, half of the time of the person who would come next;
-    None if nobody can have one."""
-    for person in _in_some_order(statements, roles, rng):
-        found = possible(statements, roles, person)
-        if found:
-            return write_step(person, rng.choice(found))
-    return None
+    """A role that contradicts nothing more, of the next person who can have one; None if nobody
+    can."""
+    left = _left(statements, roles)
+    found = {person: possible(statements, roles, person) for person in left}
+    able = [person for person in left if found[person]]
+    # What follows at once comes first, as on right paths.
+    able.sort(key=lambda person: len(found[person]))
+    return write_step(able[0], rng.choice(found[able[0]])) if able else None
 
 
 def false_claim(statements: Sequence[Statement], roles: Roles, rng: Random) -> str | None:
@@ -60,12 +63,3 @@ def false_claim(statements: Sequence[Statement], roles: Roles, rng: Random) -> s
 
 def _left(statements: Sequence[Statement], roles: Roles) -> list[str]:
     return [person for person in people_of(statements) if person not in roles]
-
-
-def _in_some_order(statements: Sequence[Statement], roles: Roles, rng: Random) -> list[str]:
-    """Those who have no role: in any order, half of the time with the next one first."""
-    left = _left(statements, roles)
-    rng.shuffle(left)
-    if left and rng.random() < _SHARE_NEXT:
-        left.sort(key=lambda person: person != next_person(statements, roles))
-    return left

@@ -9,16 +9,24 @@ from stepback_training.generators.refinement import Colours, certificate, digest
 
 def renamed_form(statements: Sequence[Statement]) -> str:
     """A certificate of the statements by colour refinement: that of all that differ from them by
-    names, by order, or by which of two people is named first."""
+    names, by order, by repeats, or by which of two people is named first."""
+    # Said once more, a statement changes nothing.
+    once = {(each.speaker, each.form, frozenset(_parts(each).items())): each for each in statements}
     first = dict.fromkeys(people_of(statements), "person")
-    return certificate(first, lambda colours: _around(statements, colours))
+    return certificate(first, lambda colours: _around([*once.values()], colours))
+
+
+def _parts(statement: Statement) -> dict[str, str]:
+    """Each person spoken of, with the sign of the role; compared ones have the same."""
+    signs = ["-+"[role] for role in statement.roles] or "++"
+    return dict(zip(statement.about, signs, strict=True))
 
 
 def _around(statements: Sequence[Statement], colours: Colours) -> dict[str, list[str]]:
     """Give each person's colour, and each statement with the person's part in it."""
     found = defaultdict[str, list[str]](list)
     for statement in statements:
-        said = {person: f"{colours[person]}{'-+'[role]}" for person, role in statement.said}
+        said = {person: colours[person] + sign for person, sign in _parts(statement).items()}
         whole = digest([colours[statement.speaker], statement.form, *sorted(said.values())])
         found[statement.speaker].append(f"says {whole}")
         for person, part in said.items():

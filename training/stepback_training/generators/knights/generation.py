@@ -51,11 +51,10 @@ def _draw_statement(speaker: str, roles: Mapping[str, bool], rng: Random) -> Sta
     others = [person for person in roles if person != speaker]
     while True:
         form = rng.choice([*Form])
-        spoken_of = rng.sample(others, 1 if form is Form.ROLE else 2)
-        # If alike or different, the roles mean nothing, and are as they are read.
+        about = tuple(rng.sample(others, 1 if form is Form.ROLE else 2))
         is_compared = form in (Form.ALIKE, Form.DIFFER)
-        said = tuple((person, is_compared or rng.random() < 0.5) for person in spoken_of)
-        statement = Statement(speaker, form, said)
+        said = () if is_compared else tuple(rng.random() < 0.5 for _ in about)
+        statement = Statement(speaker, form, about, said)
         if statement.fits(roles):
             return statement
 
