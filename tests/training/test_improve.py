@@ -183,14 +183,19 @@ def test_wrong_steps_are_those_that_the_search_met_where_it_was_right() -> None:
         # After a step of the right way, wrongly computed.
         node(2, 1, 1, ["25-12=14"], Outcome.ILLEGAL),
         node(3, 1, 1, ["25-12=14"], Outcome.ILLEGAL),
-        # In a state that the right way does not go through.
+        # Legal, and a dead end; what follows it is wrong whatever it says.
         node(4, 0, 0, ["81-25=56", "56-4=50"], Outcome.ILLEGAL),
+        # In a state that leads to the goal, though not by the right way.
+        node(7, 0, 0, ["16-4=12", "81-12=69", "69+25=95"], Outcome.ILLEGAL),
         # Cut in the middle of a step, and no step at all.
         node(5, 0, 0, ["16-4=1"], Outcome.UNFINISHED),
         node(6, 0, 0, ["16-"], Outcome.ILLEGAL),
     ]
     found = wrong_steps(COUNTDOWN, PROBLEM, WAY, tree)
-    assert found == [WrongStep(prefix=["16-4=12"], step="25-12=14")]
+    assert found == [
+        WrongStep(prefix=["16-4=12"], step="25-12=14"),
+        WrongStep(prefix=[], step="81-25=56"),
+    ]
 
 
 ENDS_HELD_OUT = WrongStep(prefix=["16-4=12", "81-25=56"], step="56+12=67")

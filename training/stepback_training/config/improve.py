@@ -28,8 +28,8 @@ class ImproveRecipe(BaseModel, extra="forbid", frozen=True):
     backtrack_share: float | None = Field(default=None, ge=0, lt=1)
     """Share among the other samples; None for that of `[data]`."""
     wrong_steps: Literal["own", "invented"] = "own"
-    """`own`: illegal steps that the search itself met where it was right so far, and invented ones
-    where it met none. `invented`: those of the task's generator alone."""
+    """`own`: the first wrong steps that the search itself met, illegal ones and dead ends, and
+    invented ones where it met none. `invented`: those of the task's generator alone."""
     train: dict[str, JsonValue] = {}
     """Fields of `[train]` that are others in a round, such as a lower learning rate."""
     validation: int = Field(default=200, gt=0)

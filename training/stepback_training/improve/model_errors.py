@@ -9,6 +9,7 @@ from stepback_core.schemas import Outcome, TreeNode
 from stepback_core.tasks import Checker, Reason
 from stepback_training.data.model_errors import is_teachable
 from stepback_training.generators import Generator
+from stepback_training.generators.first_error import first_mistake
 from stepback_training.improve.outcomes import WrongStep
 from stepback_training.plugins import judge_of
 
@@ -16,8 +17,10 @@ from stepback_training.plugins import judge_of
 def wrong_steps(
     task: Generator[Any], problem: BaseModel, path: Sequence[str], tree: Iterable[TreeNode]
 ) -> list[WrongStep]:
-    """Illegal steps in a search's tree, each once, at states that the correct `path` goes through.
-    Skips malformed steps, which teach nothing, and steps that end as if in a held-out goal."""
+    """The first wrong step of each branch of a search's tree, each once, at states that the correct
+    `path` goes through: an illegal one or, where the task can tell, one after which the goal is out
+    of reach. Skips malformed steps, which teach nothing, and steps that end as if in a held-out
+    goal."""
     checker = judge_of(task)
     # By state, not by steps: the search may have come there another way.
     right = {checker.state_key(problem, path[:length]) for length in range(len(path))}
@@ -28,7 +31,7 @@ def wrong_steps(
         steps = whole[node.id] = [*parent[: node.kept_steps], *node.steps]
         # The last step of a branch that was cut may be half of one.
         told = steps[:-1] if node.outcome is Outcome.UNFINISHED else steps
-        wrong = _first_illegal(checker, problem, told)
+        wrong = _first_wrong(checker, problem, told)
         if wrong is None or not is_teachable(task, problem, [*wrong.prefix, wrong.step]):
             continue
         if checker.state_key(problem, wrong.prefix) in right:
@@ -37,13 +40,13 @@ def wrong_steps(
     return list(found.values())
 
 
-def _first_illegal(
+def _first_wrong(
     checker: Checker[Any], problem: BaseModel, steps: Sequence[str]
 ) -> WrongStep | None:
-    for index, step in enumerate(steps):
-        reason = checker.check_step(problem, steps[:index], step)
-        if reason is Reason.MALFORMED_STEP:
-            return None
-        if reason is not None:
-            return WrongStep(prefix=list(steps[:index]), step=step)
-    return None
+    mistake = first_mistake(checker, problem, steps)
+    if mistake is None:
+        return None
+    prefix, step = list(steps[: mistake.index]), steps[mistake.index]
+    if checker.check_step(problem, prefix, step) == Reason.MALFORMED_STEP:
+        return None
+    return WrongStep(prefix=prefix, step=step)

@@ -8,7 +8,7 @@ from stepback_training.sampling.problems import Question
 
 
 class WrongStep(BaseModel):
-    """A step that the search met and the task forbids, after a prefix that leads to the goal."""
+    """A wrong step that the search met, after a prefix from which the goal could be reached."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
