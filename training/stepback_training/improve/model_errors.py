@@ -18,7 +18,7 @@ def wrong_steps(
     task: Generator[Any], problem: BaseModel, path: Sequence[str], tree: Iterable[TreeNode]
 ) -> list[WrongStep]:
     """The first wrong step of each branch of a search's tree, each once, at states that the correct
-    `path` goes through: an illegal one or, where the task can tell, one after which the goal is out
+    `path` goes through. Wrong is what is illegal or, where the task can tell, leaves the goal out
     of reach. Skips malformed steps, which teach nothing, and steps that end as if in a held-out
     goal."""
     checker = judge_of(task)
