@@ -18,8 +18,7 @@ from stepback_core.tasks.countdown.arithmetic import State
 from stepback_core.tasks.countdown.arithmetic import moves as equations
 from stepback_core.tasks.deduction.graph import Graph, write_sentence
 from stepback_core.tasks.deduction.proof import Direction, Place, moves
-from stepback_core.tasks.knights.checker import write_step
-from stepback_core.tasks.knights.statements import people_of
+from stepback_core.tasks.knights.statements import people_left, people_of, write_role
 from stepback_core.tasks.maze.paths import GOAL, START, find, move_between, read_ways
 from stepback_core.tasks.sudoku.grid import Grid, candidates, digits_in
 from stepback_training.generators.knights.generation import next_person, possible
@@ -104,12 +103,12 @@ def _knights(problem: KnightsProblem, cost: Callable[[str], int], *, narrowest: 
 
     def following(known: frozenset[tuple[str, bool]]) -> list[Move]:
         roles = dict(known)
-        first = next((person for person in people if person not in roles), None)
-        person = next_person(statements, roles) if narrowest else first
-        if person is None:
+        left = people_left(statements, roles)
+        if not left:
             return []
+        person = (next_person(statements, roles) if narrowest else None) or left[0]
         return [
-            (write_step(person, role), known | {(person, role)})
+            (write_role(person, role), known | {(person, role)})
             for role in possible(statements, roles, person)
         ]
 

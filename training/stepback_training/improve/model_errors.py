@@ -17,10 +17,11 @@ from stepback_training.plugins import judge_of
 def wrong_steps(
     task: Generator[Any], problem: BaseModel, path: Sequence[str], tree: Iterable[TreeNode]
 ) -> list[WrongStep]:
-    """The first wrong step of each branch of a search's tree, each once, at states that the correct
-    `path` goes through. Wrong is what is illegal or, where the task can tell, leaves the goal out
-    of reach. Skips malformed steps, which teach nothing, and steps that end as if in a held-out
-    goal."""
+    """Read the first wrong step of each branch of a search's tree, each once.
+
+    Wrong is what is illegal or, where the task can tell, leaves the goal out of reach. The state
+    before it must be one that the correct `path` goes through. Malformed steps teach nothing, and
+    are skipped. So are steps that end as if in a held-out goal."""
     checker = judge_of(task)
     # By state, not by steps: the search may have come there another way.
     right = {checker.state_key(problem, path[:length]) for length in range(len(path))}

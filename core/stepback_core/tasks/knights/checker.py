@@ -19,9 +19,11 @@ from stepback_core.tasks.knights.problem import EXAMPLE, KnightsProblem
 from stepback_core.tasks.knights.statements import (
     Roles,
     Statement,
+    has_solution,
     is_contradicted,
+    people_left,
     people_of,
-    solutions,
+    write_role,
     write_signs,
 )
 
@@ -44,13 +46,13 @@ class Knights(Checker[KnightsProblem]):
         statements = problem.parsed
         roles, reason = _follow(statements, steps)
         # Where every step was legal, no statement is broken.
-        if reason is None and not _are_all_known(statements, roles):
+        if reason is None and people_left(statements, roles):
             reason = Reason.NOT_REACHED
         return Verdict.of(reason)
 
     def claims_goal(self, problem: KnightsProblem, steps: Sequence[str]) -> bool:
         """Everybody has a role, right or wrong."""
-        return _are_all_known(problem.parsed, believe(steps))
+        return not people_left(problem.parsed, believe(steps))
 
     def check_step(
         self, problem: KnightsProblem, prefix: Sequence[str], step: str
@@ -62,11 +64,11 @@ class Knights(Checker[KnightsProblem]):
     def can_finish(self, problem: KnightsProblem, steps: Sequence[str]) -> bool:
         statements = problem.parsed
         roles, reason = _follow(statements, steps)
-        return reason is None and any(True for _ in solutions(statements, roles))
+        return reason is None and has_solution(statements, roles)
 
     def shortest_answer(self, problem: KnightsProblem) -> list[str]:
         """Everybody takes a step, whatever the role."""
-        return [write_step(person, True) for person in people_of(problem.parsed)]
+        return [write_role(person, True) for person in people_of(problem.parsed)]
 
     def state_key(
         self, problem: KnightsProblem, steps: Sequence[str]
@@ -81,10 +83,6 @@ class Knights(Checker[KnightsProblem]):
         roles, _ = _follow(statements, steps)
         people = people_of(statements)
         return "\n".join(f"{person} {_IN_WORDS[roles.get(person)]}" for person in people)
-
-
-def write_step(person: str, role: bool) -> str:
-    return person + "-+"[role]
 
 
 def read_step(text: str) -> tuple[str, bool] | None:
@@ -129,7 +127,3 @@ def _enter(statements: Sequence[Statement], roles: Roles, step: str) -> dict[str
         return Reason.REPEATED
     after = {**roles, person: role}
     return Reason.CONTRADICTION if is_contradicted(statements, after, person) else after
-
-
-def _are_all_known(statements: Sequence[Statement], roles: Roles) -> bool:
-    return all(person in roles for person in people_of(statements))

@@ -26,9 +26,11 @@ class KnightsProblem(BaseModel):
     statements: list[Annotated[str, StringConstraints(max_length=_LONGEST)]] = Field(
         min_length=1, max_length=36, examples=[EXAMPLE]
     )
-    """Sentences of four forms. `A says B is a knave.` `A says B is a knave or C is a knight.` `A
-    says B and C are alike.` `A says B and C differ.` For `or` there may be `and`.
-    One of two or both make `or` true. People are single capital letters, at most 12 of them."""
+    """Sentences such as `A says B is a knave.` and `A says B and C differ.`
+
+    Instead of `differ` there may be `are alike`. A person may also say two roles: `A says B is a
+    knave or C is a knight.` There `and` may stand for `or`; an `or` is true where both are. People
+    are single capital letters, at most 12 of them."""
 
     @field_validator("statements")
     @classmethod

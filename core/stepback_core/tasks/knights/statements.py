@@ -119,13 +119,22 @@ def write_words(statement: Statement) -> str:
 
 
 def write_signs(statement: Statement) -> str:
-    parts = [person + "-+"[role] for person, role in statement.said] or statement.about
+    parts = [write_role(person, role) for person, role in statement.said] or statement.about
     return f"{statement.speaker}:{statement.form.join(parts)}"
+
+
+def write_role(person: str, role: bool) -> str:
+    return person + "-+"[role]
 
 
 def people_of(statements: Sequence[Statement]) -> list[str]:
     """Everybody who speaks or is spoken of, in the order of their names."""
     return sorted({person for statement in statements for person in statement.people})
+
+
+def people_left(statements: Sequence[Statement], roles: Roles) -> list[str]:
+    """Those of them who have no role."""
+    return [person for person in people_of(statements) if person not in roles]
 
 
 def is_contradicted(statements: Sequence[Statement], roles: Roles, person: str) -> bool:
@@ -141,7 +150,7 @@ def is_contradicted(statements: Sequence[Statement], roles: Roles, person: str) 
 def solutions(statements: Sequence[Statement], roles: Roles) -> Iterator[dict[str, bool]]:
     """Every way to give roles to the rest so that all statements fit. Those that the given roles
     decide must fit already."""
-    rest = [person for person in people_of(statements) if person not in roles]
+    rest = people_left(statements, roles)
     if not rest:
         yield dict(roles)
         return
@@ -149,3 +158,8 @@ def solutions(statements: Sequence[Statement], roles: Roles) -> Iterator[dict[st
         more = {**roles, rest[0]: role}
         if not is_contradicted(statements, more, rest[0]):
             yield from solutions(statements, more)
+
+
+def has_solution(statements: Sequence[Statement], roles: Roles) -> bool:
+    """Tell if there is any such way."""
+    return next(solutions(statements, roles), None) is not None

@@ -4,9 +4,14 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
-from stepback_core.tasks.knights.checker import Knights, believe, replay, write_step
+from stepback_core.tasks.knights.checker import Knights, believe, replay
 from stepback_core.tasks.knights.problem import KnightsProblem
-from stepback_core.tasks.knights.statements import Statement, people_of, write_words
+from stepback_core.tasks.knights.statements import (
+    Statement,
+    people_of,
+    write_role,
+    write_words,
+)
 from stepback_training.generators.base import ErrorKind, Generator, Split, is_test_input
 from stepback_training.generators.knights.errors import (
     computational_error,
@@ -59,7 +64,7 @@ class KnightsGenerator(Generator[KnightsProblem]):
         orders = [(roles, _order(statements, roles)) for roles in found]
         names = people_of(statements)
         orders += [(roles, names) for roles, order in orders if order != names]
-        return [[write_step(person, roles[person]) for person in order] for roles, order in orders]
+        return [[write_role(person, roles[person]) for person in order] for roles, order in orders]
 
     def wrong_step(
         self, problem: KnightsProblem, prefix: Sequence[str], kind: ErrorKind, rng: Random

@@ -3,8 +3,13 @@
 from collections.abc import Sequence
 from random import Random
 
-from stepback_core.tasks.knights.checker import write_step
-from stepback_core.tasks.knights.statements import Roles, Statement, people_of, solutions
+from stepback_core.tasks.knights.statements import (
+    Roles,
+    Statement,
+    has_solution,
+    people_left,
+    write_role,
+)
 from stepback_training.generators.knights.generation import next_person, possible
 
 
@@ -18,9 +23,9 @@ def exploration_error(statements: Sequence[Statement], roles: Roles, rng: Random
     dead = [
         role
         for role in possible(statements, roles, person)
-        if not any(True for _ in solutions(statements, {**roles, person: role}))
+        if not has_solution(statements, {**roles, person: role})
     ]
-    return write_step(person, rng.choice(dead)) if dead else None
+    return write_role(person, rng.choice(dead)) if dead else None
 
 
 def computational_error(statements: Sequence[Statement], roles: Roles, rng: Random) -> str | None:
@@ -29,28 +34,28 @@ def computational_error(statements: Sequence[Statement], roles: Roles, rng: Rand
     if person is None:
         return None
     refused = {True, False}.difference(possible(statements, roles, person))
-    return write_step(person, rng.choice(sorted(refused))) if refused else None
+    return write_role(person, rng.choice(sorted(refused))) if refused else None
 
 
 def rule_violation(roles: Roles, rng: Random) -> str | None:
     """A role for somebody who has one; None if nobody has."""
-    return write_step(rng.choice(sorted(roles)), rng.random() < 0.5) if roles else None
+    return write_role(rng.choice(sorted(roles)), rng.random() < 0.5) if roles else None
 
 
 def follow_up(statements: Sequence[Statement], roles: Roles, rng: Random) -> str | None:
     """A role that contradicts nothing more, of the next person who can have one; None if nobody
     can."""
-    left = _left(statements, roles)
+    left = people_left(statements, roles)
     found = {person: possible(statements, roles, person) for person in left}
     able = [person for person in left if found[person]]
     # What follows at once comes first, as on right paths.
     able.sort(key=lambda person: len(found[person]))
-    return write_step(able[0], rng.choice(found[able[0]])) if able else None
+    return write_role(able[0], rng.choice(found[able[0]])) if able else None
 
 
 def false_claim(statements: Sequence[Statement], roles: Roles, rng: Random) -> str | None:
     """A wrong role for the last person who has none; None if more have none, or nobody."""
-    left = _left(statements, roles)
+    left = people_left(statements, roles)
     if len(left) != 1:
         return None
     wrong = [
@@ -58,8 +63,4 @@ def false_claim(statements: Sequence[Statement], roles: Roles, rng: Random) -> s
         for role in (True, False)
         if not all(each.fits({**roles, left[0]: role}) for each in statements)
     ]
-    return write_step(left[0], rng.choice(wrong)) if wrong else None
-
-
-def _left(statements: Sequence[Statement], roles: Roles) -> list[str]:
-    return [person for person in people_of(statements) if person not in roles]
+    return write_role(left[0], rng.choice(wrong)) if wrong else None

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from stepback_core.tasks.knights.statements import Statement, people_of
+from stepback_core.tasks.knights.statements import Statement, people_of, write_role
 from stepback_training.generators.refinement import Colours, certificate, digest
 
 
@@ -16,17 +16,17 @@ def renamed_form(statements: Sequence[Statement]) -> str:
     return certificate(first, lambda colours: _around([*once.values()], colours))
 
 
-def _parts(statement: Statement) -> dict[str, str]:
-    """Each person spoken of, with the sign of the role; compared ones have the same."""
-    signs = ["-+"[role] for role in statement.roles] or "++"
-    return dict(zip(statement.about, signs, strict=True))
+def _parts(statement: Statement) -> dict[str, bool]:
+    """Each person spoken of, with the role; compared ones have the same."""
+    return dict(zip(statement.about, statement.roles or (True, True), strict=True))
 
 
 def _around(statements: Sequence[Statement], colours: Colours) -> dict[str, list[str]]:
     """Give each person's colour, and each statement with the person's part in it."""
     found = defaultdict[str, list[str]](list)
     for statement in statements:
-        said = {person: colours[person] + sign for person, sign in _parts(statement).items()}
+        parts = _parts(statement).items()
+        said = {person: write_role(colours[person], role) for person, role in parts}
         whole = digest([colours[statement.speaker], statement.form, *sorted(said.values())])
         found[statement.speaker].append(f"says {whole}")
         for person, part in said.items():

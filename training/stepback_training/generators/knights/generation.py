@@ -13,6 +13,7 @@ from stepback_core.tasks.knights.statements import (
     Roles,
     Statement,
     is_contradicted,
+    people_left,
     people_of,
     solutions,
 )
@@ -66,7 +67,7 @@ def first_solutions(statements: Sequence[Statement], most: int) -> list[dict[str
 def next_person(statements: Sequence[Statement], roles: Roles) -> str | None:
     """Return who gets a role next: the first person who can have but one without a contradiction,
     else the first who has none. None if all have one."""
-    left = [person for person in people_of(statements) if person not in roles]
+    left = people_left(statements, roles)
     forced = (person for person in left if len(possible(statements, roles, person)) == 1)
     return next(forced, left[0] if left else None)
 
