@@ -23,6 +23,7 @@ keeps verdicts, so take another folder after a change of a rule of choice.
 
 import argparse
 import asyncio
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -89,6 +90,8 @@ def train_arm(given: argparse.Namespace, arm: str, seed: int) -> Path:
         files = {"--recipe": given.recipe, "--data": samples, "--out": folder / "run"}
         flags = [str(part) for flag in files.items() for part in flag]
         subprocess.run([sys.executable, "-m", "stepback_client.cli", "train", *flags], check=True)
+    # A trained arm needs no state to go on from; of SmolLM2 it is 3 GB an arm.
+    shutil.rmtree(folder / "run/checkpoints", ignore_errors=True)
     return folder / "run/model"
 
 
