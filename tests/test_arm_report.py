@@ -49,3 +49,16 @@ def test_a_best_search_is_one_of_the_same_budget(capsys: pytest.CaptureFixture[s
 def test_without_b_there_is_nothing_to_compare(capsys: pytest.CaptureFixture[str]) -> None:
     report({("blind", 0): [_row("greedy")]})
     assert "against" not in capsys.readouterr().out
+
+
+def test_with_the_checker_no_rule_chooses(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = {
+        ("A", 1): [_row("best-first", checker="ynn")],
+        ("B", 1): [_row("best-first", checker="yyn")],
+    }
+    report(rows, ())
+    table, pairs = capsys.readouterr().out.strip().split("\n\n")
+    assert table.splitlines()[0] == "| arm | seed | search, tokens | any | generated | forwarded |"
+    assert pairs.splitlines()[2:] == [
+        "| 1 | best-first, 40, any | A, best-first, 40, any | +33.3 | 1 / 0 | 1 |"
+    ]

@@ -10,13 +10,13 @@ _SAID = {"checker": "any"}
 """Rules that are printed by another name than their key in a row."""
 
 
-def report(rows: dict[tuple[str, int], list[Row]]) -> None:
-    """Print every row, then B against each other arm."""
-    print(f"| arm | seed | search, tokens | {' | '.join(RULES)} | any | generated | forwarded |")
-    print("| --- " * (len(RULES) + 6) + "|")
+def report(rows: dict[tuple[str, int], list[Row]], rules: Sequence[str] = tuple(RULES)) -> None:
+    """Print every row, then B against each other arm. Without `rules`, by *any* alone."""
+    heads = " | ".join(["arm", "seed", "search, tokens", *rules, "any", "generated", "forwarded"])
+    print(f"| {heads} |\n{'| --- ' * (len(rules) + 6)}|")
     for (arm, seed), found in rows.items():
         for row in found:
-            right = (row.right(rule) for rule in (*RULES, "checker"))
+            right = (row.right(rule) for rule in (*rules, "checker"))
             shares = " | ".join(share(sum(each), len(each)) for each in right)
             tokens = f"{row.mean('generated'):.0f} | {row.mean('forwarded'):.0f}"
             print(f"| {arm} | {seed} | {row.name} | {shares} | {tokens} |")
@@ -28,11 +28,13 @@ def report(rows: dict[tuple[str, int], list[Row]]) -> None:
         found = rows[arm, seed]
         ours = rows["B", seed]
         for mine, theirs in zip(ours, found, strict=True):
-            best = max(RULES, key=lambda rule: sum(theirs.right(rule)))
-            alike = [(rule, rule) for rule in (*RULES, "checker")]
-            for rule, other in dict.fromkeys([*alike, ("marker", best)]):
+            pairs = [(rule, rule) for rule in (*rules, "checker")]
+            if rules:
+                best = max(rules, key=lambda rule: sum(theirs.right(rule)))
+                pairs.append(("marker", best))
+            for rule, other in dict.fromkeys(pairs):
                 _print_pair(seed, (mine, rule), arm, (theirs, other))
-        for mine in ours:
+        for mine in ours if rules else ():
             _print_pair(seed, (mine, "marker"), arm, _best(found, mine.budget))
 
 

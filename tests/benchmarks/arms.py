@@ -2,12 +2,14 @@
 
     python -m tests.benchmarks.arms --recipe training/recipes/deduction-arms.toml --out runs/arms
         [--arms A,B,C,D] [--seeds 1,2,3] [--samples 40000] [--branches 8] [--problems 500]
-        [--searches greedy,best-of-N]
+        [--searches greedy,best-of-N] [--checker]
 
 `arm_samples` says what the arms are. Every arm trains the recipe on as many tokens (`tokens`), by
 `stepback train`, on samples of its own. Then each is asked the same held-out questions as plain
 prompts, so that no search knows the task, under the same budgets of generated tokens. The checker
 only marks what was chosen. *Any* says how often some answer is right, which a checker would find.
+With --checker they are asked as problems of the task instead: a search then knows the rules, drops
+illegal steps, and ends at the first right answer.
 
 Last come paired tests (McNemar) of B against each other arm:
 
@@ -17,8 +19,9 @@ Last come paired tests (McNemar) of B against each other arm:
 
 The other's best is picked on these very problems, which favours the other.
 
-Trainings and rows that are done are kept in --out: the same command goes on after a kill. A row
-keeps verdicts, so take another folder after a change of a rule of choice.
+Trainings and rows that are done are kept in --out: the same command goes on after a kill. Each
+experiment needs a folder of its own; that of another recipe or of other samples is refused. A row
+keeps verdicts, so take another folder after a change of a rule of choice, too.
 """
 
 import argparse
@@ -37,9 +40,10 @@ from stepback_training.config import Recipe
 from stepback_training.generators import GENERATORS, Split
 from tests.benchmarks.arm_report import report
 from tests.benchmarks.arm_samples import ARMS, arm_samples, write_arm
+from tests.benchmarks.kept import claim
 from tests.benchmarks.measuring import FINAL_SEED, whole_numbers
-from tests.benchmarks.rows import Row
-from tests.benchmarks.solving import BlindRowSolver, start_engine
+from tests.benchmarks.rows import RULES, Row
+from tests.benchmarks.solving import BlindRowSolver, RowSolver, start_engine
 
 _WIDE = {"breadth": 64, "temperature": 0.7}
 _ROUNDS = {"breadth": 8, "backtracks": 1, "temperature": 0.7}
@@ -74,10 +78,14 @@ def searches_at(temperature: float | None, names: Sequence[str]) -> dict[str, di
 
 
 def train_arm(given: argparse.Namespace, arm: str, seed: int) -> Path:
-    """Train an arm, or go on with it; returns its checkpoint."""
+    """Train an arm, or go on with it; returns its checkpoint.
+
+    Raises ValueError where the folder holds an arm of another recipe, or of other samples.
+    """
     folder = given.out / f"{arm}-{seed}"
+    recipe = Recipe.read(given.recipe)
+    claim(folder / "arm.json", arm_source(recipe, given.branches, given.samples))
     if not (folder / "run/model").exists():
-        recipe = Recipe.read(given.recipe)
         source = recipe.data.tasks[0]
         task = source.task
         if task is None:
@@ -95,6 +103,11 @@ def train_arm(given: argparse.Namespace, arm: str, seed: int) -> Path:
     return folder / "run/model"
 
 
+def arm_source(recipe: Recipe, branches: float, samples: int) -> dict[str, Any]:
+    """What an arm is made of, beside its letter and seed."""
+    return {"recipe": recipe.model_dump(mode="json"), "branches": branches, "samples": samples}
+
+
 async def ask_arm(given: argparse.Namespace, arm: str, seed: int, model: Path) -> list[Row]:
     """Ask a trained arm every search under every budget."""
     checkpoint = Checkpoint.open(model)
@@ -104,12 +117,17 @@ async def ask_arm(given: argparse.Namespace, arm: str, seed: int, model: Path) -
     engine = start_engine(checkpoint, given.in_flight)
     try:
         limit = asyncio.Semaphore(given.in_flight)
-        solver = BlindRowSolver(
-            engine, checkpoint, task, limit, given.out / f"{arm}-{seed}" / "rows"
-        )
+        kept = given.out / f"{arm}-{seed}" / ("rows-with-checker" if given.checker else "rows")
+        kind = RowSolver if given.checker else BlindRowSolver
+        solver = kind(engine, checkpoint, task, limit, kept)
+        told = {"select": "verified"} if given.checker else {}
         return [
             await solver.row(
-                f"{name}, {budget}", arm, options | {"budget": {"tokens": budget}}, problems, seed
+                f"{name}, {budget}",
+                arm,
+                {**options, **told, "budget": {"tokens": budget}},
+                problems,
+                seed,
             )
             for budget in given.budgets
             for name, options in searches_at(given.temperature, given.searches).items()
@@ -133,13 +151,14 @@ def main() -> int:
     parser.add_argument("--budgets", type=whole_numbers, default=[40, 160, 640])
     parser.add_argument("--temperature", type=float, help="of all samples; their own if left out")
     parser.add_argument("--in-flight", type=int, default=16)
+    parser.add_argument("--checker", action="store_true", help="ask with the rules and the checker")
     given = parser.parse_args()
     rows: dict[tuple[str, int], list[Row]] = {}
     for seed in given.seeds:
         for arm in given.arms:
             model = train_arm(given, arm, seed)
             rows[arm, seed] = asyncio.run(ask_arm(given, arm, seed, model))
-    report(rows)
+    report(rows, () if given.checker else tuple(RULES))
     return 0
 
 

@@ -4,10 +4,8 @@ Rows are asked side by side, so that the engine's batches stay full. So nothing 
 """
 
 import asyncio
-import json
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from stepback_server.settings import Settings
 from stepback_server.solve.solver import Solver
 from stepback_training.generators import Generator
 from tests.benchmarks.counting import CountingEngine
+from tests.benchmarks.kept import digest_of, keep_row, kept_row
 from tests.benchmarks.rows import RULES, Asked, Row
 
 MOST_CANDIDATES = 1024
@@ -44,6 +43,7 @@ class RowSolver:
         """`limit` is of the searches in flight."""
         self._engine = engine
         self._task = task
+        self._model = checkpoint.digest
         self._solver = Solver(checkpoint, _settings())
         self._limit = limit
         self._kept = kept
@@ -56,18 +56,24 @@ class RowSolver:
         problems: Sequence[BaseModel],
         seed: int,
     ) -> Row:
-        """A row, asked only where no earlier process has kept it."""
+        """A row, asked only where no earlier process has kept it. Raises ValueError where the
+        folder has such a row of another model, of other problems or of other options."""
         file = self._kept / f"{name}-{kind}-{len(problems)}-{seed}.json".replace(" ", "_")
         budget = options.get("budget", {}).get("tokens")
-        if file.exists():
-            kept = [Asked(**each) for each in json.loads(file.read_text())]
+        source = {
+            "model": self._model,
+            "task": self._task.name,
+            "problems": digest_of(problems),
+            "options": options,
+        }
+        kept = kept_row(file, source)
+        if kept is not None:
             return Row(name, kind, kept, budget)
         asked = await asyncio.gather(
             *(self._ask(problem, n, options) for n, problem in enumerate(problems))
         )
         print(f"done: {name} ({kind})", file=sys.stderr, flush=True)
-        self._kept.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps([asdict(each) for each in asked]))
+        keep_row(file, source, asked)
         return Row(name, kind, list(asked), budget)
 
     async def _ask(self, problem: BaseModel, number: int, options: dict[str, Any]) -> Asked:

@@ -216,6 +216,20 @@ def test_samples_in_a_row_do_not_see_each_other(attention: str, variant: str) ->
             torch.testing.assert_close(logits[start:end], alone, atol=1e-4, rtol=1e-4)
 
 
+def test_without_a_shuffle_samples_keep_the_order_of_their_file() -> None:
+    texts = [Sample(prompt=f"{n}+1", steps=[f"{n}+1={n + 1}"]) for n in range(60, 90)]
+    samples = EncodedSamples.of(texts, CODEC)
+
+    def in_order(*, shuffle: bool) -> bool:
+        packed = PackedRows(samples, 64, pad_id=0, seed=0, shuffle=shuffle)
+        rows = [packed[index]["input_ids"].numpy() for index in range(len(packed))]
+        held = np.concatenate([samples.ids_of(sample) for sample in range(len(samples))])
+        found = np.concatenate([row[row != 0] for row in rows])
+        return np.array_equal(found, held[held != 0])
+
+    assert in_order(shuffle=False) and not in_order(shuffle=True)
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("variant", ["plain", "checkpointing", "adapter"])
 def test_a_packed_row_teaches_what_its_samples_teach_alone(attention: str, variant: str) -> None:

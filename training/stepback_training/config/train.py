@@ -62,6 +62,9 @@ class TrainRecipe(BaseModel, extra="forbid", frozen=True):
     """Tokens of one optimizer step over all processes, padding included."""
     row_tokens: int = Field(default=256, gt=0)
     """Samples are packed into rows of this length; a sample longer than a row is refused."""
+    shuffle: bool = True
+    """Samples in an order of the recipe's seed. Without it they keep the order of their file, up to
+    what fits into a row: recipes that compare then see the same problems one after another."""
     micro_rows: int | None = Field(default=None, gt=0)
     """Rows of one forward pass of one process; smaller saves memory. None for its whole share of a
     step on a GPU, and on a CPU for what fits its caches: at most 4,096 tokens."""

@@ -18,7 +18,7 @@ from stepback_training.train.shared_prompts import Tree, alike, common_length, g
 
 
 class PackedRows(Dataset[dict[str, torch.Tensor]]):
-    """Samples in a seeded random order, packed into rows of `row_tokens`.
+    """Samples in a seeded random order, or in that of their file, packed into rows of `row_tokens`.
 
     A row is `input_ids`, `position_ids` and `labels`, each int64 of shape [row_tokens]; where
     samples share prompts or beginnings, `until` too, which says up to where each token is seen.
@@ -34,6 +34,7 @@ class PackedRows(Dataset[dict[str, torch.Tensor]]):
         pad_id: int,
         seed: int,
         *,
+        shuffle: bool = True,
         multiple: int = 1,
         together: bool = True,
         share_prompts: bool = False,
@@ -51,8 +52,10 @@ class PackedRows(Dataset[dict[str, torch.Tensor]]):
         self._pad_id = pad_id
         self._shares = share_prompts or share_beginnings
         self._deeply = share_beginnings
-        # Shuffled once, here: the Trainer then reads the rows in their order.
-        order = np.random.default_rng(seed).permutation(len(samples)).tolist()
+        order = list(range(len(samples)))
+        if shuffle:
+            # Once, here: the Trainer then reads the rows in their order.
+            order = np.random.default_rng(seed).permutation(len(samples)).tolist()
         self._groups = self._grouped(order) if self._shares else [[sample] for sample in order]
         lengths = [self._length(group) for group in self._groups]
         units = list(range(len(lengths)))

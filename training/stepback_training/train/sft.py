@@ -108,6 +108,7 @@ def _prepare(recipe: Recipe, data: Path) -> _Material:
         fit.row_tokens,
         pad,
         recipe.seed,
+        shuffle=fit.shuffle,
         multiple=fit.rows_per_step,
         together=is_blind,
         share_prompts=fit.share_prompts,
