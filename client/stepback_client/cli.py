@@ -99,6 +99,8 @@ def solve(arguments: Sequence[str]) -> int:
         question = read_problem_arguments(given)
         options = search_options(given) | question.options
         with Client.from_environment(given.url) as client:
+            if given.wait:
+                client.wait_until_ready(given.wait)
             if given.watch:
                 result = _watched(client, question.problem, options)
             else:
@@ -134,6 +136,9 @@ def _solve_parser() -> argparse.ArgumentParser:
     parser.add_argument("numbers", type=int, nargs="*", help="of Countdown: the inputs, each 1..99")
     add_problem_flags(parser)
     parser.add_argument("--watch", action="store_true", help="show the search while it runs")
+    parser.add_argument(
+        "--wait", type=float, metavar="SECONDS", help="wait for a controller that still starts"
+    )
     add_search_flags(parser)
     return parser
 

@@ -9,10 +9,13 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from pydantic import BaseModel
 
+from stepback_core.schemas import Readiness
 from stepback_core.tasks import CountdownProblem
 from stepback_training.generators import GENERATORS
 from tests import warm
+from tests.client.echo import served
 from tests.client.test_output import RESULT
 from tests.conftest import ROOT, free_port
 
@@ -152,6 +155,47 @@ def test_a_picture_of_a_plugins_task_is_printed() -> None:
         server.shutdown()
     assert done.returncode == 0, done.stderr
     assert "\n+--+\n|<b|\n+--+\nsolved: " in done.stdout
+
+
+class _Starting(BaseHTTPRequestHandler):
+    """Is ready at the third look, and answers then alone."""
+
+    looks = 0
+
+    def do_GET(self) -> None:
+        _Starting.looks += 1
+        ready = _Starting.looks >= 3
+        seen = Readiness(
+            ready=ready, reason="loading", searching=0, queued=0, running=0, restarts=0
+        )
+        self._send(200 if ready else 503, seen)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._send(200 if _Starting.looks >= 3 else 500, RESULT)
+
+    def _send(self, status: int, what: BaseModel) -> None:
+        body = what.model_dump_json().encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+def test_solve_waits_for_a_controller_that_starts() -> None:
+    with served(_Starting) as url:
+        done = stepback("solve", "--wait", "60", "3", "5", "--target", "15", "--url", url)
+    assert done.returncode == 0, done.stderr
+    assert "\nsolved: " in done.stdout
+
+
+def test_a_wait_ends_and_says_for_what() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    done = stepback("solve", "--wait", "0.1", "3", "5", "--target", "15", "--url", url)
+    assert done.returncode == 2 and "/ready" in done.stderr
 
 
 def test_an_unusable_setting_is_one_line() -> None:

