@@ -1,5 +1,7 @@
 """Samples of four arms: the same questions in the same order, with other branches.
 
+A training keeps that order where its recipe has `shuffle = false`.
+
 A  the right path of each question alone
 B  also wrong steps after beginnings of it, each with the marker
 C  the beginnings of B, with neither a wrong step nor a marker

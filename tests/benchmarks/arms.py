@@ -1,8 +1,8 @@
 """Worth of a marker: arms with equal training tokens, measured without a checker.
 
-    python -m tests.benchmarks.arms --recipe training/recipes/deduction-arms.toml --out runs/arms
-        [--arms A,B,C,D] [--seeds 1,2,3] [--samples 40000] [--branches 8] [--problems 500]
-        [--searches greedy,best-of-N] [--checker]
+    python -m tests.benchmarks.arms --recipe training/recipes/deduction-arms.toml
+        --out runs/arms-deduction [--arms A,B,C,D] [--seeds 1,2,3] [--samples 40000] [--branches 8]
+        [--problems 500] [--searches greedy,best-of-N] [--checker]
 
 `arm_samples` says what the arms are. Every arm trains the recipe on as many tokens (`tokens`), by
 `stepback train`, on samples of its own. Then each is asked the same held-out questions as plain

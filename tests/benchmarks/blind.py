@@ -1,6 +1,6 @@
 """One checkpoint without a checker: several searches, and the marker on the model's own dead ends.
 
-    python -m tests.benchmarks.blind --model runs/smollm2-deduction/model --out runs/blind
+    python -m tests.benchmarks.blind --model runs/smollm2-deduction/model --out runs/blind-prosqa
         --file prosqa_valid.json --question question [--searches greedy,best-of-N] [--budgets 160]
 
 Without --file the questions are held-out ones of the task, drawn by --options. The searches are

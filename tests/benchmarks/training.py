@@ -1,13 +1,13 @@
 """`make bench-training`: training tokens/s as ratios, packed rows against the same loop otherwise.
 
 All sides train the same model on the same samples with the same Trainer. Packed: rows of one
-length with several samples each, as the recipe says. Padded: one sample a row, and each batch as
-long as its longest sample, which is what a padding collator gives. Fused: packed, with the
-attention of `attention = "sdpa"`; left out where that is the recipe's own. Head: packed, with the
-head computed at losses alone. Shared: so, and with shared prompts. Beginnings: so, and with all
-that samples begin with. All take about as many samples a step, in as many passes, but for the last
-two, which take as many rows. A token counts where a sample has it, and a shared one counts for each
-sample; padding does not count.
+length with several samples each, the head at all tokens and nothing shared. Padded: one sample a
+row, and each batch as long as its longest sample, which is what a padding collator gives. Fused:
+packed, with the attention of `attention = "sdpa"`; left out where that is the recipe's own. Head:
+packed, with the head computed at losses alone. Shared: so, and with shared prompts. Beginnings: so,
+and with all that samples begin with. All take about as many samples a step, in as many passes, but
+for the last two, which take as many rows. A token counts where a sample has it, and a shared one
+counts for each sample; padding does not count.
 
 With `--branches N` the samples are not the recipe's: N of them have one prompt, of some 35
 sentences, as a deduction in words has it.
@@ -112,7 +112,7 @@ def measure(given: argparse.Namespace) -> Measured:
     """Train so many steps, as one side."""
     recipe = Recipe.read(given.recipe)
     fit = recipe.train
-    fit = fit.model_copy(update=_CHANGES.get(given.side, {}))
+    fit = fit.model_copy(update=_CHANGES[given.side])
     recipe = recipe.model_copy(update={"train": fit})
     torch.manual_seed(0)
     model, tokenizer, grammar = make_model(recipe)
@@ -164,11 +164,14 @@ def measure(given: argparse.Namespace) -> Measured:
     return Measured(tokens / seconds, peak_memory(), fill, tokens / worked)
 
 
+_PLAIN: dict[str, Any] = {"head": "all", "share_prompts": False, "share_beginnings": False}
 _CHANGES: dict[str, dict[str, Any]] = {
-    "fused": {"attention": "sdpa"},
-    "head": {"head": "loss"},
-    "shared": {"head": "loss", "share_prompts": True},
-    "beginnings": {"head": "loss", "share_beginnings": True},
+    "packed": _PLAIN,
+    "padded": _PLAIN,
+    "fused": {**_PLAIN, "attention": "sdpa"},
+    "head": {**_PLAIN, "head": "loss"},
+    "shared": {"head": "loss", "share_prompts": True, "share_beginnings": False},
+    "beginnings": {"head": "loss", "share_prompts": False, "share_beginnings": True},
 }
 
 
