@@ -104,28 +104,17 @@ def _in_order(measured: Measured, name: str, split: Split) -> list[ProblemOutcom
     return [measured.outcomes[name, split, number] for number in numbers]
 
 
-_RULES = (
-    Rule.PERPLEXITY,
-    Rule.VOTE,
-    Rule.MARKER,
-    Rule.WEIGHTED_VOTE,
-    Rule.LEGAL,
-    Rule.VERIFIED,
-)
-_COLUMNS = (
-    "setting",
-    "problems",
-    "tokens",
-    "samples",
-    "s p50",
-    "s p99",
-    "by perplexity",
-    "by vote",
-    "likeliest legal",
-    "verified",
-    "pass@N",
-    "lax, by perplexity",
-)
+_RULES = {
+    Rule.PERPLEXITY: "by perplexity",
+    Rule.VOTE: "by vote",
+    Rule.MARKER: "by marker",
+    Rule.WEIGHTED_VOTE: "by weighted vote",
+    Rule.LEGAL: "likeliest legal",
+    Rule.VERIFIED: "verified",
+}
+"""Rules that choose an answer, and the heads of their columns."""
+_COST = ("tokens", "samples", "s p50", "s p99")
+_COLUMNS = ("setting", "problems", *_COST, *_RULES.values(), "pass@N", "lax, by perplexity")
 _HEAD = f"| {' | '.join(_COLUMNS)} |"
 _RULE = f"|{' --- |' * len(_COLUMNS)}"
 

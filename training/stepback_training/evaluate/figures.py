@@ -48,11 +48,12 @@ def _share(accuracy: Accuracy | None, *, lax: bool = False) -> Share | None:
 _PERPLEXITY = _Measure("by perplexity, %", _by(Rule.PERPLEXITY))
 _LAX = _Measure("by perplexity, lax, %", _by(Rule.PERPLEXITY, lax=True))
 _VOTE = _Measure("by vote, %", _by(Rule.VOTE))
+_MARKER = _Measure("by marker, %", _by(Rule.MARKER))
 _LEGAL = _Measure("likeliest legal, %", _by(Rule.LEGAL))
 _VERIFIED = _Measure("until verified, %", _by(Rule.VERIFIED))
 _PASSED = _Measure("pass@N, %", lambda row: _share(row.pass_at_n))
-_OVER_TOKENS = (_PERPLEXITY, _VOTE, _LEGAL, _VERIFIED)
-_OVER_BREADTH = (_LAX, _PERPLEXITY, _VOTE, _LEGAL, _PASSED)
+_OVER_TOKENS = (_PERPLEXITY, _VOTE, _MARKER, _LEGAL, _VERIFIED)
+_OVER_BREADTH = (_LAX, _PERPLEXITY, _VOTE, _MARKER, _LEGAL, _PASSED)
 
 
 @dataclass(frozen=True, slots=True)
