@@ -33,7 +33,7 @@ from tests.conftest import ROOT
 COUNTDOWN = ROOT / "training/recipes/countdown.toml"
 
 
-def tiny_trainer(folder: Path) -> StepbackTrainer:
+def tiny_trainer(folder: Path, checkpoint_every: int | None = 1) -> StepbackTrainer:
     """A training of a few steps, each of which is kept."""
     tokenizer: Any = make_tokenizer(Grammar(), tasks=[], digits_per_token=1)
     samples = EncodedSamples.of(
@@ -48,7 +48,7 @@ def tiny_trainer(folder: Path) -> StepbackTrainer:
                 "learning_rate": 1e-3,
                 "batch_tokens": 32,
                 "row_tokens": 32,
-                "checkpoint_every": 1,
+                "checkpoint_every": checkpoint_every,
                 "epochs": 3,
             },
         }
@@ -69,6 +69,12 @@ def tiny_trainer(folder: Path) -> StepbackTrainer:
         args=arguments,
         train_dataset=rows,
     )
+
+
+def test_a_short_training_has_checkpoints_to_go_on_from(tmp_path: Path) -> None:
+    arguments = tiny_trainer(tmp_path, checkpoint_every=None).args
+    assert 8 < arguments.max_steps < 250
+    assert arguments.save_steps == arguments.max_steps // 4
 
 
 def test_a_loss_that_is_no_number_ends_the_training_and_keeps_the_last_good_checkpoint(

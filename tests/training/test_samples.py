@@ -14,11 +14,13 @@ from pydantic import ValidationError
 from stepback_core.errors import InvalidInput
 from stepback_core.manifest import Manifest
 from stepback_core.tasks import CountdownProblem, Reason
+from stepback_training.cli import data
 from stepback_training.config import DataRecipe, Recipe, Source
 from stepback_training.data.samples import (
     Sample,
     first_of_each_order,
     read_samples,
+    recipe_as_written,
     recipe_of,
     write_samples,
 )
@@ -272,6 +274,37 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     make(path, samples=10)
     assert path.exists()
     assert recipe_of(path) == DataRecipe(samples=10, seed=3)
+
+
+def test_samples_of_another_recipe_are_refused_and_the_difference_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    make(path, samples=10)
+    recipe = DataRecipe(samples=10, seed=3)
+    assert recipe_as_written(path, recipe) == recipe
+    assert recipe_as_written(tmp_path / "elsewhere.jsonl", recipe) == recipe
+    other = recipe.model_copy(update={"backtrack_share": 0.25})
+    with pytest.raises(ValueError, match=r"backtrack_share \(0\.5, here 0\.25\); write it anew"):
+        recipe_as_written(path, other)
+
+
+def test_what_flags_changed_for_these_samples_is_taken_from_them(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(GOOD)
+    path, recipe = tmp_path / "samples.jsonl", Recipe.read(tmp_path / "recipe.toml").data
+    flags = ["--recipe", str(tmp_path / "recipe.toml"), "--out", str(path), "--processes", "1"]
+    assert data([*flags, "--backtrack-share", "0", "--seed", "5"]) == 0
+    assert recipe_of(path) == recipe.model_copy(update={"backtrack_share": 0.0, "seed": 5})
+    assert recipe_as_written(path, recipe) == recipe_of(path)
+    with pytest.raises(
+        ValueError, match=r"this recipe's: samples \(10, here 12\)"
+    ):
+        recipe_as_written(path, recipe.model_copy(update={"samples": 12}))
+
+
+@pytest.mark.parametrize("text", ["[1]", "not JSON", ""])
+def test_a_recipe_beside_the_samples_that_is_none_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "samples.jsonl.recipe.json").write_text(text)
+    with pytest.raises(InvalidInput, match=r"samples\.jsonl\.recipe\.json: it is no recipe"):
+        recipe_of(tmp_path / "samples.jsonl")
 
 
 GOOD = """

@@ -148,12 +148,6 @@ def test_a_run_does_not_go_on_with_another_recipe_or_other_data(
         held(run, Recipe.read(recipe), plain),
     ):
         pass
-    other = Recipe.read(recipe).model_copy(update={"data": DataRecipe(samples=7)})
-    with (
-        pytest.raises(ValueError, match=r"this recipe's \[data\]"),
-        held(tmp_path / "other", other, samples),
-    ):
-        pass
 
 
 def test_a_bad_data_file_stops_the_run_with_one_line(tmp_path: Path) -> None:

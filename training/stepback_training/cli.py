@@ -56,7 +56,7 @@ def data(arguments: Sequence[str]) -> int:
     try:
         recipe = Recipe.read(given.recipe).data
         recipe = DataRecipe.model_validate(recipe.model_dump() | changes)
-        write_samples(recipe, given.out, processes=given.processes)
+        write_samples(recipe, given.out, changed=changes, processes=given.processes)
         if number := held_out(recipe):
             print(f"{number} traces were left out: their prompts belong to the test split")
     except (OSError, ValueError) as error:

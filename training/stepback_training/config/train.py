@@ -80,8 +80,9 @@ class TrainRecipe(BaseModel, extra="forbid", frozen=True):
     length until its decay starts: a run can be cut short or prolonged by `epochs`, and resumed."""
     decay: float = Field(default=0.25, gt=0, le=1)
     """Share of the steps in which the rate falls to zero; of wsd alone."""
-    checkpoint_every: int = Field(default=250, gt=0)
-    """Optimizer steps between resumable checkpoints."""
+    checkpoint_every: int | None = Field(default=None, gt=0)
+    """Optimizer steps between resumable checkpoints: what a kill costs at most. Left out: 250, or a
+    quarter of the run where that is less."""
     compile: bool = False
     """torch.compile; needs a C++ compiler on a CPU."""
     attention: Literal["auto", "sdpa", "eager"] = "auto"

@@ -7,7 +7,7 @@ there are any, and the marker; one without ends in the end token, unless it is a
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from itertools import islice
@@ -33,6 +33,8 @@ from stepback_training.generators import Generator, Split
 from stepback_training.plugins import add_plugins
 
 _CHUNK = 2000
+_CHANGED = "changed"
+"""In the recipe beside a file: the fields that were given for these samples alone."""
 
 
 class Sample(BaseModel):
@@ -64,10 +66,19 @@ class Sample(BaseModel):
         return [] if self.wrong_step is None else [self.wrong_step, *self.follow_ups]
 
 
-def write_samples(recipe: DataRecipe, path: Path, *, processes: int | None = None) -> None:
+def write_samples(
+    recipe: DataRecipe,
+    path: Path,
+    *,
+    changed: Collection[str] = (),
+    processes: int | None = None,
+) -> None:
     """Write the recipe's samples as JSONL; the same recipe gives the same bytes with any number of
-    processes. The file appears under its name only when it is whole. Raises InvalidInput
-    and OSError."""
+    processes. The file appears under its name only when it is whole.
+
+    `changed` names the fields that are not those of a recipe's file, but were given for these
+    samples: a training by that file takes them from here. Raises InvalidInput and OSError.
+    """
     # These are read before anything is written, and before processes are forked that need them.
     held_out(recipe)
     own_errors_of(recipe)
@@ -80,7 +91,8 @@ def write_samples(recipe: DataRecipe, path: Path, *, processes: int | None = Non
     try:
         _write_batches(recipe, partial, processes)
         partial.replace(path)
-        _recipe_path(path).write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        written = recipe.model_dump(mode="json") | {_CHANGED: sorted(changed)}
+        _recipe_path(path).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         partial.unlink(missing_ok=True)  # Gigabytes, maybe, on a disk that is full.
         raise OSError(error.errno, error.strerror, str(path)) from error
@@ -120,13 +132,44 @@ def held_out(recipe: DataRecipe) -> int:
 def recipe_of(path: Path) -> DataRecipe | None:
     """The recipe that a file was written by; None for samples from elsewhere. Raises
     InvalidInput."""
+    written = _written_beside(path)
+    return written and written[0]
+
+
+def recipe_as_written(path: Path, recipe: DataRecipe) -> DataRecipe:
+    """A recipe with what was changed when a file of samples was written by it.
+
+    Raises ValueError for samples of another recipe, and names its fields. Samples from elsewhere
+    fit any.
+    """
+    written = _written_beside(path)
+    if written is None:
+        return recipe
+    found, changed = written
+    theirs, ours = (each.model_dump(mode="json") for each in (found, recipe))
+    other = [field for field in ours if theirs[field] != ours[field] and field not in changed]
+    if other:
+        differs = ", ".join(f"{name} ({theirs[name]}, here {ours[name]})" for name in other)
+        raise ValueError(
+            f"{path} was written by another [data] than this recipe's: {differs}; write it anew, "
+            "or train by the recipe that it was written by"
+        )
+    return found
+
+
+def _written_beside(path: Path) -> tuple[DataRecipe, list[str]] | None:
+    """The recipe beside a file of samples, and which fields were changed for these alone."""
     recipe = _recipe_path(path)
     try:
-        return DataRecipe.model_validate_json(recipe.read_bytes())
+        written = dict(json.loads(recipe.read_bytes()))
+        changed = written.pop(_CHANGED, [])
+        return DataRecipe.model_validate(written), changed
     except FileNotFoundError:
         return None
     except ValidationError as error:
         raise InvalidInput(f"{recipe}: {first_error(error, whole='the recipe')}") from error
+    except (ValueError, TypeError) as error:
+        raise InvalidInput(f"{recipe}: it is no recipe; write the samples anew") from error
 
 
 def _recipe_path(path: Path) -> Path:

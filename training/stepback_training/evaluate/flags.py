@@ -115,8 +115,8 @@ def parser() -> argparse.ArgumentParser:
     add("--sampling", type=_list_of(Sampling), default=[Sampling.INDEPENDENT], metavar="NAME,...",
         help="independent, or beam for distinct samples (stochastic beam search)")  # fmt: skip
     add("--select", type=_list_of(Select), default=[*Select], metavar="RULE,...",
-        help="verified is a search of its own, which the first right answer ends; any of the others "
-        "asks one search, and all of them choose among its candidates")  # fmt: skip
+        help="verified is a search of its own, which the first right answer ends; for any of the "
+        "others one search is asked, and all of them choose among its candidates")  # fmt: skip
     add("--budget-tokens", type=_list_of(positive), metavar="TOKENS,...",
         help="every setting under each of these budgets; none if left out")  # fmt: skip
     add("--at-equal-tokens", action="store_true",

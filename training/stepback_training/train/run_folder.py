@@ -11,7 +11,6 @@ from typing import IO, Any
 from stepback_client.batch import lock
 from stepback_training.atomic_files import can_lock
 from stepback_training.config import Recipe
-from stepback_training.data.samples import recipe_of
 
 # What may change between a run's start and a resumption of it. With a schedule that does not look
 # ahead, more or fewer epochs give what a run with them from the start would have given.
@@ -26,11 +25,8 @@ def held(run: Path, recipe: Recipe, data: Path) -> Generator[str]:
     """Hold a run's folder; gives the data's SHA-256.
 
     Raises ValueError where another process holds it, or where it was started with another recipe or
-    other data, or where the data is of another recipe.
+    other data.
     """
-    made_by = recipe_of(data)
-    if made_by is not None and made_by != recipe.data:
-        raise ValueError(f"{data} was not written by this recipe's [data]: write it anew")
     with locked(run):
         # By content: the same file may have been moved, and another one may have its name.
         digest = sha256(data.read_bytes()).hexdigest()

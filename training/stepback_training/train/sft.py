@@ -19,7 +19,7 @@ from stepback_core.manifest import Manifest
 from stepback_core.trace import Grammar, TraceCodec
 from stepback_training.config import TRACES, Recipe
 from stepback_training.cores import usable_cores
-from stepback_training.data.samples import read_samples, recipe_of
+from stepback_training.data.samples import read_samples, recipe_as_written, recipe_of
 from stepback_training.data.traces import SPLIT_RULE
 from stepback_training.generators import GENERATORS
 from stepback_training.train.checkpoint import export, resumable
@@ -43,7 +43,8 @@ from stepback_training.train.trainer import (
 
 def train(recipe: Recipe, data: Path, run: Path) -> Path:
     """Train, or go on with, one run; returns the finished checkpoint folder. Under `accelerate
-    launch` every process calls it, and the main one holds the run and writes to it.
+    launch` every process calls it, and the main one holds the run and writes to it. What flags of
+    `stepback data` changed for these samples is taken from them.
 
     Raises InvalidInput for a bad data file, and ValueError for a recipe that does not fit the data,
     the launch, or the run that is to go on.
@@ -51,6 +52,8 @@ def train(recipe: Recipe, data: Path, run: Path) -> Path:
     recipe.train.check_processes(join().num_processes)
     check_sharding(recipe)
     check_reporters(recipe)
+    written = agreed(lambda: recipe_as_written(data, recipe.data))
+    recipe = recipe.model_copy(update={"data": written})
     with ExitStack() as holding:
         digest = agreed(lambda: holding.enter_context(held(run, recipe, data)))
         folder = _train(recipe, data, digest, run)

@@ -216,7 +216,8 @@ def arguments_of(recipe: Recipe, run: Path, rows: PackedRows, processes: int) ->
         gradient_checkpointing_kwargs={"use_reentrant": False},
         torch_compile=fit.compile,
         save_strategy="steps",
-        save_steps=fit.checkpoint_every,
+        # Short runs have something to go on from, too.
+        save_steps=fit.checkpoint_every or min(250, max(1, steps // 4)),
         # Short runs tell their loss too.
         logging_steps=min(20, max(1, steps // 20)),
         report_to="none",
