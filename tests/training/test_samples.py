@@ -294,9 +294,7 @@ def test_what_flags_changed_for_these_samples_is_taken_from_them(tmp_path: Path)
     assert data([*flags, "--backtrack-share", "0", "--seed", "5"]) == 0
     assert recipe_of(path) == recipe.model_copy(update={"backtrack_share": 0.0, "seed": 5})
     assert recipe_as_written(path, recipe) == recipe_of(path)
-    with pytest.raises(
-        ValueError, match=r"this recipe's: samples \(10, here 12\)"
-    ):
+    with pytest.raises(ValueError, match=r"this recipe's: samples \(10, here 12\)"):
         recipe_as_written(path, recipe.model_copy(update={"samples": 12}))
 
 

@@ -23,7 +23,8 @@ from stepback_training.data.samples import read_samples, write_samples
 from stepback_training.train.checkpoint import resumable
 from stepback_training.train.loss_mask import encode
 from stepback_training.train.model import add_token_rows, embedding_rows, make_model
-from stepback_training.train.run_folder import held
+from stepback_training.train.run_folder import held, note_start
+from stepback_training.train.sft import train
 from tests import warm
 from tests.conftest import ROOT, controller
 from tests.training.runs import (
@@ -133,12 +134,13 @@ def test_a_run_does_not_go_on_with_another_recipe_or_other_data(
     recipe, run = write_recipe(tmp_path), tmp_path / "run"
     plain = tmp_path / "plain.jsonl"
     plain.write_bytes(samples.read_bytes())
-    with (
-        held(run, Recipe.read(recipe), plain),
-        pytest.raises(ValueError, match="another process"),
-        held(run, Recipe.read(recipe), plain),
-    ):
-        pass
+    with held(run, Recipe.read(recipe), plain) as digest:
+        note_start(run, Recipe.read(recipe), digest)
+        with (
+            pytest.raises(ValueError, match="another process"),
+            held(run, Recipe.read(recipe), plain),
+        ):
+            pass
     if change == "recipe":
         recipe.write_text(recipe.read_text().replace("1e-3", "2e-3"))
     else:
@@ -148,6 +150,22 @@ def test_a_run_does_not_go_on_with_another_recipe_or_other_data(
         held(run, Recipe.read(recipe), plain),
     ):
         pass
+
+
+def test_a_refused_start_leaves_nothing_that_a_mended_one_would_meet(
+    tmp_path: Path, samples: Path
+) -> None:
+    recipe, run = write_recipe(tmp_path), tmp_path / "run"
+    with pytest.raises(FileNotFoundError):
+        train(Recipe.read(recipe), tmp_path / "none.jsonl", run)
+    assert not run.exists()
+    good = recipe.read_text()
+    recipe.write_text(good.replace("row_tokens = 128", "row_tokens = 16"))
+    with pytest.raises(ValueError, match="row_tokens is 16"):
+        train(Recipe.read(recipe), samples, run)
+    recipe.write_text(good)
+    with held(run, Recipe.read(recipe), samples):
+        assert not (run / "run.json").exists()
 
 
 def test_a_bad_data_file_stops_the_run_with_one_line(tmp_path: Path) -> None:

@@ -27,11 +27,21 @@ def held(run: Path, recipe: Recipe, data: Path) -> Generator[str]:
     Raises ValueError where another process holds it, or where it was started with another recipe or
     other data.
     """
+    # Before the folder is made. By content: the same file may have been moved, and another one may
+    # have its name.
+    digest = sha256(data.read_bytes()).hexdigest()
     with locked(run):
-        # By content: the same file may have been moved, and another one may have its name.
-        digest = sha256(data.read_bytes()).hexdigest()
-        agree(run / "run.json", _identity(recipe, digest), _renewed)
+        if (path := run / "run.json").exists():
+            agree(path, _identity(recipe, digest), _renewed)
         yield digest
+
+
+def note_start(run: Path, recipe: Recipe, digest: str) -> None:
+    """Write down in a run's folder what it trains on; for a start that was not refused.
+
+    A recipe that is refused can so be mended, and started in the same folder.
+    """
+    agree(run / "run.json", _identity(recipe, digest), _renewed)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from stepback_training.train.loss_mask import check_round_trip
 from stepback_training.train.model import AnyTokenizer, embedding_rows, make_model
 from stepback_training.train.packing import PackedRows
 from stepback_training.train.reporting import check_reporters, reporters
-from stepback_training.train.run_folder import held
+from stepback_training.train.run_folder import held, note_start
 from stepback_training.train.trained_for import trained_for
 from stepback_training.train.trainer import (
     StepbackTrainer,
@@ -79,6 +79,7 @@ class _Material:
 
 def _train(recipe: Recipe, data: Path, digest: str, run: Path) -> Path:
     material = _prepare(recipe, data)
+    agreed(lambda: note_start(run, recipe, digest))
     last = agreed(lambda: _start(run))
     trainer = _trainer(recipe, run, material, last)
     if _step(last) < trainer.args.max_steps:
