@@ -267,7 +267,7 @@ def test_what_cannot_be_collected_is_refused(server: str, tmp_path: Path) -> Non
     assert out.stat().st_size
     for flags, status, message in (
         (["--problems", "1", "--seed", "1"], 2, "was begun with"),
-        (["--problems", "1", "--options", '{"a": 1}'], 2, "a: Extra inputs"),
+        (["--problems", "1", "--options", '{"a": 1}'], 2, "a: no such option"),
         (["--problems", "1", "--options", "{"], 2, "Expecting"),
         (["--problems", "0"], 2, "at least 1"),
         (["--problems", "2", "--samples", "5000"], 2, "samples: Input should be less"),

@@ -324,7 +324,23 @@ learning_rate = 1e-3
         (GOOD.replace("samples = 10", ""), "samples: say how many"),
         (GOOD.replace("samples = 10", 'task = "traces"'), "traces needs them"),
         (GOOD.replace("samples = 10", 'samples = 1\nfiles = ["a"]'), "no other task has any"),
-        (GOOD.replace("samples = 10", "samples = 1\noptions = { a = 1 }"), "options: a: Extra"),
+        (
+            GOOD.replace("samples = 10", "samples = 1\noptions = { a = 1 }"),
+            "options: a: no such option",
+        ),
+        (
+            GOOD.replace("samples = 10", 'task = "maze"\noptions = { smallst = 4 }'),
+            "smallest, largest",
+        ),
+        (
+            GOOD.replace("samples = 10", 'task = "knights"\noptions = { people = 4 }'),
+            "list of 2 numbers",
+        ),
+        (GOOD.replace("samples = 10", 'task = "knights"\noptions = { people = [4] }'), "list of 2"),
+        (
+            GOOD.replace("samples = 10", 'task = "knights"\noptions = { people = [6, 4] }'),
+            "6 is more than 4",
+        ),
         (GOOD.replace("samples = 10", "samples = 1\ntasks = []"), "data.tasks"),
         (
             GOOD.replace(

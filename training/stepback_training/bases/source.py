@@ -167,7 +167,10 @@ def _in_package(name: str) -> str:
     """The one GGUF file of an installed Python package."""
     package = find_spec(name) if name.isidentifier() else None
     if package is None or package.origin is None:
-        raise InvalidInput(f"{_PACKAGE}{name}: no such package is installed")
+        raise InvalidInput(
+            f"{_PACKAGE}{name}: no such package is installed; install it first: "
+            f"pip install {name.replace('_', '-')}"
+        )
     files = sorted(Path(package.origin).parent.rglob("*.gguf"))
     if len(files) != 1:
         raise InvalidInput(f"{_PACKAGE}{name}: it has {len(files)} GGUF files, and not one")

@@ -42,7 +42,8 @@ class Source(BaseModel, extra="forbid", frozen=True):
             if self.name != TRACES:
                 GENERATORS[self.name].with_options(self.options)
         except ValidationError as error:
-            raise ValueError(f"options: {first_error(error, whole='all')}") from error
+            told = first_error(error, whole="").removeprefix(": ")
+            raise ValueError(f"options: {told}") from error
         return self
 
     @property

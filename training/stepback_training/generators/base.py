@@ -5,9 +5,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from random import Random
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, cast, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from stepback_core.tasks import Checker
 
@@ -41,10 +41,33 @@ def is_test_input(canonical: str) -> bool:
     return hashlib.sha256(canonical.encode()).digest()[0] < 26
 
 
-class NoOptions(BaseModel):
-    """The options of a task whose generator has none."""
+class Options(BaseModel):
+    """How a generator draws: the `options` of a recipe. What it does not have is refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _are_known(cls, given: object) -> object:
+        """Say in a recipe's words what pydantic says in its own."""
+        if not isinstance(given, Mapping):
+            return given
+        options = cast("Mapping[str, Any]", given)
+        if unknown := [name for name in options if name not in cls.model_fields]:
+            known = ", ".join(cls.model_fields) or "none"
+            raise ValueError(f"{unknown[0]}: no such option; the task's options are: {known}")
+        for name, value in options.items():
+            kind = cls.model_fields[name].annotation
+            if get_origin(kind) is not tuple:
+                continue
+            count = len(get_args(kind))
+            if not isinstance(value, list | tuple) or len(cast("list[Any]", value)) != count:
+                raise ValueError(f"{name}: it is a list of {count} numbers, the least first")
+        return options
+
+
+class NoOptions(Options):
+    """The options of a task whose generator has none."""
 
 
 P = TypeVar("P", bound=BaseModel)

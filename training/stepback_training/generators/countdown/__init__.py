@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from stepback_core.tasks.countdown.arithmetic import State, believe, reachable, replay
 from stepback_core.tasks.countdown.checker import Countdown, canonical
 from stepback_core.tasks.countdown.problem import CountdownProblem
-from stepback_training.generators.base import ErrorKind, Generator, Split, is_test_input
+from stepback_training.generators.base import ErrorKind, Generator, Options, Split, is_test_input
 from stepback_training.generators.countdown.errors import (
     computational_error,
     ends_in,
@@ -43,10 +43,8 @@ _Number = Annotated[int, Field(ge=2, le=6)]
 _Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class CountdownOptions(BaseModel):
+class CountdownOptions(Options):
     """Number of inputs of a problem."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     numbers: _Number | Annotated[dict[_Number, _Weight], Field(min_length=1)] = 4
     """2 to 6; or several of these, each with its weight."""

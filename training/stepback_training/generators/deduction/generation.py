@@ -10,11 +10,12 @@ from itertools import product
 from random import Random
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from stepback_core.tasks.deduction.graph import write_sentence
 from stepback_core.tasks.deduction.problem import DeductionProblem
 from stepback_core.tasks.deduction.proof import Direction
+from stepback_training.generators.base import Options
 
 _Count = Annotated[int, Field(ge=4, le=100)]
 _Names = Annotated[int, Field(ge=2, le=6)]
@@ -32,10 +33,8 @@ Edges = dict[int, list[int]]
 """Nodes by number; the first are names."""
 
 
-class DeductionOptions(BaseModel):
+class DeductionOptions(Options):
     """Sizes of the graphs, and how paths and questions are drawn."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     concepts: tuple[_Count, _Count] = (10, 12)
     """The fewest and the most concepts."""

@@ -6,7 +6,7 @@ from random import Random
 from string import ascii_uppercase
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from stepback_core.tasks.knights.statements import (
     Form,
@@ -17,14 +17,13 @@ from stepback_core.tasks.knights.statements import (
     people_of,
     solutions,
 )
+from stepback_training.generators.base import Options
 
 _People = Annotated[int, Field(ge=3, le=12)]
 
 
-class KnightsOptions(BaseModel):
+class KnightsOptions(Options):
     """Distribution of the puzzles of training and tests. Each has exactly one solution."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     people: tuple[_People, _People] = (4, 6)
     """The fewest and the most people. Everybody says one thing."""

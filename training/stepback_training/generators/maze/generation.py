@@ -4,16 +4,15 @@ from collections.abc import Iterator
 from random import Random
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from stepback_core.tasks.cells import MOST, Cell
 from stepback_core.tasks.maze.paths import MOVES, OPEN, WALL, Ways, distances, target
+from stepback_training.generators.base import Options
 
 
-class MazeOptions(BaseModel):
+class MazeOptions(Options):
     """Distribution of the mazes of training and tests."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     # Of 2x2 mazes there are too few for a test split.
     smallest: int = Field(default=4, ge=3, le=MOST)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from stepback_core.tasks.cells import symmetries
 from stepback_core.tasks.sudoku.grid import (
@@ -16,16 +16,15 @@ from stepback_core.tasks.sudoku.grid import (
     side_of,
     solutions,
 )
+from stepback_training.generators.base import Options
 
 _GIVENS = {4: (4, 10), 9: (30, 50)}
 # Fewer leave more than one solution or, of 81, take too long to find; more leave too few puzzles.
 _POSSIBLE_GIVENS = {4: (4, 12), 9: (24, 70)}
 
 
-class SudokuOptions(BaseModel):
+class SudokuOptions(Options):
     """Distribution of the puzzles of training and tests. Each has exactly one solution."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     size: Literal[4, 9] = 4
     givens: tuple[int, int] = Field(default_factory=lambda fields: _GIVENS[fields.get("size", 4)])
