@@ -76,7 +76,8 @@ def unlike_training(trained: dict[str, tuple[int, int]], problem: BaseModel) -> 
         count = len(fields[name])
         if not fewest <= count <= most:
             known = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-            return f"{name} has {count} entries; the model was trained on problems with {known}"
+            entries = "entry" if count == 1 else "entries"
+            return f"{name} has {count} {entries}; the model was trained on problems with {known}"
     return None
 
 

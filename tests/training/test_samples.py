@@ -298,6 +298,16 @@ def test_what_flags_changed_for_these_samples_is_taken_from_them(tmp_path: Path)
         recipe_as_written(path, recipe.model_copy(update={"samples": 12}))
 
 
+def test_a_share_of_none_leaves_no_marker_whatever_the_recipe_says(tmp_path: Path) -> None:
+    recipe, path = tmp_path / "recipe.toml", tmp_path / "samples.jsonl"
+    recipe.write_text(GOOD.replace("samples = 10", "samples = 10\nwrong_paths = 2"))
+    flags = ["--recipe", str(recipe), "--out", str(path), "--processes", "1"]
+    assert data(flags) == 0
+    assert any(sample.wrong_steps for sample in read_samples(path))
+    assert data([*flags, "--backtrack-share", "0"]) == 0
+    assert not any(sample.wrong_steps for sample in read_samples(path))
+
+
 @pytest.mark.parametrize("text", ["[1]", "not JSON", ""])
 def test_a_recipe_beside_the_samples_that_is_none_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "samples.jsonl.recipe.json").write_text(text)

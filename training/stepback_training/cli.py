@@ -48,6 +48,9 @@ def data(arguments: Sequence[str]) -> int:
         for name in ("samples", "seed", "errors", "backtrack_share")
         if (value := getattr(given, name)) is not None
     }
+    if given.backtrack_share is not None:
+        # Which would say it otherwise.
+        changes["wrong_paths"] = None
     if given.errors_from is not None:
         own = {"file": str(given.errors_from), "share": given.errors_share}
         changes["own_errors"] = {name: value for name, value in own.items() if value is not None}
