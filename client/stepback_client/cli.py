@@ -100,7 +100,7 @@ def solve(arguments: Sequence[str]) -> int:
         options = search_options(given) | question.options
         with Client.from_environment(given.url) as client:
             if given.wait:
-                client.wait_until_ready(given.wait)
+                client.wait_until_ready()
             if given.watch:
                 result = _watched(client, question.problem, options)
             else:
@@ -137,7 +137,9 @@ def _solve_parser() -> argparse.ArgumentParser:
     add_problem_flags(parser)
     parser.add_argument("--watch", action="store_true", help="show the search while it runs")
     parser.add_argument(
-        "--wait", type=float, metavar="SECONDS", help="wait for a controller that still starts"
+        "--wait",
+        action="store_true",
+        help="wait for a controller that still starts, five minutes at most",
     )
     add_search_flags(parser)
     return parser

@@ -187,15 +187,9 @@ class _Starting(BaseHTTPRequestHandler):
 
 def test_solve_waits_for_a_controller_that_starts() -> None:
     with served(_Starting) as url:
-        done = stepback("solve", "--wait", "60", "3", "5", "--target", "15", "--url", url)
+        done = stepback("solve", "--wait", "3", "5", "--target", "15", "--url", url)
     assert done.returncode == 0, done.stderr
     assert "\nsolved: " in done.stdout
-
-
-def test_a_wait_ends_and_says_for_what() -> None:
-    url = f"http://127.0.0.1:{free_port()}"
-    done = stepback("solve", "--wait", "0.1", "3", "5", "--target", "15", "--url", url)
-    assert done.returncode == 2 and "/ready" in done.stderr
 
 
 def test_an_unusable_setting_is_one_line() -> None:
