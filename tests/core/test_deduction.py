@@ -111,8 +111,11 @@ def test_sentences_that_lead_round_in_a_circle_have_an_end() -> None:
     ("changes", "message"),
     [
         ({"facts": []}, "at least 1 item"),
-        ({"facts": ["Every gerpus are rompus."]}, "sentence 1 is 'Every gerpus are rompus.'"),
-        ({"facts": ["Sally is a gerpus.", "Sally is happy."]}, "sentence 2"),
+        ({"facts": ["Every gerpus are rompus."]}, "'Every gerpus are rompus.' is not of the form"),
+        (
+            {"facts": ["Sally is a gerpus.", "Sally is happy."]},
+            r"facts\.1\n.*'Sally is happy.' is not",
+        ),
         ({"question": "Is Sally a hilpus?"}, "not of the form"),
         ({"question": "Is Sally a hilpus or a hilpus?"}, "both answers are 'hilpus'"),
     ],

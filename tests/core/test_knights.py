@@ -169,9 +169,12 @@ def test_puzzles_that_differ_have_other_forms() -> None:
     ("statements", "message"),
     [
         ([], "at least 1 item"),
-        (["A is a knave."], "statement 1 is 'A is a knave.', and not of the form"),
-        (["A says B is a knave.", "B says that A lies."], "statement 2"),
-        (["A says B and B are alike."], "statement 1 speaks of B twice"),
+        (["A is a knave."], "'A is a knave.' is not of the form"),
+        (
+            ["A says B is a knave.", "B says that A lies."],
+            "'B says that A lies.' is not of the form",
+        ),
+        (["A says B and B are alike."], "'A says B and B are alike.' speaks of B twice"),
         ([f"{one} says A is a knave." for one in "BCDEFGHIJKLM"], "there are 13 people"),
     ],
 )

@@ -3,7 +3,14 @@
 import re
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+)
 
 _NAME = r"(?!Every )[A-Z][a-z]{0,29}"
 _CONCEPT = r"[a-z]{1,30}"
@@ -25,6 +32,15 @@ EXAMPLE_FACTS = [
 EXAMPLE_QUESTION = "Is Sally a hilpus or a sterpus?"
 
 
+def _sentence(text: str) -> str:
+    # Each by itself, so that an error's path names it.
+    if RULE.fullmatch(text) is None and FACT.fullmatch(text) is None:
+        raise ValueError(
+            f"{text!r} is not of the form 'Every gerpus is a rompus.' or 'Sally is a gerpus.'"
+        )
+    return text
+
+
 class DeductionProblem(BaseModel):
     """Sentences, and a question that they answer."""
 
@@ -32,25 +48,14 @@ class DeductionProblem(BaseModel):
         extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
     )
 
-    facts: list[Annotated[str, StringConstraints(max_length=_LONGEST)]] = Field(
-        min_length=1, max_length=200, examples=[EXAMPLE_FACTS]
-    )
+    facts: list[
+        Annotated[str, StringConstraints(max_length=_LONGEST), AfterValidator(_sentence)]
+    ] = Field(min_length=1, max_length=200, examples=[EXAMPLE_FACTS])
     """Sentences such as `Every gerpus is a rompus.` and `Sally is a gerpus.`, in any order."""
     question: Annotated[str, StringConstraints(max_length=_LONGEST)] = Field(
         examples=[EXAMPLE_QUESTION]
     )
     """A question such as `Is Sally a hilpus or a sterpus?`; the sentences answer it."""
-
-    @field_validator("facts")
-    @classmethod
-    def _are_sentences(cls, facts: list[str]) -> list[str]:
-        for number, fact in enumerate(facts, start=1):
-            if RULE.fullmatch(fact) is None and FACT.fullmatch(fact) is None:
-                raise ValueError(
-                    f"sentence {number} is {fact!r}, and not of the form "
-                    "'Every gerpus is a rompus.' or 'Sally is a gerpus.'"
-                )
-        return facts
 
     @field_validator("question")
     @classmethod
