@@ -1,10 +1,12 @@
 """Kept measurements go on after a kill, and are never read as those of another experiment."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from stepback_core.tasks.countdown.problem import CountdownProblem
+from stepback_training.config import Recipe
 from tests.benchmarks.kept import claim, digest_of, keep_row, kept_row
 from tests.benchmarks.rows import Asked
 
@@ -26,9 +28,9 @@ def test_a_row_of_something_else_is_refused(tmp_path: Path, other: str) -> None:
         kept_row(tmp_path / "row.json", {**SOURCE, other: "else"})
 
 
-def test_a_row_that_nobody_said_the_source_of_is_refused(tmp_path: Path) -> None:
+def test_a_row_of_an_older_version_is_refused_as_that(tmp_path: Path) -> None:
     (tmp_path / "row.json").write_text("[]")
-    with pytest.raises(ValueError, match="of another experiment"):
+    with pytest.raises(ValueError, match="older version"):
         kept_row(tmp_path / "row.json", SOURCE)
 
 
@@ -38,14 +40,32 @@ def test_a_digest_is_of_problems_in_their_order() -> None:
     assert digest_of([one, other]) == digest_of([one, other])
 
 
-def test_a_folder_is_claimed_by_its_first_experiment(tmp_path: Path) -> None:
-    file = tmp_path / "A-1/arm.json"
-    claim(file, {"branches": 1.25})
-    claim(file, {"branches": 1.25})
-    with pytest.raises(ValueError, match="differs in: branches"):
-        claim(file, {"branches": 3})
+def recipe(**train: object) -> Recipe:
+    fields = {"name": "x", "data": {"samples": 1}, "scratch": {}}
+    return Recipe.model_validate({**fields, "train": {"learning_rate": 1e-3, **train}})
 
 
-def test_a_folder_that_nobody_claimed_is_not_taken(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="another --out"):
-        claim(tmp_path / "arm.json", {"branches": 1.25})
+def test_a_folder_is_that_of_its_first_experiment(tmp_path: Path) -> None:
+    folder = tmp_path / "A-1"
+    claim(folder, recipe(), number=10, branches=1.25)
+    claim(folder, recipe(checkpoint_every=7), number=10, branches=1.25)
+    with pytest.raises(ValueError, match="another samples; use another --out"):
+        claim(folder, recipe(), number=10, branches=3)
+    with pytest.raises(ValueError, match="another recipe"):
+        claim(folder, recipe(tokens=5), number=10, branches=1.25)
+
+
+def test_an_arm_of_an_older_recipe_goes_on_where_what_is_new_is_left_out(
+    tmp_path: Path,
+) -> None:
+    claim(tmp_path, recipe(), number=10, branches=1.25)
+    noted = json.loads((tmp_path / "arm.json").read_text())
+    del noted["recipe"]["train"]["shuffle"]
+    (tmp_path / "arm.json").write_text(json.dumps(noted))
+    claim(tmp_path, recipe(), number=10, branches=1.25)
+
+
+def test_a_trained_arm_that_nobody_noted_is_not_taken(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with pytest.raises(ValueError, match="older version"):
+        claim(tmp_path, recipe(), number=10, branches=1.25)

@@ -100,6 +100,7 @@ def solve(arguments: Sequence[str]) -> int:
         options = search_options(given) | question.options
         with Client.from_environment(given.url) as client:
             if given.wait:
+                print("waiting for the controller", file=sys.stderr, flush=True)
                 client.wait_until_ready()
             if given.watch:
                 result = _watched(client, question.problem, options)

@@ -1,9 +1,10 @@
 """Whole numbers as JSON has them, and lines out of pydantic's report of what is wrong."""
 
+from collections.abc import Callable
 from typing import Annotated, LiteralString, cast
 
 from pydantic import BeforeValidator, ValidationError
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 _PREFIX = "Value error, "
 
@@ -19,14 +20,24 @@ Whole = Annotated[int, BeforeValidator(whole)]
 
 def with_rule(error: ValidationError, rule: str) -> ValidationError:
     """Return the same error with a rule after each of its messages."""
+    return _retold(error, lambda one: f"{own_message(one['msg'])}; {rule}")
+
+
+def in_other_words(
+    error: ValidationError, reword: Callable[[str, tuple[int | str, ...]], str | None]
+) -> ValidationError:
+    """Return the same error; `reword` takes an error's type and path, and gives the message that it
+    has instead, if any."""
+    return _retold(error, lambda one: reword(one["type"], one["loc"]) or own_message(one["msg"]))
+
+
+def _retold(error: ValidationError, told: Callable[[ErrorDetails], str]) -> ValidationError:
     return ValidationError.from_exception_data(
         error.title,
         [
             InitErrorDetails(
                 type=PydanticCustomError(
-                    cast("LiteralString", one["type"]),
-                    cast("LiteralString", "{told}; {rule}"),
-                    {"told": own_message(one["msg"]), "rule": rule},
+                    cast("LiteralString", one["type"]), "{told}", {"told": told(one)}
                 ),
                 loc=one["loc"],
                 input=one["input"],

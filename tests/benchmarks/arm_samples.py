@@ -10,10 +10,12 @@ D  the samples of B with each marker moved to a step at random, right or wrong
 
 import math
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from stepback_training.atomic_files import write_whole
 from stepback_training.config import DataRecipe
 from stepback_training.data.samples import Sample
 from stepback_training.data.wrong_paths import draw_wrong_step
@@ -55,6 +57,5 @@ def _branch(arm: str, prompt: str, prefix: list[str], wrong: str, placing: Rando
 def write_arm(samples: Iterator[Sample], count: int, path: Path) -> None:
     """Write so many samples, as training reads them."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        for _ in range(count):
-            file.write(next(samples).model_dump_json(exclude_defaults=True) + "\n")
+    lines = (each.model_dump_json(exclude_defaults=True) + "\n" for each in islice(samples, count))
+    write_whole(path, lines)

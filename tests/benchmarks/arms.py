@@ -84,7 +84,7 @@ def train_arm(given: argparse.Namespace, arm: str, seed: int) -> Path:
     """
     folder = given.out / f"{arm}-{seed}"
     recipe = Recipe.read(given.recipe)
-    claim(folder / "arm.json", arm_source(recipe, given.branches, given.samples))
+    claim(folder, recipe, number=given.samples, branches=given.branches)
     if not (folder / "run/model").exists():
         source = recipe.data.tasks[0]
         task = source.task
@@ -101,11 +101,6 @@ def train_arm(given: argparse.Namespace, arm: str, seed: int) -> Path:
     # A trained arm needs no state to go on from; of SmolLM2 it is 3 GB an arm.
     shutil.rmtree(folder / "run/checkpoints", ignore_errors=True)
     return folder / "run/model"
-
-
-def arm_source(recipe: Recipe, branches: float, samples: int) -> dict[str, Any]:
-    """What an arm is made of, beside its letter and seed."""
-    return {"recipe": recipe.model_dump(mode="json"), "branches": branches, "samples": samples}
 
 
 async def ask_arm(given: argparse.Namespace, arm: str, seed: int, model: Path) -> list[Row]:

@@ -9,6 +9,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from stepback_training.atomic_files import write_whole
+from stepback_training.config import Recipe
+from stepback_training.train.run_folder import WITHOUT_EFFECT, agree
 from tests.benchmarks.rows import Asked
 
 
@@ -25,29 +28,39 @@ def kept_row(file: Path, source: dict[str, Any]) -> list[Asked] | None:
     if not file.exists():
         return None
     kept = json.loads(file.read_text())
-    _check_same(file, kept["source"] if isinstance(kept, dict) else {}, source)
-    return [Asked(**each) for each in kept["asked"]]
-
-
-def keep_row(file: Path, source: dict[str, Any], asked: Sequence[Asked]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"source": source, "asked": [asdict(each) for each in asked]}))
-
-
-def claim(file: Path, source: dict[str, Any]) -> None:
-    """Note in a new folder, in a file, what it is for. Raises ValueError in that of something
-    else, also where nobody noted it."""
-    if file.parent.exists():
-        _check_same(file, json.loads(file.read_text()) if file.exists() else {}, source)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(source))
-
-
-def _check_same(file: Path, kept: dict[str, Any], source: dict[str, Any]) -> None:
+    if not isinstance(kept, dict):
+        raise ValueError(f"{file} is of an older version, which noted no source; move it away")
     source = json.loads(json.dumps(source))  # tuples are lists in a file
-    other = sorted(key for key in {*kept, *source} if kept.get(key) != source.get(key))
-    if other:
+    if other := sorted(key for key in source if kept["source"].get(key) != source[key]):
         raise ValueError(
             f"{file} is of another experiment (it differs in: {', '.join(other)}); "
             "give this one another --out"
         )
+    return [Asked(**each) for each in kept["asked"]]
+
+
+def keep_row(file: Path, source: dict[str, Any], asked: Sequence[Asked]) -> None:
+    """Keep a row beside what it was asked of; the file appears whole."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, [json.dumps({"source": source, "asked": [asdict(each) for each in asked]})])
+
+
+def claim(folder: Path, recipe: Recipe, **samples: float) -> None:
+    """Note in a new folder of what recipe and samples its arm is.
+
+    Raises ValueError in the folder of another arm, or of one that nobody noted.
+    """
+    file = folder / "arm.json"
+    if not file.exists() and (folder / "run").exists():
+        raise ValueError(f"{folder} is of an older version, which noted no recipe; move it away")
+    folder.mkdir(parents=True, exist_ok=True)
+    agree(
+        file,
+        _arm(recipe, samples),
+        lambda noted: _arm(Recipe.model_validate(noted["recipe"]), noted["samples"]),
+    )
+
+
+def _arm(recipe: Recipe, samples: dict[str, float]) -> dict[str, Any]:
+    plain = recipe.model_dump(mode="json", exclude={"train": {*WITHOUT_EFFECT}})
+    return {"recipe": plain, "samples": samples}

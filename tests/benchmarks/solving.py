@@ -61,6 +61,7 @@ class RowSolver:
         file = self._kept / f"{name}-{kind}-{len(problems)}-{seed}.json".replace(" ", "_")
         budget = options.get("budget", {}).get("tokens")
         source = {
+            "solver": type(self).__name__,
             "model": self._model,
             "task": self._task.name,
             "problems": digest_of(problems),

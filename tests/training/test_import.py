@@ -147,5 +147,9 @@ def test_a_gguf_file_is_dequantised_to_the_weights_that_it_holds(tmp_path: Path)
 def test_a_package_that_is_not_there_is_named() -> None:
     with pytest.raises(InvalidInput, match="package:no_such_thing: no such package"):
         BaseSource.at("package:no_such_thing")
+    with pytest.raises(InvalidInput, match="pip install no-such-thing"):
+        BaseSource.at("package:no-such-thing")
+    with pytest.raises(InvalidInput, match="no name of a package"):
+        BaseSource.at("package:../no")
     with pytest.raises(InvalidInput, match="it has 0 GGUF files"):
         BaseSource.at("package:tqdm")

@@ -308,10 +308,32 @@ def test_a_share_of_none_leaves_no_marker_whatever_the_recipe_says(tmp_path: Pat
     assert not any(sample.wrong_steps for sample in read_samples(path))
 
 
-@pytest.mark.parametrize("text", ["[1]", "not JSON", ""])
+def test_a_flag_that_says_what_the_recipe_says_is_no_change(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(GOOD)
+    path, recipe = tmp_path / "samples.jsonl", Recipe.read(tmp_path / "recipe.toml").data
+    flags = ["--recipe", str(tmp_path / "recipe.toml"), "--out", str(path), "--processes", "1"]
+    assert data([*flags, "--backtrack-share", str(recipe.backtrack_share)]) == 0
+    for change in ({"backtrack_share": 0.25}, {"wrong_paths": 4.0}):
+        with pytest.raises(ValueError, match=next(iter(change))):
+            recipe_as_written(path, recipe.model_copy(update=change))
+
+
+def test_a_long_difference_is_one_short_line(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    make(path, samples=10, separator="\n\n")
+    other = [Source(name="maze", options={"smallest": n}) for n in range(3, 6)]
+    recipe = DataRecipe(samples=10, seed=3, tasks=other)
+    with pytest.raises(ValueError, match="separator") as refused:
+        recipe_as_written(path, recipe)
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "text", ["[1]", "not JSON", "", '{"changed": null}', '{"changed": "seed"}', '{"changed": [1]}']
+)
 def test_a_recipe_beside_the_samples_that_is_none_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "samples.jsonl.recipe.json").write_text(text)
-    with pytest.raises(InvalidInput, match=r"samples\.jsonl\.recipe\.json: it is no recipe"):
+    with pytest.raises(InvalidInput, match=r"samples\.jsonl\.recipe\.json: "):
         recipe_of(tmp_path / "samples.jsonl")
 
 
@@ -344,7 +366,7 @@ learning_rate = 1e-3
         ),
         (
             GOOD.replace("samples = 10", 'task = "knights"\noptions = { people = 4 }'),
-            "list of 2 numbers",
+            "list of 2 values",
         ),
         (GOOD.replace("samples = 10", 'task = "knights"\noptions = { people = [4] }'), "list of 2"),
         (

@@ -57,9 +57,10 @@ def data(arguments: Sequence[str]) -> int:
     elif given.errors_share is not None:
         parser.error("--errors-share needs --errors-from")
     try:
-        recipe = Recipe.read(given.recipe).data
-        recipe = DataRecipe.model_validate(recipe.model_dump() | changes)
-        write_samples(recipe, given.out, changed=changes, processes=given.processes)
+        of_file = Recipe.read(given.recipe).data
+        recipe = DataRecipe.model_validate(of_file.model_dump() | changes)
+        changed = [name for name in changes if getattr(recipe, name) != getattr(of_file, name)]
+        write_samples(recipe, given.out, changed=changed, processes=given.processes)
         if number := held_out(recipe):
             print(f"{number} traces were left out: their prompts belong to the test split")
     except (OSError, ValueError) as error:

@@ -165,12 +165,14 @@ def _reaches(name: str) -> bool:
 
 def _in_package(name: str) -> str:
     """The one GGUF file of an installed Python package."""
-    package = find_spec(name) if name.isidentifier() else None
+    # As pip and as Python name it.
+    module = name.replace("-", "_")
+    if not module.isidentifier():
+        raise InvalidInput(f"{_PACKAGE}{name}: that is no name of a package")
+    package = find_spec(module)
     if package is None or package.origin is None:
-        raise InvalidInput(
-            f"{_PACKAGE}{name}: no such package is installed; install it first: "
-            f"pip install {name.replace('_', '-')}"
-        )
+        install = f"pip install {module.replace('_', '-')}"
+        raise InvalidInput(f"{_PACKAGE}{name}: no such package is installed: {install}")
     files = sorted(Path(package.origin).parent.rglob("*.gguf"))
     if len(files) != 1:
         raise InvalidInput(f"{_PACKAGE}{name}: it has {len(files)} GGUF files, and not one")

@@ -42,8 +42,7 @@ class Source(BaseModel, extra="forbid", frozen=True):
             if self.name != TRACES:
                 GENERATORS[self.name].with_options(self.options)
         except ValidationError as error:
-            told = first_error(error, whole="").removeprefix(": ")
-            raise ValueError(f"options: {told}") from error
+            raise ValueError(f"options: {first_error(error, whole='all')}") from error
         return self
 
     @property
@@ -70,7 +69,7 @@ class DataRecipe(BaseModel, extra="forbid", frozen=True):
     tasks: list[Source] = Field(default=[Source(name="countdown")], min_length=1)
     samples: int | None = Field(default=None, gt=0)
     """Left out with traces alone: every trace once, and once more up to its wrong step where it has
-    one, whatever `backtrack_share` and `first_steps` are."""
+    one, whatever `first_steps` and a `backtrack_share` above 0 are."""
     seed: int = 0
     backtrack_share: float = Field(default=0.5, ge=0.0, le=1.0)
     """Share of the samples that end in a wrong step and the marker; 0.5 is the paper's 1 : 1."""

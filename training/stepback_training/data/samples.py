@@ -14,9 +14,10 @@ from itertools import islice
 from math import floor
 from pathlib import Path
 from random import Random
+from textwrap import shorten
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 from tqdm import tqdm
 
 from stepback_client.batch import json_lines
@@ -33,6 +34,7 @@ from stepback_training.generators import Generator, Split
 from stepback_training.plugins import add_plugins
 
 _CHUNK = 2000
+_NAMES = TypeAdapter(list[str])
 _CHANGED = "changed"
 """In the recipe beside a file: the fields that were given for these samples alone."""
 
@@ -114,6 +116,8 @@ def _batches(recipe: DataRecipe, processes: int | None) -> Iterator[tuple[int, s
         for source in recipe.tasks:
             for trace in _traces(source, recipe).training:
                 samples = _samples_of(trace)
+                if not recipe.backtrack_share:
+                    samples = [sample for sample in samples if not sample.wrong_steps]
                 yield len(samples), "".join(map(_to_line, samples))
         return
     sizes = [min(_CHUNK, recipe.samples - start) for start in range(0, recipe.samples, _CHUNK)]
@@ -149,7 +153,9 @@ def recipe_as_written(path: Path, recipe: DataRecipe) -> DataRecipe:
     theirs, ours = (each.model_dump(mode="json") for each in (found, recipe))
     other = [field for field in ours if theirs[field] != ours[field] and field not in changed]
     if other:
-        differs = ", ".join(f"{name} ({theirs[name]}, here {ours[name]})" for name in other)
+        differs = ", ".join(
+            f"{name} ({_shown(theirs[name])}, here {_shown(ours[name])})" for name in other
+        )
         raise ValueError(
             f"{path} was written by another [data] than this recipe's: {differs}; write it anew, "
             "or train by the recipe that it was written by"
@@ -157,12 +163,17 @@ def recipe_as_written(path: Path, recipe: DataRecipe) -> DataRecipe:
     return found
 
 
+def _shown(value: Any) -> str:
+    """A value on one line, cut short."""
+    return shorten(json.dumps(value), 80, placeholder=" ...")
+
+
 def _written_beside(path: Path) -> tuple[DataRecipe, list[str]] | None:
     """The recipe beside a file of samples, and which fields were changed for these alone."""
     recipe = _recipe_path(path)
     try:
         written = dict(json.loads(recipe.read_bytes()))
-        changed = written.pop(_CHANGED, [])
+        changed = _NAMES.validate_python(written.pop(_CHANGED, []))
         return DataRecipe.model_validate(written), changed
     except FileNotFoundError:
         return None

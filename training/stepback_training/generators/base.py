@@ -5,11 +5,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from random import Random
-from typing import Any, Generic, Self, TypeVar, cast, get_args, get_origin
+from typing import Any, Generic, Self, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stepback_core.tasks import Checker
+from stepback_core.validation import in_other_words
 
 _TRIES = 16
 
@@ -46,24 +47,26 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    @model_validator(mode="before")
     @classmethod
-    def _are_known(cls, given: object) -> object:
-        """Say in a recipe's words what pydantic says in its own."""
-        if not isinstance(given, Mapping):
-            return given
-        options = cast("Mapping[str, Any]", given)
-        if unknown := [name for name in options if name not in cls.model_fields]:
+    def model_validate(cls, obj: Any, **how: Any) -> Self:
+        """Validate; errors are in a recipe's words where pydantic has its own."""
+        try:
+            return super().model_validate(obj, **how)
+        except ValidationError as error:
+            raise in_other_words(error, cls._reworded) from error
+
+    @classmethod
+    def _reworded(cls, kind: str, path: tuple[int | str, ...]) -> str | None:
+        if kind == "extra_forbidden":
             known = ", ".join(cls.model_fields) or "none"
-            raise ValueError(f"{unknown[0]}: no such option; the task's options are: {known}")
-        for name, value in options.items():
-            kind = cls.model_fields[name].annotation
-            if get_origin(kind) is not tuple:
-                continue
-            count = len(get_args(kind))
-            if not isinstance(value, list | tuple) or len(cast("list[Any]", value)) != count:
-                raise ValueError(f"{name}: it is a list of {count} numbers, the least first")
-        return options
+            return f"no such option; the task's options are: {known}"
+        field = cls.model_fields.get(str(path[0])) if path else None
+        if kind not in {"tuple_type", "missing", "too_long"} or field is None:
+            return None
+        entries = get_args(field.annotation)
+        if get_origin(field.annotation) is not tuple or Ellipsis in entries:
+            return None
+        return f"it is a list of {len(entries)} values"
 
 
 class NoOptions(Options):

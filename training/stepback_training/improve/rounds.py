@@ -32,7 +32,7 @@ from stepback_training.improve.record import Record, Round, Score
 from stepback_training.improve.samples import Counts, keep, write_mixture
 from stepback_training.improve.served_checkpoint import Engines, SearchConfig, Weights
 from stepback_training.sampling.problems import Question, seed_of
-from stepback_training.train.run_folder import agree, locked
+from stepback_training.train.run_folder import WITHOUT_EFFECT, agree, locked
 
 _GREEDY = SolveOptions(strategy=Strategy.GREEDY, select=Select.PERPLEXITY)
 _REPORTED = (
@@ -107,7 +107,7 @@ def _search_options(plan: ImproveRecipe) -> SolveOptions:
 
 def identity(recipe: Recipe, start: str) -> dict[str, Any]:
     """Identity of a run; `start` is the digest of the weights that it starts from."""
-    plain = recipe.model_dump(mode="json")
+    plain = recipe.model_dump(mode="json", exclude={"train": {*WITHOUT_EFFECT}})
     # More of them go on from there.
     (plain["improve"] or {}).pop("rounds", None)
     return {"recipe": plain, "start_sha256": start}

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from stepback_client.batch import lock
-from stepback_training.atomic_files import can_lock
+from stepback_training.atomic_files import can_lock, write_whole
 from stepback_training.config import Recipe
 
+WITHOUT_EFFECT = ("checkpoint_every", "report_to")
+"""Fields of [train] that change nothing of what is trained."""
 # What may change between a run's start and a resumption of it. With a schedule that does not look
 # ahead, more or fewer epochs give what a run with them from the start would have given.
-_CHANGEABLE = ("epochs", "tokens", "checkpoint_every", "report_to")
+_CHANGEABLE = ("epochs", "tokens", *WITHOUT_EFFECT)
 
 # Those that this process holds.
 _locks: set[IO[str]] = set()
@@ -78,9 +80,8 @@ if hasattr(os, "register_at_fork"):
 
 def _identity(recipe: Recipe, digest: str) -> dict[str, Any]:
     # What is left out here says nothing about a single training.
-    plain = recipe.model_dump(mode="json", exclude={"improve"})
-    for field in _CHANGEABLE:
-        del plain["train"][field]
+    plain = recipe.model_dump(mode="json", exclude={"improve", "train"})
+    plain["train"] = recipe.train.model_dump(mode="json", exclude={*_CHANGEABLE})
     return {"recipe": plain, "data_sha256": digest}
 
 
@@ -98,7 +99,7 @@ def agree(
     """Write down what a run is, or raise ValueError where it was started as something else; `renew`
     brings an identity that was written by an older version up to this one."""
     if not path.exists():
-        path.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
+        write_whole(path, [json.dumps(identity, indent=2) + "\n"])
         return
     started = renew(json.loads(path.read_text(encoding="utf-8")))
     for part in identity:

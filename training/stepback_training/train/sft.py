@@ -79,9 +79,10 @@ class _Material:
 
 def _train(recipe: Recipe, data: Path, digest: str, run: Path) -> Path:
     material = _prepare(recipe, data)
-    agreed(lambda: note_start(run, recipe, digest))
     last = agreed(lambda: _start(run))
     trainer = _trainer(recipe, run, material, last)
+    # Nothing refuses the recipe from here on.
+    agreed(lambda: note_start(run, recipe, digest))
     if _step(last) < trainer.args.max_steps:
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
