@@ -4,6 +4,8 @@ import codecs
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -190,6 +192,21 @@ def test_solve_waits_for_a_controller_that_starts() -> None:
         done = stepback("solve", "--wait", "3", "5", "--target", "15", "--url", url)
     assert done.returncode == 0, done.stderr
     assert "\nsolved: " in done.stdout
+
+
+def test_solve_waits_for_a_port_that_nobody_listens_on_yet() -> None:
+    port = free_port()
+    answering = ThreadPoolExecutor(1).submit(
+        stepback, "solve", "--wait", "3", "5", "--target", "15", "--url", f"http://127.0.0.1:{port}"
+    )
+    time.sleep(1.0)  # Either way it passes; this long the port is mostly asked in vain.
+    _Starting.looks = 3
+    with ThreadingHTTPServer(("127.0.0.1", port), _Starting) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        done = answering.result()
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert "waiting for the controller" in done.stderr
 
 
 def test_an_unusable_setting_is_one_line() -> None:

@@ -18,6 +18,7 @@ from transformers import (
 from stepback_core.manifest import Manifest
 from stepback_core.trace import TraceCodec
 from stepback_server.checkpoint import Checkpoint
+from stepback_training.cli import data
 from stepback_training.config import DataRecipe, Recipe
 from stepback_training.data.samples import read_samples, write_samples
 from stepback_training.train.checkpoint import resumable
@@ -150,6 +151,23 @@ def test_a_run_does_not_go_on_with_another_recipe_or_other_data(
         held(run, Recipe.read(recipe), plain),
     ):
         pass
+
+
+def test_a_training_takes_its_data_as_it_was_written(tmp_path: Path) -> None:
+    """What a flag changed is noted in the run; anything else is refused, and nothing begun."""
+    recipe, run, path = write_recipe(tmp_path), tmp_path / "run", tmp_path / "seed5.jsonl"
+    flags = ["--recipe", str(recipe), "--out", str(path), "--processes", "1"]
+    assert data([*flags, "--seed", "5", "--samples", "100"]) == 0
+    finish(train_command(recipe, path, run))
+    assert json.loads((run / "run.json").read_text())["recipe"]["data"]["seed"] == 5
+    assert Manifest.read(run / "model").recipe["data"]["samples"] == 100
+    other = Recipe.read(recipe)
+    other = other.model_copy(
+        update={"data": other.data.model_copy(update={"backtrack_share": 0.1})}
+    )
+    with pytest.raises(ValueError, match="backtrack_share"):
+        train(other, path, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_refused_start_leaves_nothing_that_a_mended_one_would_meet(

@@ -7,7 +7,7 @@ from stepback_core.tasks import CountdownProblem, Reason
 from stepback_training.evaluate.evaluation import Evaluation
 from stepback_training.evaluate.measurement import Measured
 from stepback_training.evaluate.plan import Plan, Setting
-from stepback_training.evaluate.scoring import Choice, ProblemOutcome
+from stepback_training.evaluate.scoring import Choice, ProblemOutcome, Rule
 from stepback_training.generators import GENERATORS, Split
 
 TASK = GENERATORS["countdown"]
@@ -60,23 +60,38 @@ def plan(*settings: Setting, problems: int = 10) -> Plan:
     )  # fmt: skip
 
 
-def outcome(setting: Setting, *, right: bool, tokens: int) -> ProblemOutcome:
-    chosen = Choice(
-        strict=right, lax=right, failure=None if right else Reason.NOT_REACHED, claims=right
-    )
+def outcome(
+    setting: Setting, *, right: bool, tokens: int, only: Rule | None = None
+) -> ProblemOutcome:
+    """Every rule's choice is right, or `only` that of one; or none is."""
+
+    def chosen(rule: Rule) -> Choice:
+        fits = right and only in {None, rule}
+        failure = None if fits else Reason.NOT_REACHED
+        return Choice(strict=fits, lax=fits, failure=failure, claims=fits)
+
     return ProblemOutcome(
-        choices=dict.fromkeys(setting.rules, chosen), any_strict=True, any_lax=True, answers=3,
-        distinct=2, stop_reason=StopReason.EXHAUSTED, tokens=tokens, requests=4, backtracks=1,
-        cached=0, seconds=0.2, queued=0.0,
-    )  # fmt: skip
+        choices={rule: chosen(rule) for rule in setting.rules},
+        any_strict=True,
+        any_lax=True,
+        answers=3,
+        distinct=2,
+        stop_reason=StopReason.EXHAUSTED,
+        tokens=tokens,
+        requests=4,
+        backtracks=1,
+        cached=0,
+        seconds=0.2,
+        queued=0.0,
+    )
 
 
-def evaluation(*settings: Setting, model: str = "made") -> Evaluation:
+def evaluation(*settings: Setting, model: str = "made", only: Rule | None = None) -> Evaluation:
     """Of ten problems of each split; the i-th setting solves i of them, for 100 (i + 1) tokens."""
     made = plan(*settings)
     outcomes = {
         (setting.name, split, number): outcome(
-            setting, right=number < order, tokens=100 * (order + 1)
+            setting, right=number < order, tokens=100 * (order + 1), only=only
         )
         for order, setting in enumerate(settings)
         for split in made.splits
