@@ -1,4 +1,4 @@
-"""Measured rows in files, each beside what it was asked of: no other experiment reads it."""
+"""Measured rows in files. Each names its model and problems, so no other experiment reads it."""
 
 import json
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ def digest_of(problems: Sequence[BaseModel]) -> str:
 
 
 def kept_row(file: Path, source: dict[str, Any]) -> list[Asked] | None:
-    """Return the row in a file; None where there is none yet.
+    """Return the row in a file, or None if the file is not there yet.
 
     Raises ValueError where it is of another source: another model, problems or options.
     """
@@ -40,7 +40,7 @@ def kept_row(file: Path, source: dict[str, Any]) -> list[Asked] | None:
 
 
 def keep_row(file: Path, source: dict[str, Any], asked: Sequence[Asked]) -> None:
-    """Keep a row beside what it was asked of; the file appears whole."""
+    """Write a row and its source to a file, which appears whole."""
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, [json.dumps({"source": source, "asked": [asdict(each) for each in asked]})])
 

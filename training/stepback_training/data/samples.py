@@ -89,12 +89,12 @@ def write_samples(
     path.parent.mkdir(parents=True, exist_ok=True)
     # Before anything is written: a run that is killed must not leave a recipe beside samples of
     # another one.
-    _recipe_path(path).unlink(missing_ok=True)
+    recipe_path(path).unlink(missing_ok=True)
     try:
         _write_batches(recipe, partial, processes)
         partial.replace(path)
         written = recipe.model_dump(mode="json") | {_CHANGED: sorted(changed)}
-        _recipe_path(path).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+        recipe_path(path).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         partial.unlink(missing_ok=True)  # Gigabytes, maybe, on a disk that is full.
         raise OSError(error.errno, error.strerror, str(path)) from error
@@ -170,7 +170,7 @@ def _shown(value: Any) -> str:
 
 def _written_beside(path: Path) -> tuple[DataRecipe, list[str]] | None:
     """The recipe beside a file of samples, and which fields were changed for these alone."""
-    recipe = _recipe_path(path)
+    recipe = recipe_path(path)
     try:
         written = dict(json.loads(recipe.read_bytes()))
         changed = _NAMES.validate_python(written.pop(_CHANGED, []))
@@ -183,7 +183,8 @@ def _written_beside(path: Path) -> tuple[DataRecipe, list[str]] | None:
         raise InvalidInput(f"{recipe}: it is no recipe; write the samples anew") from error
 
 
-def _recipe_path(path: Path) -> Path:
+def recipe_path(path: Path) -> Path:
+    """Where the recipe beside a file of samples stands."""
     return path.with_name(path.name + ".recipe.json")
 
 

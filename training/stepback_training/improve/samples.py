@@ -14,7 +14,7 @@ from stepback_core.errors import InvalidInput
 from stepback_training.atomic_files import write_whole
 from stepback_training.config import ImproveRecipe, Recipe
 from stepback_training.data.control_texts import is_plain
-from stepback_training.data.samples import Sample, make_samples
+from stepback_training.data.samples import Sample, make_samples, recipe_path
 from stepback_training.data.wrong_paths import draw_wrong_step
 from stepback_training.generators import GENERATORS, Generator
 from stepback_training.improve.outcomes import SearchOutcome, WrongStep
@@ -141,7 +141,6 @@ def _invented(recipe: Recipe, kept: SolvedPath, rng: Random) -> Sample | None:
 def _write(path: Path, samples: Iterable[Sample], recipe: Recipe) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # The split rules of [data] hold for these samples too, and the model card says them.
-    beside = path.with_name(path.name + ".recipe.json")
-    beside.write_text(recipe.data.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    recipe_path(path).write_text(recipe.data.model_dump_json(indent=2) + "\n", encoding="utf-8")
     plain = (sample.model_dump(exclude_defaults=True) for sample in samples)
     write_whole(path, (json.dumps(each, separators=(",", ":")) + "\n" for each in plain))
