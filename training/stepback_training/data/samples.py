@@ -184,7 +184,7 @@ def _written_beside(path: Path) -> tuple[DataRecipe, list[str]] | None:
 
 
 def recipe_path(path: Path) -> Path:
-    """Where the recipe beside a file of samples stands."""
+    """Return the path of the recipe beside a file of samples."""
     return path.with_name(path.name + ".recipe.json")
 
 
