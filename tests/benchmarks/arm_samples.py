@@ -6,10 +6,12 @@ A  the right path of each question alone
 B  also wrong steps after beginnings of it, each with the marker
 C  the beginnings of B, with neither a wrong step nor a marker
 D  the samples of B with each marker moved to a step at random, right or wrong
+
+A fifth, E, is B with wrong steps of its own: `own_error_rounds` finds them.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -17,6 +19,7 @@ from typing import Any
 
 from stepback_training.atomic_files import write_whole
 from stepback_training.config import DataRecipe
+from stepback_training.data.model_errors import ModelError
 from stepback_training.data.samples import Sample
 from stepback_training.data.wrong_paths import draw_wrong_step
 from stepback_training.generators import Generator, Split
@@ -29,7 +32,7 @@ def arm_samples(
 ) -> Iterator[Sample]:
     """Samples without end; `branches` of each question on average, the right path among them."""
     rng, placing = Random(f"{seed}:branches"), Random(f"{seed}:markers")
-    for problem in task.stream(Split.TRAIN, Random(f"{seed}:questions")):
+    for problem in questions(task, seed):
         prompt, path = task.checker.prompt(problem), task.reference_paths(problem)[0]
         yield Sample(prompt=prompt, steps=path)
         for _ in range(math.floor(branches - rng.random())):
@@ -39,6 +42,29 @@ def arm_samples(
             sample = wrong and _branch(arm, prompt, prefix, wrong, placing)
             if sample:
                 yield sample
+
+
+def questions(task: Generator[Any], seed: int) -> Iterator[Any]:
+    """Questions of every arm, in their order and without end."""
+    return task.stream(Split.TRAIN, Random(f"{seed}:questions"))
+
+
+def places_with_a_branch(count: int, branches: float, rng: Random) -> list[int]:
+    """Draw which of so many questions have a branch beside the right path; one at most."""
+    return [place for place in range(count) if branches - rng.random() >= 1]
+
+
+def samples_of_own_errors(
+    task: Generator[Any], asked: Sequence[Any], errors: Mapping[int, ModelError | None]
+) -> Iterator[Sample]:
+    """The right path of each question, and a model's own wrong step beside it; `errors` are by the
+    question's place."""
+    for place, problem in enumerate(asked):
+        prompt = task.checker.prompt(problem)
+        yield Sample(prompt=prompt, steps=task.reference_paths(problem)[0])
+        error = errors.get(place)
+        if error is not None:
+            yield Sample(prompt=prompt, steps=error.prefix, wrong_step=error.wrong_step)
 
 
 def _branch(arm: str, prompt: str, prefix: list[str], wrong: str, placing: Random) -> Sample | None:

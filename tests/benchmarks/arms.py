@@ -4,7 +4,8 @@
         --out runs/arms-deduction [--arms A,B,C,D] [--seeds 1,2,3] [--samples 40000] [--branches 8]
         [--problems 500] [--searches greedy,best-of-N] [--checker]
 
-`arm_samples` says what the arms are. Every arm trains the recipe on as many tokens (`tokens`), by
+`arm_samples` says what the arms are, and `own_error_rounds` what a further one is, E, which is
+trained where --arms names it. Every arm trains the recipe on as many tokens (`tokens`), by
 `stepback train`, on samples of its own. Then each is asked the same held-out questions as plain
 prompts, so that no search knows the task, under the same budgets of generated tokens. The checker
 only marks what was chosen. *Any* says how often some answer is right, which a checker would find.
@@ -42,9 +43,12 @@ from tests.benchmarks.arm_report import report
 from tests.benchmarks.arm_samples import ARMS, arm_samples, write_arm
 from tests.benchmarks.kept import claim
 from tests.benchmarks.measuring import FINAL_SEED, whole_numbers
+from tests.benchmarks.own_error_rounds import train_in_rounds
 from tests.benchmarks.rows import RULES, Row
 from tests.benchmarks.solving import BlindRowSolver, RowSolver, start_engine
 
+OWN_ERRORS = "E"
+"""The arm of `own_error_rounds`, which is trained on request."""
 _WIDE = {"breadth": 64, "temperature": 0.7}
 _ROUNDS = {"breadth": 8, "backtracks": 1, "temperature": 0.7}
 SEARCHES: dict[str, dict[str, Any]] = {
@@ -85,11 +89,21 @@ def train_arm(given: argparse.Namespace, arm: str, seed: int) -> Path:
     folder = given.out / f"{arm}-{seed}"
     recipe = Recipe.read(given.recipe)
     claim(folder, recipe, number=given.samples, branches=given.branches)
-    if not (folder / "run/model").exists():
-        source = recipe.data.tasks[0]
-        task = source.task
-        if task is None:
-            raise ValueError(f"{given.recipe}: [data] names no task")
+    source = recipe.data.tasks[0]
+    task = source.task
+    if task is None:
+        raise ValueError(f"{given.recipe}: [data] names no task")
+    if arm == OWN_ERRORS:
+        train_in_rounds(
+            recipe,
+            task,
+            folder,
+            samples=given.samples,
+            branches=given.branches,
+            seed=seed,
+            in_flight=given.in_flight,
+        )
+    elif not (folder / "run/model").exists():
         samples = folder / "samples.jsonl"
         if not samples.exists():
             stream = arm_samples(arm, task, recipe.data, given.branches, seed)
@@ -99,7 +113,8 @@ def train_arm(given: argparse.Namespace, arm: str, seed: int) -> Path:
         flags = [str(part) for flag in files.items() for part in flag]
         subprocess.run([sys.executable, "-m", "stepback_client.cli", "train", *flags], check=True)
     # A trained arm needs no state to go on from; of SmolLM2 it is 3 GB an arm.
-    shutil.rmtree(folder / "run/checkpoints", ignore_errors=True)
+    for checkpoints in folder.glob("*/checkpoints"):
+        shutil.rmtree(checkpoints)
     return folder / "run/model"
 
 
@@ -158,7 +173,7 @@ def main() -> int:
 
 
 def _names(text: str) -> Sequence[str]:
-    return [name for name in text.split(",") if name in ARMS]
+    return [name for name in text.split(",") if name in (*ARMS, OWN_ERRORS)]
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ class RowSolver:
         self._engine = engine
         self._task = task
         self._model = checkpoint.digest
-        self._solver = Solver(checkpoint, _settings())
+        self._solver = Solver(checkpoint, benchmark_settings())
         self._limit = limit
         self._kept = kept
 
@@ -131,7 +131,8 @@ class BlindRowSolver(RowSolver):
         return self._task.checker.check(problem, answer.steps).strict is True
 
 
-def _settings() -> Settings:
+def benchmark_settings() -> Settings:
+    """Settings of a server that cuts no search short."""
     return Settings(max_breadth=1024, budget_seconds=_SECONDS)
 
 

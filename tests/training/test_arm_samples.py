@@ -1,13 +1,21 @@
 """The four arms of the marker's experiment: the same questions, and what each has beside them."""
 
 from itertools import islice
+from random import Random
 
 import pytest
 
 from stepback_training.config import DataRecipe
+from stepback_training.data.model_errors import ModelError
 from stepback_training.data.samples import Sample
-from stepback_training.generators import GENERATORS
-from tests.benchmarks.arm_samples import ARMS, arm_samples
+from stepback_training.generators import GENERATORS, ErrorKind
+from tests.benchmarks.arm_samples import (
+    ARMS,
+    arm_samples,
+    places_with_a_branch,
+    questions,
+    samples_of_own_errors,
+)
 
 TASK = GENERATORS["deduction"].with_options({"concepts": [8, 9], "steps": [3, 4]})
 
@@ -52,3 +60,29 @@ def test_a_moved_marker_comes_after_right_steps_too() -> None:
     ]
     assert after_right_steps
     assert len(after_right_steps) < len(marked)
+
+
+def test_own_errors_stand_beside_the_right_paths_of_the_same_questions() -> None:
+    asked = list(islice(questions(TASK, 1), 40))
+    places = places_with_a_branch(len(asked), 1.25, Random(0))
+    assert 0 < len(places) < len(asked) / 2
+    rng = Random(0)
+    errors: dict[int, ModelError | None] = dict.fromkeys(places)
+    for place in places[1:]:  # Every path of the first was right.
+        prefix = TASK.reference_paths(asked[place])[0][:1]
+        wrong = TASK.wrong_step(asked[place], prefix, ErrorKind.COMPUTATIONAL, rng)
+        assert wrong
+        errors[place] = ModelError(
+            task="deduction",
+            problem=asked[place].model_dump(mode="json"),
+            prefix=prefix,
+            wrong_step=wrong,
+            kind=ErrorKind.COMPUTATIONAL,
+            noticed=False,
+        )
+    samples = list(samples_of_own_errors(TASK, asked, errors))
+    paths = [sample for sample in samples if not sample.wrong_steps]
+    assert [sample.prompt for sample in paths] == [TASK.checker.prompt(each) for each in asked]
+    assert prompts(samples)[:10] == prompts(drawn("B"))[:10]
+    marked = [sample for sample in samples if sample.wrong_steps]
+    assert [sample.prompt for sample in marked] == [paths[place].prompt for place in places[1:]]
