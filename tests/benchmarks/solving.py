@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from stepback_core.schemas import Answer, SolveRequest, SolveResult
+from stepback_core.schemas import Answer, Select, SolveRequest, SolveResult
 from stepback_server.checkpoint import Checkpoint
 from stepback_server.engine.base import Engine
 from stepback_server.engine.context import with_context
@@ -109,16 +109,25 @@ class RowSolver:
         return {}
 
     def _right(self, problem: BaseModel, candidates: Sequence[Answer]) -> dict[str, bool]:
-        """Judge the choice of each rule, and *any*: a right candidate, which a checker finds."""
+        """Judge the choice of each rule, that of likelihood by the lax rule too, and *any*: a right
+        candidate, which a checker finds."""
         chosen = {rule: max(candidates, key=key, default=None) for rule, key in RULES.items()}
         right = {
             rule: answer is not None and self._is_right(problem, answer)
             for rule, answer in chosen.items()
         }
-        return {**right, "checker": any(self._is_right(problem, each) for each in candidates)}
+        likeliest = chosen[Select.PERPLEXITY.value]
+        return {
+            **right,
+            "lax": likeliest is not None and self._is_right_by_lax(problem, likeliest),
+            "checker": any(self._is_right(problem, each) for each in candidates),
+        }
 
     def _is_right(self, problem: BaseModel, answer: Answer) -> bool:
         return bool(answer.verified)
+
+    def _is_right_by_lax(self, problem: BaseModel, answer: Answer) -> bool:
+        return bool(answer.lax)
 
 
 class BlindRowSolver(RowSolver):
@@ -129,6 +138,9 @@ class BlindRowSolver(RowSolver):
 
     def _is_right(self, problem: BaseModel, answer: Answer) -> bool:
         return self._task.checker.check(problem, answer.steps).strict is True
+
+    def _is_right_by_lax(self, problem: BaseModel, answer: Answer) -> bool:
+        return self._task.checker.check(problem, answer.steps).lax is True
 
 
 def benchmark_settings() -> Settings:

@@ -61,7 +61,9 @@ def test_the_example_reads_as_documented() -> None:
 )
 def test_each_refusal_has_its_reason(steps: list[str], reason: Reason) -> None:
     verdict = CHECKER.check(PROBLEM, steps)
-    assert (verdict.strict, verdict.lax, verdict.reason) == (False, False, reason)
+    assert (verdict.strict, verdict.reason) == (False, reason)
+    # ProsQA's own rule looks at the answer alone.
+    assert verdict.lax == (reason is not Reason.NOT_REACHED and steps[-1] == "Sally is a sterpus.")
 
 
 def test_a_question_reads_the_same_without_its_second_article() -> None:
