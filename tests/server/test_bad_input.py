@@ -137,6 +137,22 @@ def test_a_bad_field_is_named(server: str, status: int, param: str | None, body:
     check(response, status, param)
 
 
+@pytest.mark.parametrize(
+    ("param", "body"),
+    [
+        ("task", {}),
+        ("problem", {"task": "countdown"}),
+        ("problem.target", change(problem={"numbers": [3, 5]})),
+    ],
+)
+def test_a_program_can_tell_that_a_field_is_missing(
+    server: str, param: str, body: dict[str, Any]
+) -> None:
+    response = httpx.post(f"{server}/solve", json=body, timeout=300)
+    check(response, 422, param)
+    assert response.json()["error"]["code"] == "missing_field"
+
+
 @pytest.mark.parametrize(("status", "content", "headers"), RAW)
 def test_what_is_not_a_json_body_is_refused(
     server: str, status: int, content: bytes, headers: dict[str, str]

@@ -4,6 +4,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, JsonValue, model_validator
+from pydantic_core import PydanticCustomError
 
 from stepback_core.inlining import inlined
 from stepback_core.schemas.base import RequestModel
@@ -259,9 +260,10 @@ class SolveRequest(RequestModel):
         if self.prompt is not None and (self.task is not None or self.problem is not None):
             raise ValueError("prompt: give either prompt, or task and problem, not both")
         if self.prompt is None and self.task is None:
-            raise ValueError("task: give task and problem, or prompt")
+            # pydantic's own word for a field that is not there: a program reads it as such.
+            raise PydanticCustomError("missing", "task: give task and problem, or prompt")
         if self.prompt is None and self.problem is None:
-            raise ValueError("problem: the task needs a problem")
+            raise PydanticCustomError("missing", "problem: the task needs a problem")
         if self.scorer is None and self.select is Select.SCORE:
             raise ValueError("select: score needs a scorer; /v1/models lists them")
         if self.task is None and self.scorer is None and self.select is Select.VERIFIED:
