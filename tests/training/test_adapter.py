@@ -1,5 +1,6 @@
 """Low-rank adapters on a base model: what they train, what is saved, what comes out of them."""
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -8,19 +9,25 @@ from typing import Any
 import httpx
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
+from stepback_core.errors import InvalidInput
 from stepback_core.manifest import Manifest
+from stepback_training.bases.grammar import Wishes
 from stepback_training.config import DataRecipe, LoraRecipe, Recipe
 from stepback_training.data.samples import write_samples
+from stepback_training.importing.cli import import_model
+from stepback_training.importing.import_base import Import, import_base
 from stepback_training.train.checkpoint import resumable
 from stepback_training.train.lora import add_adapter, load_adapter, merged
 from stepback_training.train.model import make_model
 from stepback_training.train.sft import train
-from tests.conftest import controller
+from tests.conftest import ROOT, controller
 from tests.training.runs import assert_same, make_base_model, read_tensors
 
+PAGE = ROOT / "docs/base-models.md"
 RECIPE = """
 name = "adapted"
 [data]
@@ -154,6 +161,81 @@ def as_a_kill_left_it(run: Path, to: Path) -> int:
     return int(left.name.rpartition("-")[2])
 
 
+def order(base: Path, adapter: Path | None, folder: Path, **other: Any) -> Import:
+    fields = {"name": "again", "wishes": Wishes(), "tasks": []} | other
+    return Import(str(base), folder, adapter=adapter, **fields)
+
+
+def check_import(base: Path, run: Path, folder: Path) -> None:
+    """The page's command makes the model of a run, of its base and its adapter."""
+    block = re.search(
+        r"run by tests/training/test_adapter.py -->\n```sh\n(.*?)\n```", PAGE.read_text()
+    )
+    assert block
+    program, command, *words = block[1].split()
+    assert (program, command) == ("stepback", "import")
+    names = {"smollm2": base, "run/adapter": run / "adapter", "merged": folder}
+    assert import_model([str(names.get(word, word)) for word in words]) == 0
+    trained, imported = (
+        read_tensors(each / "model.safetensors") for each in (run / "model", folder)
+    )
+    assert_same(trained, {name: each.bfloat16() for name, each in imported.items()})
+    ours, other = Manifest.read(folder), Manifest.read(run / "model")
+    assert (ours.name, ours.base_model) == (folder.name, str(base))
+    assert (ours.grammar, ours.tasks, ours.recipe) == (other.grammar, other.tasks, other.recipe)
+
+
+def saved_adapter(folder: Path, *, tied: bool) -> Path:
+    """An adapter as a training elsewhere leaves it, without a manifest."""
+    model, _ = adapted_model(folder, tied=tied, trained=True)
+    model.save_pretrained(str(folder / "adapter"))
+    return folder / "adapter"
+
+
+def test_an_adapter_from_elsewhere_is_merged_too(tmp_path: Path) -> None:
+    make_base_model(tmp_path / "base", tied=True)
+    base: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    config = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear")
+    adapted = get_peft_model(base, config, autocast_adapter_dtype=False)
+    train_a_little(adapted, 5)
+    adapted.save_pretrained(str(tmp_path / "adapter"))
+    wishes = Wishes(marker="<undo>")
+    imported = import_base(
+        order(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged", wishes=wishes)
+    )
+    assert imported.manifest.grammar.marker == "<undo>" and imported.adopted.marker_is_new
+    loaded: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    ids = some_ids(5)
+    with torch.no_grad():
+        old = adapted.eval()(input_ids=ids).logits
+        new = loaded(input_ids=ids).logits[..., : old.shape[-1]]
+    torch.testing.assert_close(new, old, atol=1e-5, rtol=1e-5)
+
+
+def test_an_adapter_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    adapter = saved_adapter(tmp_path / "tied", tied=True)
+    make_base_model(tmp_path / "untied", tied=False)
+    with pytest.raises(InvalidInput, match="for a base whose head is its embedding, and this is"):
+        import_base(order(tmp_path / "untied", adapter, tmp_path / "out"))
+    with pytest.raises(InvalidInput, match=r"adapter_config.json: there is none"):
+        import_base(order(tmp_path / "untied", tmp_path / "tied/base", tmp_path / "out"))
+    with pytest.raises(InvalidInput, match=r"does not fit the base: index .* out of bounds"):
+        import_base(order(tmp_path / "tied/base", adapter, tmp_path / "out"))
+    base = tmp_path / "with-marker"
+    import_base(order(tmp_path / "tied/base", None, base))
+    weights = adapter / "adapter_model.safetensors"
+    tensors = read_tensors(weights)
+    save_file({name: each for name, each in tensors.items() if "layers.0" not in name}, weights)
+    with pytest.raises(
+        InvalidInput, match=r"of another model: .* do not meet, such as .*layers\.0"
+    ):
+        import_base(order(base, adapter, tmp_path / "out"))
+    weights.write_bytes(b"\0" * 16)
+    with pytest.raises(InvalidInput, match="does not fit the base"):
+        import_base(order(base, adapter, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.timeout(900)
 def test_the_whole_line_with_adapters_resumed_and_served(tmp_path: Path, samples: Path) -> None:
     recipe = Recipe.read(write_recipe(tmp_path, tied=True))
@@ -170,6 +252,7 @@ def test_the_whole_line_with_adapters_resumed_and_served(tmp_path: Path, samples
     shutil.rmtree(killed / "model")
     train(recipe, samples, killed)
     assert_same(one, read_tensors(killed / "model/model.safetensors"))
+    check_import(tmp_path / "base", killed, tmp_path / "imported")
     facts = Manifest.read(killed / "model").training
     assert 0 < facts["trained_parameters"] < facts["parameters"] / 2
     with controller(tmp_path / "log.txt", killed / "model") as url:

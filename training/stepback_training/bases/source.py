@@ -110,8 +110,8 @@ class BaseSource:
                 "the model"
             )
         raise InvalidInput(
-            f"{adapter}: it is an adapter, not a model: merge it into its base first (PEFT's "
-            "merge_and_unload), and give that folder"
+            f"{adapter}: it is an adapter, not a model: `stepback import BASE --adapter "
+            f"{adapter.parent}` merges it into its base"
         )
 
     def check_family(self) -> None:

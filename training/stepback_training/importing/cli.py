@@ -30,6 +30,7 @@ def import_model(arguments: Sequence[str]) -> int:
             given.marker, _unescaped(given.separator), given.end, _unescaped(given.frame)
         ),
         tasks=given.task,
+        adapter=given.adapter,
         untie=given.untie,
     )
     try:
@@ -56,6 +57,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("base", help="a folder, a .gguf file, package:NAME, or a hub name")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
+    parser.add_argument(
+        "--adapter",
+        type=Path,
+        help="an adapter of PEFT to merge into it: what `stepback train` with [lora] writes to "
+        "adapter/, or any other",
+    )
     parser.add_argument("--name", help="the model's name; that of the folder if left out")
     parser.add_argument("--marker", help=f"{plain.marker} if left out; added where it is no token")
     parser.add_argument("--separator", help=r"what closes a step; \n if left out")

@@ -13,6 +13,7 @@ from stepback_core.manifest import Manifest
 from stepback_core.trace import TraceCodec
 from stepback_training.bases.grammar import Adopted, Wishes, adopt, checked_codec
 from stepback_training.bases.source import BaseSource
+from stepback_training.importing.adapter import Adapter
 from stepback_training.train.checkpoint import export
 from stepback_training.train.model import add_token_rows, embedding_rows
 
@@ -26,6 +27,8 @@ class Import:
     name: str
     wishes: Wishes
     tasks: list[str]
+    adapter: Path | None = None
+    """A folder of PEFT, which is merged into the model."""
     untie: bool = False
 
 
@@ -47,17 +50,33 @@ def import_base(order: Import) -> Imported:
         raise InvalidInput(
             f"{order.folder}: it is the base itself, which stays as it is: name another"
         )
+    adapter = Adapter.at(order.adapter) if order.adapter else None
+    of_adapter = adapter.manifest if adapter else None
+    if of_adapter and (order.tasks or order.wishes != Wishes()):
+        raise InvalidInput(
+            f"{order.adapter}: the adapter says what its marker, separator, end, frame and tasks "
+            "are: give none of them"
+        )
     source.check_family()
     tokenizer = source.open_tokenizer()
-    known = source.manifest
+    known = of_adapter or source.manifest
     adopted = adopt(tokenizer, order.wishes, known.grammar if known else None)
     codec = checked_codec(adopted.grammar, tokenizer, source.name)
     model = source.open_model(torch.bfloat16 if source.gguf else "auto")
+    dtype = model.dtype
+    if adapter and not of_adapter:
+        # Trained elsewhere, it knows nothing of new tokens.
+        model = adapter.merged_into(model.float())
     add_token_rows(model, adopted.new_ids, len(tokenizer))
+    if adapter and of_adapter:
+        _check_ids(adapter, of_adapter, codec, embedding_rows(model))
+        model = adapter.merged_into(model.float())
     if order.untie:
         untie(model)
     manifest = _manifest(order, source, codec, embedding_rows(model), known)
-    export(order.folder, model, tokenizer, manifest, dtype=model.dtype)
+    if of_adapter:
+        manifest = of_adapter.model_copy(update={"name": order.name, "base_model": source.name})
+    export(order.folder, model, tokenizer, manifest, dtype=dtype)
     _check_served(order.folder, codec)
     return Imported(manifest, adopted, is_tied(model))
 
@@ -74,6 +93,16 @@ def untie(model: PreTrainedModel) -> None:
         model.config.tie_word_embeddings = False
         head = cast("nn.Linear", model.get_output_embeddings())
         head.weight = nn.Parameter(head.weight.detach().clone())
+
+
+def _check_ids(adapter: Adapter, trained: Manifest, codec: TraceCodec, rows: int) -> None:
+    """Raise InvalidInput where the adapter's tokens have other ids in the base."""
+    ours = (codec.tokens.marker_id, codec.tokens.end_id, rows)
+    if ours != (trained.marker_id, trained.end_id, trained.vocabulary_size):
+        raise InvalidInput(
+            f"{adapter.folder}: the adapter was trained on another base, {trained.base_model}: its "
+            "vocabulary is another"
+        )
 
 
 def _manifest(

@@ -5,18 +5,24 @@ rank = 16
 alpha = 32
 """
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from torch import nn
 from transformers import PreTrainedModel
 
+from stepback_core.manifest import Manifest
 from stepback_training.config import LoraRecipe
+from stepback_training.train.checkpoint import replace_folder, told_of_full_disks
 from stepback_training.train.distributed import FSDP, sharding
 
 # An extra of its own: most installs do without.
 if TYPE_CHECKING:
     from peft import PeftModel
+
+ADAPTER_CONFIG = "adapter_config.json"
+_FILES = (ADAPTER_CONFIG, "adapter_model.safetensors")
 
 TrainedModel: TypeAlias = "PreTrainedModel | PeftModel"
 """A model that is trained, whole or by its adapters."""
@@ -32,8 +38,8 @@ def add_adapter(model: PreTrainedModel, lora: LoraRecipe, marker_id: int) -> "Pe
             f"{error.name} is not installed, and [lora] needs it: "
             "pip install 'stepback-llm[training,lora]'"
         ) from error
-    lookups = _lookups(model)
-    if sharding() == FSDP and len(lookups) == 1:
+    names = lookups(model)
+    if sharding() == FSDP and len(names) == 1:
         raise ValueError(
             "[lora] on a model whose head is its embedding does not go with FSDP, which would no "
             "longer see that they are one: launch with ZeRO-2, or plain data-parallel processes"
@@ -45,7 +51,7 @@ def add_adapter(model: PreTrainedModel, lora: LoraRecipe, marker_id: int) -> "Pe
         lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType]
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
-        trainable_token_indices={name: [marker_id] for name in lookups},
+        trainable_token_indices={name: [marker_id] for name in names},
     )
     adapted = get_peft_model(model, config)
     # The other kind mixes adapters of several methods, if it is asked to.
@@ -61,6 +67,19 @@ def load_adapter(model: "PeftModel", checkpoint: Path) -> None:
     model.load_adapter(str(checkpoint), "default", is_trainable=True)
 
 
+def export_adapter(folder: Path, checkpoint: Path, manifest: Manifest) -> None:
+    """Write the adapters of a resumable checkpoint to a folder of their own, which an import merges
+    into the base: its grammar and tasks are in there too. It appears whole."""
+    staging = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    with told_of_full_disks(folder, staging):
+        for name in _FILES:
+            shutil.copyfile(checkpoint / name, staging / name)
+        manifest.write(staging)
+    replace_folder(staging, folder)
+
+
 def merged(model: Any) -> PreTrainedModel:
     """A plain model with the adapters in its weights; a plain model stays as it is."""
     # Any: the wrapper of torch.compile is neither kind of model, and passes attributes on.
@@ -68,7 +87,7 @@ def merged(model: Any) -> PreTrainedModel:
     return model if merge is None else merge()
 
 
-def _lookups(model: PreTrainedModel) -> list[str]:
+def lookups(model: PreTrainedModel) -> list[str]:
     """The names of the embedding and, where it has weights of its own, of the head."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     names = {id(module): name for name, module in model.named_modules()}

@@ -1,6 +1,7 @@
 """Supervised fine-tuning on steps and markers, with `transformers.Trainer`.
 
-A run lives in one folder: `checkpoints/` (resumable), `tensorboard/`, and at the end `model/`.
+A run lives in one folder: `checkpoints/` (resumable), `tensorboard/`, and at the end `model/`. What
+[lora] has trained is in `adapter/`, too.
 """
 
 import math
@@ -26,7 +27,13 @@ from stepback_training.train.checkpoint import export, resumable
 from stepback_training.train.distributed import FSDP, agreed, check_sharding, join, sharding
 from stepback_training.train.encoded_samples import EncodedSamples
 from stepback_training.train.isolation import has_tree_masks, is_blind_to_neighbours
-from stepback_training.train.lora import TrainedModel, add_adapter, load_adapter, merged
+from stepback_training.train.lora import (
+    TrainedModel,
+    add_adapter,
+    export_adapter,
+    load_adapter,
+    merged,
+)
 from stepback_training.train.loss_mask import check_round_trip
 from stepback_training.train.model import AnyTokenizer, embedding_rows, make_model
 from stepback_training.train.packing import PackedRows
@@ -94,6 +101,8 @@ def _train(recipe: Recipe, data: Path, digest: str, run: Path) -> Path:
     if trainer.is_world_process_zero():
         facts = {"samples_sha256": digest} | _facts(recipe, trainer, material)
         manifest = _manifest(recipe, data, material, facts)
+        if recipe.lora:
+            export_adapter(run / "adapter", resumable(run / "checkpoints")[-1], manifest)
         model = _in_one_piece(trainer, recipe, data, run, manifest.marker_id)
         export(folder, model, material.tokenizer, manifest)
     return folder
