@@ -7,7 +7,10 @@ B  also wrong steps after beginnings of it, each with the marker
 C  the beginnings of B, with neither a wrong step nor a marker
 D  the samples of B with each marker moved to a step at random, right or wrong
 
-A fifth, E, is B with wrong steps of its own: `own_error_rounds` finds them.
+Two more are B with wrong steps of its own, which `own_error_rounds` finds:
+
+E  the marker after the first wrong step of a path
+F  the marker after any of its wrong steps, the first or a later one
 """
 
 import math
@@ -18,13 +21,15 @@ from random import Random
 from typing import Any
 
 from stepback_training.atomic_files import write_whole
-from stepback_training.config import DataRecipe
+from stepback_training.config import BaseModelChoice, DataRecipe, Recipe
 from stepback_training.data.model_errors import ModelError
 from stepback_training.data.samples import Sample
 from stepback_training.data.wrong_paths import draw_wrong_step
 from stepback_training.generators import Generator, Split
 
 ARMS = ("A", "B", "C", "D")
+OWN_ERRORS = ("E", "F")
+"""Arms that are trained in rounds."""
 
 
 def arm_samples(
@@ -55,16 +60,51 @@ def places_with_a_branch(count: int, branches: float, rng: Random) -> list[int]:
 
 
 def samples_of_own_errors(
-    task: Generator[Any], asked: Sequence[Any], errors: Mapping[int, ModelError | None]
+    arm: str,
+    task: Generator[Any],
+    asked: Sequence[Any],
+    errors: Mapping[int, ModelError | None],
+    rng: Random,
 ) -> Iterator[Sample]:
-    """The right path of each question, and a model's own wrong step beside it; `errors` are by the
+    """The right path of each question, and a model's own wrong path beside it; `errors` are by the
     question's place."""
     for place, problem in enumerate(asked):
         prompt = task.checker.prompt(problem)
         yield Sample(prompt=prompt, steps=task.reference_paths(problem)[0])
         error = errors.get(place)
         if error is not None:
-            yield Sample(prompt=prompt, steps=error.prefix, wrong_step=error.wrong_step)
+            later = error.follow_ups[: rng.randrange(len(error.follow_ups) + 1)]
+            yield Sample(
+                prompt=prompt,
+                steps=error.prefix,
+                wrong_step=error.wrong_step,
+                follow_ups=later if arm == "F" else [],
+            )
+
+
+def recipe_of_round(recipe: Recipe, before: Path | None, start: float, end: float) -> Recipe:
+    """The recipe of a part of a training, from `start` to `end` as shares of it, which goes on from
+    the model `before`. Its rate is that of the whole training there.
+
+    Raises ValueError for a rate that cannot be had in parts.
+    """
+    fit = recipe.train
+    if fit.tokens is None or fit.schedule != "wsd":
+        raise ValueError("rounds need a recipe with train.tokens and the schedule wsd")
+    begins = 1 - fit.decay
+    if begins < end < 1:
+        raise ValueError(f"rounds need a train.decay within the last of them, and not {fit.decay}")
+    falls = max(end - max(start, begins), 0) / (end - start)
+    changed = {
+        "tokens": round(fit.tokens * (end - start)),
+        # A rate that falls in no step cannot be written.
+        "decay": falls or 1e-6,
+        "warmup_steps": fit.warmup_steps if before is None else 0,
+    }
+    source: dict[str, Any] = {}
+    if before is not None:
+        source = {"base": BaseModelChoice(path=str(before)), "scratch": None}
+    return recipe.model_copy(update={"train": fit.model_copy(update=changed), **source})
 
 
 def _branch(arm: str, prompt: str, prefix: list[str], wrong: str, placing: Random) -> Sample | None:

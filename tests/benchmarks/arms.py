@@ -4,11 +4,11 @@
         --out runs/arms-deduction [--arms A,B,C,D] [--seeds 1,2,3] [--samples 40000] [--branches 8]
         [--problems 500] [--searches greedy,best-of-N] [--checker]
 
-`arm_samples` says what the arms are, and `own_error_rounds` what a further one is, E, which is
-trained where --arms names it. Every arm trains the recipe on as many tokens (`tokens`), by
-`stepback train`, on samples of its own. Then each is asked the same held-out questions as plain
-prompts, so that no search knows the task, under the same budgets of generated tokens. The checker
-only marks what was chosen. *Any* says how often some answer is right, which a checker would find.
+`arm_samples` says what the arms are; E and F are trained where --arms names them. Every arm trains
+the recipe on as many tokens (`tokens`), by `stepback train`, on samples of its own. Then each is
+asked the same held-out questions as plain prompts, so that no search knows the task, under the same
+budgets of generated tokens. The checker only marks what was chosen. *Any* says how often some
+answer is right, which a checker would find.
 With --checker they are asked as problems of the task instead: a search then knows the rules, drops
 illegal steps, and ends at the first right answer.
 
@@ -40,15 +40,13 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_training.config import Recipe
 from stepback_training.generators import GENERATORS, Split
 from tests.benchmarks.arm_report import report
-from tests.benchmarks.arm_samples import ARMS, arm_samples, write_arm
+from tests.benchmarks.arm_samples import ARMS, OWN_ERRORS, arm_samples, write_arm
 from tests.benchmarks.kept import claim
 from tests.benchmarks.measuring import FINAL_SEED, whole_numbers
 from tests.benchmarks.own_error_rounds import train_in_rounds
 from tests.benchmarks.rows import RULES, Row
 from tests.benchmarks.solving import BlindRowSolver, RowSolver, start_engine
 
-OWN_ERRORS = "E"
-"""The arm of `own_error_rounds`, which is trained on request."""
 _WIDE = {"breadth": 64, "temperature": 0.7}
 _ROUNDS = {"breadth": 8, "backtracks": 1, "temperature": 0.7}
 SEARCHES: dict[str, dict[str, Any]] = {
@@ -93,8 +91,9 @@ def train_arm(given: argparse.Namespace, arm: str, seed: int) -> Path:
     task = source.task
     if task is None:
         raise ValueError(f"{given.recipe}: [data] names no task")
-    if arm == OWN_ERRORS:
+    if arm in OWN_ERRORS:
         train_in_rounds(
+            arm,
             recipe,
             task,
             folder,
@@ -173,7 +172,7 @@ def main() -> int:
 
 
 def _names(text: str) -> Sequence[str]:
-    return [name for name in text.split(",") if name in (*ARMS, OWN_ERRORS)]
+    return [name for name in text.split(",") if name in (*ARMS, *OWN_ERRORS)]
 
 
 if __name__ == "__main__":

@@ -1,14 +1,18 @@
-"""Arm E of `tests.benchmarks.arms`: arm B in rounds, on wrong steps of its own from the second on.
+"""Arms E and F of `tests.benchmarks.arms`: arm B in rounds, from the second on with own errors.
 
 The first round is the first quarter of B's training, on invented wrong steps. Before the second
 quarter, and before the second half, the model so far samples a few paths of each question that is
 to have a branch. The task's solver finds the first wrong step of each, and one of them becomes the
-branch. So each error is fresh, and is shown once. Questions, right paths and the number of tokens
-are B's. A question that every path solves has no branch. The learning rate falls in the last round
-alone.
+branch. In arm E the marker comes after that step, in arm F there or after a later step of the same
+path. So each error is fresh, and is shown once. A question that every path solves has no branch.
+
+Questions, right paths, the number of tokens, and the learning rate at each of them are B's. Not B's
+are where the wrong steps stand and of which kind they are: both are the model's own. Between rounds
+the weights are rounded to bfloat16, and the optimizer begins anew.
 """
 
 import asyncio
+import math
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -25,14 +29,16 @@ from stepback_server.engine.base import Engine
 from stepback_server.solve.solver import Solver
 from stepback_training.atomic_files import write_whole
 from stepback_training.collect_errors.first_error import PathJudge, Tally
-from stepback_training.config import BaseModelChoice, Recipe
+from stepback_training.config import Recipe
 from stepback_training.data.model_errors import ModelError
+from stepback_training.data.samples import read_samples
 from stepback_training.generators import Generator
 from stepback_training.train.sft import train
 from tests.benchmarks.arm_samples import (
     arm_samples,
     places_with_a_branch,
     questions,
+    recipe_of_round,
     samples_of_own_errors,
     write_arm,
 )
@@ -43,11 +49,12 @@ _ENDS = (0.0, 0.25, 0.5, 1.0)
 _PATHS = 4
 """Paths that are sampled of a question that is to have a branch."""
 _TEMPERATURE = 0.7
-_NEVER = 1e-6
-"""The share of a round in which the rate falls, where it must not: of its last step alone."""
+_MORE = 1.2
+"""Questions of a round for each that it would have in arm B."""
 
 
 def train_in_rounds(
+    arm: str,
     recipe: Recipe,
     task: Generator[Any],
     folder: Path,
@@ -57,44 +64,38 @@ def train_in_rounds(
     seed: int,
     in_flight: int,
 ) -> None:
-    """Train arm E into `folder/run`, or go on with it; `samples` is what all rounds may take."""
+    """Train an arm into `folder/run`, or go on with it; `samples` is what all rounds may take."""
+    if branches > 2:
+        raise ValueError("rounds have one wrong path of a question at most: --branches 2 or less")
     last = len(_ENDS) - 2
     before: Path | None = None
+    asked_before = 0
     for number, (start, end) in enumerate(pairwise(_ENDS)):
         run = folder / ("run" if number == last else f"round-{number + 1}")
         file = folder / f"samples-{number + 1}.jsonl"
         if not (run / "model").exists():
             if not file.exists():
-                count = round(samples * (end - start))
+                count = math.ceil(samples * (end - start))
                 if before is None:
                     drawn = arm_samples("B", task, recipe.data, branches, seed)
                 else:
-                    first, after = (round(samples / branches * each) for each in (start, end))
-                    asked = list(islice(questions(task, seed), first, after))
+                    # Some have no branch, and so more questions are needed for as many tokens.
+                    after = asked_before + math.ceil(_MORE * count / branches)
+                    asked = list(islice(questions(task, seed), asked_before, after))
                     chosen = places_with_a_branch(len(asked), branches, Random(f"{seed}:{number}"))
                     found, tally = asyncio.run(_own_errors(task, asked, chosen, before, in_flight))
                     told = tally.model_dump_json(indent=2)
                     write_whole(folder / f"paths-{number + 1}.json", [told])
-                    drawn = samples_of_own_errors(task, asked, found)
+                    ends = Random(f"{seed}:{number}:ends")
+                    drawn = samples_of_own_errors(arm, task, asked, found, ends)
+                    count = 2 * len(asked)
                 write_arm(drawn, count, file)
-            of_round = _of_round(recipe, before, end - start, falls=number == last)
+            of_round = recipe_of_round(recipe, before, start, end)
             # In a process of its own, as its memory is the engine's next.
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
                 pool.submit(train, of_round, file, run).result()
+        asked_before += sum(not sample.wrong_steps for sample in read_samples(file))
         before = run / "model"
-
-
-def _of_round(recipe: Recipe, before: Path | None, share: float, *, falls: bool) -> Recipe:
-    """The recipe of a round. The rate of the last one falls all along, as in the second half of a
-    training whose `decay` is 0.5."""
-    fit = recipe.train
-    if fit.tokens is None or fit.schedule != "wsd":
-        raise ValueError("rounds need a recipe with train.tokens and the schedule wsd")
-    decay = min(1.0, fit.decay / share) if falls else _NEVER
-    changed = fit.model_copy(update={"tokens": round(fit.tokens * share), "decay": decay})
-    base = recipe.base if before is None else BaseModelChoice(path=str(before))
-    scratch = recipe.scratch if before is None else None
-    return recipe.model_copy(update={"train": changed, "base": base, "scratch": scratch})
 
 
 async def _own_errors(
