@@ -49,6 +49,7 @@ class Checkpoint:
         if not folder.is_dir():
             hint = _how_to_make_one(folder)
             raise InvalidInput(f"{folder}: there is no such folder (STEPBACK_MODEL names it){hint}")
+        _refuse_adapter(folder)
         try:
             manifest = Manifest.read(folder)
         except InvalidInput as error:
@@ -71,10 +72,16 @@ class Checkpoint:
         return cls(folder, manifest, codec, context, digest)
 
 
+def _refuse_adapter(folder: Path) -> None:
+    if (folder / "adapter_config.json").exists() and not any(folder.glob("model*.safetensors")):
+        raise InvalidInput(
+            f"{folder}: it is an adapter: `stepback import BASE --adapter {folder} --out FOLDER` "
+            "merges it into its base"
+        )
+
+
 def _how_to_make_one(folder: Path) -> str:
     """The command for a model that was trained elsewhere."""
-    if (folder / "adapter_config.json").exists() and not any(folder.glob("model*.safetensors")):
-        return ": it is an adapter: merge it into its base first (PEFT's merge_and_unload)"
     is_file = folder.is_file() and folder.suffix == ".gguf"
     if (folder / MANIFEST_NAME).exists() or not (is_file or (folder / "config.json").exists()):
         return ""

@@ -9,19 +9,20 @@ from typing import Any
 import httpx
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from stepback_core.errors import InvalidInput
 from stepback_core.manifest import Manifest
+from stepback_server.checkpoint import Checkpoint
 from stepback_training.bases.grammar import Wishes
 from stepback_training.config import DataRecipe, LoraRecipe, Recipe
 from stepback_training.data.samples import write_samples
 from stepback_training.importing.cli import import_model
 from stepback_training.importing.import_base import Import, import_base
 from stepback_training.train.checkpoint import resumable
-from stepback_training.train.lora import add_adapter, load_adapter, merged
+from stepback_training.train.lora import add_adapter, export_adapter, load_adapter, merged
 from stepback_training.train.model import make_model
 from stepback_training.train.sft import train
 from tests.conftest import ROOT, controller
@@ -185,55 +186,119 @@ def check_import(base: Path, run: Path, folder: Path) -> None:
     assert (ours.grammar, ours.tasks, ours.recipe) == (other.grammar, other.tasks, other.recipe)
 
 
-def saved_adapter(folder: Path, *, tied: bool) -> Path:
-    """An adapter as a training elsewhere leaves it, without a manifest."""
-    model, _ = adapted_model(folder, tied=tied, trained=True)
-    model.save_pretrained(str(folder / "adapter"))
-    return folder / "adapter"
-
-
-def test_an_adapter_from_elsewhere_is_merged_too(tmp_path: Path) -> None:
-    make_base_model(tmp_path / "base", tied=True)
-    base: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
-    config = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear")
-    adapted = get_peft_model(base, config, autocast_adapter_dtype=False)
+def elsewhere(folder: Path, *, tied: bool, **options: Any) -> Any:
+    """An adapter as a training elsewhere leaves it in `adapter`, of the base beside it."""
+    make_base_model(folder / "base", tied=tied)
+    base: Any = AutoModelForCausalLM.from_pretrained(folder / "base")
+    config = LoraConfig(task_type="CAUSAL_LM", r=2, **options)
+    adapted: Any = get_peft_model(base, config)
     train_a_little(adapted, 5)
-    adapted.save_pretrained(str(tmp_path / "adapter"))
-    wishes = Wishes(marker="<undo>")
-    imported = import_base(
-        order(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged", wishes=wishes)
-    )
-    assert imported.manifest.grammar.marker == "<undo>" and imported.adopted.marker_is_new
-    loaded: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    adapted.save_pretrained(str(folder / "adapter"))
+    return adapted.eval()
+
+
+def check_merged(adapted: Any, folder: Path) -> None:
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder)
     ids = some_ids(5)
     with torch.no_grad():
-        old = adapted.eval()(input_ids=ids).logits
+        old = adapted(input_ids=ids).logits
         new = loaded(input_ids=ids).logits[..., : old.shape[-1]]
     torch.testing.assert_close(new, old, atol=1e-5, rtol=1e-5)
 
 
+def test_an_adapter_from_elsewhere_is_merged_too(tmp_path: Path) -> None:
+    adapted = elsewhere(tmp_path, tied=True, target_modules="all-linear")
+    wishes = Wishes(marker="<undo>")
+    merged_folder = tmp_path / "merged"
+    imported = import_base(
+        order(tmp_path / "base", tmp_path / "adapter", merged_folder, wishes=wishes)
+    )
+    assert imported.manifest.grammar.marker == "<undo>" and imported.adopted.marker_is_new
+    check_merged(adapted, merged_folder)
+
+
+@pytest.mark.filterwarnings("ignore:Model has .tie_word", "ignore:Setting .save_embedding")
+def test_an_adapter_of_the_head_needs_a_head_of_its_own(tmp_path: Path) -> None:
+    of_the_head = ["q_proj", "lm_head"]
+    tied, untied = tmp_path / "tied", tmp_path / "untied"
+    elsewhere(tied, tied=True, target_modules=of_the_head)
+    with pytest.raises(InvalidInput, match=r"which are one in the base: .* --untie"):
+        import_base(order(tied / "base", tied / "adapter", tmp_path / "out"))
+    adapted = elsewhere(untied, tied=False, target_modules=of_the_head)
+    import_base(order(untied / "base", untied / "adapter", tmp_path / "out"))
+    check_merged(adapted, tmp_path / "out")
+    model, _, _ = make_model(Recipe.read(write_recipe(tmp_path / "again", tied=True)))
+    with pytest.raises(ValueError, match="target_modules: the head of this model is its embedding"):
+        add_adapter(model, LoraRecipe(target_modules=["lm_head"]), 5)
+
+
 def test_an_adapter_that_does_not_fit_is_refused(tmp_path: Path) -> None:
-    adapter = saved_adapter(tmp_path / "tied", tied=True)
-    make_base_model(tmp_path / "untied", tied=False)
-    with pytest.raises(InvalidInput, match="for a base whose head is its embedding, and this is"):
-        import_base(order(tmp_path / "untied", adapter, tmp_path / "out"))
+    base, adapter, out = tmp_path / "base", tmp_path / "adapter", tmp_path / "out"
+    elsewhere(tmp_path, tied=True, target_modules="all-linear")
     with pytest.raises(InvalidInput, match=r"adapter_config.json: there is none"):
-        import_base(order(tmp_path / "untied", tmp_path / "tied/base", tmp_path / "out"))
-    with pytest.raises(InvalidInput, match=r"does not fit the base: index .* out of bounds"):
-        import_base(order(tmp_path / "tied/base", adapter, tmp_path / "out"))
-    base = tmp_path / "with-marker"
-    import_base(order(tmp_path / "tied/base", None, base))
+        import_base(order(base, base, out))
+    with pytest.raises(InvalidInput, match="there is no such folder"):
+        import_base(order(base, tmp_path / "nowhere", out))
+    with pytest.raises(InvalidInput, match="it is the adapter itself"):
+        import_base(order(base, adapter, adapter))
     weights = adapter / "adapter_model.safetensors"
     tensors = read_tensors(weights)
     save_file({name: each for name, each in tensors.items() if "layers.0" not in name}, weights)
     with pytest.raises(
         InvalidInput, match=r"of another model: .* do not meet, such as .*layers\.0"
     ):
-        import_base(order(base, adapter, tmp_path / "out"))
+        import_base(order(base, adapter, out))
     weights.write_bytes(b"\0" * 16)
     with pytest.raises(InvalidInput, match="does not fit the base"):
-        import_base(order(base, adapter, tmp_path / "out"))
-    assert not (tmp_path / "out").exists()
+        import_base(order(base, adapter, out))
+    weights.unlink()
+    with pytest.raises(InvalidInput, match="the adapter has no weights"):
+        import_base(order(base, adapter, out))
+    assert not out.exists()
+
+
+def test_an_adapter_with_no_place_in_the_weights_is_refused(tmp_path: Path) -> None:
+    make_base_model(tmp_path / "base", tied=True)
+    base: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    prompts = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    get_peft_model(base, prompts).save_pretrained(str(tmp_path / "adapter"))
+    with pytest.raises(InvalidInput, match=r"no weights can take .* \(PROMPT_TUNING\)"):
+        import_base(order(tmp_path / "base", tmp_path / "adapter", tmp_path / "out"))
+
+
+def exported_adapter(folder: Path, *, tied: bool) -> tuple[PeftModel, Path]:
+    """An adapter of a training here, with its manifest, and the model that it belongs to."""
+    model, _ = adapted_model(folder, tied=tied, trained=True)
+    model.save_pretrained(str(folder / "checkpoint"))
+    # The manifest is that of an import: the ids are the same.
+    plain = import_base(order(folder / "base", None, folder / "plain"))
+    export_adapter(folder / "adapter", folder / "checkpoint", plain.manifest)
+    return model, folder / "adapter"
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_adapter_of_a_training_brings_the_markers_rows(tmp_path: Path, tied: bool) -> None:
+    model, adapter = exported_adapter(tmp_path, tied=tied)
+    import_base(order(tmp_path / "base", adapter, tmp_path / "merged"))
+    loaded: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    ids = some_ids(400)
+    with torch.no_grad():
+        old, new = (each(input_ids=ids).logits for each in (model, loaded))
+    torch.testing.assert_close(new, old, atol=1e-5, rtol=1e-5)
+    with pytest.raises(InvalidInput, match="give none of them"):
+        import_base(order(tmp_path / "base", adapter, tmp_path / "out", tasks=["countdown"]))
+    make_base_model(tmp_path / "other", tied=not tied)
+    with pytest.raises(InvalidInput, match=r"the adapter is for .*, and this is "):
+        import_base(order(tmp_path / "other", adapter, tmp_path / "out"))
+    manifest = Manifest.read(adapter)
+    manifest.model_copy(update={"end_id": 7}).write(adapter)
+    with pytest.raises(InvalidInput, match="its vocabulary is another"):
+        import_base(order(tmp_path / "base", adapter, tmp_path / "out"))
+    (adapter / "stepback.json").unlink()
+    with pytest.raises(InvalidInput, match="tokens that the base lacks"):
+        import_base(order(tmp_path / "base", adapter, tmp_path / "out"))
+    with pytest.raises(InvalidInput, match=r"it is an adapter: .* --adapter .* --out FOLDER"):
+        Checkpoint.open(adapter)
 
 
 @pytest.mark.timeout(900)

@@ -264,9 +264,11 @@ def test_quantised_weights_are_refused(tmp_path: Path, name: str, told: object) 
 def test_an_adapter_is_no_base(tmp_path: Path, beside: tuple[str, ...]) -> None:
     for name in ("adapter_config.json", *beside):
         (tmp_path / name).write_text("{}")
-    with pytest.raises(InvalidInput, match=r"adapter_config.json: it is an adapter.* merge it"):
+    with pytest.raises(
+        InvalidInput, match=r"adapter_config.json: it is an adapter.* --out FOLDER. merges"
+    ):
         _from_base(BaseModelChoice(path=str(tmp_path)))
-    with pytest.raises(InvalidInput, match="it is an adapter: merge it"):
+    with pytest.raises(InvalidInput, match=r"it is an adapter: .* --out FOLDER. merges"):
         Checkpoint.open(tmp_path)
 
 

@@ -52,7 +52,8 @@ class Answer(ResponseModel):
     """The checker's strict verdict, of the task and of the scorer; None if there is none, or if it
     failed."""
     lax: bool | None = None
-    """The verdict of a published, more lenient rule of the task; `verified` where it has none."""
+    """The verdict of a published, more lenient rule of the task, or its strict one where there is
+    none; None without a task."""
     reason: str | None = None
     """Reason why the checker refused: `not_reached`, `wrong_arithmetic`, `wall`, `conflict`, ...; a
     scorer's own words, `scorer_refused` without any, `scorer_failed` for no answer."""

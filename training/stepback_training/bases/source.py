@@ -19,7 +19,7 @@ from stepback_core.manifest import MANIFEST_NAME, Manifest
 from stepback_training.bases.families import check_family
 
 _PACKAGE = "package:"
-_ADAPTER = "adapter_config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 # Files of GPTQ, AWQ and ModelOpt, some of which leave the configuration as it was.
 _QUANTISED = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
 
@@ -84,7 +84,7 @@ class BaseSource:
         if not is_local and (folder.is_absolute() or folder.exists() or self.path.count("/") > 1):
             raise InvalidInput(f"{folder}: there is no such folder")
         config = self._find("config.json")
-        self._refuse_adapter(folder / _ADAPTER, config)
+        self._refuse_adapter(folder / ADAPTER_CONFIG, config)
         if self._find("modules.json"):
             raise InvalidInput(
                 f"{folder / 'modules.json'}: it is a model of embeddings (sentence-transformers), "
@@ -111,7 +111,8 @@ class BaseSource:
             )
         raise InvalidInput(
             f"{adapter}: it is an adapter, not a model: `stepback import BASE --adapter "
-            f"{adapter.parent}` merges it into its base"
+            f"{adapter.parent if adapter.exists() else 'FOLDER'} --out FOLDER` merges it into its "
+            "base"
         )
 
     def check_family(self) -> None:
@@ -155,7 +156,7 @@ def _reaches(name: str) -> bool:
     """Tell whether the hub answers for a name: to find out takes half a minute where it does not,
     so it is not asked for each file."""
     try:
-        hf_hub_download(name, _ADAPTER)
+        hf_hub_download(name, ADAPTER_CONFIG)
     except LocalEntryNotFoundError:
         return False
     except (OSError, ValueError):

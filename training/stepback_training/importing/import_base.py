@@ -46,39 +46,67 @@ def import_base(order: Import) -> Imported:
     """Write the folder. Raises InvalidInput that names the part, if possible before any weights are
     read."""
     source = BaseSource.at(order.base)
-    if order.folder.resolve() == Path(source.path).resolve():
-        raise InvalidInput(
-            f"{order.folder}: it is the base itself, which stays as it is: name another"
-        )
-    adapter = Adapter.at(order.adapter) if order.adapter else None
-    of_adapter = adapter.manifest if adapter else None
-    if of_adapter and (order.tasks or order.wishes != Wishes()):
+    for what, path in (("base", source.path), ("adapter", order.adapter)):
+        if path and order.folder.resolve() == Path(path).resolve():
+            raise InvalidInput(
+                f"{order.folder}: it is the {what} itself, which stays as it is: name another"
+            )
+    adapter = _adapter(order)
+    source.check_family()
+    tokenizer = source.open_tokenizer()
+    if adapter and not adapter.manifest:
+        adapter.check_tokens(len(tokenizer))
+    known = adapter.manifest if adapter and adapter.manifest else source.manifest
+    adopted = adopt(tokenizer, order.wishes, known.grammar if known else None)
+    codec = checked_codec(adopted.grammar, tokenizer, source.name)
+    if adapter and adapter.manifest:
+        _check_ids(adapter, adapter.manifest, codec)
+    model, dtype = _weights(source, adapter, adopted, len(tokenizer))
+    if order.untie:
+        untie(model)
+    manifest = _manifest(order, source, codec, embedding_rows(model), known)
+    if adapter and adapter.manifest:
+        names = {"name": order.name, "base_model": source.name}
+        manifest = adapter.manifest.model_copy(update=names)
+    export(order.folder, model, tokenizer, manifest, dtype=dtype)
+    _check_served(order.folder, codec)
+    return Imported(manifest, adopted, is_tied(model))
+
+
+def _adapter(order: Import) -> Adapter | None:
+    if order.adapter is None:
+        return None
+    adapter = Adapter.at(order.adapter)
+    if adapter.manifest and (order.tasks or order.wishes != Wishes()):
         raise InvalidInput(
             f"{order.adapter}: the adapter says what its marker, separator, end, frame and tasks "
             "are: give none of them"
         )
-    source.check_family()
-    tokenizer = source.open_tokenizer()
-    known = of_adapter or source.manifest
-    adopted = adopt(tokenizer, order.wishes, known.grammar if known else None)
-    codec = checked_codec(adopted.grammar, tokenizer, source.name)
-    model = source.open_model(torch.bfloat16 if source.gguf else "auto")
-    dtype = model.dtype
-    if adapter and not of_adapter:
+    return adapter
+
+
+def _weights(
+    source: BaseSource, adapter: Adapter | None, adopted: Adopted, words: int
+) -> tuple[PreTrainedModel, torch.dtype]:
+    """The model with rows for `words` tokens and with the adapter merged, and the precision to
+    write it in."""
+    if adapter is None:
+        model = source.open_model(torch.bfloat16 if source.gguf else "auto")
+        add_token_rows(model, adopted.new_ids, words)
+        return model, model.dtype
+    # A merge is exact in float32, which is also what a training opens a GGUF file in.
+    model = source.open_model(torch.float32 if source.gguf else "auto")
+    dtype = torch.bfloat16 if source.gguf else model.dtype
+    model = model.float()
+    if not adapter.manifest:
         # Trained elsewhere, it knows nothing of new tokens.
-        model = adapter.merged_into(model.float())
-    add_token_rows(model, adopted.new_ids, len(tokenizer))
-    if adapter and of_adapter:
-        _check_ids(adapter, of_adapter, codec, embedding_rows(model))
-        model = adapter.merged_into(model.float())
-    if order.untie:
-        untie(model)
-    manifest = _manifest(order, source, codec, embedding_rows(model), known)
-    if of_adapter:
-        manifest = of_adapter.model_copy(update={"name": order.name, "base_model": source.name})
-    export(order.folder, model, tokenizer, manifest, dtype=dtype)
-    _check_served(order.folder, codec)
-    return Imported(manifest, adopted, is_tied(model))
+        model = adapter.merged_into(model)
+    add_token_rows(model, adopted.new_ids, words)
+    if adapter.manifest:
+        if embedding_rows(model) != adapter.manifest.vocabulary_size:
+            raise _of_another_base(adapter, adapter.manifest)
+        model = adapter.merged_into(model)
+    return model, dtype
 
 
 def is_tied(model: PreTrainedModel) -> bool:
@@ -95,14 +123,18 @@ def untie(model: PreTrainedModel) -> None:
         head.weight = nn.Parameter(head.weight.detach().clone())
 
 
-def _check_ids(adapter: Adapter, trained: Manifest, codec: TraceCodec, rows: int) -> None:
+def _check_ids(adapter: Adapter, trained: Manifest, codec: TraceCodec) -> None:
     """Raise InvalidInput where the adapter's tokens have other ids in the base."""
-    ours = (codec.tokens.marker_id, codec.tokens.end_id, rows)
-    if ours != (trained.marker_id, trained.end_id, trained.vocabulary_size):
-        raise InvalidInput(
-            f"{adapter.folder}: the adapter was trained on another base, {trained.base_model}: its "
-            "vocabulary is another"
-        )
+    ours = (codec.tokens.marker_id, codec.tokens.end_id, codec.encode_step(""))
+    if ours != (trained.marker_id, trained.end_id, trained.separator_ids):
+        raise _of_another_base(adapter, trained)
+
+
+def _of_another_base(adapter: Adapter, trained: Manifest) -> InvalidInput:
+    return InvalidInput(
+        f"{adapter.folder}: the adapter was trained on another base, {trained.base_model}: its "
+        "vocabulary is another"
+    )
 
 
 def _manifest(

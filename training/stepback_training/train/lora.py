@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from stepback_core.manifest import Manifest
+from stepback_training.bases.source import ADAPTER_CONFIG
 from stepback_training.config import LoraRecipe
 from stepback_training.train.checkpoint import replace_folder, told_of_full_disks
 from stepback_training.train.distributed import FSDP, sharding
@@ -21,7 +22,6 @@ from stepback_training.train.distributed import FSDP, sharding
 if TYPE_CHECKING:
     from peft import PeftModel
 
-ADAPTER_CONFIG = "adapter_config.json"
 _FILES = (ADAPTER_CONFIG, "adapter_model.safetensors")
 
 TrainedModel: TypeAlias = "PreTrainedModel | PeftModel"
@@ -59,6 +59,11 @@ def add_adapter(model: PreTrainedModel, lora: LoraRecipe, marker_id: int) -> "Pe
     # Without a name to compare vocabularies with, PEFT saves no second copy of the embedding, which
     # every start makes again from the base model anyway.
     adapted.peft_config["default"].base_model_name_or_path = ""
+    if changes_a_shared_head(adapted):
+        raise ValueError(
+            "[lora] target_modules: the head of this model is its embedding, and one cannot change "
+            "without the other: leave both out, or import the base by --untie"
+        )
     return adapted
 
 
@@ -69,7 +74,7 @@ def load_adapter(model: "PeftModel", checkpoint: Path) -> None:
 
 def export_adapter(folder: Path, checkpoint: Path, manifest: Manifest) -> None:
     """Write the adapters of a resumable checkpoint to a folder of their own, which an import merges
-    into the base: its grammar and tasks are in there too. It appears whole."""
+    into the base: its grammar and tasks are in there too. It appears whole. Raises OSError."""
     staging = folder.with_name(folder.name + ".partial")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
@@ -85,6 +90,16 @@ def merged(model: Any) -> PreTrainedModel:
     # Any: the wrapper of torch.compile is neither kind of model, and passes attributes on.
     merge = getattr(model, "merge_and_unload", None)
     return model if merge is None else merge()
+
+
+def changes_a_shared_head(model: "PeftModel") -> bool:
+    """Tell whether adapters are on the head or the embedding of a model where both are one. Merged,
+    the change of one would be in the other, too."""
+    base: Any = model.get_base_model()
+    ends = (base.get_input_embeddings(), base.get_output_embeddings())
+    # A row that is trained is in a wrapper, too; both sides are meant to have that.
+    adapted = [hasattr(end, "lora_A") or hasattr(end, "lora_embedding_A") for end in ends]
+    return bool(getattr(base.config, "tie_word_embeddings", False)) and any(adapted)
 
 
 def lookups(model: PreTrainedModel) -> list[str]:
