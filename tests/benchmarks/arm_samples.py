@@ -7,6 +7,9 @@ B  also wrong steps after beginnings of it, each with the marker
 C  the beginnings of B, with neither a wrong step nor a marker
 D  the samples of B with each marker moved to a step at random, right or wrong
 
+G  B with invented wrong paths that go on: the marker comes after any of their steps, and half of
+   them end in a claim of the goal
+
 Two more are B with wrong steps of its own, which `own_error_rounds` finds:
 
 E  the marker after the first wrong step of a path
@@ -24,12 +27,14 @@ from stepback_training.atomic_files import write_whole
 from stepback_training.config import BaseModelChoice, DataRecipe, Recipe
 from stepback_training.data.model_errors import ModelError
 from stepback_training.data.samples import Sample
-from stepback_training.data.wrong_paths import draw_wrong_step
+from stepback_training.data.wrong_paths import Mistakes, WrongPath, draw_wrong_step
 from stepback_training.generators import Generator, Split
 
 ARMS = ("A", "B", "C", "D")
+LATER = "G"
 OWN_ERRORS = ("E", "F")
 """Arms that are trained in rounds."""
+_GO_ON = {"wrong_steps": {1: 1.0, 2: 1.0, 3: 1.0, 4: 1.0}, "false_claims": 0.5}
 
 
 def arm_samples(
@@ -37,10 +42,16 @@ def arm_samples(
 ) -> Iterator[Sample]:
     """Samples without end; `branches` of each question on average, the right path among them."""
     rng, placing = Random(f"{seed}:branches"), Random(f"{seed}:markers")
+    mistakes = Mistakes.of(task, recipe.model_copy(update=_GO_ON))
     for problem in questions(task, seed):
         prompt, path = task.checker.prompt(problem), task.reference_paths(problem)[0]
         yield Sample(prompt=prompt, steps=path)
         for _ in range(math.floor(branches - rng.random())):
+            if arm == LATER:
+                wrong_path = mistakes.draw(problem, path, placing)
+                if wrong_path:
+                    yield _going_on(wrong_path)
+                continue
             # Drawn in every arm, so that questions and branches are the same in all.
             prefix = path[: rng.randrange(len(path))]
             wrong = draw_wrong_step(task, problem, prefix, recipe, rng)
@@ -80,6 +91,11 @@ def samples_of_own_errors(
                 wrong_step=error.wrong_step,
                 follow_ups=later if arm == "F" else [],
             )
+
+
+def _going_on(path: WrongPath) -> Sample:
+    wrong, *later = path.wrong_steps
+    return Sample(prompt=path.prompt, steps=path.prefix, wrong_step=wrong, follow_ups=later)
 
 
 def recipe_of_round(recipe: Recipe, before: Path | None, start: float, end: float) -> Recipe:

@@ -4,7 +4,7 @@
         --out runs/arms-deduction [--arms A,B,C,D] [--seeds 1,2,3] [--samples 40000] [--branches 8]
         [--problems 500] [--searches greedy,best-of-N] [--checker]
 
-`arm_samples` says what the arms are; E and F are trained where --arms names them. Every arm trains
+`arm_samples` says what the arms are; E to G are trained where --arms names them. Every arm trains
 the recipe on as many tokens (`tokens`), by `stepback train`, on samples of its own. Then each is
 asked the same held-out questions as plain prompts, so that no search knows the task, under the same
 budgets of generated tokens. The checker only marks what was chosen. *Any* says how often some
@@ -40,7 +40,7 @@ from stepback_server.checkpoint import Checkpoint
 from stepback_training.config import Recipe
 from stepback_training.generators import GENERATORS, Split
 from tests.benchmarks.arm_report import report
-from tests.benchmarks.arm_samples import ARMS, OWN_ERRORS, arm_samples, write_arm
+from tests.benchmarks.arm_samples import ARMS, LATER, OWN_ERRORS, arm_samples, write_arm
 from tests.benchmarks.kept import claim
 from tests.benchmarks.measuring import FINAL_SEED, whole_numbers
 from tests.benchmarks.own_error_rounds import train_in_rounds
@@ -172,7 +172,7 @@ def main() -> int:
 
 
 def _names(text: str) -> Sequence[str]:
-    return [name for name in text.split(",") if name in (*ARMS, *OWN_ERRORS)]
+    return [name for name in text.split(",") if name in (*ARMS, LATER, *OWN_ERRORS)]
 
 
 if __name__ == "__main__":

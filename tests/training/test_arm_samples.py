@@ -12,6 +12,7 @@ from stepback_training.data.samples import Sample
 from stepback_training.generators import GENERATORS, ErrorKind
 from tests.benchmarks.arm_samples import (
     ARMS,
+    LATER,
     OWN_ERRORS,
     arm_samples,
     places_with_a_branch,
@@ -32,7 +33,7 @@ def prompts(samples: list[Sample]) -> list[str]:
     return list(dict.fromkeys(sample.prompt for sample in samples))
 
 
-@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("arm", [*ARMS, LATER])
 def test_every_arm_has_the_same_questions_in_the_same_order(arm: str) -> None:
     one, other = prompts(drawn(arm)), prompts(drawn("B"))
     shared = min(len(one), len(other))
@@ -64,6 +65,11 @@ def test_a_moved_marker_comes_after_right_steps_too() -> None:
     ]
     assert after_right_steps
     assert len(after_right_steps) < len(marked)
+
+
+def test_invented_wrong_paths_go_on() -> None:
+    marked = [sample for sample in drawn(LATER) if sample.wrong_steps]
+    assert {len(sample.wrong_steps) for sample in marked} >= {1, 2, 3}
 
 
 @pytest.mark.parametrize("arm", OWN_ERRORS)
