@@ -8,7 +8,7 @@ path. So each error is fresh, and is shown once. A question that every path solv
 
 Questions, right paths, the number of tokens, and the learning rate at each of them are B's. Not B's
 are where the wrong steps stand and of which kind they are: both are the model's own. Between rounds
-the weights are rounded to bfloat16, and the optimizer begins anew.
+the weights are rounded to bfloat16, and the optimizer starts fresh.
 """
 
 import asyncio

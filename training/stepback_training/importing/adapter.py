@@ -57,7 +57,8 @@ class Adapter:
         return cls(folder, config, Manifest.read(folder) if has_manifest else None)
 
     def check_tokens(self, words: int) -> None:
-        """Raise InvalidInput where the adapter has rows for tokens that a base of so many lacks."""
+        """Refuse an adapter with rows for other tokens than the base's, `words` of them. Raises
+        InvalidInput."""
         rows = self.config.to_dict().get("trainable_token_indices") or []
         lists = rows.values() if isinstance(rows, dict) else [rows]
         if any(token >= words for tokens in lists for token in tokens):
