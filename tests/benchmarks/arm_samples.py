@@ -66,7 +66,7 @@ def questions(task: Generator[Any], seed: int) -> Iterator[Any]:
 
 
 def places_with_a_branch(count: int, branches: float, rng: Random) -> list[int]:
-    """Draw which of so many questions have a branch beside the right path; one at most."""
+    """Draw which of `count` questions have a branch, each one at most; returns their places."""
     return [place for place in range(count) if branches - rng.random() >= 1]
 
 
@@ -77,8 +77,8 @@ def samples_of_own_errors(
     errors: Mapping[int, ModelError | None],
     rng: Random,
 ) -> Iterator[Sample]:
-    """The right path of each question, and a model's own wrong path beside it; `errors` are by the
-    question's place."""
+    """The right path of each question, then a model's own wrong path if there is one in `errors`,
+    which are by the question's place."""
     for place, problem in enumerate(asked):
         prompt = task.checker.prompt(problem)
         yield Sample(prompt=prompt, steps=task.reference_paths(problem)[0])
@@ -124,7 +124,7 @@ def recipe_of_round(recipe: Recipe, before: Path | None, start: float, end: floa
 
 
 def _branch(arm: str, prompt: str, prefix: list[str], wrong: str, placing: Random) -> Sample | None:
-    """A branch of an arm; None where the arm has none here."""
+    """A branch of an arm; None for arms without branches here."""
     if arm == "B":
         return Sample(prompt=prompt, steps=prefix, wrong_step=wrong)
     if arm == "C":
@@ -137,7 +137,7 @@ def _branch(arm: str, prompt: str, prefix: list[str], wrong: str, placing: Rando
 
 
 def write_arm(samples: Iterator[Sample], count: int, path: Path) -> None:
-    """Write so many samples, as training reads them."""
+    """Write the first `count` samples, as training reads them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = (each.model_dump_json(exclude_defaults=True) + "\n" for each in islice(samples, count))
     write_whole(path, lines)

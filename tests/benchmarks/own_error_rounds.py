@@ -45,7 +45,7 @@ from tests.benchmarks.arm_samples import (
 from tests.benchmarks.solving import benchmark_settings, start_engine
 
 _ENDS = (0.0, 0.25, 0.5, 1.0)
-"""Where the rounds begin and end, as shares of the whole training."""
+"""Ends of the rounds, as shares of the whole training; the first is its beginning."""
 _PATHS = 4
 """Paths that are sampled of a question that is to have a branch."""
 _TEMPERATURE = 0.7
@@ -101,8 +101,8 @@ def train_in_rounds(
 async def _own_errors(
     task: Generator[Any], asked: Sequence[BaseModel], chosen: Sequence[int], model: Path, most: int
 ) -> tuple[dict[int, ModelError | None], Tally]:
-    """A wrong step of the model for each chosen place, None where no path went wrong; and how all
-    paths ended."""
+    """A wrong step of the model for each chosen place, or None if every path there is right. With
+    it a tally of how all paths ended."""
     checkpoint = Checkpoint.open(model)
     solver = Solver(checkpoint, benchmark_settings())
     engine: Engine = start_engine(checkpoint, most)

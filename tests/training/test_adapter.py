@@ -187,7 +187,7 @@ def check_import(base: Path, run: Path, folder: Path) -> None:
 
 
 def elsewhere(folder: Path, *, tied: bool, **options: Any) -> Any:
-    """An adapter as a training elsewhere leaves it in `adapter`, of the base beside it."""
+    """A base in `base`, and in `adapter` an adapter of it as a training elsewhere leaves it."""
     make_base_model(folder / "base", tied=tied)
     base: Any = AutoModelForCausalLM.from_pretrained(folder / "base")
     config = LoraConfig(task_type="CAUSAL_LM", r=2, **options)

@@ -1,4 +1,4 @@
-"""The four arms of the marker's experiment: the same questions, and what each has beside them."""
+"""The arms of the marker's experiment: the same questions, and the samples that differ."""
 
 from itertools import islice, pairwise
 from pathlib import Path

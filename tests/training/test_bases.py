@@ -413,7 +413,7 @@ def test_a_tokenizer_that_changes_letters_or_spaces_is_refused(
 
 
 def test_a_tokenizer_that_composes_accents_is_taken() -> None:
-    """As that of Qwen and Pythia: the text stays the same to who reads it."""
+    """Qwen and Pythia have such tokenizers; for a reader the text stays the same."""
     tokenizer = byte_level(normalizer=normalizers.NFC())
     checked_codec(adopt(tokenizer, Wishes()).grammar, tokenizer, "a base")
 

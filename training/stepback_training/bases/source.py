@@ -121,14 +121,14 @@ class BaseSource:
             config = AutoConfig.from_pretrained(self.path, **self.gguf)
         # transformers and gguf raise whatever a broken file makes them meet.
         except Exception as error:
-            raise InvalidInput(f"{self.name}: config.json: {_one_line(error)}") from error
+            raise InvalidInput(f"{self.name}: config.json: {one_line(error)}") from error
         check_family(config, self.name)
 
     def open_tokenizer(self) -> Any:
         try:
             return AutoTokenizer.from_pretrained(self.path, **self.gguf)
         except Exception as error:  # transformers raises whatever a broken file makes it meet
-            raise InvalidInput(f"{self.name}: the tokenizer: {_one_line(error)}") from error
+            raise InvalidInput(f"{self.name}: the tokenizer: {one_line(error)}") from error
 
     def open_model(self, dtype: Any) -> PreTrainedModel:
         options: dict[str, Any] = dict(self.gguf)
@@ -140,7 +140,7 @@ class BaseSource:
             )
         # RuntimeError: a matrix of another shape than the configuration says.
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise InvalidInput(f"{self.name}: the weights: {_one_line(error)}") from error
+            raise InvalidInput(f"{self.name}: the weights: {one_line(error)}") from error
         model, told = loaded
         # transformers makes random ones in their place, with a warning that nobody reads.
         if missing := sorted(told["missing_keys"]):
@@ -214,5 +214,6 @@ def _read(path: Path) -> dict[str, Any]:
     return fields
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Write an error of a library in one line, cut to 300 characters."""
     return " ".join(str(error).split())[:300]

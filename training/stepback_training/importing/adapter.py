@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from stepback_core.errors import InvalidInput
 from stepback_core.manifest import MANIFEST_NAME, Manifest
-from stepback_training.bases.source import ADAPTER_CONFIG
+from stepback_training.bases.source import ADAPTER_CONFIG, one_line
 from stepback_training.train.lora import changes_a_shared_head, lookups
 
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -47,7 +47,7 @@ class Adapter:
         try:
             config: Any = PeftConfig.from_pretrained(str(folder))
         except Exception as error:  # PEFT raises whatever a broken file makes it meet.
-            raise InvalidInput(f"{folder / ADAPTER_CONFIG}: {_one_line(error)}") from error
+            raise InvalidInput(f"{folder / ADAPTER_CONFIG}: {one_line(error)}") from error
         if config.is_prompt_learning:
             kind = str(getattr(config.peft_type, "value", config.peft_type))
             raise InvalidInput(f"{folder}: no weights can take an adapter of this kind ({kind})")
@@ -86,7 +86,7 @@ class Adapter:
         except MemoryError:
             raise
         except Exception as error:  # PEFT raises whatever a file that does not fit makes it meet.
-            told = _one_line(error)
+            told = one_line(error)
             raise InvalidInput(
                 f"{self.folder}: the adapter does not fit the base: {told}"
             ) from error
@@ -110,7 +110,3 @@ class Adapter:
             tied, untied = "a base whose head is its embedding", "a base with a head of its own"
             this, other = (tied, untied) if len(rows) == 1 else (untied, tied)
             raise InvalidInput(f"{self.folder}: the adapter is for {this}, and this is {other}")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

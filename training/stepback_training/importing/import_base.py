@@ -52,22 +52,24 @@ def import_base(order: Import) -> Imported:
                 f"{order.folder}: it is the {what} itself, which stays as it is: name another"
             )
     adapter = _adapter(order)
+    trained = adapter.manifest if adapter else None
     source.check_family()
     tokenizer = source.open_tokenizer()
-    if adapter and not adapter.manifest:
+    if adapter and not trained:
         adapter.check_tokens(len(tokenizer))
-    known = adapter.manifest if adapter and adapter.manifest else source.manifest
+    known = trained or source.manifest
     adopted = adopt(tokenizer, order.wishes, known.grammar if known else None)
     codec = checked_codec(adopted.grammar, tokenizer, source.name)
-    if adapter and adapter.manifest:
-        _check_ids(adapter, adapter.manifest, codec)
+    if adapter and trained:
+        _check_ids(adapter, trained, codec)
     model, dtype = _weights(source, adapter, adopted, len(tokenizer))
     if order.untie:
         untie(model)
-    manifest = _manifest(order, source, codec, embedding_rows(model), known)
-    if adapter and adapter.manifest:
+    if trained:
         names = {"name": order.name, "base_model": source.name}
-        manifest = adapter.manifest.model_copy(update=names)
+        manifest = trained.model_copy(update=names)
+    else:
+        manifest = _manifest(order, source, codec, embedding_rows(model), known)
     export(order.folder, model, tokenizer, manifest, dtype=dtype)
     _check_served(order.folder, codec)
     return Imported(manifest, adopted, is_tied(model))

@@ -38,18 +38,26 @@ def export(
     dtype: torch.dtype = torch.bfloat16,
 ) -> None:
     """Write a folder that plain `transformers` and plain vLLM load, as safetensors."""
-    staging = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
     model.generation_config = GenerationConfig(
         eos_token_id=[manifest.end_id, manifest.marker_id], pad_token_id=tokenizer.pad_token_id
     )
     model.config.use_cache = True
-    with told_of_full_disks(folder, staging):
+    with whole_folder(folder) as staging:
         model.to(dtype).save_pretrained(staging)  # pyright: ignore[reportArgumentType]
         tokenizer.save_pretrained(staging)
         manifest.write(staging)
         (staging / "README.md").write_text(model_card(manifest), encoding="utf-8")
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Generator[Path]:
+    """Give a folder to write to, which then takes this one's place. Raises OSError where writing
+    fails."""
+    staging = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    with told_of_full_disks(folder, staging):
+        yield staging
     replace_folder(staging, folder)
 
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from stepback_core.manifest import Manifest
 from stepback_training.bases.source import ADAPTER_CONFIG
 from stepback_training.config import LoraRecipe
-from stepback_training.train.checkpoint import replace_folder, told_of_full_disks
+from stepback_training.train.checkpoint import whole_folder
 from stepback_training.train.distributed import FSDP, sharding
 
 # An extra of its own: most installs do without.
@@ -75,14 +75,10 @@ def load_adapter(model: "PeftModel", checkpoint: Path) -> None:
 def export_adapter(folder: Path, checkpoint: Path, manifest: Manifest) -> None:
     """Write the adapters of a resumable checkpoint to a folder of their own, which an import merges
     into the base: its grammar and tasks are in there too. It appears whole. Raises OSError."""
-    staging = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    with told_of_full_disks(folder, staging):
+    with whole_folder(folder) as staging:
         for name in _FILES:
             shutil.copyfile(checkpoint / name, staging / name)
         manifest.write(staging)
-    replace_folder(staging, folder)
 
 
 def merged(model: Any) -> PreTrainedModel:

@@ -49,9 +49,10 @@ from stepback_training.train.trainer import (
 
 
 def train(recipe: Recipe, data: Path, run: Path) -> Path:
-    """Train, or go on with, one run; returns the finished checkpoint folder. Under `accelerate
-    launch` every process calls it, and the main one holds the run and writes to it. What flags of
-    `stepback data` changed for these samples is taken from them.
+    """Train, or go on with, one run; returns the finished checkpoint folder.
+
+    Under `accelerate launch` every process calls it. The main one holds the run and writes to it.
+    What flags of `stepback data` changed for these samples is taken from them.
 
     Raises InvalidInput for a bad data file, and ValueError for a recipe that does not fit the data,
     the launch, or the run that is to go on.
